@@ -1,0 +1,219 @@
+"""The line-up as data: every model that a sweep may name, and what a user must know about it.
+
+Nothing here imports a model's library; ``builder`` names the class that does, as ``module:class``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from defectbench.errors import UsageError, nearest
+
+Family = Literal["classifier", "detector", "supervised"]
+Setting = bool | int | float | str | tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """One file of pretrained weights.
+
+    Attributes:
+        name: under which the store keeps it: ``weights/<name>/<sha256>``.
+        source: where it comes from, as its library names it.
+        licence: of the weights, which may differ from the code's.
+    """
+
+    name: str
+    source: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        name: what sweeps call it.
+        family: ``classifier``, ``detector`` or ``supervised`` (a detector that is taught defects).
+        builder: ``module:class`` of the inspector.
+        source: paper and code.
+        licence: of the code.
+        weights: files that ``weights: pretrained`` needs; empty where the model needs none.
+        image_size: side in pixels that a sweep without ``image_size`` gets.
+        smallest: smallest side that it takes.
+        multiple_of: sides must be multiples of this.
+        epochs: passes over the training images; 0 for a model that is not trained by gradient steps.
+        patience: epochs without a better tuning figure before a classifier stops; 0 for models without.
+        ends: in words, how the fit ends.
+        heat_map: in words, where the heat map comes from.
+        settings: what an entry of a sweep may override, with the defaults.
+        aliases: names of the model in published tables.
+        extra: the extra of this package that it needs, or None.
+        fit_version: raised whenever a change of ours makes the same settings fit differently.
+    """
+
+    name: str
+    family: Family
+    builder: str
+    source: str
+    licence: str
+    image_size: int
+    epochs: int
+    ends: str
+    heat_map: str
+    patience: int = 0
+    weights: tuple[Weights, ...] = ()
+    smallest: int = 32
+    multiple_of: int = 1
+    settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: tuple[str, ...] = ()
+    extra: str | None = "train"
+    fit_version: int = 1
+
+    def takes(self, size: int) -> bool:
+        """Whether the model takes pictures of ``size`` x ``size`` pixels."""
+        return size >= self.smallest and size % self.multiple_of == 0
+
+
+_TIMM = "https://github.com/huggingface/pytorch-image-models"
+_ANOMALIB = "https://github.com/open-edge-platform/anomalib"
+_EARLY = "cosine schedule; stops when the tuning images' AUROC has not risen for `patience` epochs"
+_CLASSIFIER_SETTINGS: Mapping[str, Setting] = MappingProxyType(
+    {"learning_rate": 3e-4, "weight_decay": 0.05, "batch_size": 16, "warmup_epochs": 1, "freeze": False}
+)
+
+_WIDE_RESNET50 = Weights(
+    "wide_resnet50_2.tv_in1k", "timm wide_resnet50_2.tv_in1k (torchvision IMAGENET1K_V1)", "BSD-3-Clause"
+)
+_RESNET18 = Weights("resnet18.tv_in1k", "timm resnet18.tv_in1k (torchvision IMAGENET1K_V1)", "BSD-3-Clause")
+
+
+def _classifier(name: str, timm_name: str, source: str, size: int, heat_map: str, **more: object) -> Entry:
+    """Return the entry of a fine-tuned timm classifier."""
+    values: dict[str, object] = {
+        "name": name,
+        "family": "classifier",
+        "builder": "defectbench.inspectors.classifier:TimmClassifier",
+        "source": f"{source}; timm {timm_name}, {_TIMM}",
+        "licence": "Apache-2.0",
+        "image_size": size,
+        "epochs": 30,
+        "patience": 8,
+        "ends": _EARLY,
+        "heat_map": heat_map,
+        "weights": (Weights(timm_name, f"timm {timm_name}", "Apache-2.0"),),
+        "settings": _CLASSIFIER_SETTINGS,
+    }
+    return Entry(**(values | more))  # type: ignore[arg-type]
+
+
+ENTRIES: tuple[Entry, ...] = (
+    Entry(
+        name="filterbank-logreg",
+        family="classifier",
+        builder="defectbench.inspectors.baseline:FilterBankClassifier",
+        source="our baseline: a Gabor and Gaussian filter bank pooled over the picture, logistic regression",
+        licence="Apache-2.0",
+        image_size=256,
+        epochs=0,
+        ends="L-BFGS to convergence; the penalty is fixed",
+        heat_map="the regression's evidence at each place of the filter bank",
+        settings=MappingProxyType({"penalty": 1.0}),
+        extra=None,
+    ),
+    _classifier(
+        "mobilenetv3-small",
+        "mobilenetv3_small_100.lamb_in1k",
+        "Howard et al. 2019, arXiv:1905.02244",
+        224,
+        "Grad-CAM of the abnormal logit at the last block",
+    ),
+    _classifier(
+        "resnet50",
+        "resnet50.a1_in1k",
+        "He et al. 2015, arXiv:1512.03385",
+        224,
+        "Grad-CAM of the abnormal logit at layer4's last block",
+    ),
+    _classifier(
+        "tinyvit-21m-512",
+        "tiny_vit_21m_512.dist_in22k_ft_in1k",
+        "Wu et al. 2022, arXiv:2207.10666",
+        512,
+        "Grad-CAM of the abnormal logit at stage 4's last local_conv",
+        aliases=("TinyViT-21M-512-distill",),
+    ),
+    Entry(
+        name="filterbank-knn",
+        family="detector",
+        builder="defectbench.inspectors.baseline:FilterBankDetector",
+        source="our baseline: a Gabor and Gaussian filter bank, distance to the nearest good patch",
+        licence="Apache-2.0",
+        image_size=256,
+        epochs=0,
+        ends="one pass over the training images",
+        heat_map="each patch's distance to its nearest good patch",
+        settings=MappingProxyType({"neighbours": 1, "bank": 20000}),
+        extra=None,
+    ),
+    Entry(
+        name="padim",
+        family="detector",
+        builder="defectbench.inspectors.detector:Padim",
+        source=f"Defard et al. 2020, arXiv:2011.08785; anomalib's torch model, {_ANOMALIB}",
+        licence="Apache-2.0",
+        image_size=256,
+        epochs=0,
+        ends="one pass over the training images",
+        heat_map="Mahalanobis distance of each patch",
+        weights=(_RESNET18,),
+        settings=MappingProxyType({"backbone": "resnet18", "layers": ("layer1", "layer2", "layer3"), "features": 100}),
+    ),
+    Entry(
+        name="patchcore",
+        family="detector",
+        builder="defectbench.inspectors.detector:Patchcore",
+        source=f"Roth et al. 2021, arXiv:2106.08265; anomalib's torch model, {_ANOMALIB}, coreset of our own",
+        licence="Apache-2.0",
+        image_size=256,
+        epochs=0,
+        ends="one pass over the training images, then the coreset",
+        heat_map="distance of each patch to the memory bank",
+        weights=(_WIDE_RESNET50,),
+        settings=MappingProxyType(
+            {"backbone": "wide_resnet50_2", "layers": ("layer2", "layer3"), "coreset": 0.1, "neighbours": 9}
+        ),
+        aliases=("PatchCore",),
+    ),
+    Entry(
+        name="glass",
+        family="detector",
+        builder="defectbench.inspectors.detector:Glass",
+        source=f"Chen et al. 2024, arXiv:2407.09359; anomalib's torch model, {_ANOMALIB}",
+        licence="Apache-2.0",
+        image_size=288,
+        epochs=640,
+        ends="after its published epochs",
+        heat_map="the discriminator's output at each patch",
+        weights=(_WIDE_RESNET50,),
+        settings=MappingProxyType({"batch_size": 8, "learning_rate": 1e-4}),
+        aliases=("GLASS",),
+    ),
+)
+
+_BY_NAME: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in ENTRIES})
+
+
+def find(name: str) -> Entry:
+    """Return the entry called ``name``.
+
+    Raises:
+        UsageError: no such model; names the nearest.
+    """
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise UsageError(f"unknown model {name!r}; {nearest(name, _BY_NAME)}") from None

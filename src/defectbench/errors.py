@@ -1,0 +1,155 @@
+"""Every error that defectbench raises on purpose, and the exit codes that they end with.
+
+::
+
+    DefectbenchError
+    ├── UsageError             64  the command or the sweep is wrong
+    │   └── SweepError             ... with the line of the YAML file
+    ├── DataError              65  the images are wrong: all problems at once
+    ├── MissingInputError      66  a named file, data set, sweep or cell is not there
+    ├── MissingWeightsError    69  weights (or an image of the containers) cannot be had
+    ├── BugError               70  we were wrong
+    ├── TryAgainError          75  store, tracker or cluster out of reach, disk full
+    │   └── ConflictError          ... somebody else wrote the object first
+    ├── NoRightsError          77  refused for want of rights
+    ├── ConfigurationError     78  unknown context, values that break the schema, a missing extra
+    ├── DeadlineError         124  the cell's running time is used up
+    └── StoppedError          143  SIGTERM, after saving
+
+The table of exit codes is the only one: the Jobs' failure policy, ``status`` and ``retry`` read it here.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """What a command ends with (sysexits.h where it has a word for it)."""
+
+    DONE = 0
+    SOME_FAILED = 1
+    USAGE = 64
+    DATA = 65
+    MISSING_INPUT = 66
+    MISSING_WEIGHTS = 69
+    BUG = 70
+    TRY_AGAIN = 75
+    NO_RIGHTS = 77
+    CONFIGURATION = 78
+    DEADLINE = 124
+    STOPPED = 143
+
+
+PERMANENT = frozenset(
+    {
+        ExitCode.USAGE,
+        ExitCode.DATA,
+        ExitCode.MISSING_INPUT,
+        ExitCode.MISSING_WEIGHTS,
+        ExitCode.BUG,
+        ExitCode.NO_RIGHTS,
+        ExitCode.CONFIGURATION,
+        ExitCode.DEADLINE,
+    }
+)
+"""Codes that a second try cannot mend."""
+
+
+class DefectbenchError(Exception):
+    """Base of all; ``code`` is what the process ends with."""
+
+    code: ClassVar[ExitCode] = ExitCode.BUG
+
+
+class UsageError(DefectbenchError):
+    """The command line, a setting or a name is wrong."""
+
+    code = ExitCode.USAGE
+
+
+class SweepError(UsageError):
+    """A sweep file is wrong; the message starts with ``file:line``."""
+
+
+class DataError(DefectbenchError):
+    """The images are wrong.
+
+    Attributes:
+        problems: one line for each problem, naming its file.
+    """
+
+    code = ExitCode.DATA
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class MissingInputError(DefectbenchError):
+    """Something that was named is not there."""
+
+    code = ExitCode.MISSING_INPUT
+
+
+class MissingWeightsError(DefectbenchError):
+    """Weights that a model needs are not in the store."""
+
+    code = ExitCode.MISSING_WEIGHTS
+
+
+class BugError(DefectbenchError):
+    """A state that our own code should have made impossible."""
+
+    code = ExitCode.BUG
+
+
+class TryAgainError(DefectbenchError):
+    """Out of reach or out of room now; the same command later may go through."""
+
+    code = ExitCode.TRY_AGAIN
+
+
+class ConflictError(TryAgainError):
+    """A conditional put lost: the object is not as the caller last saw it."""
+
+
+class NoRightsError(DefectbenchError):
+    """The credentials in use do not allow it."""
+
+    code = ExitCode.NO_RIGHTS
+
+
+class ConfigurationError(DefectbenchError):
+    """The surroundings are set up wrongly: a context, a namespace, values, a missing extra."""
+
+    code = ExitCode.CONFIGURATION
+
+
+class DeadlineError(DefectbenchError):
+    """The running time that the sweep allows a cell is used up."""
+
+    code = ExitCode.DEADLINE
+
+
+class StoppedError(DefectbenchError):
+    """SIGTERM or Ctrl-C came; what could be saved is saved."""
+
+    code = ExitCode.STOPPED
+
+
+def nearest(got: str, allowed: Iterable[str]) -> str:
+    """Say which of the ``allowed`` names are meant, for the end of an error message.
+
+    >>> nearest("patchcor", ["padim", "patchcore"])
+    "did you mean 'patchcore'? allowed: padim, patchcore"
+    >>> nearest("zzz", ["a", "b"])
+    'allowed: a, b'
+    """
+    names = sorted(allowed)
+    close = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}allowed: {', '.join(names)}"

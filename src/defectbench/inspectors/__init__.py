@@ -1,0 +1,1 @@
+"""Models of both families behind one contract."""

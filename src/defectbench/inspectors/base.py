@@ -1,0 +1,159 @@
+"""The contract of both families: fit, then picture -> (score, heat map); higher means more abnormal.
+
+An inspector never sees an image id, a path, a defect type or a label other than those of its lesson: what
+it is given cannot leak. Same recipe and same lesson give the same scores, bit for bit, on one device.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectbench.catalog import Setting
+
+
+class Pictures(Protocol):
+    """Decoded pictures of one size, in a fixed order."""
+
+    def __len__(self) -> int:
+        """How many pictures."""
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """One picture: (size, size, 3), RGB."""
+
+    def features(
+        self, extractor: str, compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield what ``compute`` gives for each picture, in order, computed once a picture and kept for all cells.
+
+        Args:
+            extractor: names all that decides the features (kind, version, weights digest, layers); the image
+                size is added here.
+            compute: (batch, size, size, 3) uint8 -> (batch, ...) float32. It is always called on the same
+                batches of the category's pictures, whoever asks, so that rounding cannot depend on the cell.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is built.
+
+    Attributes:
+        settings: the catalog's settings with the sweep's overrides.
+        image_size: side of the pictures in pixels.
+        epochs, patience: as in the catalog's entry.
+        seed: decides initial weights, order and augmentation; nothing else may.
+        weights: weights' name -> local file; empty for ``weights: none``.
+        weights_digest: names the weights in the keys of cached features; ``none`` for random ones.
+        device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda`` or ``mps``.
+        balance: how a classifier meets the imbalance: ``weights``, ``oversample`` or ``none``.
+        turns: whether defects and goods alike may be turned by 90 degrees and mirrored.
+    """
+
+    settings: Mapping[str, Setting]
+    image_size: int
+    epochs: int
+    patience: int
+    seed: int
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    weights_digest: str = "none"
+    device: str = "auto"
+    balance: str = "weights"
+    turns: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """All that one fit may see.
+
+    Attributes:
+        pictures: training pictures.
+        labels: (n,) int64, 0 good, 1 abnormal. All 0 for a detector.
+        tuning: pictures for early stopping, or None.
+        tuning_labels: their labels, (m,) int64; empty without ``tuning``.
+    """
+
+    pictures: Pictures
+    labels: NDArray[np.int64]
+    tuning: Pictures | None = None
+    tuning_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One step of a fit.
+
+    Attributes:
+        done, total: in the fit's own unit: epochs, or batches where there are no epochs.
+        figures: points of the learning curves at ``done``; empty between epochs.
+    """
+
+    done: int
+    total: int
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+
+Report = Callable[[Progress], None]
+"""Called by a fit after every optimiser step or batch, so that a stop is heard within seconds: it may raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """One picture, inspected.
+
+    Attributes:
+        score: raw, higher = more abnormal; a classifier's log-odds.
+        heat_map: (h, w) float32, raw, higher = more abnormal; any size, it covers the whole picture.
+    """
+
+    score: float
+    heat_map: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a model weighs.
+
+    Attributes:
+        parameters: numbers that the fit may set or that the weights file holds.
+        flops: floating-point operations to score one picture, or None where they cannot be counted.
+    """
+
+    parameters: int
+    flops: int | None
+
+
+class Inspector(ABC):
+    """A model of either family. Constructing it downloads nothing and trains nothing."""
+
+    device: str = "cpu"
+    """Where it runs, resolved: ``cpu``, ``cuda`` or ``mps``."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+
+    @abstractmethod
+    def fit(self, lesson: Lesson, report: Report) -> None:
+        """Learn. Calls ``report`` after every optimiser step or batch; an exception from it ends the fit."""
+
+    @abstractmethod
+    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+        """Yield an inspection for each picture, in order, in bounded memory. Needs a fit or a load."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the fitted state to one file (safetensors or npz: no pickle)."""
+
+    @abstractmethod
+    def load(self, path: Path) -> None:
+        """Read what :meth:`save` wrote; the next :meth:`inspect` gives the same scores, bit for bit."""
+
+    @abstractmethod
+    def size(self) -> Size:
+        """Count parameters and FLOPs of the fitted model."""

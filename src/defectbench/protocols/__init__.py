@@ -1,0 +1,1 @@
+"""Splits of the images, one module an experiment."""

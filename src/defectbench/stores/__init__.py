@@ -1,0 +1,1 @@
+"""Where data, weights, checkpoints and results lie."""
