@@ -1,0 +1,109 @@
+"""A protocol makes the splits of one experiment from a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from defectbench.catalog import Family
+from defectbench.manifest import GOOD, Image, Manifest
+
+EVERYONE: tuple[Family, ...] = ("classifier", "detector", "supervised")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which images a model may learn from, tune on, and is tested on. All tuples hold image ids.
+
+    Attributes:
+        condition: which table of the protocol it belongs to, ``crossfit`` for example.
+        fold: counts the splits of a condition.
+        goods: good pictures that both families learn from.
+        calibration: goods that no fit sees.
+        defects: labelled defects that a classifier learns from as well.
+        tune: labelled images that end a classifier's fit and set the tuned threshold of both families.
+        test: labelled images that the tables of this split are made of.
+        families: who reads it.
+        detector_stops: the tuning images end a detector's fit too (holdout only).
+        defect_turns: each defect is learnt at four rotations (holdout only).
+    """
+
+    protocol: str
+    condition: str
+    fold: int
+    goods: tuple[str, ...]
+    calibration: tuple[str, ...]
+    defects: tuple[str, ...]
+    tune: tuple[str, ...]
+    test: tuple[str, ...]
+    families: tuple[Family, ...] = EVERYONE
+    detector_stops: bool = False
+    defect_turns: bool = False
+
+    def train(self, family: Family) -> tuple[tuple[str, int], ...]:
+        """Return (image id, label taught) of all that ``family`` learns from here."""
+        taught = [(name, 0) for name in self.goods]
+        if family != "detector":
+            taught += [(name, 1) for name in self.defects]
+        return tuple(sorted(taught))
+
+    def tuning(self, family: Family) -> tuple[str, ...]:
+        """Return the ids that may end a fit of ``family``."""
+        return self.tune if family != "detector" or self.detector_stops else ()
+
+
+class Protocol(BaseModel, ABC):
+    """One experiment. Its fields are its options in a sweep."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: ClassVar[str]
+
+    @abstractmethod
+    def splits(self, manifest: Manifest, split_seed: int) -> Iterator[Split]:
+        """Yield the splits. They depend on the data digest and ``split_seed``, never on a training seed.
+
+        Raises:
+            DataError: the category has too few images for them; names what it has and what is needed.
+        """
+
+
+def generator(manifest: Manifest, split_seed: int, purpose: str) -> np.random.Generator:
+    """Return the random numbers of one ``purpose``, so that one draw cannot shift another."""
+    text = f"{manifest.digest}/{split_seed}/{purpose}"
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
+
+
+def shuffled(images: Sequence[Image], rng: np.random.Generator) -> list[str]:
+    """Return the images' ids in random order."""
+    return [images[index].id for index in rng.permutation(len(images))]
+
+
+def part_training_goods(manifest: Manifest, split_seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Cut the training part into (training goods, calibration goods): four fifths and a fifth, sorted."""
+    order = shuffled(manifest.train, generator(manifest, split_seed, "calibration"))
+    fifth = max(1, round(len(order) / 5))
+    return tuple(sorted(order[fifth:])), tuple(sorted(order[:fifth]))
+
+
+def deal(manifest: Manifest, split_seed: int, purpose: str, pattern: Sequence[int]) -> list[tuple[str, ...]]:
+    """Cut the labelled images into parts, goods and each defect type spread evenly; ids sorted in each part.
+
+    Args:
+        pattern: the parts in the order of dealing: ``range(4)`` for four folds, ``(0, 1, 0, 2)`` for a half
+            and two quarters.
+    """
+    parts: list[list[str]] = [[] for _ in range(max(pattern) + 1)]
+    dealt = 0
+    for kind in (GOOD, *manifest.defect_types):
+        images = [image for image in manifest.labelled if image.defect_type == kind]
+        # Dealing on where the last type ended keeps rare types from all falling into the first part.
+        for name in shuffled(images, generator(manifest, split_seed, f"{purpose}/{kind}")):
+            parts[pattern[dealt % len(pattern)]].append(name)
+            dealt += 1
+    return [tuple(sorted(part)) for part in parts]
