@@ -7,10 +7,49 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from defectbench.errors import MissingInputError
+from defectbench.errors import MissingInputError, UsageError
 
 ABSENT = ""
 """As ``expected`` of a conditional put: the object must not be there yet (If-None-Match: *)."""
+
+
+LONGEST_KEY = 1024
+"""Bytes of UTF-8, S3's limit."""
+
+LONGEST_PART = 255
+"""Bytes of UTF-8 between two slashes, the limit of file-backed stores."""
+
+
+def check_key(key: str) -> str:
+    """Return ``key`` if it can name an object in every store.
+
+    Raises:
+        UsageError: it is empty or too long, absolute, holds a backslash or a control character, or a part of
+            it is empty or starts with a dot (``.``, ``..`` and the stores' own files).
+    """
+    if not key:
+        raise UsageError("an empty key names no object")
+    if any(not part or part.startswith(".") for part in key.split("/")):
+        raise UsageError(f"key {key!r}: no part between slashes may be empty or start with a dot")
+    return _check_text(key)
+
+
+def check_prefix(prefix: str) -> str:
+    """Return ``prefix`` if a key may start with it; UsageError as in :func:`check_key`."""
+    whole = prefix.split("/")[:-1]
+    if any(not part or part.startswith(".") for part in whole) or prefix.rpartition("/")[2].startswith("."):
+        raise UsageError(f"prefix {prefix!r}: no part between slashes may be empty or start with a dot")
+    return _check_text(prefix)
+
+
+def _check_text(key: str) -> str:
+    if "\\" in key or not key.isprintable():
+        raise UsageError(
+            f"key {key!r}: backslashes, control and other unprintable characters are not allowed"
+        )
+    if len(key.encode()) > LONGEST_KEY or any(len(part.encode()) > LONGEST_PART for part in key.split("/")):
+        raise UsageError(f"key {key[:60]!r}...: at most {LONGEST_KEY} bytes, {LONGEST_PART} between slashes")
+    return key
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +64,7 @@ class Store(ABC):
     """Objects under keys. A key is a relative path with forward slashes; no key lies below another key.
 
     Every method raises:
+        UsageError: the key cannot name an object (:func:`check_key`), or lies below or above another key.
         TryAgainError: the store is out of reach, read-only or full. Nothing half-written is visible.
         NoRightsError: the credentials do not allow it.
         MissingInputError: (reads) no such object; (any) no such bucket.

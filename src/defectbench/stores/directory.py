@@ -1,0 +1,181 @@
+"""A store in a directory of this machine, or of a network disk that has locks."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from defectbench.errors import ConflictError, MissingInputError, UsageError
+from defectbench.files import copy_synced, disk_error, disk_errors, draft, locked, move, written_whole
+from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
+
+HOUSE = ".defectbench"
+"""The directory of locks and drafts inside a store. No key lies there: no part of one starts with a dot."""
+
+LOCKS = 256
+STALE = 3600.0
+"""Seconds since its last write after which a draft is taken for a killed writer's."""
+
+_NESTED = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
+
+
+class DirectoryStore(Store):
+    """Objects as files below ``path``; a version is the content's SHA-256.
+
+    The directory is made by the first write. Writers of one key take turns by a lock file, so a conditional
+    put is exact between threads and processes; readers need no lock, because files appear whole.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path).expanduser().absolute()
+        self.url = str(self.path)
+        self._drafts = self.path / HOUSE / "drafts"
+        self._ready = False
+
+    def get(self, key: str) -> Blob:
+        """Read the file; its version is its SHA-256."""
+        with self._reading(key) as file:
+            data = file.read()
+        return Blob(data, _version(data))
+
+    def put(self, key: str, data: bytes, *, expected: str | None = None) -> str:
+        """Write a draft and give it its name, all under the key's lock."""
+        target = self._file(key)
+        with self._writing(key), self._lock(key):
+            if expected is not None:
+                self._check(key, target, expected)
+            self._place(target, data)
+        return _version(data)
+
+    def keys(self, prefix: str = "") -> Iterator[str]:
+        """Walk the directory that the prefix names; hidden files are no keys."""
+        check_prefix(prefix)
+        start = self.path / prefix.rpartition("/")[0]
+        with disk_errors(self.url):
+            found = [key for key in self._walk(start) if key.startswith(prefix)]
+        yield from sorted(found)
+
+    def delete(self, key: str) -> None:
+        """Remove the file and the directories that it leaves empty."""
+        target = self._file(key)
+        if not self._exists(target, key):
+            return
+        with self._writing(key), self._lock(key), contextlib.suppress(FileNotFoundError):
+            target.unlink()
+            self._prune(target.parent)
+
+    def upload(self, key: str, path: Path) -> None:
+        """Copy the file; MissingInputError where there is none."""
+        target = self._file(key)
+        try:
+            source = path.open("rb")
+        except FileNotFoundError as error:
+            raise MissingInputError(f"{path}: no such file to upload as {key}") from error
+        with source, self._writing(key):
+            self._prepare()
+            # Copied before the lock is taken: others need not wait for a large file.
+            with draft(self._drafts) as part:
+                copy_synced(source, part)
+                with self._lock(key):
+                    move(part, target)
+
+    def download(self, key: str, path: Path) -> None:
+        """Copy the object beside ``path``, then give it its name."""
+        with self._reading(key) as source, disk_errors(path), written_whole(path) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+
+    def _file(self, key: str) -> Path:
+        check_key(key)
+        return self.path / key
+
+    def _lock(self, key: str) -> contextlib.AbstractContextManager[None]:
+        # A fixed number of lock files shared by all keys: one for each key would never be cleaned up.
+        return locked(self.path / HOUSE / "locks" / f"{zlib.crc32(key.encode()) % LOCKS:03d}")
+
+    def _prepare(self) -> None:
+        """Make the store's directories; once in a process, remove what killed writers left."""
+        self._drafts.mkdir(parents=True, exist_ok=True)
+        if not self._ready:
+            _sweep(self._drafts)
+            self._ready = True
+
+    def _check(self, key: str, target: Path, expected: str) -> None:
+        try:
+            found = _version(target.read_bytes())
+        except FileNotFoundError:
+            found = ABSENT
+        if found != expected:
+            was = "is already there" if expected == ABSENT else "was changed or removed by somebody else"
+            raise ConflictError(f"{key} in {self.url} {was}")
+
+    def _place(self, target: Path, data: bytes) -> None:
+        self._prepare()
+        with draft(self._drafts) as part:
+            copy_synced(io.BytesIO(data), part)
+            move(part, target)
+
+    def _prune(self, directory: Path) -> None:
+        """Remove directories that a delete left empty, so that their names are free for keys again."""
+        with contextlib.suppress(OSError):
+            while directory != self.path:
+                directory.rmdir()
+                directory = directory.parent
+
+    def _walk(self, start: Path) -> Iterator[str]:
+        for directory, folders, files in os.walk(start, onerror=_raise_unless_gone):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            below = Path(directory).relative_to(self.path)
+            yield from ((below / name).as_posix() for name in files if not name.startswith("."))
+
+    def _exists(self, target: Path, key: str) -> bool:
+        with self._writing(key), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return target.lstat() is not None
+        return False
+
+    @contextlib.contextmanager
+    def _reading(self, key: str) -> Iterator[BinaryIO]:
+        target = self._file(key)
+        try:
+            with target.open("rb") as file:
+                yield file
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise MissingInputError(f"no {key} in {self.url}") from error
+        except OSError as error:
+            raise disk_error(error, self.url) from error
+
+    @contextlib.contextmanager
+    def _writing(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno in _NESTED:
+                raise UsageError(f"{key}: a key below this one, or above it, is in {self.url}") from error
+            if error.errno == errno.ENAMETOOLONG:
+                raise UsageError(f"{key}: too long a name for the file system of {self.url}") from error
+            raise disk_error(error, self.url) from error
+
+
+def _version(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _sweep(drafts: Path) -> None:
+    oldest = time.time() - STALE
+    for path in drafts.iterdir():
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
