@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.catalog import Setting
+from defectbench.errors import DataError
 
 
 class Pictures(Protocol):
@@ -83,6 +84,26 @@ class Lesson:
     labels: NDArray[np.int64]
     tuning: Pictures | None = None
     tuning_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def check_goods(lesson: Lesson) -> None:
+    """Raise DataError unless the lesson has pictures and all of them count as good."""
+    if not len(lesson.pictures):
+        raise DataError("no training picture: a detector learns from goods, at least 1")
+    if lesson.labels.any():
+        raise DataError(
+            f"{int(lesson.labels.sum())} of {len(lesson.labels)} training pictures are labelled abnormal: a "
+            "detector learns from goods alone"
+        )
+
+
+def check_labels(lesson: Lesson) -> None:
+    """Raise DataError unless both classes are among the training pictures."""
+    counts = np.bincount(lesson.labels, minlength=2)
+    if not counts[0] or not counts[1]:
+        raise DataError(
+            f"training pictures: {counts[0]} good, {counts[1]} abnormal; a classifier needs at least 1 of each"
+        )
 
 
 @dataclass(frozen=True, slots=True)

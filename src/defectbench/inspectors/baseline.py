@@ -1,0 +1,209 @@
+"""Two models without weights, one of each family, that keep the deep ones honest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectbench.errors import BugError, DataError
+from defectbench.inspectors import filterbank
+from defectbench.inspectors.base import (
+    Inspection,
+    Inspector,
+    Lesson,
+    Pictures,
+    Progress,
+    Recipe,
+    Report,
+    Size,
+    check_goods,
+    check_labels,
+)
+
+Array = NDArray[np.float32]
+
+_FFT_COST = 5
+"""Operations of a complex FFT of N points: about 5 N log2 N."""
+
+
+class _FilterBankInspector(Inspector):
+    """What both share: features from the cache, and the fitted arrays as an npz file."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self._state: dict[str, NDArray[np.float64] | Array] = {}
+
+    def save(self, path: Path) -> None:
+        """Write the fitted arrays as npz."""
+        self._fitted()
+        with path.open("wb") as file:
+            np.savez(file, **self._state)  # type: ignore[arg-type]
+
+    def load(self, path: Path) -> None:
+        """Read the fitted arrays."""
+        with np.load(path, allow_pickle=False) as arrays:
+            self._state = {name: arrays[name] for name in arrays.files}
+
+    def _fitted(self) -> dict[str, NDArray[np.float64] | Array]:
+        if not self._state:
+            raise BugError(f"{type(self).__name__} was asked for results before fit or load")
+        return self._state
+
+    def _learnt(self, pictures: Pictures, report: Report) -> Array:
+        """Return the training pictures' features, (n, places, places, channels)."""
+        found = []
+        for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
+            found.append(features)
+            report(Progress(len(found), len(pictures)))
+        return np.stack(found)
+
+    def _bank_flops(self) -> int:
+        side = self.recipe.image_size
+        transforms = filterbank.CHANNELS // 2
+        return int(_FFT_COST * transforms * side**2 * math.log2(side**2))
+
+
+class FilterBankDetector(_FilterBankInspector):
+    """Distance of each place to its nearest good place, in features whitened by the training goods.
+
+    Settings: ``neighbours`` (the mean over how many nearest), ``bank`` (how many good places are kept; drawn
+    by the seed).
+    """
+
+    def fit(self, lesson: Lesson, report: Report) -> None:
+        """Scale the features by the goods' median and spread, whiten them, and keep a bank of good places."""
+        check_goods(lesson)
+        places = self._learnt(lesson.pictures, report).reshape(-1, filterbank.CHANNELS)
+        centre, scale = _robust(places)
+        scaled = ((places - centre) / scale).astype(np.float64)
+        whitener = _whitener(scaled)
+        keep = min(int(self.recipe.settings["bank"]), len(scaled))
+        rows = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(scaled))[:keep])
+        bank = (scaled[rows] @ whitener).astype(np.float32)
+        self._state = {"centre": centre, "scale": scale, "whitener": whitener, "bank": bank}
+
+    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+        """Yield the distances as heat map; the score is the mean of the largest one per cent of them."""
+        self._fitted()
+        for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
+            heat_map = self._distances(features)
+            ordered = np.sort(heat_map, axis=None)
+            top = max(1, round(0.01 * ordered.size))
+            yield Inspection(float(ordered[-top:].astype(np.float64).mean()), heat_map)
+
+    def _distances(self, features: Array) -> Array:
+        state = self._fitted()
+        scaled = (features.reshape(-1, filterbank.CHANNELS) - state["centre"]) / state["scale"]
+        white = (scaled.astype(np.float64) @ state["whitener"]).astype(np.float32)
+        near = _nearest(white, state["bank"], int(self.recipe.settings["neighbours"]))
+        return near.reshape(features.shape[:2])
+
+    def size(self) -> Size:
+        """Count the bank's numbers and the scaling; operations of the filters and of the search."""
+        state = self._fitted()
+        places = filterbank.grid_side(self.recipe.image_size) ** 2
+        search = 2 * places * filterbank.CHANNELS * (len(state["bank"]) + filterbank.CHANNELS)
+        return Size(sum(array.size for array in state.values()), self._bank_flops() + search)
+
+
+class FilterBankClassifier(_FilterBankInspector):
+    """Logistic regression on pooled filter responses.
+
+    Each feature is scaled by the training goods' median and spread, and pooled four ways over the grid: mean,
+    mean square, and the means of the highest and of the lowest two per cent of places (defects are local).
+    All four are sums over places, so the log-odds split exactly into a share of each place: the heat map.
+
+    Settings: ``penalty`` (the L2 penalty's strength, the inverse of scikit-learn's C).
+    """
+
+    def fit(self, lesson: Lesson, report: Report) -> None:
+        """Fit the regression on the training pictures; the tuning pictures are not used."""
+        check_labels(lesson)
+        features = self._learnt(lesson.pictures, report)
+        centre, scale = _robust(features[lesson.labels == 0].reshape(-1, filterbank.CHANNELS))
+        pooled = np.stack([_pool((picture - centre) / scale).sum((0, 1)) for picture in features])
+        flat = pooled.reshape(len(pooled), -1)
+        mean, deviation = flat.mean(0), flat.std(0)
+        deviation[deviation < 1e-12] = 1.0
+        weights, intercept = self._regress((flat - mean) / deviation, lesson.labels)
+        weights = weights / deviation
+        offset = np.array(intercept - float(mean @ weights))
+        self._state = {"centre": centre, "scale": scale, "weights": weights, "intercept": offset}
+
+    def _regress(self, inputs: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+        from sklearn.linear_model import LogisticRegression
+
+        model = LogisticRegression(C=1.0 / float(self.recipe.settings["penalty"]), max_iter=5000, tol=1e-6)
+        model.fit(inputs, labels, sample_weight=class_weights(labels, self.recipe.balance)[labels])
+        return model.coef_[0], float(model.intercept_[0])
+
+    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+        """Yield the log-odds, and as heat map each place's share: it sums to the log-odds less the intercept."""
+        state = self._fitted()
+        weights = state["weights"].reshape(4, filterbank.CHANNELS)
+        for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
+            shares = np.einsum("yxsc,sc->yx", _pool((features - state["centre"]) / state["scale"]), weights)
+            yield Inspection(float(shares.sum() + state["intercept"]), shares.astype(np.float32))
+
+    def size(self) -> Size:
+        """Count weights and scaling; operations of the filters (the regression's are few beside them)."""
+        return Size(sum(array.size for array in self._fitted().values()), self._bank_flops())
+
+
+def class_weights(labels: NDArray[np.int64], balance: str) -> NDArray[np.float64]:
+    """Return what one example of class 0 and of class 1 counts; mean 1 over the examples.
+
+    Oversampling without augmentation is the same as weighting.
+
+    >>> class_weights(np.array([0, 0, 0, 1]), "weights")
+    array([0.66666667, 2.        ])
+    >>> class_weights(np.array([0, 0, 0, 1]), "none")
+    array([1., 1.])
+    """
+    if balance == "none":
+        return np.ones(2)
+    return len(labels) / (2 * np.bincount(labels, minlength=2))
+
+
+def _robust(places: Array) -> tuple[Array, Array]:
+    """Return each feature's median and its median absolute deviation, scaled to a normal's deviation."""
+    centre = np.median(places, axis=0)
+    spread = 1.4826 * np.median(np.abs(places - centre), axis=0)
+    spread = np.where(spread < 1e-6, places.std(axis=0), spread)
+    return centre, np.where(spread < 1e-6, 1.0, spread).astype(np.float32)
+
+
+def _whitener(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the matrix that makes the goods' covariance the identity; shrunk by a tenth of its mean variance."""
+    covariance = np.cov(scaled, rowvar=False)
+    ridge = 0.1 * np.trace(covariance) / len(covariance)
+    values, vectors = np.linalg.eigh(covariance + ridge * np.eye(len(covariance)))
+    whitener: NDArray[np.float64] = vectors / np.sqrt(values)
+    return whitener
+
+
+def _nearest(queries: Array, bank: Array, neighbours: int) -> Array:
+    """Return each query's mean Euclidean distance to its nearest ``neighbours`` rows of the bank, (q,)."""
+    squared = (queries**2).sum(1)[:, None] - 2 * queries @ bank.T + (bank**2).sum(1)
+    count = min(neighbours, len(bank))
+    near = np.partition(squared, count - 1, axis=1)[:, :count]
+    return np.sqrt(np.maximum(near, 0)).mean(1).astype(np.float32)
+
+
+def _pool(scaled: Array) -> NDArray[np.float64]:
+    """Return each place's part of the four pooled statistics, (places, places, 4, channels); summed, they are it."""
+    rows, columns, channels = scaled.shape
+    flat = scaled.reshape(-1, channels).astype(np.float64)
+    count = len(flat)
+    top = max(1, round(0.02 * count))
+    parts = np.zeros((count, 4, channels))
+    parts[:, 0] = flat / count
+    parts[:, 1] = flat**2 / count
+    order = np.argsort(flat, axis=0, kind="stable")
+    for statistic, chosen in ((2, order[-top:]), (3, order[:top])):
+        np.put_along_axis(parts[:, statistic], chosen, np.take_along_axis(flat, chosen, 0) / top, 0)
+    return parts.reshape(rows, columns, 4, channels)
