@@ -1,0 +1,39 @@
+"""Models of YAML documents that refuse a misspelt key and name the nearest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic_core import PydanticCustomError
+
+from defectbench.errors import nearest
+
+
+class Strict(BaseModel):
+    """A frozen model without unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_key(cls, value: Any) -> Any:
+        """Turn an empty YAML value into the defaults, and refuse keys that no field has."""
+        if value is None:
+            return {}
+        if isinstance(value, Mapping):
+            for key in value:
+                if key not in cls.model_fields:
+                    refuse(f"unknown key {key!r}; {nearest(str(key), cls.model_fields)}", str(key))
+        return value
+
+
+def refuse(message: str, *path: str | int) -> None:
+    """End a validation with ``message``, which belongs to the key at ``path`` below the value validated.
+
+    Raises:
+        PydanticCustomError: always.
+    """
+    # The message may hold braces, which pydantic would read as a template: it goes in as a value.
+    raise PydanticCustomError("refused", "{message}", {"message": message, "path": list(path)})
