@@ -50,7 +50,7 @@ class Result:
     files: Mapping[str, str]
 
     def to_json(self) -> bytes:
-        """Return the text of ``result.json``. Figures that are NaN or infinite are left out: JSON has none."""
+        """Return the text of ``result.json``. Figures that are not finite are left out: JSON has none."""
         document = asdict(self)
         for name in ("metrics", "cost"):
             document[name] = {key: value for key, value in document[name].items() if math.isfinite(value)}

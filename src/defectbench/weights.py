@@ -38,9 +38,7 @@ def resolve(entry: Entry, kind: str, store: Store) -> dict[str, str]:
     if kind != "pretrained":
         path = Path(kind)
         if not path.is_file():
-            raise MissingWeightsError(
-                f"{entry.name}: weights {kind!r} is neither none, pretrained nor a file"
-            )
+            raise MissingWeightsError(f"{entry.name}: weights {kind!r}: allowed: none, pretrained, or a file")
         return {entry.weights[0].name: digest_of(path)}
     return {weights.name: _only(entry, weights.name, store) for weights in entry.weights}
 
@@ -56,8 +54,8 @@ def _only(entry: Entry, name: str, store: Store) -> str:
             f"`defectbench weights push {name} FILE`, or say `weights: none` for random ones"
         )
     raise MissingWeightsError(
-        f"{entry.name}: {store.url} has {len(digests)} files of the weights {name} ({', '.join(sorted(digests))}): "
-        f"name one by `weights: FILE`, or remove the others"
+        f"{entry.name}: {store.url} has {len(digests)} files of the weights {name}: name one by "
+        f"`weights: FILE`, or remove the others of {', '.join(sorted(digests))}"
     )
 
 
