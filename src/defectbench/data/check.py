@@ -1,0 +1,235 @@
+"""All that is wrong with a data set, at once, before anything is imported."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectbench.data import Step, silent
+from defectbench.data.layouts import Reading, Source
+from defectbench.errors import DataError
+from defectbench.manifest import GOOD
+from defectbench.pictures import read_mask_values, read_picture, traits
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """What a picture's file holds.
+
+    Attributes:
+        sha256: of the file.
+        pixels: SHA-256 of the decoded pixels and their size: equal for the same picture in two formats.
+        width, height: as shown.
+        traits: what is uncommon about the file.
+    """
+
+    sha256: str
+    pixels: str
+    width: int
+    height: int
+    traits: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many pictures a category has; ``defects`` by type, ``masks`` of abnormal pictures."""
+
+    category: str
+    train_good: int
+    test_good: int
+    defects: Mapping[str, int]
+    masks: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        reading: what was checked.
+        problems: what forbids an import, one line each, naming its file.
+        notes: what a user should know, one line each.
+        counts: one for each category.
+        facts: picture file -> what it holds, for those that can be read.
+    """
+
+    reading: Reading
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    counts: tuple[Counts, ...]
+    facts: Mapping[Path, Fact]
+
+
+def check(reading: Reading, progress: Step = silent) -> Report:
+    """Open every picture and mask and return all problems and notes."""
+    problems, notes = [*reading.problems], [*reading.notes]
+    facts: dict[Path, Fact] = {}
+    done = 0
+    for category in reading.categories:
+        sources = [source for source in reading.sources if source.category == category]
+        for source in sources:
+            problems += _read(source, facts)
+            done += 1
+            progress(f"checking {category}", done, len(reading.sources))
+        problems += [*_names(sources), *_twins(sources), *_missing_parts(category, sources)]
+        mask_problems, mask_notes = _masks(category, sources)
+        same_problems, same_notes = _identical(sources, facts)
+        problems += mask_problems + same_problems
+        notes += mask_notes + same_notes + [*_uncommon(category, sources, facts)]
+    counts = tuple(_counts(reading, category) for category in reading.categories)
+    problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
+    notes += _published(reading, counts)
+    return Report(reading, tuple(problems), tuple(notes), counts, facts)
+
+
+def _read(source: Source, facts: dict[Path, Fact]) -> Iterator[str]:
+    """Decode the picture into ``facts`` and yield the problems of it and its mask."""
+    try:
+        data = source.file.read_bytes()
+        picture = read_picture(data, str(source.file))
+    except DataError as error:
+        yield from error.problems
+    except OSError as error:
+        yield f"{source.file}: cannot be read ({error.strerror})"
+    else:
+        height, width = picture.shape[:2]
+        pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
+        facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data))
+        if source.mask:
+            yield from _mask_faults(source, source.mask, (height, width))
+
+
+def _mask_faults(source: Source, mask: Path, size: tuple[int, int]) -> Iterator[str]:
+    try:
+        values = read_mask_values(mask)
+    except DataError as error:
+        yield from error.problems
+        return
+    if values.shape != size:
+        (height, width), shown = values.shape, f"{size[1]} x {size[0]}"
+        hint = ", as the file without its EXIF turn; turn the mask" if values.shape == size[::-1] else ""
+        yield f"{mask}: {width} x {height}, but {source.file.name} is shown at {shown}{hint}"
+    if source.defect_type == GOOD:
+        if values.any():
+            yield f"{mask}: marks a defect in a picture that is called good"
+    elif not values.any():
+        yield f"{mask}: marks nothing, but {source.file.name} is called {source.defect_type}"
+    elif not _is_binary(values):
+        found = np.unique(values)
+        yield f"{mask}: not binary: {len(found)} values from {found[0]} to {found[-1]}; save it as 0 and 255"
+
+
+def _is_binary(values: NDArray[np.int64]) -> bool:
+    """0 and one other value; or 0 and small numbers, each a kind of defect, as VisA has them."""
+    found = np.unique(values)
+    return len(found) <= 2 or bool(found[-1] < 32)
+
+
+def _names(sources: Sequence[Source]) -> Iterator[str]:
+    for source in sources:
+        name = source.path
+        if not name.isprintable() or "\\" in name:
+            yield f"{str(source.file)!r}: backslash, control or undecodable characters in the name; rename it"
+
+
+def _twins(sources: Sequence[Source]) -> Iterator[str]:
+    """Yield a problem for files that would get one id."""
+    by_id: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        by_id[source.id].append(source)
+    for name, twins in by_id.items():
+        if len(twins) > 1:
+            listed = ", ".join(str(twin.file) for twin in twins)
+            yield f"{twins[0].category}: several files would have the id {name!r}: {listed}; rename them"
+
+
+def _missing_parts(category: str, sources: Sequence[Source]) -> Iterator[str]:
+    parts = Counter((source.part, source.defect_type == GOOD) for source in sources)
+    if not parts["train", True]:
+        yield f"{category}: no good picture to train on"
+    if not parts["test", True]:
+        yield f"{category}: no good picture in the test part"
+    if not parts["test", False]:
+        yield f"{category}: no defective picture in the test part"
+
+
+def _masks(category: str, sources: Sequence[Source]) -> tuple[list[str], list[str]]:
+    """Return problems and notes about masks that are not there."""
+    bad = [source for source in sources if source.defect_type != GOOD]
+    bare = [source for source in bad if source.mask is None]
+    if bad and len(bare) == len(bad):
+        return [], [f"{category}: no masks, so the explanation cannot be measured"]
+    return [f"{s.file}: its mask is missing; looked for {s.mask_path}" for s in bare], []
+
+
+def _identical(sources: Sequence[Source], facts: Mapping[Path, Fact]) -> tuple[list[str], list[str]]:
+    """Return problems and notes about pictures whose pixels are equal."""
+    groups: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        if source.file in facts:
+            groups[facts[source.file].pixels].append(source)
+    problems, notes = [], []
+    for twins in groups.values():
+        listed = ", ".join(str(twin.file) for twin in twins)
+        if len({(twin.part, twin.defect_type == GOOD) for twin in twins}) > 1:
+            problems.append(
+                f"{twins[0].category}: the same picture in two parts or under two labels: {listed}"
+            )
+        elif len(twins) > 1:
+            notes.append(f"{twins[0].category}: the same picture {len(twins)} times: {listed}")
+    return problems, notes
+
+
+def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fact]) -> Iterator[str]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for source in sources:
+        for text in facts[source.file].traits if source.file in facts else ():
+            found[text].append(source.file)
+    for text, paths in found.items():
+        yield f"{category}: {len(paths)} pictures are {text}; the first is {paths[0]}"
+
+
+def _counts(reading: Reading, category: str) -> Counts:
+    own = [source for source in reading.sources if source.category == category]
+    bad = [source for source in own if source.defect_type != GOOD]
+    return Counts(
+        category,
+        train_good=sum(source.part == "train" for source in own),
+        test_good=sum(source.part == "test" and source.defect_type == GOOD for source in own),
+        defects=dict(sorted(Counter(source.defect_type for source in bad).items())),
+        masks=sum(source.mask is not None for source in bad),
+    )
+
+
+def published_counts() -> dict[str, tuple[int, int, int]]:
+    """Return MVTec AD's published counts: category -> training goods, test goods, test defects."""
+    text = files("defectbench.data").joinpath("mvtec_counts.csv").read_text(encoding="utf-8")
+    rows = csv.DictReader(text.splitlines())
+    columns = ("train_good", "test_good", "test_defective")
+    return {
+        row["category"]: (int(row[columns[0]]), int(row[columns[1]]), int(row[columns[2]])) for row in rows
+    }
+
+
+def _published(reading: Reading, counts: Sequence[Counts]) -> Iterator[str]:
+    """Yield a note for each category that bears a name of MVTec AD but has other counts."""
+    published = published_counts()
+    named = [one for one in counts if reading.layout == "mvtec" and one.category in published]
+    for one in named:
+        got = (one.train_good, one.test_good, sum(one.defects.values()))
+        if got != published[one.category]:
+            yield f"{one.category}: {_triple(got)}; MVTec AD's has {_triple(published[one.category])}"
+    if any((c.train_good, c.test_good, sum(c.defects.values())) == published[c.category] for c in named):
+        yield "MVTec AD is licensed CC BY-NC-SA 4.0: not for commercial use"
+
+
+def _triple(counts: tuple[int, int, int]) -> str:
+    return f"{counts[0]} training goods, {counts[1]} test goods, {counts[2]} test defects"
