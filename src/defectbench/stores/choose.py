@@ -1,0 +1,66 @@
+"""From a URL to the store that it names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from defectbench.errors import ConfigurationError, UsageError, nearest
+from defectbench.stores.base import Store
+from defectbench.stores.directory import DirectoryStore
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(s3|file):")
+
+
+def open_store(url: str) -> Store:
+    """Return the store at ``url``: ``s3://bucket/prefix``, ``file:///path`` or a path. Touches nothing yet.
+
+    The S3 endpoint comes from AWS_ENDPOINT_URL_S3, the credentials from where every AWS tool takes them.
+
+    Raises:
+        UsageError: no such kind of store, or the URL carries credentials.
+        ConfigurationError: the extra ``s3`` is not installed.
+
+    >>> open_store("/data/bench").url
+    '/data/bench'
+    """
+    if not url.strip():
+        raise UsageError("the store's URL is empty; allowed: s3://bucket/prefix, file:///path, a path")
+    found = _SCHEME.match(url)
+    if not found:
+        return DirectoryStore(Path(url))
+    scheme = (found[1] or found[2]).lower()
+    if scheme == "file":
+        return DirectoryStore(_file_path(url))
+    if scheme == "s3":
+        return _open_s3(*_bucket(url))
+    raise UsageError(f"no store of kind {scheme}://; {nearest(scheme, ('s3', 'file'))}, or a path")
+
+
+def _open_s3(bucket: str, prefix: str) -> Store:
+    try:
+        from defectbench.stores.s3 import S3Store  # boto3 is an extra, and slow to import
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"an s3:// store needs the package {error.name}; install the extra: pip install 'defectbench[s3]'"
+        ) from error
+    return S3Store(bucket, prefix)
+
+
+def _file_path(url: str) -> Path:
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
+        raise UsageError(f"store {url!r}: a file URL is file:///absolute/path")
+    return Path(unquote(parts.path))
+
+
+def _bucket(url: str) -> tuple[str, str]:
+    bucket, _, prefix = url.partition("://")[2].partition("/")
+    if "@" in bucket:
+        raise UsageError(
+            "an s3:// URL carries no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        )
+    if not bucket or set(bucket) & set("?#: "):
+        raise UsageError(f"store {url!r}: an S3 store is s3://bucket or s3://bucket/prefix")
+    return bucket, prefix.strip("/")
