@@ -211,7 +211,7 @@ def image_ap(labels: ArrayLike, scores: ArrayLike) -> float:
     steps = _steps(labels, scores)
     if not steps.both:
         return NAN
-    return float(np.diff(steps.tp, prepend=0) @ steps.precision / steps.positives)
+    return float((np.diff(steps.tp, prepend=0) * steps.precision).sum() / steps.positives)
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> Roc:
