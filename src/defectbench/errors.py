@@ -7,10 +7,12 @@
     │   └── SweepError             ... with the line of the YAML file
     ├── DataError              65  the images are wrong: all problems at once
     ├── MissingInputError      66  a named file, data set, sweep or cell is not there
+    │   └── MissingObjectError     ... no such object in a store that is there
     ├── MissingWeightsError    69  weights (or an image of the containers) cannot be had
     ├── BugError               70  we were wrong
     ├── TryAgainError          75  store, tracker or cluster out of reach, disk full
-    │   └── ConflictError          ... somebody else wrote the object first
+    │   ├── ConflictError          ... somebody else wrote the object first
+    │   └── LeaseLostError         ... another worker has taken the cell over
     ├── NoRightsError          77  refused for want of rights
     ├── ConfigurationError     78  unknown context, values that break the schema, a missing extra
     ├── DeadlineError         124  the cell's running time is used up
@@ -95,6 +97,10 @@ class MissingInputError(DefectbenchError):
     code = ExitCode.MISSING_INPUT
 
 
+class MissingObjectError(MissingInputError):
+    """The store has no object under this key."""
+
+
 class MissingWeightsError(DefectbenchError):
     """Weights that a model needs are not in the store."""
 
@@ -115,6 +121,10 @@ class TryAgainError(DefectbenchError):
 
 class ConflictError(TryAgainError):
     """A conditional put lost: the object is not as the caller last saw it."""
+
+
+class LeaseLostError(TryAgainError):
+    """This worker no longer holds the cell: nothing more of this attempt may be published."""
 
 
 class NoRightsError(DefectbenchError):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from defectbench.errors import MissingInputError, UsageError
+from defectbench.errors import MissingObjectError, UsageError
 
 ABSENT = ""
 """As ``expected`` of a conditional put: the object must not be there yet (If-None-Match: *)."""
@@ -54,7 +54,10 @@ def _check_text(key: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """An object's bytes and the version (S3: the ETag) that a conditional put may name."""
+    """An object's bytes and the version (S3: the ETag) that a conditional put may name.
+
+    Equal bytes may have equal versions: what must be told apart needs something of its own inside.
+    """
 
     data: bytes
     version: str
@@ -67,14 +70,15 @@ class Store(ABC):
         UsageError: the key cannot name an object (:func:`check_key`), or lies below or above another key.
         TryAgainError: the store is out of reach, read-only or full. Nothing half-written is visible.
         NoRightsError: the credentials do not allow it.
-        MissingInputError: (reads) no such object; (any) no such bucket.
+        MissingObjectError: (reads) no such object.
+        MissingInputError: no such bucket.
     """
 
     url: str
 
     @abstractmethod
     def get(self, key: str) -> Blob:
-        """Return the object. MissingInputError names the key and the store."""
+        """Return the object. MissingObjectError names the key and the store."""
 
     @abstractmethod
     def put(self, key: str, data: bytes, *, expected: str | None = None) -> str:
@@ -108,5 +112,5 @@ class Store(ABC):
         """Return the object, or None where there is none."""
         try:
             return self.get(key)
-        except MissingInputError:
+        except MissingObjectError:
             return None

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from defectbench.errors import ConflictError, MissingInputError, UsageError
+from defectbench.errors import ConflictError, MissingInputError, MissingObjectError, UsageError
 from defectbench.files import copy_synced, disk_error, disk_errors, draft, locked, move, written_whole
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
 
@@ -148,7 +148,7 @@ class DirectoryStore(Store):
             with target.open("rb") as file:
                 yield file
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise MissingInputError(f"no {key} in {self.url}") from error
+            raise MissingObjectError(f"no {key} in {self.url}") from error
         except OSError as error:
             raise disk_error(error, self.url) from error
 

@@ -20,6 +20,7 @@ from defectbench.errors import (
     ConflictError,
     DefectbenchError,
     MissingInputError,
+    MissingObjectError,
     NoRightsError,
     TryAgainError,
     UsageError,
@@ -64,6 +65,7 @@ _NESTED = {
     "XMinioParentIsObject",
     "XMinioObjectExistsAsDirectory",
 }
+_STRANGER = {"XAdminUserNotFound", "InvalidAccessKeyId"}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 
@@ -115,7 +117,7 @@ class S3Store(Store):
 
     def delete(self, key: str) -> None:
         """Remove the object."""
-        with self._errors(key), contextlib.suppress(MissingInputError), self._errors(key):
+        with self._errors(key), contextlib.suppress(MissingObjectError), self._errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
     def upload(self, key: str, path: Path) -> None:
@@ -200,27 +202,24 @@ class S3Store(Store):
 
     def _refusal(self, error: aws.ClientError, key: str, expected: str | None) -> DefectbenchError:
         """Say why the server said no. Its own text stays out: for wrong credentials it repeats them."""
-        code, status = error.response.get("Error", {}).get("Code", ""), _status(error)
-        where = self._place()
+        code, status, where = _code(error), _status(error), self._place()
         if code in _NESTED:
             return UsageError(f"{key}: a key below this one, or above it, is in {self.url}")
+        if code == "RequestTimeTooSkewed":
+            return ConfigurationError(f"{where}: this machine's clock is wrong; set it")
+        if code in _STRANGER or status in (401, 403) or "Token" in code:
+            return NoRightsError(f"{where} refuses these credentials ({code}); check them or {_CREDENTIALS}")
         if code == "NoSuchBucket" or (status == 404 and not key):
             return MissingInputError(f"{where}: no bucket {self.bucket!r}; create it, or name another store")
         if expected is not None and (_lost(error) or status == 404):
             was = "is already there" if expected == ABSENT else "was changed or removed by somebody else"
             return ConflictError(f"{key} in {self.url} {was}")
         if status == 404:
-            return MissingInputError(f"no {key} in {self.url}")
+            return MissingObjectError(f"no {key} in {self.url}")
         if code in _BUSY or status in (408, 409, 412, 429) or (status >= 500 and status != 501):
             return TryAgainError(f"{where} cannot do it now ({code or status}); try again later")
-        if code == "RequestTimeTooSkewed":
-            return ConfigurationError(f"{where}: this machine's clock is wrong; set it")
         if code in _ELSEWHERE or status in (301, 307):
             return ConfigurationError(f"{where}: the bucket is in another region; set AWS_DEFAULT_REGION")
-        if status in (401, 403) or "Token" in code:
-            return NoRightsError(
-                f"{where} refuses these credentials ({code}); check their rights, or {_CREDENTIALS}"
-            )
         return ConfigurationError(f"{where} cannot do what a store needs: {code or status} for {key}")
 
 
@@ -242,12 +241,16 @@ def _connect(endpoint: str | None) -> S3Client:
     )
 
 
+def _code(error: aws.ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "")
+
+
 def _status(error: aws.ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
 def _lost(error: aws.ClientError) -> bool:
-    return error.response.get("Error", {}).get("Code", "") in _LOST or _status(error) == 412
+    return _code(error) in _LOST or _status(error) == 412
 
 
 def _retried(error: aws.ClientError) -> bool:
