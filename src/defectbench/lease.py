@@ -1,0 +1,297 @@
+"""The lease of a cell: one worker at a time, and a fence number that only ever grows.
+
+``cells/<key>/lease.json`` is changed by conditional puts only. A holder changes it every :data:`BEAT`
+seconds; a worker that has seen it unchanged for :data:`PATIENCE` seconds by its own clock may take it over
+under the next fence number. No two machines' clocks are ever compared. A holder that was paused and wakes up
+finds the object changed, so it can neither beat nor release, and what it wrote lies below its own fence
+number.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from defectbench.errors import BugError, ConflictError, DefectbenchError, LeaseLostError
+from defectbench.stores.base import ABSENT, Store
+
+PATIENCE = 90.0
+"""Seconds that a lease must be seen unchanged before it may be taken over."""
+
+BEAT = 20.0
+"""Seconds between two beats of a holder."""
+
+_HURRY = 5.0
+"""Seconds that a stopping worker waits for a beat under way: SIGTERM leaves it 15 s at worst."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What ``lease.json`` says.
+
+    Attributes:
+        owner: names the worker for people: host, process.
+        holder: a random name of this one holding.
+        fence: number of the attempt, from 1.
+        progress: as the holder last told it; for ``status`` and ``watch``.
+        beat: how often the holder has changed the object.
+        at: wall-clock time of the last beat, ISO 8601; for people, never compared.
+        released: nobody holds the cell.
+    """
+
+    owner: str
+    holder: str
+    fence: int
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    beat: int = 0
+    at: str = ""
+    released: bool = False
+
+    def to_json(self) -> bytes:
+        """Return the text of ``lease.json``."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes, key: str) -> Standing:
+        """Read it; BugError when something else lies there."""
+        try:
+            standing = cls(**json.loads(data))
+        except (ValueError, TypeError) as error:
+            raise BugError(
+                f"{key} is no lease ({error}); remove it, then run the same command again"
+            ) from error
+        return standing
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Somebody else holds the cell. Give it back to the next :func:`take`, which then knows how long.
+
+    Attributes:
+        standing: what the lease said.
+        version: of ``lease.json`` when it was seen.
+        since: when this version was first seen, by the waiter's clock.
+    """
+
+    standing: Standing
+    version: str
+    since: float
+
+
+def look(store: Store, key: str) -> Standing | None:
+    """Return who holds, or last held, the cell ``key``; None when nobody ever did."""
+    name = lease_key(key)
+    found = store.find(name)
+    return Standing.from_json(found.data, name) if found else None
+
+
+def take(
+    store: Store,
+    key: str,
+    owner: str,
+    *,
+    seen: Held | None = None,
+    patience: float = PATIENCE,
+    clock: Callable[[], float] = time.monotonic,
+) -> Lease | Held:
+    """Take the cell's lease if it is free, released, or silent for ``patience`` seconds.
+
+    Args:
+        seen: what the last call for this cell gave: only a version that the caller itself has seen unchanged
+            for ``patience`` seconds is taken over.
+        clock: seconds, monotonic.
+
+    Raises:
+        TryAgainError: the store is out of reach.
+        BugError: ``lease.json`` is no lease.
+    """
+    now = clock()
+    found = store.find(lease_key(key))
+    if found is None:
+        return _claim(store, key, owner, ABSENT, 1 + _last_attempt(store, key), patience, clock)
+    standing = Standing.from_json(found.data, lease_key(key))
+    if not standing.released:
+        if seen is None or seen.version != found.version:
+            return Held(standing, found.version, clock())
+        if now - seen.since < patience:
+            return seen
+    return _claim(store, key, owner, found.version, standing.fence + 1, patience, clock)
+
+
+def lease_key(key: str) -> str:
+    """Return the object's key.
+
+    >>> lease_key("abc")
+    'cells/abc/lease.json'
+    """
+    return f"cells/{key}/lease.json"
+
+
+class Lease:
+    """A lease that this worker holds, as long as :attr:`lost` is false. Made by :func:`take`; thread-safe.
+
+    Attributes:
+        key: the cell's.
+        fence: number of this attempt.
+        progress: what the next beat tells; replace it as a whole.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        key: str,
+        standing: Standing,
+        version: str,
+        patience: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.key = key
+        self.fence = standing.fence
+        self.progress: Mapping[str, Any] = {}
+        self._store = store
+        self._standing = standing
+        self._version = version
+        self._patience = patience
+        self._clock = clock
+        self._confirmed = clock()
+        self._reason = ""
+        self._mutex = threading.Lock()
+
+    @property
+    def prefix(self) -> str:
+        """Where all that this attempt writes lies: ``cells/<key>/<fence>/``."""
+        return f"cells/{self.key}/{self.fence}/"
+
+    @property
+    def lost(self) -> bool:
+        """Whether the worker must stop: another one has the cell, or may have it by now."""
+        return bool(self._reason)
+
+    def check(self) -> None:
+        """Raise LeaseLostError when the lease is lost; cheap, for every step of a fit."""
+        if self.lost:
+            raise LeaseLostError(f"cell {self.key}, attempt {self.fence}: {self._reason}")
+
+    def beat(self, progress: Mapping[str, Any] | None = None) -> None:
+        """Tell the store that this worker lives; call it before publishing a result.
+
+        Raises:
+            LeaseLostError: somebody has taken the cell over.
+            TryAgainError: the store is out of reach; the lease still holds while :attr:`lost` is false.
+        """
+        if progress is not None:
+            self.progress = progress
+        with self._mutex:
+            if self._standing.released:
+                raise BugError(f"cell {self.key}: a released lease cannot beat")
+            self.check()
+            self._write(released=False)
+
+    def release(self) -> None:
+        """Give the cell back. Nothing happens when it is given back or lost already; a store out of reach is
+        only logged, because the lease runs out by itself.
+        """
+        if not self._mutex.acquire(timeout=_HURRY):
+            _log.warning("cell %s: the lease could not be released: a beat is still under way", self.key)
+            return
+        try:
+            if not self.lost and not self._standing.released:
+                self._write(released=True)
+        except DefectbenchError as error:
+            _log.warning("cell %s: the lease could not be released: %s", self.key, error)
+        finally:
+            self._mutex.release()
+
+    @contextlib.contextmanager
+    def beating(self, every: float = BEAT) -> Iterator[Lease]:
+        """Beat in a thread every ``every`` seconds while the block runs, then release."""
+        stop = threading.Event()
+        thread = threading.Thread(
+            target=self._keep, args=(stop, every), name=f"lease {self.key}", daemon=True
+        )
+        thread.start()
+        try:
+            yield self
+        finally:
+            stop.set()
+            thread.join(_HURRY)
+            self.release()
+
+    def _keep(self, stop: threading.Event, every: float) -> None:
+        while not stop.wait(every):
+            try:
+                self.beat()
+            except LeaseLostError:
+                return
+            except Exception as error:  # whatever it is: without beats the lease runs out
+                _log.warning("cell %s: no beat: %s", self.key, error)
+                if self._clock() - self._confirmed >= self._patience:
+                    self._reason = f"no beat reached the store for {self._patience:.0f} s: {error}"
+                    return
+
+    def _write(self, *, released: bool) -> None:
+        began = self._clock()
+        standing = replace(
+            self._standing,
+            progress=dict(self.progress),
+            beat=self._standing.beat + 1,
+            at=_now(),
+            released=released,
+        )
+        try:
+            version = self._put(standing)
+        except ConflictError:
+            self._adopt()
+            version = self._put(standing)
+        self._standing, self._version, self._confirmed = standing, version, began
+
+    def _put(self, standing: Standing) -> str:
+        return self._store.put(lease_key(self.key), standing.to_json(), expected=self._version)
+
+    def _adopt(self) -> None:
+        """After a conflict: go on from an earlier write of our own whose answer was lost, else give up."""
+        found = self._store.find(lease_key(self.key))
+        now = Standing.from_json(found.data, lease_key(self.key)) if found else None
+        if found and now and now.holder == self._standing.holder:
+            self._version = found.version
+            return
+        self._reason = f"{now.owner} took it over as attempt {now.fence}" if now else "its lease was removed"
+        self.check()
+
+
+def _claim(
+    store: Store,
+    key: str,
+    owner: str,
+    expected: str,
+    fence: int,
+    patience: float,
+    clock: Callable[[], float],
+) -> Lease | Held:
+    standing = Standing(owner, secrets.token_hex(8), fence, at=_now())
+    try:
+        version = store.put(lease_key(key), standing.to_json(), expected=expected)
+    except ConflictError:
+        return take(store, key, owner, patience=patience, clock=clock)
+    return Lease(store, key, standing, version, patience, clock)
+
+
+def _last_attempt(store: Store, key: str) -> int:
+    """Return the highest fence number that an attempt has written under: a lost lease.json resets nothing."""
+    prefix = f"cells/{key}/"
+    heads = {name.removeprefix(prefix).partition("/")[0] for name in store.keys(prefix)}
+    return max((int(head) for head in heads if head.isdecimal()), default=0)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
