@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -11,11 +12,12 @@ from typing import Any
 
 from defectbench.catalog import Family
 from defectbench.cell import path
-from defectbench.errors import DataError, ExitCode
+from defectbench.errors import DataError, ExitCode, MissingInputError
 from defectbench.predictions import Predictions
 from defectbench.stores.base import Store
 
 SCHEMA = 1
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,6 @@ class Result:
             that is not defined (one class only, no masks) is not there.
         cost: name -> figure.
         calibration_threshold: the quantile of the calibration goods at a false-alarm rate of 5 %, or None.
-        history_epochs: how many epochs the fit took.
         files: path below the cell -> SHA-256.
     """
 
@@ -104,10 +105,10 @@ class Failure:
 
 
 def find_result(store: Store, key: str) -> Result | None:
-    """Return a cell's result where it is there and true: every file that it names has its SHA-256.
+    """Return a cell's result, or None where it has none.
 
     Raises:
-        DataError: it is there but not true; names the file.
+        DataError: ``result.json`` is damaged or another cell's.
     """
     blob = store.find(path(key, "result.json"))
     if blob is None:
@@ -115,6 +116,19 @@ def find_result(store: Store, key: str) -> Result | None:
     result = Result.from_json(blob.data)
     if result.cell != key:
         raise DataError(f"cells/{key}/result.json is of cell {result.cell}")
+    return result
+
+
+def find_true_result(store: Store, key: str) -> Result | None:
+    """Return a cell's result where it is there and true: every file that it names has its SHA-256."""
+    try:
+        result = find_result(store, key)
+        if result is not None:
+            for place in result.files:
+                read_file(store, result, place.rpartition("/")[2])
+    except (DataError, MissingInputError) as error:
+        log.warning("cell %s has a result that is not true, and runs again: %s", key, error)
+        return None
     return result
 
 

@@ -1,0 +1,57 @@
+"""``python -m defectbench`` and the console script: errors become one clear message and an exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import click
+
+from defectbench.errors import BugError, DefectbenchError, ExitCode, UsageError
+
+
+def main() -> None:
+    """Run the command line."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    from defectbench.cli import main as commands
+
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    try:
+        return int(commands.main(arguments, prog_name="defectbench", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return ExitCode.STOPPED
+    except BrokenPipeError:
+        # The reader of a pipe went away (`| head`): nothing is left to say, not even at the flush on exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.DONE
+    except BugError as error:
+        logging.getLogger(__name__).exception("this is a bug of defectbench")
+        return error.code
+    except DefectbenchError as error:
+        click.echo(_message(error), err=True)
+        return error.code
+    except Exception:
+        logging.getLogger(__name__).exception("this is a bug of defectbench")
+        return ExitCode.BUG
+
+
+def _message(error: DefectbenchError) -> str:
+    """Return what the person reads."""
+    text = str(error)
+    if isinstance(error, UsageError):
+        return f"Error: {text}"
+    lines = text.splitlines()
+    return f"Error: {text}" if len(lines) == 1 else "\n".join([f"Error: {len(lines)} problems", *lines])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""``defectbench data``: make, check, import and look at data sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from defectbench.cli.options import (
+    format_option,
+    note,
+    open_store,
+    progress_bar,
+    say_json,
+    say_table,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from defectbench.data.check import Report
+    from defectbench.manifest import Manifest
+
+layout_option = click.option(
+    "--layout",
+    type=click.Choice(["mvtec", "visa", "folder"]),
+    help="How the files lie.  [default: recognised]",
+)
+source_argument = click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
+
+
+@click.group()
+def data() -> None:
+    """Make, check, import and look at data sets."""
+
+
+@data.command()
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--category", "categories", multiple=True, help="Only this one. May be given again.")
+@click.option("--size", default=256, show_default=True, help="Side of the pictures in pixels, up to 1024.")
+@click.option("--train-good", default=60, show_default=True, help="Good pictures to train on, each category.")
+@click.option("--test-good", default=30, show_default=True, help="Good pictures to test on, each category.")
+@click.option("--defects", default=8, show_default=True, help="Abnormal pictures of each defect type.")
+@click.option("--seed", default=0, show_default=True, help="Same seed, same files.")
+@click.option("--mvtec-names", is_flag=True, help="Under names of MVTec AD: bottle, hazelnut, carpet, grid.")
+def synth(
+    directory: Path,
+    categories: tuple[str, ...],
+    size: int,
+    train_good: int,
+    test_good: int,
+    defects: int,
+    seed: int,
+    mvtec_names: bool,
+) -> None:
+    """Render defects with masks into real photographs, in the MVTec layout under DIRECTORY."""
+    from defectbench.data.synth import AS_MVTEC, SCENES
+    from defectbench.data.synth import synth as write
+    from defectbench.errors import UsageError, nearest
+
+    scenes = AS_MVTEC if mvtec_names else {name: name for name in SCENES}
+    for name in categories:
+        if name not in scenes:
+            raise UsageError(f"unknown category {name!r}; {nearest(name, scenes)}")
+    with progress_bar() as step:
+        write(
+            directory,
+            categories={name: scenes[name] for name in categories or scenes},
+            size=size,
+            train_good=train_good,
+            test_good=test_good,
+            defects_per_type=defects,
+            seed=seed,
+            progress=step,
+        )
+    note(f"{directory} is ready: defectbench data import {directory} --name {directory.name}")
+
+
+@data.command()
+@source_argument
+@layout_option
+@format_option
+def check(source: Path, layout: str | None, form: str) -> None:
+    """Validate SRC and report all problems at once; import nothing."""
+    from defectbench.data.check import check as find
+    from defectbench.data.layouts import read_layout
+    from defectbench.errors import DataError
+
+    with progress_bar() as step:
+        report = find(read_layout(source, layout), step)
+    if form == "json":
+        say_json(
+            {"problems": list(report.problems), "notes": list(report.notes), "categories": _counts(report)}
+        )
+    else:
+        _say_counts(report)
+    if report.problems:
+        raise DataError(report.problems)
+
+
+@data.command("import")
+@source_argument
+@store_option
+@click.option("--name", help="What the store calls it.  [default: the folder's name]")
+@layout_option
+def import_(source: Path, store: str, name: str | None, layout: str | None) -> None:
+    """Check SRC and put it into the store; with any problem nothing is imported."""
+    from defectbench.data.archive import import_dataset
+
+    with progress_bar() as step:
+        manifests = import_dataset(
+            source, open_store(store), name=name, layout=layout, progress=step, report=_say_counts
+        )
+    note(f"imported {manifests[0].dataset} ({len(manifests)} categories) into {store}")
+
+
+@data.command("list")
+@store_option
+@format_option
+def list_(store: str, form: str) -> None:
+    """List the data sets of the store."""
+    from defectbench.data.archive import list_categories, list_datasets
+
+    place = open_store(store)
+    found = [{"dataset": name, "categories": list_categories(place, name)} for name in list_datasets(place)]
+    if form == "json":
+        say_json(found)
+    else:
+        say_table(
+            ("dataset", "categories"), [(row["dataset"], ", ".join(row["categories"])) for row in found]
+        )
+
+
+@data.command()
+@click.argument("dataset")
+@store_option
+@format_option
+def show(dataset: str, store: str, form: str) -> None:
+    """Show a data set's categories: counts, defect types, masks, sizes, digest."""
+    from defectbench.data.archive import list_categories, load_manifest
+
+    place = open_store(store)
+    categories = list_categories(place, dataset)
+    rows = [_summary(load_manifest(place, dataset, category)) for category in categories]
+    if form == "json":
+        say_json({"dataset": dataset, "categories": rows})
+    else:
+        say_table(tuple(rows[0]), [[_words(value) for value in row.values()] for row in rows])
+
+
+def _summary(manifest: Manifest) -> dict[str, Any]:
+    defects = [image for image in manifest.labelled if image.label]
+    sizes = sorted({(image.width, image.height) for image in manifest.images})
+    return {
+        "category": manifest.category,
+        "train_good": len(manifest.train),
+        "test_good": len(manifest.labelled) - len(defects),
+        "test_defective": len(defects),
+        "defect_types": list(manifest.defect_types),
+        "masks": sum(image.mask is not None for image in defects),
+        "sizes": [f"{width}x{height}" for width, height in sizes],
+        "digest": manifest.digest,
+    }
+
+
+def _words(value: object) -> object:
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _say_counts(report: Report) -> None:
+    """Print what a check found, except its problems, which end the command."""
+    rows = _counts(report)
+    if rows:
+        say_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+    for text in report.notes:
+        note(f"note: {text}")
+
+
+def _counts(report: Report) -> list[dict[str, Any]]:
+    return [
+        {
+            "category": counts.category,
+            "train_good": counts.train_good,
+            "test_good": counts.test_good,
+            "defects": ", ".join(f"{kind} {number}" for kind, number in counts.defects.items()),
+            "masks": counts.masks,
+        }
+        for counts in report.counts
+    ]

@@ -1,0 +1,131 @@
+"""What several commands share: options, printing, and the store."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from defectbench.stores.base import Store
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+store_option = click.option(
+    "--store",
+    envvar="DEFECTBENCH_STORE",
+    default="./bench",
+    show_default=True,
+    metavar="URL",
+    help="Where data and results lie: s3://bucket/prefix or a directory.  [env: DEFECTBENCH_STORE]",
+)
+tracking_option = click.option(
+    "--tracking-uri",
+    envvar="MLFLOW_TRACKING_URI",
+    metavar="URI",
+    help="MLflow; a directory store has its own mlflow.db.  [env: MLFLOW_TRACKING_URI]",
+)
+cache_option = click.option(
+    "--cache",
+    envvar="DEFECTBENCH_CACHE",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Unpacked pictures and features on this machine.  [env: DEFECTBENCH_CACHE]",
+)
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="A table for people, JSON for pipes.",
+)
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY.PATH=VALUE",
+    help="Override a key of the sweep; the value is YAML. May be given again.",
+)
+device_option = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="auto takes CUDA where there is one, else the CPU.",
+)
+
+
+def narrowing_options(command: Command) -> Command:
+    """Add --model, --category and --cell."""
+    for name, text in (
+        ("cell", "Only the cells whose key starts so."),
+        ("category", "Only this category."),
+        ("model", "Only this model of the sweep."),
+    ):
+        option = click.option(f"--{name}", f"only_{name}", multiple=True, help=f"{text} May be given again.")
+        command = option(command)
+    return command
+
+
+def open_store(url: str) -> Store:
+    """Return the store at ``url``."""
+    from defectbench.stores.choose import open_store as choose
+
+    return choose(url)
+
+
+def cache_or_default(cache: Path | None) -> Path:
+    """Return the cache to use."""
+    from defectbench.inspectors.images import default_cache
+
+    return cache or default_cache()
+
+
+def say_json(value: Any) -> None:
+    """Print one JSON document on standard output."""
+    click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def say_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table on standard output. Columns of numbers are set flush right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for place, name in enumerate(columns):
+        numbers = all(isinstance(row[place], int | float) for row in rows) and bool(rows)
+        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        # Text, not str: a name with square brackets is no markup.
+        table.add_row(*(Text(f"{item:.4g}" if isinstance(item, float) else str(item)) for item in row))
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width).print(table)
+
+
+def note(text: str) -> None:
+    """Say something to the person, on standard error."""
+    click.echo(text, err=True)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """Give a callback (what, done, total) that draws a bar on standard error, where that is a terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        tasks: dict[str, Any] = {}
+
+        def step(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield step

@@ -1,0 +1,241 @@
+"""``defectbench plan | run | report | track``: what is done with a sweep on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from defectbench.cli.options import (
+    cache_option,
+    cache_or_default,
+    device_option,
+    format_option,
+    narrowing_options,
+    note,
+    open_store,
+    say_json,
+    say_table,
+    set_option,
+    store_option,
+    tracking_option,
+)
+
+if TYPE_CHECKING:
+    from defectbench.plan import Plan
+    from defectbench.runners.base import Event
+    from defectbench.stores.base import Store
+
+sweep_argument = click.argument("sweep", metavar="SWEEP", type=click.Path(dir_okay=False, path_type=Path))
+name_argument = click.argument("sweep", metavar="SWEEP")
+"""A sweep that ran: its file, or the name in it."""
+
+
+@click.command()
+@sweep_argument
+@store_option
+@tracking_option
+@narrowing_options
+@set_option
+@format_option
+def plan(
+    sweep: Path,
+    store: str,
+    tracking_uri: str | None,
+    only_model: tuple[str, ...],
+    only_category: tuple[str, ...],
+    only_cell: tuple[str, ...],
+    overrides: tuple[str, ...],
+    form: str,
+) -> None:
+    """Show what a sweep comes to: its distinct fits, what is finished and what is missing; start nothing."""
+    from defectbench.runners.progress import finished
+    from defectbench.trackers.choose import tracking_uri as tracker
+
+    place = open_store(store)
+    planned = _plan(sweep, place, overrides)
+    cells = planned.narrowed(only_model, only_category, only_cell)
+    done = finished(place, list(cells))
+    if form == "json":
+        say_json(
+            {
+                "sweep": planned.sweep.name,
+                "fits": len(cells),
+                "entries": sum(reading.cell in cells for reading in planned.readings),
+                "finished": len(done),
+                "missing_weights": dict(planned.missing),
+                "cells": [_cell(planned, key, key in done) for key in cells],
+            }
+        )
+        return
+    say_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
+    note(_sum(planned, cells, done))
+    note(
+        f"tracker: {tracker(place, tracking_uri) or 'none (an S3 store has none of its own: --tracking-uri)'}"
+    )
+    for reason in planned.missing.values():
+        note(f"missing: {reason}")
+
+
+@click.command()
+@sweep_argument
+@store_option
+@tracking_option
+@cache_option
+@device_option
+@narrowing_options
+@set_option
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes.")
+@click.option("--no-track", is_flag=True, help="Leave MLflow alone; `defectbench track` fills it later.")
+def run(
+    sweep: Path,
+    store: str,
+    tracking_uri: str | None,
+    cache: Path | None,
+    device: str,
+    only_model: tuple[str, ...],
+    only_category: tuple[str, ...],
+    only_cell: tuple[str, ...],
+    overrides: tuple[str, ...],
+    workers: int,
+    no_track: bool,
+) -> None:
+    """Run a sweep here. What is finished is skipped; what failed before is tried again."""
+    from defectbench.plan import write
+    from defectbench.runners.local import LocalRunner
+    from defectbench.runners.progress import Board, finished, forget_failures
+    from defectbench.trackers.choose import tracking_uri as tracker
+
+    place = open_store(store)
+    planned = _plan(sweep, place, overrides)
+    cells = planned.narrowed(only_model, only_category, only_cell)
+    done = finished(place, list(cells))
+    todo = [key for key in cells if key not in done]
+    planned.need_weights(todo)
+    write(planned, place, todo)
+    forget_failures(place, todo)
+    note(_sum(planned, cells, done))
+    uri = None if no_track else tracker(place, tracking_uri)
+    runner = LocalRunner(
+        store=store,
+        workers=workers,
+        extra=["--cache", str(cache_or_default(cache)), "--device", device],
+        environment=_environment(planned, uri),
+    )
+    titles = {key: f"{planned.labels[key]} {cells[key].category}" for key in todo}
+    with Board(titles) as board:
+        ended = runner.run(todo, board.hear)
+    raise SystemExit(_close(ended, titles))
+
+
+@click.command()
+@name_argument
+@store_option
+@cache_option
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Folder to write."
+)
+def report(sweep: str, store: str, cache: Path | None, out: Path) -> None:
+    """Write the comparison as one page, OUT/index.html, with its tables and figures as files."""
+    from defectbench.report.page import write
+
+    page = write(open_store(store), _name(sweep), out, cache_or_default(cache))
+    note(f"wrote {page}")
+
+
+@click.command()
+@name_argument
+@store_option
+@tracking_option
+def track(sweep: str, store: str, tracking_uri: str | None) -> None:
+    """Bring MLflow up to date from the store, cells finished in another sweep included."""
+    from defectbench.errors import UsageError
+    from defectbench.track import track as fill
+    from defectbench.trackers.choose import open_tracker
+    from defectbench.trackers.choose import tracking_uri as choose
+
+    place = open_store(store)
+    uri = choose(place, tracking_uri)
+    if uri is None:
+        raise UsageError("an S3 store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
+    found = fill(place, _name(sweep), open_tracker(uri))
+    note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
+
+
+def _plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
+    from defectbench.plan import make
+    from defectbench.sweep import read
+
+    return make(read(sweep, overrides), store)
+
+
+def _name(sweep: str) -> str:
+    """Return the name of a sweep that is given by its name or by its file."""
+    from defectbench.sweep import read
+
+    return read(Path(sweep)).name if Path(sweep).suffix in (".yaml", ".yml") else sweep
+
+
+def _lines(planned: Plan, cells: Mapping[str, Any], done: set[str]) -> list[tuple[object, ...]]:
+    """Return a line for each category and model: how many fits, how many finished."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for key, cell in cells.items():
+        groups.setdefault((cell.category, planned.labels[key]), []).append(key)
+    return [
+        (
+            category,
+            label,
+            cells[keys[0]].family,
+            cells[keys[0]].weights_kind,
+            len(keys),
+            len(done & set(keys)),
+        )
+        for (category, label), keys in groups.items()
+    ]
+
+
+def _sum(planned: Plan, cells: Mapping[str, Any], done: set[str]) -> str:
+    entries = sum(reading.cell in cells for reading in planned.readings)
+    return (
+        f"{planned.sweep.name}: {len(cells)} fits for {entries} table entries (sharing saves "
+        f"{entries - len(cells)}); {len(done)} finished, {len(cells) - len(done)} to run"
+    )
+
+
+def _cell(planned: Plan, key: str, finished: bool) -> dict[str, object]:
+    cell = planned.cells[key]
+    return {
+        "cell": key,
+        "model": planned.labels[key],
+        "family": cell.family,
+        "category": cell.category,
+        "seed": cell.fit.seed,
+        "train": len(cell.fit.train),
+        "tune": len(cell.fit.tune),
+        "finished": finished,
+    }
+
+
+def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
+    """Return the workers' variables. Threads are set before a library makes its pools."""
+    threads = str(planned.sweep.threads)
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    # The URI may hold a password: it goes by the environment, never by an argument list.
+    return {**dict.fromkeys(names, threads), "MLFLOW_TRACKING_URI": uri or ""}
+
+
+def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:
+    """Print what failed and return the exit code of the whole run."""
+    from defectbench.errors import ExitCode
+    from defectbench.runners.base import State
+
+    states = [event.state for event in ended.values()]
+    for key, event in ended.items():
+        if event.state in (State.FAILED, State.AGAIN):
+            note(f"{titles[key]} {key}: {event.state} ({event.code}): {event.message}")
+    note(f"{states.count(State.DONE)} of {len(titles)} done, {states.count(State.FAILED)} failed")
+    if State.AGAIN in states:
+        return ExitCode.TRY_AGAIN
+    return ExitCode.SOME_FAILED if State.FAILED in states else ExitCode.DONE

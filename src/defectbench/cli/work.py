@@ -1,0 +1,48 @@
+"""``defectbench job``: the worker, the same in a local process and in a pod."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from defectbench.cli.options import cache_option, device_option, store_option, tracking_option
+
+
+@click.command()
+@store_option
+@click.option("--cell", "cells", multiple=True, required=True, metavar="KEY", help="May be given again.")
+@cache_option
+@device_option
+@tracking_option
+@click.option("--events", is_flag=True, help="Say what happens as JSON lines on standard output.")
+def job(
+    store: str,
+    cells: tuple[str, ...],
+    cache: Path | None,
+    device: str,
+    tracking_uri: str | None,
+    events: bool,
+) -> None:
+    """Run cells whose specs lie in the store, one after the other, and write their results there.
+
+    A cell that another worker holds is left for last, then waited for. SIGTERM stops after saving (143).
+    """
+    # Before anything slow is imported: a pod may be told to go while torch is still loading.
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+    from defectbench.cli.options import cache_or_default, open_store
+    from defectbench.worker import Worker, print_event, print_line
+
+    worker = Worker(
+        store=open_store(store),
+        cache=cache_or_default(cache),
+        device=device,
+        tracking_uri=tracking_uri,
+        stop=stop,
+        say=print_event if events else print_line,
+    )
+    raise SystemExit(worker.run(cells))

@@ -1,0 +1,263 @@
+"""One cell, end to end: data and weights fetched, fitted, scored, its result written last."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+import logging
+import platform
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from defectbench import trial, weights
+from defectbench.cell import Cell, path
+from defectbench.data.archive import unpack
+from defectbench.errors import (
+    PERMANENT,
+    DeadlineError,
+    DefectbenchError,
+    ExitCode,
+    MissingInputError,
+    StoppedError,
+)
+from defectbench.inspectors.images import ImageSet
+from defectbench.lease import Lease, Standing
+from defectbench.manifest import Manifest
+from defectbench.predictions import history_to_parquet
+from defectbench.results import Failure, Result
+from defectbench.runners.base import Event, State
+from defectbench.stores.base import ABSENT, Store
+from defectbench.trial import Outcome, Step
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 30.0
+"""Seconds between two writes of an attempt's log: S3 cannot append, so it is written anew each time."""
+
+_TELL_EVERY = 0.5
+_LIBRARIES = ("defectbench", "numpy", "scipy", "scikit-learn", "torch", "timm", "anomalib")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a worker works.
+
+    Attributes:
+        cache: unpacked pictures, decoded pictures, features and weights on this machine.
+        device: as asked for: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        stop: set when the process was told to go.
+        say: hears every event.
+    """
+
+    store: Store
+    cache: Path
+    device: str
+    stop: threading.Event
+    say: Callable[[Event], None]
+
+
+def read_cell(store: Store, key: str) -> Cell:
+    """Return the cell whose spec lies in the store.
+
+    Raises:
+        MissingInputError: there is none.
+    """
+    blob = store.find(path(key, "spec.json"))
+    if blob is None:
+        raise MissingInputError(f"no cell {key} in {store.url}: `defectbench run SWEEP` writes the specs")
+    return Cell.from_json(blob.data)
+
+
+def run(cell: Cell, place: Place, lease: Lease, before: Standing | None) -> Result:
+    """Run a cell under its lease and write its result.
+
+    Args:
+        before: what the lease said of the last attempt, for the running time that is used up.
+
+    Raises:
+        DefectbenchError: as the cell ended; a permanent one is recorded in ``failure.json``.
+    """
+    spent = float(before.progress.get("spent", 0.0)) if before else 0.0
+    watch = _Watch(cell, place, lease, spent)
+    with lease.beating(), _attempt_log(place.store, lease):
+        try:
+            outcome = _perform(cell, place, watch)
+            return _publish(cell, place.store, lease, outcome)
+        except Exception as error:
+            _record_failure(place.store, lease, error)
+            raise
+
+
+def _perform(cell: Cell, place: Place, watch: _Watch) -> Outcome:
+    log.info("cell %s: %s on %s, seed %d", cell.key, cell.fit.model, cell.category, cell.fit.seed)
+    root = unpack(place.store, cell.dataset, cell.category, cell.fit.data_digest, place.cache)
+    manifest = Manifest.from_json((root / "manifest.json").read_bytes())
+    files = weights.fetch(place.store, cell.fit.weights, place.cache)
+    watch.check()
+    images = ImageSet(manifest, root, cell.fit.image_size, place.cache)
+    return trial.run(cell, images, files, place.device, watch.hear)
+
+
+@dataclass
+class _Watch:
+    """Hears every step of a trial: tells the worker's caller and the lease, and ends the trial when due."""
+
+    cell: Cell
+    place: Place
+    lease: Lease
+    spent: float
+    started: float = field(default_factory=time.monotonic)
+    phase: str = ""
+    phase_started: float = 0.0
+    told: float = 0.0
+
+    def check(self) -> None:
+        """Raise what ends the trial: a stop, a lost lease, the deadline."""
+        if self.place.stop.is_set():
+            raise StoppedError(f"cell {self.cell.key} was stopped; the same command starts it again")
+        self.lease.check()
+        used = self.spent + time.monotonic() - self.started
+        if self.cell.deadline is not None and used > self.cell.deadline:
+            raise DeadlineError(
+                f"cell {self.cell.key} has run for {used:.0f} s, its deadline is {self.cell.deadline:.0f} s"
+            )
+
+    def hear(self, step: Step) -> None:
+        """Take a step."""
+        self.check()
+        now = time.monotonic()
+        if step.phase != self.phase:
+            self.phase, self.phase_started, self.told = step.phase, now, 0.0
+        if now - self.told < _TELL_EVERY:
+            return
+        self.told = now
+        left = (now - self.phase_started) / step.done * (step.total - step.done) if step.done else None
+        self.lease.progress = {
+            "phase": step.phase,
+            "done": step.done,
+            "total": step.total,
+            "left": left,
+            "spent": self.spent + now - self.started,
+        }
+        self.place.say(
+            Event(self.cell.key, State.RUNNING, phase=step.phase, done=step.done, total=step.total, left=left)
+        )
+
+
+def _publish(cell: Cell, store: Store, lease: Lease, outcome: Outcome) -> Result:
+    """Write the attempt's files below its fence, and the result last and once."""
+    contents = {
+        "predictions.parquet": outcome.predictions.to_parquet(),
+        "history.parquet": history_to_parquet(outcome.history),
+    }
+    if outcome.heat_maps is not None:
+        contents["heatmaps.npz"] = outcome.heat_maps
+    files: dict[str, str] = {}
+    for name, data in contents.items():
+        store.put(path(cell.key, str(lease.fence), name), data)
+        files[f"{lease.fence}/{name}"] = hashlib.sha256(data).hexdigest()
+    result = _result(cell, outcome, files)
+    # A holder that lost the cell learns it here, before the result and not after.
+    lease.beat()
+    seen = store.find(path(cell.key, "result.json"))
+    store.put(path(cell.key, "result.json"), result.to_json(), expected=seen.version if seen else ABSENT)
+    log.info("cell %s: done, %s", cell.key, dict(result.metrics))
+    return result
+
+
+def _result(cell: Cell, outcome: Outcome, files: dict[str, str]) -> Result:
+    threshold = outcome.calibration_threshold
+    return Result(
+        cell=cell.key,
+        model=cell.fit.model,
+        family=cell.family,
+        dataset=cell.dataset,
+        category=cell.category,
+        seed=cell.fit.seed,
+        image_size=cell.fit.image_size,
+        weights={"kind": cell.weights_kind, "sha256": dict(cell.fit.weights)},
+        threads=cell.fit.threads,
+        data_digest=cell.fit.data_digest,
+        metrics=outcome.metrics,
+        cost=outcome.cost,
+        calibration_threshold=threshold if threshold == threshold else None,
+        versions=_versions(),
+        device=outcome.device,
+        files=files,
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _record_failure(store: Store, lease: Lease, error: Exception) -> None:
+    """Keep the traceback in the log; keep a permanent failure as ``failure.json``, if the lease holds."""
+    code = code_of(error)
+    if code is ExitCode.STOPPED:
+        return
+    log.error("attempt %d of cell %s failed (%d)", lease.fence, lease.key, code, exc_info=error)
+    if code not in PERMANENT or lease.lost:
+        return
+    text = "".join(traceback.format_exception(error))
+    failure = Failure(code, str(error) or type(error).__name__, text, lease.fence)
+    try:
+        store.put(path(lease.key, "failure.json"), failure.to_json())
+    except DefectbenchError as second:
+        log.error("the failure of cell %s could not be recorded: %s", lease.key, second)
+
+
+def code_of(error: BaseException) -> ExitCode:
+    """Return the exit code that an error stands for; what we did not raise on purpose is a bug (70).
+
+    Want of memory may pass on another machine or beside fewer workers, so it is tried again (75).
+    """
+    if isinstance(error, DefectbenchError):
+        return error.code
+    return ExitCode.TRY_AGAIN if isinstance(error, MemoryError) else ExitCode.BUG
+
+
+@contextmanager
+def _attempt_log(store: Store, lease: Lease) -> Iterator[None]:
+    """Keep what is logged meanwhile in ``log.txt``, written every :data:`LOG_EVERY` s and at the end."""
+    buffer = io.StringIO()
+    handler = logging.StreamHandler(buffer)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root, ours = logging.getLogger(), logging.getLogger("defectbench")
+    level = ours.level
+    root.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ended = threading.Event()
+
+    def write() -> None:
+        try:
+            store.put(lease.prefix + "log.txt", buffer.getvalue().encode())
+        except DefectbenchError as error:
+            log.debug("the log of cell %s could not be written: %s", lease.key, error)
+
+    def keep() -> None:
+        while not ended.wait(LOG_EVERY):
+            write()
+
+    thread = threading.Thread(target=keep, name=f"log {lease.key}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        root.removeHandler(handler)
+        ours.setLevel(level)
+        write()

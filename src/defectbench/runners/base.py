@@ -1,0 +1,72 @@
+"""What every runner shares: the worker's command, and the words that a worker says about its cells.
+
+Runner and job meet at a command, never at an import.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a cell is."""
+
+    WAITING = "waiting"
+    """Another worker holds it."""
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    """For good."""
+    AGAIN = "again"
+    """Something was out of reach: a second try may go through."""
+    STOPPED = "stopped"
+
+
+ENDED = frozenset({State.DONE, State.FAILED, State.AGAIN, State.STOPPED})
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a worker says of a cell, one JSON line on its standard output each time.
+
+    Attributes:
+        phase: ``fitting`` or ``scoring`` while running.
+        done, total: in the phase's unit.
+        left: seconds that the phase still takes, or None while unknown.
+        code: exit code of a cell that ended.
+        message: of a failure.
+    """
+
+    cell: str
+    state: State
+    phase: str = ""
+    done: int = 0
+    total: int = 0
+    left: float | None = None
+    code: int = 0
+    message: str = ""
+
+    def to_line(self) -> str:
+        """Return the event as one line of JSON."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_line(cls, line: str) -> Event:
+        """Read what :meth:`to_line` wrote.
+
+        Raises:
+            ValueError: it is something else.
+        """
+        document = json.loads(line)
+        if not isinstance(document, dict) or "state" not in document:
+            raise ValueError(f"not an event: {line!r}")
+        document["state"] = State(document["state"])
+        return cls(**document)
+
+
+def worker_command(store: str, cells: Sequence[str]) -> list[str]:
+    """Return the arguments after ``defectbench`` that run ``cells``, the same on every backend."""
+    return ["job", "--store", store, *(part for key in cells for part in ("--cell", key))]

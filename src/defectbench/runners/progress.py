@@ -1,0 +1,106 @@
+"""What is finished, and the live board of what runs."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+
+import click
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from defectbench.cell import path
+from defectbench.results import find_true_result
+from defectbench.runners.base import ENDED, Event, State
+from defectbench.stores.base import Store
+
+_READERS = 8
+
+
+def finished(store: Store, cells: Sequence[str]) -> set[str]:
+    """Return the cells whose result is there and true."""
+    with ThreadPoolExecutor(_READERS) as pool:
+        results = pool.map(lambda key: find_true_result(store, key), cells)
+        return {key for key, result in zip(cells, results, strict=True) if result is not None}
+
+
+def forget_failures(store: Store, cells: Sequence[str]) -> None:
+    """Remove the failure records of cells that are to be tried again."""
+    for key in cells:
+        store.delete(path(key, "failure.json"))
+
+
+class Board:
+    """A live table on a terminal; a line for each cell that ends elsewhere. Both on standard error.
+
+    Attributes:
+        titles: cell -> what people call it.
+    """
+
+    def __init__(self, titles: Mapping[str, str], console: Console | None = None) -> None:
+        self.titles = titles
+        self._console = console or Console(stderr=True)
+        self._last: dict[str, Event] = {}
+        self._started = time.monotonic()
+        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Board:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def hear(self, event: Event) -> None:
+        """Note an event and show it."""
+        before = self._last.get(event.cell)
+        if before is not None and before.state in ENDED and event.state not in (State.RUNNING,):
+            return
+        self._last[event.cell] = event
+        if self._console.is_terminal:
+            self._live.update(self._render())
+        elif event.state in ENDED:
+            click.echo(f"{self._summary()}: {self._title(event)} {event.state}", err=True)
+
+    def _render(self) -> Group:
+        table = Table(box=None, pad_edge=False, show_header=False)
+        for event in self._last.values():
+            if event.state is State.RUNNING:
+                count = f"{event.done}/{event.total}" if event.total else ""
+                table.add_row(Text(self._title(event)), event.phase, count, _clock(event.left))
+        return Group(Text(self._summary(), style="bold"), table)
+
+    def _summary(self) -> str:
+        states = Counter(event.state for event in self._last.values())
+        ended = sum(states[state] for state in ENDED)
+        text = f"{states[State.DONE]}/{len(self.titles)} done"
+        if states[State.FAILED]:
+            text += f", {states[State.FAILED]} failed"
+        spent = time.monotonic() - self._started
+        left = spent / ended * (len(self.titles) - ended) if ended else None
+        return f"{text}, {_clock(spent)} so far" + (f", about {_clock(left)} left" if left else "")
+
+    def _title(self, event: Event) -> str:
+        return f"{self.titles.get(event.cell, '')} {event.cell}".strip()
+
+
+def _clock(seconds: float | None) -> str:
+    """Return a duration as people read it.
+
+    >>> _clock(3725), _clock(None)
+    ('1:02:05', '')
+    """
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
