@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from defectbench.catalog import Family
 from defectbench.manifest import GOOD, Image, Manifest
+from defectbench.schema import Strict
 
 EVERYONE: tuple[Family, ...] = ("classifier", "detector", "supervised")
 
@@ -58,10 +58,9 @@ class Split:
         return self.tune if family != "detector" or self.detector_stops else ()
 
 
-class Protocol(BaseModel, ABC):
+class Protocol(Strict, ABC):
     """One experiment. Its fields are its options in a sweep."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
     name: ClassVar[str]
 
     @abstractmethod
