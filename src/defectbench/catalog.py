@@ -105,7 +105,7 @@ def _classifier(name: str, timm_name: str, source: str, size: int, heat_map: str
         "ends": _EARLY,
         "heat_map": heat_map,
         "weights": (Weights(timm_name, f"timm {timm_name}", "Apache-2.0"),),
-        "settings": _CLASSIFIER_SETTINGS,
+        "settings": MappingProxyType({"architecture": timm_name, **_CLASSIFIER_SETTINGS}),
     }
     return Entry(**(values | more))  # type: ignore[arg-type]
 

@@ -6,6 +6,7 @@ it is given cannot leak. Same recipe and same lesson give the same scores, bit f
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.catalog import Setting
-from defectbench.errors import DataError
+from defectbench.errors import DataError, UsageError
 
 
 class Pictures(Protocol):
@@ -31,7 +32,7 @@ class Pictures(Protocol):
     def features(
         self, extractor: str, compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield what ``compute`` gives for each picture, in order, computed once a picture and kept for all cells.
+        """Yield what ``compute`` gives for each picture, in order; computed once and kept for all cells.
 
         Args:
             extractor: names all that decides the features (kind, version, weights digest, layers); the image
@@ -68,6 +69,41 @@ class Recipe:
     balance: str = "weights"
     turns: bool = False
 
+    def whole(self, name: str, least: int = 1) -> int:
+        """Return a setting that is a whole number, at least ``least``; raises UsageError otherwise."""
+        value = self.settings[name]
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UsageError(f"setting {name}: {value!r}; a whole number of at least {least} is allowed")
+        return value
+
+    def number(self, name: str) -> float:
+        """Return a setting that is a finite number, 0 or more; raises UsageError otherwise."""
+        value = self.settings[name]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+            raise UsageError(f"setting {name}: {value!r}; a number of at least 0 is allowed")
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        """Return a setting that is true or false; raises UsageError otherwise."""
+        value = self.settings[name]
+        if not isinstance(value, bool):
+            raise UsageError(f"setting {name}: {value!r}; true or false is allowed")
+        return value
+
+    def text(self, name: str) -> str:
+        """Return a setting that is a text; raises UsageError otherwise."""
+        value = self.settings[name]
+        if not isinstance(value, str):
+            raise UsageError(f"setting {name}: {value!r}; a text is allowed")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """Return a setting that is a list of texts, not empty; raises UsageError otherwise."""
+        value = self.settings[name]
+        if isinstance(value, tuple | list) and value and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        raise UsageError(f"setting {name}: {value!r}; a list of texts is allowed")
+
 
 @dataclass(frozen=True, slots=True)
 class Lesson:
@@ -102,7 +138,7 @@ def check_labels(lesson: Lesson) -> None:
     counts = np.bincount(lesson.labels, minlength=2)
     if not counts[0] or not counts[1]:
         raise DataError(
-            f"training pictures: {counts[0]} good, {counts[1]} abnormal; a classifier needs at least 1 of each"
+            f"training pictures: {counts[0]} good, {counts[1]} abnormal; a classifier needs 1 of each or more"
         )
 
 
@@ -121,7 +157,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-"""Called by a fit after every optimiser step or batch, so that a stop is heard within seconds: it may raise."""
+"""Called by a fit after every optimiser step or batch; it may raise, so that a stop is heard within seconds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from defectbench.errors import BugError, DataError
+from defectbench.errors import BugError
 from defectbench.inspectors import filterbank
+from defectbench.inspectors.balance import class_weights
 from defectbench.inspectors.base import (
     Inspection,
     Inspector,
@@ -81,25 +82,25 @@ class FilterBankDetector(_FilterBankInspector):
         centre, scale = _robust(places)
         scaled = ((places - centre) / scale).astype(np.float64)
         whitener = _whitener(scaled)
-        keep = min(int(self.recipe.settings["bank"]), len(scaled))
+        keep = min(self.recipe.whole("bank"), len(scaled))
         rows = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(scaled))[:keep])
         bank = (scaled[rows] @ whitener).astype(np.float32)
         self._state = {"centre": centre, "scale": scale, "whitener": whitener, "bank": bank}
 
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
-        """Yield the distances as heat map; the score is the mean of the largest one per cent of them."""
+        """Yield the distances as heat map; the score is the mean of the largest four per cent of them."""
         self._fitted()
         for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
             heat_map = self._distances(features)
             ordered = np.sort(heat_map, axis=None)
-            top = max(1, round(0.01 * ordered.size))
+            top = max(1, round(0.04 * ordered.size))
             yield Inspection(float(ordered[-top:].astype(np.float64).mean()), heat_map)
 
     def _distances(self, features: Array) -> Array:
         state = self._fitted()
         scaled = (features.reshape(-1, filterbank.CHANNELS) - state["centre"]) / state["scale"]
         white = (scaled.astype(np.float64) @ state["whitener"]).astype(np.float32)
-        near = _nearest(white, state["bank"], int(self.recipe.settings["neighbours"]))
+        near = _nearest(white, state["bank"], self.recipe.whole("neighbours"))
         return near.reshape(features.shape[:2])
 
     def size(self) -> Size:
@@ -134,15 +135,17 @@ class FilterBankClassifier(_FilterBankInspector):
         offset = np.array(intercept - float(mean @ weights))
         self._state = {"centre": centre, "scale": scale, "weights": weights, "intercept": offset}
 
-    def _regress(self, inputs: NDArray[np.float64], labels: NDArray[np.int64]) -> tuple[NDArray[np.float64], float]:
+    def _regress(
+        self, inputs: NDArray[np.float64], labels: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float64], float]:
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=1.0 / float(self.recipe.settings["penalty"]), max_iter=5000, tol=1e-6)
+        model = LogisticRegression(C=1.0 / self.recipe.number("penalty"), max_iter=5000, tol=1e-6)
         model.fit(inputs, labels, sample_weight=class_weights(labels, self.recipe.balance)[labels])
         return model.coef_[0], float(model.intercept_[0])
 
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
-        """Yield the log-odds, and as heat map each place's share: it sums to the log-odds less the intercept."""
+        """Yield the log-odds, and each place's share as map: it sums to the log-odds less the intercept."""
         state = self._fitted()
         weights = state["weights"].reshape(4, filterbank.CHANNELS)
         for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
@@ -154,21 +157,6 @@ class FilterBankClassifier(_FilterBankInspector):
         return Size(sum(array.size for array in self._fitted().values()), self._bank_flops())
 
 
-def class_weights(labels: NDArray[np.int64], balance: str) -> NDArray[np.float64]:
-    """Return what one example of class 0 and of class 1 counts; mean 1 over the examples.
-
-    Oversampling without augmentation is the same as weighting.
-
-    >>> class_weights(np.array([0, 0, 0, 1]), "weights")
-    array([0.66666667, 2.        ])
-    >>> class_weights(np.array([0, 0, 0, 1]), "none")
-    array([1., 1.])
-    """
-    if balance == "none":
-        return np.ones(2)
-    return len(labels) / (2 * np.bincount(labels, minlength=2))
-
-
 def _robust(places: Array) -> tuple[Array, Array]:
     """Return each feature's median and its median absolute deviation, scaled to a normal's deviation."""
     centre = np.median(places, axis=0)
@@ -178,7 +166,7 @@ def _robust(places: Array) -> tuple[Array, Array]:
 
 
 def _whitener(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the matrix that makes the goods' covariance the identity; shrunk by a tenth of its mean variance."""
+    """Return what makes the goods' covariance the identity; a tenth of the mean variance is added."""
     covariance = np.cov(scaled, rowvar=False)
     ridge = 0.1 * np.trace(covariance) / len(covariance)
     values, vectors = np.linalg.eigh(covariance + ridge * np.eye(len(covariance)))
@@ -195,7 +183,7 @@ def _nearest(queries: Array, bank: Array, neighbours: int) -> Array:
 
 
 def _pool(scaled: Array) -> NDArray[np.float64]:
-    """Return each place's part of the four pooled statistics, (places, places, 4, channels); summed, they are it."""
+    """Return each place's part of the four pooled statistics, (places, places, 4, channels)."""
     rows, columns, channels = scaled.shape
     flat = scaled.reshape(-1, channels).astype(np.float64)
     count = len(flat)

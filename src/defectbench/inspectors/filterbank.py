@@ -116,4 +116,5 @@ def _surround(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     wide = np.pad(maps, ((0, 0), (1, 1), (1, 1)), mode="edge")
     side = maps.shape[1]
     shifted = [wide[:, y : y + side, x : x + side] for y in range(3) for x in range(3)]
-    return np.mean(shifted, axis=0)
+    mean: NDArray[np.float32] = np.mean(shifted, axis=0)
+    return mean

@@ -1,0 +1,147 @@
+"""timm networks from local files: nothing here asks a hub."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from defectbench.errors import DataError, MissingWeightsError, UsageError, nearest
+from defectbench.inspectors.base import Recipe
+from defectbench.inspectors.device import repeatable
+
+_SHOWN = 5
+
+
+def create(name: str, recipe: Recipe, outputs: int | None = None) -> nn.Module:
+    """Return timm's network ``name`` in float32 on the CPU, in eval mode.
+
+    The recipe's weights file is loaded by key; without one the initial weights come from the recipe's seed.
+
+    Args:
+        outputs: units of a new head in place of the published one; None keeps the published head.
+
+    Raises:
+        UsageError: timm knows no such network.
+        MissingWeightsError: the file is not there.
+        DataError: the file holds other weights; the keys that differ are named.
+    """
+    if not timm.is_model(name.partition(".")[0]):
+        raise UsageError(f"unknown timm network {name!r}; {nearest(name, timm.list_models())[:300]}")
+    options: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    with repeatable(recipe.seed, "cpu"):
+        model: nn.Module = timm.create_model(name, pretrained=False, **options, **_size_option(name, recipe))
+    path = _file_of(recipe)
+    if path is not None:
+        _load(model, path, name, new_head=outputs is not None)
+    return model.eval()
+
+
+def _size_option(name: str, recipe: Recipe) -> dict[str, Any]:
+    """Return ``img_size`` for a network that is built for one size, nothing for the others."""
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    fixed = config is not None and bool(getattr(config, "fixed_input_size", False))
+    return {"img_size": recipe.image_size} if fixed else {}
+
+
+def _file_of(recipe: Recipe) -> Path | None:
+    """Return the recipe's one weights file, or None for random weights."""
+    if not recipe.weights:
+        return None
+    if len(recipe.weights) > 1:
+        raise UsageError(f"one weights file expected, got {', '.join(sorted(recipe.weights))}")
+    return next(iter(recipe.weights.values()))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Return key -> tensor of a safetensors file or of a torch state dict (never running its pickle).
+
+    Raises:
+        MissingWeightsError: no such file.
+        DataError: the file is neither.
+    """
+    if not path.is_file():
+        raise MissingWeightsError(f"weights file {path} is not there")
+    try:
+        return load_file(path)
+    except SafetensorError:
+        pass
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise DataError(f"weights file {path.name}: neither safetensors nor a torch state dict") from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise DataError(f"weights file {path.name}: no mapping from keys to tensors")
+    return dict(found)
+
+
+def _load(model: nn.Module, path: Path, name: str, *, new_head: bool) -> None:
+    state = read_weights(path)
+    expected = model.state_dict()
+    if new_head:
+        for key in _head_keys(model):
+            state[key] = expected[key]
+    lacking = sorted(expected.keys() - state.keys())
+    foreign = sorted(state.keys() - expected.keys())
+    misshapen = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
+    problems = [
+        f"weights file {path.name} does not fit {name}: {what} {len(keys)} keys, such as "
+        f"{', '.join(keys[:_SHOWN])}"
+        for what, keys in (("it lacks", lacking), ("it has foreign", foreign), ("other shapes at", misshapen))
+        if keys
+    ]
+    if problems:
+        raise DataError(problems)
+    model.load_state_dict(state)
+
+
+def _head_keys(model: nn.Module) -> list[str]:
+    """Return the keys of the head's weights."""
+    config: Any = model.pretrained_cfg
+    head = config["classifier"]
+    return [key for key in model.state_dict() if key.startswith(f"{head}.")]
+
+
+def normalised(pictures: NDArray[np.uint8], model: nn.Module, device: str) -> Tensor:
+    """Return (b, size, size, 3) uint8 pictures as (b, 3, size, size) float32, standardised for it."""
+    values = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 255.0
+    return standardised(values, model)
+
+
+def standardised(values: Tensor, model: nn.Module) -> Tensor:
+    """Return (b, 3, size, size) float32 in [0, 1], less the network's mean, over its deviation."""
+    config: Any = model.pretrained_cfg
+    mean = torch.tensor(config["mean"], device=values.device).view(1, 3, 1, 1)
+    deviation = torch.tensor(config["std"], device=values.device).view(1, 3, 1, 1)
+    return ((values - mean) / deviation).contiguous()
+
+
+def weights_name(recipe: Recipe) -> str:
+    """Name the weights for a feature cache: their digest, or the seed of random ones."""
+    return f"random-{recipe.seed}" if not recipe.weights else recipe.weights_digest
+
+
+def count(model: nn.Module) -> int:
+    """Return how many parameters the network has."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def count_flops(model: nn.Module, inputs: Tensor) -> int:
+    """Return the operations of one forward pass: those of products of matrices and of convolutions."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(inputs)
+    return int(counter.get_total_flops())

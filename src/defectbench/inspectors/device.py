@@ -1,0 +1,53 @@
+"""Where torch computes, and what makes it compute the same again."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from defectbench.errors import ConfigurationError
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+def resolve(device: str) -> str:
+    """Return ``cpu``, ``cuda`` or ``mps``; ``auto`` is CUDA where there is one, else the CPU.
+
+    Raises:
+        ConfigurationError: an unknown device, or one that this machine lacks.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device not in present:
+        raise ConfigurationError(f"unknown device {device!r}; allowed: {', '.join(DEVICES)}")
+    if not present[device]:
+        raise ConfigurationError(f"device {device!r} is not there; use auto or cpu")
+    return device
+
+
+@contextmanager
+def repeatable(seed: int, device: str) -> Iterator[None]:
+    """Seed torch's own generators and ask for deterministic kernels; on leaving, put back what was there.
+
+    On the CPU two runs are equal bit for bit. A few CUDA kernels have no deterministic form: they still run.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    strict = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    devices = [torch.cuda.current_device()] if device == "cuda" else []
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
+        torch.manual_seed(seed)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+            torch.backends.cudnn.benchmark = benchmark
