@@ -1,0 +1,399 @@
+"""How sure a comparison of two models is: averages over folds, intervals, a paired test, verdicts.
+
+Scores of different folds come from different fits, hence lie on different scales. Nothing here compares two
+scores of different folds: every AUROC is that of one fold, and folds are averaged with weight positives x
+negatives, so that a shift or any increasing change of one fold's scores moves nothing.
+
+Within a fold the AUROC is the mean of a matrix, one entry for each pair of a defect and a good part
+(1 the defect scores higher, 1/2 tie, 0 lower). A resample weighs rows and columns of that matrix, so that
+thousands of resamples are one matrix product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import lcm
+from statistics import NormalDist
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from defectbench.errors import DataError
+
+Floats = NDArray[np.float64]
+Verdict = Literal["detector", "classifier", "equivalent", "undecided"]
+NAN = float("nan")
+RESAMPLES = 9999
+_BATCH = 1 << 22
+"""Numbers held at a time while signs are drawn: 32 MB."""
+
+
+@dataclass(frozen=True, eq=False)
+class FoldScores:
+    """One fold's tested images, scored by two models.
+
+    Attributes:
+        labels: (n,), true where abnormal.
+        a, b: (seeds, n) raw scores of the two models, higher = more abnormal; the numbers of seeds may
+            differ.
+    """
+
+    labels: NDArray[np.bool_]
+    a: Floats
+    b: Floats
+
+    @classmethod
+    def of(cls, labels: ArrayLike, a: ArrayLike, b: ArrayLike) -> FoldScores:
+        """Return a fold from anything list-like, checked. A single list of scores counts as one seed.
+
+        Raises:
+            DataError: shapes that do not fit, other labels, NaN scores.
+        """
+        truth = np.asarray(labels)
+        if truth.ndim != 1 or not np.isin(truth, (0, 1)).all():
+            raise DataError("labels of a fold are a list of 0 (good) and 1 (abnormal)")
+        return cls(truth.astype(bool), _seeds("a", a, truth.size), _seeds("b", b, truth.size))
+
+    @cached_property
+    def defects(self) -> NDArray[np.int64]:
+        """Places of the abnormal images."""
+        return np.flatnonzero(self.labels)
+
+    @cached_property
+    def goods(self) -> NDArray[np.int64]:
+        """Places of the good images."""
+        return np.flatnonzero(~self.labels)
+
+    @property
+    def weight(self) -> int:
+        """Positives x negatives: 0 where a class is missing, and the fold says nothing."""
+        return int(self.defects.size * self.goods.size)
+
+    def pairs(self, scores: Floats) -> Floats:
+        """Return the (defects, goods) matrix of wins, summed over the seeds of ``scores`` (seeds, n)."""
+        total = np.zeros((self.defects.size, self.goods.size))
+        for row in scores:
+            total += _wins(row[self.defects], row[self.goods])
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and the bounds between which it lies with confidence ``level``; NaN where undefined."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two models on the same images, image AUROC, folds and seeds averaged.
+
+    Attributes:
+        a, b: each model's AUROC.
+        difference: a - b, with the level asked for.
+        difference_90: a - b at 90 %, which equivalence is read from.
+        p: of the paired permutation test, two-sided; not yet corrected for several categories.
+        a_seeds, b_seeds: the AUROC of each seed.
+        warning: in words, where intervals are known to be too narrow; else empty.
+    """
+
+    a: Interval
+    b: Interval
+    difference: Interval
+    difference_90: Interval
+    p: float
+    a_seeds: tuple[float, ...]
+    b_seeds: tuple[float, ...]
+    warning: str
+
+
+def fold_weight(labels: ArrayLike) -> int:
+    """Return positives x negatives, the weight of a fold in every average.
+
+    >>> fold_weight([0, 0, 1])
+    2
+    """
+    positives = int(np.asarray(labels).astype(bool).sum())
+    return positives * (int(np.asarray(labels).size) - positives)
+
+
+def fold_average(values: Sequence[float], weights: Sequence[float]) -> float:
+    """Return the weighted mean over folds. Folds of weight 0 are left out; NaN where none is left.
+
+    >>> fold_average([1.0, 0.5, float("nan")], [1, 3, 0])
+    0.625
+    """
+    kept = [(value, weight) for value, weight in zip(values, weights, strict=True) if weight > 0]
+    total = sum(weight for _, weight in kept)
+    return float(sum(value * weight for value, weight in kept) / total) if kept else NAN
+
+
+def compare(
+    folds: Sequence[FoldScores], *, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+) -> Comparison:
+    """Return the AUROCs of two models, their difference, intervals and the paired test's p.
+
+    >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [1, 2, 5, 4, 3, 6])
+    >>> result = compare([fold], seed=0)
+    >>> round(result.difference.value, 4), result.p
+    (0.2222, 0.5)
+    """
+    told = [fold for fold in folds if fold.weight]
+    draws = stratified_bootstrap(told, seed=seed, resamples=resamples)
+    a, b = draws.interval_a(level), draws.interval_b(level)
+    return Comparison(
+        a=a,
+        b=b,
+        difference=draws.interval_difference(level),
+        difference_90=draws.interval_difference(0.90),
+        p=permutation_test(told, seed=seed, resamples=resamples),
+        a_seeds=_by_seed(told, "a"),
+        b_seeds=_by_seed(told, "b"),
+        warning=_warning(told, max(a.value, b.value)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Resamples:
+    """What a bootstrap drew: AUROCs of both models, and what each image contributes to them.
+
+    Attributes:
+        a, b: the models' AUROCs on the images as they are.
+        drawn_a, drawn_b: (resamples,) on the drawn images, the same draw for both.
+        influence_a, influence_b: (images,) how far each image moves the AUROC, over its class's size.
+    """
+
+    a: float
+    b: float
+    drawn_a: Floats
+    drawn_b: Floats
+    influence_a: Floats
+    influence_b: Floats
+
+    def interval_a(self, level: float) -> Interval:
+        """Return the BCa interval of model a's AUROC."""
+        return _bca(self.a, self.drawn_a, self.influence_a, level)
+
+    def interval_b(self, level: float) -> Interval:
+        """Return the BCa interval of model b's AUROC."""
+        return _bca(self.b, self.drawn_b, self.influence_b, level)
+
+    def interval_difference(self, level: float) -> Interval:
+        """Return the percentile interval of a - b.
+
+        Percentile, because a difference is not skewed: over 500 simulations of 60 + 60 images each, at AUROC
+        0.80 to 0.98, it covered 94-96 % of the time where BCa covered 90-96 %. For a single AUROC, skewed
+        towards 1, percentile covered 90-96 % and BCa 94-97 %.
+        """
+        drawn = self.drawn_a - self.drawn_b
+        return Interval(self.a - self.b, *_quantiles(drawn, (1 - level) / 2, (1 + level) / 2), level)
+
+
+def stratified_bootstrap(folds: Sequence[FoldScores], *, seed: int, resamples: int = RESAMPLES) -> Resamples:
+    """Draw images with replacement within each fold and class, jointly for both models and all seeds.
+
+    Fold weights stay those of the data. Memory: 8 bytes x ``resamples`` x the largest fold, twice.
+
+    >>> fold = FoldScores.of([0, 0, 1, 1], [1, 3, 2, 4], [1, 2, 3, 4])
+    >>> draws = stratified_bootstrap([fold], seed=0, resamples=99)
+    >>> draws.a, draws.b, draws.interval_difference(0.9).low
+    (0.75, 1.0, -1.0)
+    """
+    rng = np.random.default_rng([seed, 0])
+    told = [fold for fold in folds if fold.weight]
+    total = sum(fold.weight for fold in told)
+    if not total:
+        nothing = np.full(1, NAN)
+        return Resamples(NAN, NAN, nothing, nothing, nothing, nothing)
+    drawn = {"a": np.zeros(resamples), "b": np.zeros(resamples)}
+    influence: dict[str, list[Floats]] = {"a": [], "b": []}
+    for fold in told:
+        rows, columns = (_draw(rng, group.size, resamples) for group in (fold.defects, fold.goods))
+        for name in ("a", "b"):
+            scores = getattr(fold, name)
+            wins, unit = fold.pairs(scores), len(scores) * total  # halves: exact sums, whatever the threads
+            drawn[name] += (rows @ wins * columns).sum(axis=1) / unit
+            influence[name] += [(wins.sum(1 - i) - wins.sum() / wins.shape[i]) / unit for i in (0, 1)]
+    value_a, value_b = (_mean_auroc(told, name) for name in ("a", "b"))
+    moved_a, moved_b = (np.concatenate(influence[name]) for name in ("a", "b"))
+    return Resamples(value_a, value_b, drawn["a"], drawn["b"], moved_a, moved_b)
+
+
+def permutation_test(folds: Sequence[FoldScores], *, seed: int, resamples: int = RESAMPLES) -> float:
+    """Return the two-sided p of "both models have the same AUROC", NaN without a fold of both classes.
+
+    The two models' mid-ranks within the fold are swapped image by image, all seeds of an image together
+    (Bandos, Rockette & Gur 2005, Statistics in Medicine 24). Swapping an image only turns the sign of its own
+    contribution to the difference, so that the test is one of signs: exact where all sign patterns
+    of the images that contribute are no more than ``resamples``, else by random signs with
+    p = (1 + as large) / (1 + drawn). With unequal numbers of seeds the shorter list is repeated.
+
+    >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [4, 5, 6, 1, 2, 3])
+    >>> permutation_test([fold], seed=0)
+    0.03125
+    """
+    told = [fold for fold in folds if fold.weight]
+    if not told:
+        return NAN
+    shares = np.concatenate([_contributions(fold, _common_seeds(told)) for fold in told])
+    shares = np.rint(4 * shares).astype(np.int64)  # quarters of a pair: ties must be ties
+    shares = shares[shares != 0]
+    observed = abs(int(shares.sum()))
+    exact = 2**shares.size <= resamples if shares.size < 62 else False
+    signs = _all_signs(shares.size) if exact else _random_signs(shares.size, resamples, seed)
+    as_large = drawn = 0
+    for batch in signs:
+        as_large += int((np.abs(batch @ shares) >= observed).sum())
+        drawn += len(batch)
+    return as_large / drawn if exact else (1 + as_large) / (1 + drawn)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Return p-values adjusted for being several (Holm 1979), in their order. NaN stays and does not count.
+
+    >>> holm([0.01, 0.04, 0.03])
+    (0.03, 0.06, 0.06)
+    """
+    order = sorted((p, place) for place, p in enumerate(p_values) if p == p)
+    adjusted, largest = list(p_values), 0.0
+    for rank, (p, place) in enumerate(order):
+        largest = max(largest, min(1.0, p * (len(order) - rank)))
+        adjusted[place] = largest
+    return tuple(adjusted)
+
+
+def verdict(difference_90: Interval, p: float, *, margin: float = 0.01, alpha: float = 0.05) -> Verdict:
+    """Return who wins, from the 90 % interval of classifier minus detector and the corrected p.
+
+    ``equivalent`` comes first: a difference that surely lies within the margin is of no use to a factory,
+    however significant. Then the test decides; without significance, or without a figure, ``undecided``.
+
+    >>> verdict(Interval(0.08, 0.05, 0.11, 0.9), 0.001)
+    'classifier'
+    >>> verdict(Interval(0.001, -0.004, 0.006, 0.9), 0.7)
+    'equivalent'
+    """
+    if -margin < difference_90.low <= difference_90.high < margin:
+        return "equivalent"
+    if not p <= alpha or difference_90.value == 0:
+        return "undecided"
+    return "classifier" if difference_90.value > 0 else "detector"
+
+
+def _seeds(name: str, scores: ArrayLike, images: int) -> Floats:
+    values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
+    if values.ndim != 2 or values.shape[1] != images or not values.shape[0]:
+        raise DataError(f"scores {name} {values.shape} must be (seeds, {images}), as the labels")
+    missing = int(np.isnan(values).sum())
+    if missing:
+        raise DataError(f"{missing} of {values.size} scores {name} are NaN: the model's output is not usable")
+    return values
+
+
+def _wins(upper: Floats, lower: Floats) -> Floats:
+    """(u, l): 1 where ``upper`` is higher, 1/2 where they tie, else 0."""
+    above, tied = upper[:, None] > lower, upper[:, None] == lower
+    return np.asarray(above + tied / 2, dtype=np.float64)
+
+
+def _mean_auroc(folds: Sequence[FoldScores], name: Literal["a", "b"]) -> float:
+    """Fold average of a model's AUROC, seeds averaged."""
+    values = [float(fold.pairs(getattr(fold, name)).mean()) / len(getattr(fold, name)) for fold in folds]
+    return fold_average(values, [fold.weight for fold in folds])
+
+
+def _by_seed(folds: Sequence[FoldScores], name: Literal["a", "b"]) -> tuple[float, ...]:
+    """Fold average of each seed, as far as all folds have it."""
+    seeds = min((len(getattr(fold, name)) for fold in folds), default=0)
+    weights = [fold.weight for fold in folds]
+    return tuple(
+        fold_average([float(fold.pairs(getattr(fold, name)[[seed]]).mean()) for fold in folds], weights)
+        for seed in range(seeds)
+    )
+
+
+def _warning(folds: Sequence[FoldScores], auroc: float) -> str:
+    """Say where intervals are too narrow: simulated, they covered 61-85 % below one misplaced image."""
+    if not folds:
+        return "no fold has both classes: nothing can be compared"
+    smaller = min(sum(fold.defects.size for fold in folds), sum(fold.goods.size for fold in folds))
+    if smaller * (1 - auroc) >= 1:
+        return ""
+    return (
+        f"{smaller} images in the smaller class at an AUROC of {auroc:.3f}: fewer than one of them is out of "
+        "place, so the interval is too narrow; read it as a lower bound of the uncertainty"
+    )
+
+
+def _draw(rng: np.random.Generator, images: int, resamples: int) -> Floats:
+    """(resamples, images): how often each image is drawn."""
+    return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.float64)
+
+
+def _quantiles(drawn: Floats, low: float, high: float) -> tuple[float, float]:
+    bounds = np.quantile(drawn, [low, high])
+    return float(bounds[0]), float(bounds[1])
+
+
+def _bca(value: float, drawn: Floats, influence: Floats, level: float) -> Interval:
+    """Bias-corrected and accelerated interval (Efron & Tibshirani 1993, 14.3; strata as in 22.6)."""
+    if np.isnan(value):
+        return Interval(NAN, NAN, NAN, level)
+    normal = NormalDist()
+    below = (np.mean(drawn < value - 1e-12) + np.mean(drawn <= value + 1e-12)) / 2  # ties count half
+    edge = 1 / (drawn.size + 1)
+    bias = normal.inv_cdf(min(max(float(below), edge), 1 - edge))
+    spread = float((influence**2).sum())
+    acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 1e-24 else 0.0
+    reach = [bias + normal.inv_cdf(tail) for tail in ((1 - level) / 2, (1 + level) / 2)]
+    low, high = (normal.cdf(bias + z / (1 - acceleration * z)) for z in reach)
+    return Interval(value, *_quantiles(drawn, low, high), level)
+
+
+def _common_seeds(folds: Sequence[FoldScores]) -> int:
+    return lcm(*(len(scores) for fold in folds for scores in (fold.a, fold.b)))
+
+
+def _contributions(fold: FoldScores, seeds: int) -> Floats:
+    """(images,): what turns its sign when an image's ranks are swapped; they sum to a's wins minus b's.
+
+    With t = +1 (kept) or -1 (swapped), a pair of a defect p and a good n adds to the difference
+    (t_p + t_n)/2 x (AA - BB) + (t_p - t_n)/2 x (AB - BA), AB: a's rank of the defect beats b's of the good.
+    """
+    shares = np.zeros(fold.labels.size)
+    for seed in range(seeds):
+        a, b = (_mid_ranks(scores[seed % len(scores)]) for scores in (fold.a, fold.b))
+        wins = {
+            upper + lower: _wins(ranks[fold.defects], other[fold.goods])
+            for upper, ranks in (("a", a), ("b", b))
+            for lower, other in (("a", a), ("b", b))
+        }
+        same, mixed = wins["aa"] - wins["bb"], wins["ab"] - wins["ba"]
+        shares[fold.defects] += (same + mixed).sum(axis=1) / 2
+        shares[fold.goods] += (same - mixed).sum(axis=0) / 2
+    return shares
+
+
+def _mid_ranks(scores: Floats) -> Floats:
+    """Rank from 1, ties sharing their mean rank."""
+    _, place, number = np.unique(scores, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(number) - (number - 1) / 2)[place], dtype=np.float64)
+
+
+def _all_signs(images: int) -> Iterator[NDArray[np.int64]]:
+    patterns = np.arange(2**images)[:, None] >> np.arange(images)
+    yield 1 - 2 * (patterns & 1)
+
+
+def _random_signs(images: int, number: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    rng = np.random.default_rng([seed, 1])
+    step = max(_BATCH // images, 1)
+    for start in range(0, number, step):
+        size = (min(step, number - start), images)
+        yield 2 * rng.integers(0, 2, size, dtype=np.int8).astype(np.int64) - 1

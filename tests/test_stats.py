@@ -1,0 +1,303 @@
+"""Averages, intervals, the paired test and verdicts; simulations with fixed seeds. About 8 s."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as reference
+from sklearn.metrics import roc_auc_score
+
+from defectbench import metrics, stats
+from defectbench.errors import DataError
+from defectbench.stats import FoldScores, Interval
+
+settings.register_profile("steady", deadline=None, derandomize=True)
+settings.load_profile("steady")
+
+
+def simulated(rng, auroc_a, auroc_b, *, folds=4, each=15, seeds=1, shared=0.5):
+    """Folds of ``each`` + ``each`` images; binormal scores that share half of their variance by image."""
+    out = []
+    for _ in range(folds):
+        labels = np.repeat([1, 0], each)
+        image = rng.normal(size=labels.size)
+        models = []
+        for auroc in (auroc_a, auroc_b):
+            noise = rng.normal(size=(seeds, labels.size))
+            shift = NormalDist().inv_cdf(auroc) * math.sqrt(2) * labels
+            models.append(math.sqrt(shared) * image + math.sqrt(1 - shared) * noise + shift)
+        out.append(FoldScores.of(labels, *models))
+    return out
+
+
+@st.composite
+def few_folds(draw):
+    """1 to 3 small folds with ties, 1 or 2 seeds of each model."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    folds = []
+    for _ in range(draw(st.integers(1, 3))):
+        labels = np.append([0, 1], rng.integers(0, 2, draw(st.integers(0, 4))))
+        shape = (draw(st.integers(1, 2)), labels.size)
+        folds.append(FoldScores.of(labels, rng.integers(0, 6, shape), rng.integers(0, 6, (1, labels.size))))
+    return folds
+
+
+def wins(labels, scores):
+    """Pairs that the defect wins: AUROC x positives x negatives."""
+    gaps = scores[labels][:, None] - scores[~labels]
+    return ((gaps > 0) + (gaps == 0) / 2).sum()
+
+
+def plain_permutation_p(folds):
+    """Swap the ranks image by image, in every way, and count each AUROC's pairs anew."""
+    ranked = [(f.labels, reference.rankdata(f.a[0]), reference.rankdata(f.b[0])) for f in folds]
+
+    def difference(swaps):
+        start, total = 0, 0.0
+        for labels, a, b in ranked:
+            swap = np.array(swaps[start : start + labels.size])
+            start += labels.size
+            one, two = np.where(swap, b, a), np.where(swap, a, b)
+            total += wins(labels, one) - wins(labels, two)
+        return total
+
+    images = sum(f.labels.size for f in folds)
+    observed = abs(difference([False] * images))
+    return np.mean([abs(difference(s)) >= observed - 1e-9 for s in product([False, True], repeat=images)])
+
+
+def test_fold_average_weighs_by_positives_times_negatives():
+    folds = [([0, 0, 1], [1.0, 3.0, 2.0]), ([0, 1, 1, 1], [5.0, 9.0, 8.0, 7.0])]
+    values = [metrics.image_auroc(labels, scores) for labels, scores in folds]
+    weights = [stats.fold_weight(labels) for labels, _ in folds]
+    assert weights == [2, 3]
+    assert stats.fold_average(values, weights) == pytest.approx((2 * 0.5 + 3 * 1.0) / 5)
+
+
+def test_fold_average_leaves_empty_folds_out_and_keeps_undefined_ones():
+    assert stats.fold_average([0.5, math.nan], [2, 0]) == 0.5
+    assert math.isnan(stats.fold_average([0.5, math.nan], [2, 1]))
+    assert math.isnan(stats.fold_average([math.nan], [0]))
+    assert math.isnan(stats.fold_average([], []))
+
+
+@given(few_folds())
+def test_comparison_values_are_fold_averages_of_the_auroc(folds):
+    result = stats.compare(folds, seed=0, resamples=9)
+    weights = [stats.fold_weight(fold.labels) for fold in folds]
+    for name, got in (("a", result.a), ("b", result.b)):
+        values = [np.mean([roc_auc_score(fold.labels, row) for row in getattr(fold, name)]) for fold in folds]
+        assert got.value == pytest.approx(np.average(values, weights=weights), abs=1e-12)
+    assert result.difference.value == pytest.approx(result.a.value - result.b.value, abs=1e-12)
+
+
+@given(few_folds(), st.integers(0, 2), st.integers(-1000, 1000))
+def test_shift_of_one_fold_moves_nothing(folds, which, shift):
+    moved = list(folds)
+    fold = moved[which % len(moved)]
+    moved[which % len(moved)] = FoldScores.of(fold.labels, fold.a + shift, 7 * fold.b - 3)
+    before, after = (stats.compare(some, seed=1, resamples=99) for some in (folds, moved))
+    assert before == after
+
+
+@given(few_folds())
+def test_comparison_is_antisymmetric(folds):
+    turned = [FoldScores.of(fold.labels, fold.b, fold.a) for fold in folds]
+    there, back = (stats.compare(some, seed=2, resamples=99) for some in (folds, turned))
+    assert there.p == back.p
+    assert there.a == back.b
+    assert there.difference.low == pytest.approx(-back.difference.high, abs=1e-12)
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 2), st.booleans())
+def test_permutation_test_equals_swapping_ranks_one_by_one(seed, folds, ties):
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(folds):
+        labels = np.append([0, 1], rng.integers(0, 2, 2))
+        scores = rng.integers(0, 4, (2, 1, 4)) if ties else rng.normal(size=(2, 1, 4))
+        made.append(FoldScores.of(labels, *scores))
+    assert stats.permutation_test(made, seed=0) == pytest.approx(plain_permutation_p(made), abs=1e-12)
+
+
+def test_permutation_test_by_chance_agrees_with_the_exact_one():
+    rng = np.random.default_rng(8)
+    folds = simulated(rng, 0.8, 0.7, folds=1, each=6)  # 11 images contribute: 2,048 patterns
+    exact = stats.permutation_test(folds, seed=0)
+    drawn = stats.permutation_test(folds, seed=0, resamples=2000)
+    assert 0.01 < exact < 0.5
+    assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 2000))
+    assert drawn * 2001 == pytest.approx(round(drawn * 2001))  # +1 above and below
+
+
+def test_permutation_test_repeats_the_shorter_list_of_seeds():
+    rng = np.random.default_rng(7)
+    (fold,) = simulated(rng, 0.9, 0.8, folds=1, each=10, seeds=3)
+    one = FoldScores.of(fold.labels, fold.a, fold.b[:1])
+    three = FoldScores.of(fold.labels, fold.a, np.repeat(fold.b[:1], 3, axis=0))
+    assert stats.permutation_test([one], seed=0) == stats.permutation_test([three], seed=0)
+
+
+def test_permutation_test_keeps_its_rate_of_false_verdicts():
+    for auroc, each in ((0.85, 15), (0.97, 15)):
+        rng = np.random.default_rng(8)
+        p = [
+            stats.permutation_test(simulated(rng, auroc, auroc, each=each), seed=i, resamples=399)
+            for i in range(400)
+        ]
+        false = float(np.mean(np.array(p) <= 0.05))
+        assert 0.01 <= false <= 0.08, auroc  # 400 trials: 5 % +- 2.2 at two standard errors
+
+
+def test_permutation_test_finds_a_true_difference():
+    rng = np.random.default_rng(9)
+    p = [stats.permutation_test(simulated(rng, 0.95, 0.80), seed=i, resamples=399) for i in range(60)]
+    assert np.mean(np.array(p) <= 0.05) > 0.8
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    for auroc in (0.80, 0.95):
+        rng = np.random.default_rng(10)
+        hits = {"a": 0, "difference": 0}
+        for trial in range(400):
+            draws = stats.stratified_bootstrap(simulated(rng, auroc, auroc), seed=trial, resamples=499)
+            single, difference = draws.interval_a(0.95), draws.interval_difference(0.95)
+            hits["a"] += single.low <= auroc <= single.high
+            hits["difference"] += difference.low <= 0 <= difference.high
+        assert all(0.92 <= number / 400 <= 0.985 for number in hits.values()), (auroc, hits)
+
+
+def test_bootstrap_equals_drawing_images_one_by_one():
+    rng = np.random.default_rng(11)
+    (fold,) = simulated(rng, 0.9, 0.8, folds=1, each=12)
+    draws = stats.stratified_bootstrap([fold], seed=0, resamples=4000)
+    plain = []
+    for _ in range(4000):
+        rows, columns = rng.choice(fold.defects, 12), rng.choice(fold.goods, 12)
+        plain.append(
+            roc := metrics.image_auroc(fold.labels[np.r_[rows, columns]], fold.a[0][np.r_[rows, columns]])
+        )
+        assert 0 <= roc <= 1
+    assert draws.drawn_a.mean() == pytest.approx(np.mean(plain), abs=0.005)
+    assert draws.drawn_a.std() == pytest.approx(np.std(plain), rel=0.05)
+    assert np.quantile(draws.drawn_a, 0.05) == pytest.approx(np.quantile(plain, 0.05), abs=0.01)
+
+
+def test_bca_equals_scipy_for_one_stratum():
+    rng = np.random.default_rng(12)
+    scores = rng.normal(size=40) + np.repeat([1, 0], 20)
+    upper, lower = scores[:20], scores[20:]
+    fold = FoldScores.of(np.repeat([1, 0], 20), scores, scores)
+    got = stats.stratified_bootstrap([fold], seed=0, resamples=9999).interval_a(0.95)
+
+    def auroc(x, y, axis):
+        return np.mean(x[..., :, None] > y[..., None, :], axis=(-1, -2))
+
+    expected = reference.bootstrap(
+        (upper, lower), auroc, n_resamples=9999, method="BCa", rng=np.random.default_rng(0), batch=500
+    ).confidence_interval
+    assert (got.low, got.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_bootstrap_draws_both_models_jointly():
+    rng = np.random.default_rng(13)
+    folds = simulated(rng, 0.85, 0.85)
+    same = [FoldScores.of(fold.labels, fold.a, fold.a * 2) for fold in folds]
+    result = stats.compare(same, seed=0, resamples=199)
+    assert (result.difference.low, result.difference.high, result.p) == (0, 0, 1)
+    assert result.a.low < result.a.value < result.a.high
+
+
+def test_comparison_is_bit_equal_for_a_seed_and_differs_for_another():
+    folds = simulated(np.random.default_rng(14), 0.9, 0.85, seeds=2)
+    assert stats.compare(folds, seed=0, resamples=199) == stats.compare(folds, seed=0, resamples=199)
+    assert stats.compare(folds, seed=0, resamples=199).a != stats.compare(folds, seed=1, resamples=199).a
+
+
+def test_comparison_shows_each_seed():
+    folds = simulated(np.random.default_rng(15), 0.9, 0.85, seeds=3)
+    result = stats.compare(folds, seed=0, resamples=9)
+    assert len(result.a_seeds) == 3
+    assert np.mean(result.a_seeds) == pytest.approx(result.a.value, abs=1e-12)
+    assert len(set(result.a_seeds)) == 3
+
+
+def test_comparison_leaves_out_folds_of_one_class():
+    folds = simulated(np.random.default_rng(16), 0.9, 0.85, folds=2)
+    goods = FoldScores.of([0, 0], [1.0, 2.0], [2.0, 1.0])
+    assert stats.compare([*folds, goods], seed=0, resamples=99) == stats.compare(folds, seed=0, resamples=99)
+    nothing = stats.compare([goods], seed=0, resamples=99)
+    figures = (nothing.a.value, nothing.b.low, nothing.difference.high, nothing.p)
+    assert all(math.isnan(value) for value in figures)
+    assert "both classes" in nothing.warning
+    assert stats.verdict(nothing.difference_90, nothing.p) == "undecided"
+
+
+def test_comparison_warns_near_perfect_scores_only():
+    rng = np.random.default_rng(17)
+    assert stats.compare(simulated(rng, 0.85, 0.85), seed=0, resamples=99).warning == ""
+    perfect = FoldScores.of([0, 0, 0, 1, 1, 1], range(6), range(6))
+    result = stats.compare([perfect], seed=0, resamples=99)
+    assert "too narrow" in result.warning
+    assert (result.a.low, result.a.high) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("labels", "a", "b", "match"),
+    [
+        ([0, 2], [1, 2], [1, 2], "0 .good. and 1"),
+        ([0, 1], [1, 2, 3], [1, 2], "scores a .* must be"),
+        ([0, 1], [1, 2], np.zeros((0, 2)), "scores b .* must be"),
+        ([0, 1], [1, math.nan], [1, 2], "1 of 2 scores a are NaN"),
+    ],
+)
+def test_fold_scores_refuse_what_does_not_fit(labels, a, b, match):
+    with pytest.raises(DataError, match=match):
+        FoldScores.of(labels, a, b)
+
+
+def test_holm_equals_a_table_worked_by_hand():
+    # sorted 0.005 x 4, 0.01 x 3, 0.03 x 2 = 0.06, 0.04 x 1 -> raised to 0.06
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert stats.holm([0.9, 0.8]) == (1.0, 1.0)
+    assert stats.holm([]) == ()
+    one = stats.holm([0.02, math.nan])
+    assert one[0] == 0.02
+    assert math.isnan(one[1])
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_equals_its_definition(p_values):
+    """An adjusted p is the smallest level at which Holm's step-down procedure rejects."""
+    adjusted = stats.holm(p_values)
+    for level in (0.01, 0.05, 0.2):
+        rejected = [False] * len(p_values)
+        for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+            if p_values[place] * (len(p_values) - rank) > level:
+                break
+            rejected[place] = True
+        assert [value <= level for value in adjusted] == rejected
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "p", "expected"),
+    [
+        (0.02, 0.05, 0.08, 0.001, "classifier"),
+        (-0.08, -0.05, -0.02, 0.001, "detector"),
+        (-0.08, -0.05, -0.02, 0.2, "undecided"),
+        (-0.005, 0.001, 0.007, 0.6, "equivalent"),
+        (0.002, 0.005, 0.008, 0.001, "equivalent"),
+        (-0.05, 0.001, 0.05, 0.6, "undecided"),
+        (-0.01, 0.0, 0.005, 0.6, "undecided"),
+        (math.nan, math.nan, math.nan, math.nan, "undecided"),
+    ],
+)
+def test_verdict_follows_interval_and_test(low, value, high, p, expected):
+    assert stats.verdict(Interval(value, low, high, 0.9), p) == expected
