@@ -1,0 +1,124 @@
+"""What the splits promise, over made-up categories of many shapes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from defectbench.errors import DataError
+from defectbench.manifest import GOOD, Image, Manifest, make_manifest
+from defectbench.protocols.base import Split, part_training_goods
+from defectbench.protocols.detection import Detection
+
+
+def picture(part: str, kind: str, number: int) -> Image:
+    """An image whose content is its name."""
+    name = f"{part}/{kind}/{number:03d}"
+    label = int(kind != GOOD)
+    return Image(name, name + ".png", name.encode().hex(), part, label, kind, 8, 8)  # type: ignore[arg-type]
+
+
+def category(train: int = 20, good: int = 9, defects: dict[str, int] | None = None) -> Manifest:
+    """A category with so many images."""
+    kinds = {"crack": 5, "stain": 7} if defects is None else defects
+    images = [picture("train", GOOD, k) for k in range(train)] + [picture("test", GOOD, k) for k in range(good)]
+    images += [picture("test", kind, k) for kind, count in kinds.items() for k in range(count)]
+    return make_manifest("parts", "bolt", images)
+
+
+def splits(manifest: Manifest, seed: int = 0, **options: object) -> list[Split]:
+    return list(Detection.model_validate(options).splits(manifest, seed))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    train=st.integers(5, 40),
+    good=st.integers(5, 30),
+    defects=st.lists(st.integers(1, 15), min_size=1, max_size=5).filter(lambda counts: sum(counts) >= 5),
+    folds=st.integers(3, 5),
+    seed=st.integers(0, 3),
+)
+def test_crossfit_tests_every_labelled_image_once_and_never_learns_from_it(
+    train: int, good: int, defects: list[int], folds: int, seed: int
+) -> None:
+    manifest = category(train, good, {f"type{k}": count for k, count in enumerate(defects)})
+    found = splits(manifest, seed, folds=folds)
+    labelled = sorted(image.id for image in manifest.labelled)
+    assert sorted(name for split in found for name in split.test) == labelled
+    for split in found:
+        learnt = {name for name, _ in split.train("classifier")}
+        assert not learnt & set(split.test)
+        assert not learnt & set(split.tune)
+        assert not learnt & set(split.calibration)
+        assert not set(split.tune) & set(split.test)
+        labels = {manifest.by_id[name].label for name in split.test}
+        assert labels == {0, 1}
+        # Goods of the test part never train, and every taught label is the true one.
+        assert all(manifest.by_id[name].label == label for name, label in split.train("classifier"))
+        assert all(manifest.by_id[name].part == "train" for name, label in split.train("classifier") if not label)
+
+
+def test_crossfit_spreads_every_defect_type_evenly() -> None:
+    manifest = category(20, 12, {"crack": 8, "stain": 9, "hole": 3})
+    for kind, count in {"crack": 8, "stain": 9, "hole": 3, GOOD: 12}.items():
+        by_fold = [
+            sum(manifest.by_id[name].defect_type == kind for name in split.test) for split in splits(manifest)
+        ]
+        assert sum(by_fold) == count
+        assert max(by_fold) - min(by_fold) <= 1
+
+
+def test_crossfit_gives_a_detector_one_lesson_in_all_folds() -> None:
+    found = splits(category())
+    assert len({(split.train("detector"), split.tuning("detector")) for split in found}) == 1
+    assert all(not split.tuning("detector") for split in found)
+    assert len({split.train("classifier") for split in found}) == len(found)
+
+
+def test_crossfit_tunes_on_the_next_fold() -> None:
+    found = splits(category(), folds=3)
+    assert [split.tune for split in found] == [found[1].test, found[2].test, found[0].test]
+
+
+def test_splits_depend_on_the_split_seed_and_the_data_alone() -> None:
+    manifest = category()
+    assert splits(manifest, 1) == splits(manifest, 1)
+    assert splits(manifest, 1) != splits(manifest, 2)
+    other = make_manifest("parts", "bolt", [*manifest.images[:-1], replace(manifest.images[-1], sha256="0")])
+    assert splits(other, 1) != splits(manifest, 1)
+
+
+def test_calibration_is_a_fixed_fifth_of_the_training_part() -> None:
+    manifest = category(train=50)
+    goods, calibration = part_training_goods(manifest, 0)
+    assert len(calibration) == 10
+    assert sorted((*goods, *calibration)) == [image.id for image in manifest.train]
+    assert all(split.calibration == calibration for split in splits(manifest, 0, folds=5))
+
+
+def test_holdout_cuts_as_the_original_study() -> None:
+    manifest = category(30, 20, {"crack": 12, "stain": 12})
+    detector, classifier = splits(manifest, scheme="holdout")
+    assert detector.families == ("detector",)
+    assert detector.tuning("detector") == detector.tune
+    assert sorted((*detector.tune, *detector.test)) == sorted(image.id for image in manifest.labelled)
+    assert len(detector.test) == 22
+    defects = [name for name, label in classifier.train("classifier") if label]
+    assert (len(defects), sum(manifest.by_id[name].label for name in classifier.test)) == (12, 6)
+    assert classifier.defect_turns
+    assert len(classifier.train("classifier")) == 30 + 10 + 12
+    everyone = {*defects, *classifier.tune, *classifier.test}
+    assert len(everyone) == 12 + len(classifier.tune) + len(classifier.test)
+
+
+def test_a_category_too_small_is_refused_with_all_that_it_lacks() -> None:
+    with pytest.raises(DataError) as caught:
+        splits(category(1, 2, {"crack": 2}), folds=3)
+    assert caught.value.problems == (
+        "bolt: 1 training goods, the detection protocol needs at least 2",
+        "bolt: 2 good labelled images, the detection protocol needs at least 3",
+        "bolt: 2 defective labelled images, the detection protocol needs at least 3",
+    )

@@ -1,0 +1,166 @@
+"""Plans: distinct fits, shared fits, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from defectbench import plan as plans
+from defectbench import weights
+from defectbench.cell import Cell
+from defectbench.errors import DataError, MissingInputError, MissingWeightsError, SweepError, UsageError
+from defectbench.plan import Plan
+from defectbench.record import Record
+from defectbench.stores.directory import DirectoryStore
+from defectbench.sweep import Where, parse
+from fakes import put_category
+
+FOUR = ("brick", "coin", "grass", "gravel")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    place = DirectoryStore(tmp_path / "store")
+    for name in FOUR:
+        put_category(place, "parts", name, 25, 12, 12, ("crack", "stain"), True)
+    return place
+
+
+def planned(store: DirectoryStore, **keys: Any) -> Plan:
+    document = {
+        "name": "study",
+        "data": {"dataset": "parts"},
+        "models": ["filterbank-logreg", "mobilenetv3-small", "filterbank-knn", "padim"],
+        "weights": "none",
+        "protocols": {"detection": {"folds": 4}},
+        **keys,
+    }
+    return plans.make(parse(document, Where("sweep.yaml", {})), store)
+
+
+def test_a_detector_has_one_fit_for_all_folds(store: DirectoryStore) -> None:
+    plan = planned(store)
+    assert len(plan.cells) == 4 * 2 * 4 + 4 * 2 * 1 == 40
+    assert len(plan.readings) == 64
+    assert plan.saved == 24
+
+
+def test_seeds_multiply_fits_but_not_splits(store: DirectoryStore) -> None:
+    plan = planned(store, seeds=[0, 1, 2])
+    assert len(plan.cells) == 120
+    assert plan.splits == planned(store).splits
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"threads": 3},
+        {"image_size": 128},
+        {"split_seed": 1},
+        {"models": ["filterbank-logreg", {"name": "padim", "features": 50}, "filterbank-knn"]},
+        {"seeds": [7]},
+    ],
+)
+def test_a_key_moves_with_all_that_decides_the_fit(store: DirectoryStore, keys: dict[str, Any]) -> None:
+    padim = {key for key, cell in planned(store).cells.items() if cell.fit.model == "padim"}
+    moved = {key for key, cell in planned(store, **keys).cells.items() if cell.fit.model == "padim"}
+    assert padim.isdisjoint(moved)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"name": "other"},
+        {"false_alarm_rate": 0.2},
+        {"margin": 0.1},
+        {"resources": {"gpu": 4, "deadline": "1h"}},
+        {"epochs": 3},
+        {"balance": "oversample"},
+        {"models": [{"name": "padim", "label": "mine"}, "filterbank-knn"]},
+    ],
+)
+def test_a_key_stays_with_what_does_not_decide_the_fit(store: DirectoryStore, keys: dict[str, Any]) -> None:
+    padim = {key for key, cell in planned(store).cells.items() if cell.fit.model == "padim"}
+    assert padim <= set(planned(store, **keys).cells)
+
+
+def test_spec_and_record_survive_json(store: DirectoryStore) -> None:
+    plan = planned(store)
+    for cell in plan.cells.values():
+        assert Cell.from_json(cell.to_json()) == cell
+    record = plan.record()
+    assert Record.from_json(record.to_json()) == record
+    with pytest.raises(DataError, match="states key"):
+        Cell.from_json(cell.to_json().replace(b'"seed": 0', b'"seed": 1'))
+    with pytest.raises(DataError, match="not a cell's spec"):
+        Cell.from_json(json.dumps({"schema": 1}).encode())
+
+
+def test_write_puts_specs_and_the_record(store: DirectoryStore) -> None:
+    plan = planned(store)
+    some = list(plan.cells)[:3]
+    plans.write(plan, store, some)
+    assert sorted(store.keys("cells/")) == sorted(f"cells/{key}/spec.json" for key in some)
+    assert Record.from_json(store.get("sweeps/study.json").data) == plan.record()
+
+
+def test_narrowed_takes_names_and_the_beginnings_of_keys(store: DirectoryStore) -> None:
+    plan = planned(store)
+    assert len(plan.narrowed(["padim"], ["grass", "coin"])) == 2
+    key = next(iter(plan.cells))
+    assert list(plan.narrowed(cells=[key[:10]])) == [key]
+    for wrong in ({"models": ["padin"]}, {"categories": ["gras"]}, {"cells": ["zz"]}):
+        with pytest.raises(UsageError):
+            plan.narrowed(**wrong)  # type: ignore[arg-type]
+
+
+def test_missing_weights_are_planned_but_not_run(store: DirectoryStore, tmp_path: Path) -> None:
+    plan = planned(store, weights="pretrained", models=["filterbank-knn", "padim"])
+    assert list(plan.missing) == ["padim"]
+    plan.need_weights(list(plan.narrowed(["filterbank-knn"])))
+    with pytest.raises(MissingWeightsError, match=r"padim needs the weights resnet18.tv_in1k, .*weights push"):
+        plan.need_weights(list(plan.cells))
+    file = tmp_path / "resnet18.safetensors"
+    file.write_bytes(b"weights")
+    digest = weights.push(store, "resnet18.tv_in1k", file)
+    whole = planned(store, weights="pretrained", models=["filterbank-knn", "padim"])
+    assert not whole.missing
+    padim = next(cell for cell in whole.cells.values() if cell.fit.model == "padim")
+    assert padim.fit.weights == {"resnet18.tv_in1k": digest}
+    # A model without weights has the same fits whatever the sweep says of weights.
+    knn = whole.narrowed(["filterbank-knn"])
+    assert set(knn) <= set(planned(store, models=["filterbank-knn"]).cells)
+
+
+def test_a_weights_file_is_named_by_its_digest(store: DirectoryStore, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    with pytest.raises(MissingWeightsError, match="allowed: none, pretrained, or a file"):
+        planned(store, weights=str(file), models=["padim"]).need_weights(
+            list(planned(store, weights=str(file), models=["padim"]).cells)
+        )
+    file.write_bytes(b"one")
+    one = planned(store, weights=str(file), models=["padim"])
+    file.write_bytes(b"two")
+    two = planned(store, weights=str(file), models=["padim"])
+    assert set(one.cells).isdisjoint(two.cells)
+    plans.write(two, store, list(two.cells))
+    cell = next(iter(two.cells.values()))
+    fetched = weights.fetch(store, cell.fit.weights, tmp_path / "cache")
+    assert [path.read_bytes() for path in fetched.values()] == [b"two"]
+
+
+def test_damaged_weights_are_refused(store: DirectoryStore, tmp_path: Path) -> None:
+    store.put("weights/net/" + "0" * 64, b"damaged")
+    with pytest.raises(MissingWeightsError, match="damaged"):
+        weights.fetch(store, {"net": "0" * 64}, tmp_path)
+    assert not list((tmp_path / "weights").glob("*partial*"))
+
+
+def test_unknown_data_are_refused(store: DirectoryStore) -> None:
+    with pytest.raises(SweepError, match=r"sweep.yaml:1: parts has no category 'gras'.*'grass'"):
+        planned(store, data={"dataset": "parts", "categories": ["gras"]})
+    with pytest.raises(MissingInputError, match="part"):
+        planned(store, data={"dataset": "part"})
