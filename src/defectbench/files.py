@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,9 @@ from defectbench.errors import ConfigurationError, TryAgainError
 
 LOCK_PATIENCE = 120.0
 """Seconds after which a lock that nobody gives back is reported."""
+
+STALE = 3600.0
+"""Seconds since its last write after which a draft is taken for a killed writer's."""
 
 _CHUNK = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -50,23 +54,26 @@ def disk_errors(place: str | Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, patience: float = LOCK_PATIENCE) -> Iterator[None]:
     """Hold the lock file ``path`` alone among threads and processes; its directory is made.
 
     The file stays: removing a lock that others wait for would split them.
 
+    Args:
+        patience: seconds to wait for it; 0 tries once.
+
     Raises:
         OSError: it cannot be made.
-        TryAgainError: somebody held it for :data:`LOCK_PATIENCE` seconds.
+        TryAgainError: somebody held it all the time.
         ConfigurationError: the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock: BaseFileLock = FileLock(path)
     try:
-        lock.acquire(timeout=LOCK_PATIENCE, poll_interval=0.005)
+        lock.acquire(timeout=patience, poll_interval=0.005)
     except Timeout as error:
         raise TryAgainError(
-            f"{path}: another process has held this lock for {LOCK_PATIENCE:.0f} s; try again later"
+            f"{path}: another process has held this lock for {patience:.0f} s; try again later"
         ) from error
     try:
         if isinstance(lock, SoftFileLock):  # what filelock turns itself into without flock: not exact
@@ -85,6 +92,15 @@ def draft(directory: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
+
+
+def sweep(directory: Path) -> None:
+    """Remove the drafts that killed writers left in ``directory``."""
+    oldest = time.time() - STALE
+    for path in directory.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < oldest:
+                path.unlink()
 
 
 def copy_synced(source: BinaryIO, path: Path) -> None:

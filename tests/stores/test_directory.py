@@ -11,8 +11,9 @@ import pytest
 
 from conftest import make_read_only, make_writable
 from defectbench.errors import TryAgainError
+from defectbench.files import STALE
 from defectbench.stores.base import ABSENT
-from defectbench.stores.directory import HOUSE, STALE, DirectoryStore
+from defectbench.stores.directory import HOUSE, DirectoryStore
 
 HALF = 600_000
 """Bytes: one such object fits on the small disk, two do not."""

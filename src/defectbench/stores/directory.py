@@ -8,23 +8,19 @@ import hashlib
 import io
 import os
 import shutil
-import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from defectbench.errors import ConflictError, MissingInputError, MissingObjectError, UsageError
-from defectbench.files import copy_synced, disk_error, disk_errors, draft, locked, move, written_whole
+from defectbench.files import copy_synced, disk_error, disk_errors, draft, locked, move, sweep, written_whole
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
 
 HOUSE = ".defectbench"
 """The directory of locks and drafts inside a store. No key lies there: no part of one starts with a dot."""
 
 LOCKS = 256
-STALE = 3600.0
-"""Seconds since its last write after which a draft is taken for a killed writer's."""
-
 _NESTED = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
 
 
@@ -105,7 +101,7 @@ class DirectoryStore(Store):
         """Make the store's directories; once in a process, remove what killed writers left."""
         self._drafts.mkdir(parents=True, exist_ok=True)
         if not self._ready:
-            _sweep(self._drafts)
+            sweep(self._drafts)
             self._ready = True
 
     def _check(self, key: str, target: Path, expected: str) -> None:
@@ -166,14 +162,6 @@ class DirectoryStore(Store):
 
 def _version(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _sweep(drafts: Path) -> None:
-    oldest = time.time() - STALE
-    for path in drafts.iterdir():
-        with contextlib.suppress(OSError):
-            if path.stat().st_mtime < oldest:
-                path.unlink()
 
 
 def _raise_unless_gone(error: OSError) -> None:
