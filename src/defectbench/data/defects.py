@@ -57,8 +57,8 @@ def _scratch(colours: NDArray[np.float64], centre: Plane, power: float, rng: np.
     t = np.linspace(-0.5, 0.5, 13)
     along, across = np.array([np.sin(angle), np.cos(angle)]), np.array([np.cos(angle), -np.sin(angle)])
     points = centre + length * (t[:, None] * along + bend * (t[:, None] ** 2 - 0.08) * across)
-    cover = _stroke(points, rng.uniform(0.008, 0.013), colours.shape[0])
-    return cover * 0.8, colours + _sign(rng, 0.75) * 38 * power
+    cover = _stroke(points, rng.uniform(0.008, 0.013) * np.sqrt(power), colours.shape[0])
+    return cover * 0.8, colours + _sign(rng, 0.75) * 38 * power * np.array([0.75, 0.95, 1.3])
 
 
 def _crack(colours: NDArray[np.float64], centre: Plane, power: float, rng: np.random.Generator) -> Draft:
@@ -66,21 +66,22 @@ def _crack(colours: NDArray[np.float64], centre: Plane, power: float, rng: np.ra
     size, angle = colours.shape[0], rng.uniform(0, 2 * np.pi)
     trunk = _walk(centre, angle, 9, rng.uniform(0.025, 0.04), rng)
     branch = _walk(trunk[4], angle + _sign(rng, 0.5) * rng.uniform(0.6, 1.1), 5, 0.022, rng)
-    width = rng.uniform(0.008, 0.014)
+    width = rng.uniform(0.008, 0.014) * np.sqrt(power)
     cover = np.maximum(_stroke(trunk, width, size), _stroke(branch, 0.7 * width, size))
-    return cover * 0.85, colours * max(0.15, 1 - 0.42 * power)
+    earth = 8 * power * np.array([1.0, 0.2, -0.6])
+    return cover * 0.85, colours * max(0.15, 1 - 0.42 * power) + earth
 
 
 def _stain(colours: NDArray[np.float64], centre: Plane, power: float, rng: np.random.Generator) -> Draft:
     """A soft blot that darkens and tints."""
     cover = _blob(centre, rng.uniform(0.07, 0.13), 0.35, colours.shape[0], rng)
-    tint = 1 - power * rng.uniform(0.16, 0.26) * np.array([0.75, 0.95, 1.3])
+    tint = 1 - power * rng.uniform(0.16, 0.26) * np.array([0.4, 1.0, 1.6])
     return cover, colours * np.maximum(tint, 0.1)
 
 
 def _hole(colours: NDArray[np.float64], centre: Plane, power: float, rng: np.random.Generator) -> Draft:
     """A dark pit whose rim is lit from one side."""
-    size, radius = colours.shape[0], rng.uniform(0.028, 0.045)
+    size, radius = colours.shape[0], rng.uniform(0.026, 0.042) * np.sqrt(power)
     cover = _blob(centre, radius, 0.12, size, rng)
     rows, columns = unit_grid(size)
     slope = np.clip((rows - centre[0] + columns - centre[1]) / (2 * radius), -1, 1)
@@ -94,14 +95,15 @@ def _foreign_body(
     """A small chip with a surface of its own, cut from a photograph of gravel or grass."""
     size, angle = colours.shape[0], rng.uniform(0, np.pi)
     rows, columns = (g - c for g, c in zip(unit_grid(size), centre, strict=True))
-    long, short = rng.uniform(0.055, 0.085), rng.uniform(0.02, 0.032)
+    long, short = rng.uniform(0.055, 0.085), rng.uniform(0.022, 0.034)
     r = (np.cos(angle) * rows - np.sin(angle) * columns) / short
     c = (np.sin(angle) * rows + np.cos(angle) * columns) / long
     shape = (np.abs(r) ** 2.5 + np.abs(c) ** 2.5) ** 0.4 * (1 + 0.08 * smooth_noise(size, 0.08, rng))
     cover = np.clip((1 - shape) * short * size + 0.5, 0, 1)
     surface = _patch(str(rng.choice(["gravel.png", "grass.png"])), size, rng)
     paint = (surface[:, :, None] - 118) * 0.8 + 118 + _sign(rng, 0.6) * 22 * power - 14 * r[:, :, None]
-    return cover, np.clip(paint * np.array([1.0, 0.97, 0.9]), 0, 255)
+    hue = 1 + _sign(rng, 0.5) * min(power, 1.5) * np.array([-0.2, -0.05, 0.2])
+    return cover, np.clip(paint * hue, 0, 255)
 
 
 DEFECTS: Mapping[str, Callable[[NDArray[np.float64], Plane, float, np.random.Generator], Draft]] = (

@@ -65,10 +65,10 @@ class Scene:
 
 SCENES: Mapping[str, Scene] = MappingProxyType(
     {
-        "brick": Scene("brick.png", False, (1.12, 0.95, 0.86), 5.0, 1.25, 0.9),
-        "coin": Scene("coins.png", True, (1.04, 0.99, 0.88), 12.0, 1.9, 0.9),
-        "grass": Scene("grass.png", False, (0.92, 1.06, 0.78), 9.0, 1.7, 1.2),
-        "gravel": Scene("gravel.png", False, (1.02, 1.0, 0.96), 9.0, 2.2, 0.7),
+        "brick": Scene("brick.png", False, (1.12, 0.95, 0.86), 5.0, 1.0, 0.7),
+        "coin": Scene("coins.png", True, (1.04, 0.99, 0.88), 12.0, 2.0, 1.1),
+        "grass": Scene("grass.png", False, (0.92, 1.06, 0.78), 9.0, 3.6, 2.0),
+        "gravel": Scene("gravel.png", False, (1.02, 1.0, 0.96), 9.0, 2.5, 0.9),
     }
 )
 
@@ -126,7 +126,7 @@ def _draw(scene: Scene, part: Part, rng: np.random.Generator) -> Pose:
         row, column = rng.uniform(-0.05, 0.05, 2)
         coin = 2 * int(rng.integers(len(_COINS) // 2)) + offset
         return Pose(row, column, coin, angle, float(rng.uniform(0.68, 0.78)), keystone, mirror)
-    side = float(rng.uniform(0.78, 1.08)) * _CROP
+    side = float(rng.uniform(0.85, 1.08)) * _CROP
     strip = 2 * int(rng.integers(2)) + offset
     # Half of what the turned and keystoned cut spans, and two pixels for the interpolation.
     half = 0.5 * side * (np.cos(angle) + abs(np.sin(angle))) / (1 - _KEYSTONE) + 2
@@ -224,9 +224,9 @@ def expose(scene: Scene, colours: NDArray[np.float64], rng: np.random.Generator)
     size = colours.shape[0]
     rows, columns = unit_grid(size)
     tilt = rng.uniform(-0.05, 0.05, 2)
-    light = rng.uniform(0.9, 1.1) * (1 + tilt[0] * (rows - 0.5) + tilt[1] * (columns - 0.5))
+    light = rng.uniform(0.93, 1.07) * (1 + tilt[0] * (rows - 0.5) + tilt[1] * (columns - 0.5))
     gamma = rng.uniform(0.94, 1.06)
-    tint = np.asarray(scene.tint) * rng.uniform(0.97, 1.03, 3)
+    tint = np.asarray(scene.tint) * rng.uniform(0.985, 1.015, 3)
     signal = 255 * np.clip(colours * light[:, :, None] * tint / 255, 0, 1) ** gamma
     noise = rng.standard_normal((size, size, 3)) * np.sqrt(1.5**2 + 0.03 * signal)
     return np.asarray(np.clip(np.rint(signal + noise), 0, 255), np.uint8)
