@@ -3,7 +3,7 @@
     python benchmarks/metrics.py [--images 200] [--naive-images 50] [--size 512]
 
 Each way runs in a process of its own, so that peaks do not mix. The ratio is taken at ``--naive-images``,
-because scikit-learn needs some 60 bytes a pixel.
+because scikit-learn needs some 80 bytes a pixel.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -135,6 +136,22 @@ def test_pool_gives_the_same_again_and_goes_on_after_figures():
     for heat, mask in pairs[2:]:
         pool.add(heat, mask)
     assert pool.figures()["aupro"] == pytest.approx(naive_aupro(pairs), abs=1e-9)
+
+
+def test_pool_keeps_memory_within_what_it_states():
+    rng, size, number = np.random.default_rng(6), 256, 24
+    tracemalloc.start()
+    pool, on = pixels.PixelPool(), 0
+    for _ in range(number):
+        mask = np.zeros((size, size), bool)
+        mask[:40, :80] = True
+        on += int(mask.sum())
+        pool.add(rng.random((32, 32)), mask)
+    pool.figures()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    off = number * size * size - on
+    assert 4 * off < peak < 5 * off + 13 * on + 50e6 * on / (1 << 20) + 3e6
 
 
 def test_aupro_joins_regions_that_touch_at_a_corner():

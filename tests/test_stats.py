@@ -14,7 +14,7 @@ from scipy import stats as reference
 from sklearn.metrics import roc_auc_score
 
 from defectbench import metrics, stats
-from defectbench.errors import DataError
+from defectbench.errors import DataError, UsageError
 from defectbench.stats import FoldScores, Interval
 
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -261,6 +261,41 @@ def test_comparison_warns_near_perfect_scores_only():
 def test_fold_scores_refuse_what_does_not_fit(labels, a, b, match):
     with pytest.raises(DataError, match=match):
         FoldScores.of(labels, a, b)
+
+
+@given(few_folds())
+def test_any_endpoint_equals_the_fast_way_where_both_can(folds):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stats, "ENDPOINTS", {**stats.ENDPOINTS, "again": metrics.image_auroc})
+        fast = stats.stratified_bootstrap(folds, seed=3, resamples=9)
+        slow = stats.stratified_bootstrap(folds, seed=3, resamples=9, endpoint="again")
+        p = stats.permutation_test(folds[:1], seed=0, resamples=64, endpoint="again")
+    for name in ("a", "b", "drawn_a", "drawn_b", "influence_a", "influence_b"):
+        np.testing.assert_allclose(getattr(slow, name), getattr(fast, name), atol=1e-12, err_msg=name)
+    assert p == pytest.approx(stats.permutation_test(folds[:1], seed=0), abs=1e-12)
+
+
+def test_comparison_by_another_endpoint_averages_it_over_folds():
+    folds = simulated(np.random.default_rng(18), 0.95, 0.7, each=8, seeds=2)
+    result = stats.compare(folds, seed=0, resamples=99, endpoint="image_ap")
+    values = [np.mean([metrics.image_ap(fold.labels, row) for row in fold.a]) for fold in folds]
+    assert result.a.value == pytest.approx(np.mean(values), abs=1e-12)
+    assert result.a.low < result.a.value < result.a.high
+    assert result.difference.low > 0
+    assert result.p <= 0.05
+    shifted = [FoldScores.of(folds[0].labels, folds[0].a + 1e3, folds[0].b * 8), *folds[1:]]
+    assert stats.compare(shifted, seed=0, resamples=99, endpoint="image_ap") == result
+
+
+def test_endpoint_unknown_is_refused_with_the_nearest():
+    folds = simulated(np.random.default_rng(19), 0.9, 0.9, folds=1)
+    with pytest.raises(UsageError, match="did you mean 'image_auroc'"):
+        stats.compare(folds, seed=0, resamples=9, endpoint="image_auc")
+
+
+def test_endpoints_are_figures_where_higher_is_better():
+    better = {metric.name: metric.better for metric in metrics.METRICS if metric.kind == "image"}
+    assert {better[name] for name in stats.ENDPOINTS} == {"higher"}
 
 
 def test_holm_equals_a_table_worked_by_hand():

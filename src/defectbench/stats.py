@@ -11,22 +11,38 @@ thousands of resamples are one matrix product.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import lcm
 from statistics import NormalDist
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from defectbench.errors import DataError
+from defectbench import metrics
+from defectbench.errors import DataError, UsageError, nearest
 
 Floats = NDArray[np.float64]
 Verdict = Literal["detector", "classifier", "equivalent", "undecided"]
 NAN = float("nan")
 RESAMPLES = 9999
+AUROC = "image_auroc"
+Figure = Callable[[NDArray[np.bool_], Floats], float]
+ENDPOINTS: Mapping[str, Figure] = MappingProxyType(
+    {
+        AUROC: metrics.image_auroc,
+        "image_ap": metrics.image_ap,
+        "f1_oracle": metrics.f1_oracle,
+        "recall_at_precision_95": partial(metrics.recall_at_precision, precision=0.95),
+        "recall_at_precision_99": partial(metrics.recall_at_precision, precision=0.99),
+    }
+)
+"""What two models may be compared by: higher is better, and read from ranks alone."""
+
+_MODELS: tuple[Literal["a"], Literal["b"]] = ("a", "b")
 _BATCH = 1 << 22
 """Numbers held at a time while signs are drawn: 32 MB."""
 
@@ -92,14 +108,14 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two models on the same images, image AUROC, folds and seeds averaged.
+    """Two models on the same images by one endpoint, folds and seeds averaged.
 
     Attributes:
-        a, b: each model's AUROC.
+        a, b: each model's figure.
         difference: a - b, with the level asked for.
         difference_90: a - b at 90 %, which equivalence is read from.
         p: of the paired permutation test, two-sided; not yet corrected for several categories.
-        a_seeds, b_seeds: the AUROC of each seed.
+        a_seeds, b_seeds: the figure of each seed.
         warning: in words, where intervals are known to be too narrow; else empty.
     """
 
@@ -135,9 +151,20 @@ def fold_average(values: Sequence[float], weights: Sequence[float]) -> float:
 
 
 def compare(
-    folds: Sequence[FoldScores], *, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+    folds: Sequence[FoldScores],
+    *,
+    seed: int,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
+    endpoint: str = AUROC,
 ) -> Comparison:
-    """Return the AUROCs of two models, their difference, intervals and the paired test's p.
+    """Return two models' figures, their difference, intervals and the paired test's p.
+
+    Four folds of 60 images with three seeds and 9,999 resamples take 0.2 s by image_auroc; the other
+    :data:`ENDPOINTS` are computed resample by resample, some hundred times slower: lower ``resamples``.
+
+    Raises:
+        UsageError: no such endpoint.
 
     >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [1, 2, 5, 4, 3, 6])
     >>> result = compare([fold], seed=0)
@@ -145,28 +172,28 @@ def compare(
     (0.2222, 0.5)
     """
     told = [fold for fold in folds if fold.weight]
-    draws = stratified_bootstrap(told, seed=seed, resamples=resamples)
+    draws = stratified_bootstrap(told, seed=seed, resamples=resamples, endpoint=endpoint)
     a, b = draws.interval_a(level), draws.interval_b(level)
     return Comparison(
         a=a,
         b=b,
         difference=draws.interval_difference(level),
         difference_90=draws.interval_difference(0.90),
-        p=permutation_test(told, seed=seed, resamples=resamples),
-        a_seeds=_by_seed(told, "a"),
-        b_seeds=_by_seed(told, "b"),
-        warning=_warning(told, max(a.value, b.value)),
+        p=permutation_test(told, seed=seed, resamples=resamples, endpoint=endpoint),
+        a_seeds=_by_seed(told, "a", _figure(endpoint)),
+        b_seeds=_by_seed(told, "b", _figure(endpoint)),
+        warning=_warning(told, max(_mean(told, name, metrics.image_auroc) for name in _MODELS)),
     )
 
 
 @dataclass(frozen=True, eq=False)
 class Resamples:
-    """What a bootstrap drew: AUROCs of both models, and what each image contributes to them.
+    """What a bootstrap drew: both models' figures, and what each image contributes to them.
 
     Attributes:
-        a, b: the models' AUROCs on the images as they are.
+        a, b: the models' figures on the images as they are.
         drawn_a, drawn_b: (resamples,) on the drawn images, the same draw for both.
-        influence_a, influence_b: (images,) how far each image moves the AUROC, over its class's size.
+        influence_a, influence_b: (images,) how far each image moves the figure, over its class's size.
     """
 
     a: float
@@ -177,11 +204,11 @@ class Resamples:
     influence_b: Floats
 
     def interval_a(self, level: float) -> Interval:
-        """Return the BCa interval of model a's AUROC."""
+        """Return the BCa interval of model a's figure."""
         return _bca(self.a, self.drawn_a, self.influence_a, level)
 
     def interval_b(self, level: float) -> Interval:
-        """Return the BCa interval of model b's AUROC."""
+        """Return the BCa interval of model b's figure."""
         return _bca(self.b, self.drawn_b, self.influence_b, level)
 
     def interval_difference(self, level: float) -> Interval:
@@ -195,7 +222,9 @@ class Resamples:
         return Interval(self.a - self.b, *_quantiles(drawn, (1 - level) / 2, (1 + level) / 2), level)
 
 
-def stratified_bootstrap(folds: Sequence[FoldScores], *, seed: int, resamples: int = RESAMPLES) -> Resamples:
+def stratified_bootstrap(
+    folds: Sequence[FoldScores], *, seed: int, resamples: int = RESAMPLES, endpoint: str = AUROC
+) -> Resamples:
     """Draw images with replacement within each fold and class, jointly for both models and all seeds.
 
     Fold weights stay those of the data. Memory: 8 bytes x ``resamples`` x the largest fold, twice.
@@ -215,23 +244,27 @@ def stratified_bootstrap(folds: Sequence[FoldScores], *, seed: int, resamples: i
     influence: dict[str, list[Floats]] = {"a": [], "b": []}
     for fold in told:
         rows, columns = (_draw(rng, group.size, resamples) for group in (fold.defects, fold.goods))
-        for name in ("a", "b"):
-            scores = getattr(fold, name)
-            wins, unit = fold.pairs(scores), len(scores) * total  # halves: exact sums, whatever the threads
-            drawn[name] += (rows @ wins * columns).sum(axis=1) / unit
-            influence[name] += [(wins.sum(1 - i) - wins.sum() / wins.shape[i]) / unit for i in (0, 1)]
-    value_a, value_b = (_mean_auroc(told, name) for name in ("a", "b"))
-    moved_a, moved_b = (np.concatenate(influence[name]) for name in ("a", "b"))
+        for name, scores in (("a", fold.a), ("b", fold.b)):
+            if endpoint == AUROC:
+                figures, moved = _drawn_aurocs(fold, scores, rows, columns)
+            else:
+                figures, moved = _drawn_figures(fold, scores, rows, columns, _figure(endpoint))
+            drawn[name] += figures * (fold.weight / total)
+            influence[name].append(moved * (fold.weight / total))
+    value_a, value_b = (_mean(told, name, _figure(endpoint)) for name in _MODELS)
+    moved_a, moved_b = (np.concatenate(influence[name]) for name in _MODELS)
     return Resamples(value_a, value_b, drawn["a"], drawn["b"], moved_a, moved_b)
 
 
-def permutation_test(folds: Sequence[FoldScores], *, seed: int, resamples: int = RESAMPLES) -> float:
-    """Return the two-sided p of "both models have the same AUROC", NaN without a fold of both classes.
+def permutation_test(
+    folds: Sequence[FoldScores], *, seed: int, resamples: int = RESAMPLES, endpoint: str = AUROC
+) -> float:
+    """Return the two-sided p of "both models are as good", NaN without a fold of both classes.
 
     The two models' mid-ranks within the fold are swapped image by image, all seeds of an image together
-    (Bandos, Rockette & Gur 2005, Statistics in Medicine 24). Swapping an image only turns the sign of its own
-    contribution to the difference, so that the test is one of signs: exact where all sign patterns
-    of the images that contribute are no more than ``resamples``, else by random signs with
+    (Bandos, Rockette & Gur 2005, Statistics in Medicine 24). By image_auroc, swapping an image only turns the
+    sign of its own contribution to the difference, and images that contribute nothing are left out. Exact
+    where all patterns of swaps are no more than ``resamples``, else by random patterns with
     p = (1 + as large) / (1 + drawn). With unequal numbers of seeds the shorter list is repeated.
 
     >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [4, 5, 6, 1, 2, 3])
@@ -241,17 +274,15 @@ def permutation_test(folds: Sequence[FoldScores], *, seed: int, resamples: int =
     told = [fold for fold in folds if fold.weight]
     if not told:
         return NAN
-    shares = np.concatenate([_contributions(fold, _common_seeds(told)) for fold in told])
-    shares = np.rint(4 * shares).astype(np.int64)  # quarters of a pair: ties must be ties
-    shares = shares[shares != 0]
-    observed = abs(int(shares.sum()))
-    exact = 2**shares.size <= resamples if shares.size < 62 else False
-    signs = _all_signs(shares.size) if exact else _random_signs(shares.size, resamples, seed)
-    as_large = drawn = 0
-    for batch in signs:
-        as_large += int((np.abs(batch @ shares) >= observed).sum())
-        drawn += len(batch)
-    return as_large / drawn if exact else (1 + as_large) / (1 + drawn)
+    seeds = _common_seeds(told)
+    if endpoint == AUROC:
+        shares = np.concatenate([_contributions(fold, seeds) for fold in told])
+        quarters = np.rint(4 * shares).astype(np.int64)  # whole numbers: ties must be ties
+        quarters = quarters[quarters != 0]
+        return _sign_test(lambda signs: signs @ quarters, quarters.size, resamples, seed)
+    images = sum(fold.labels.size for fold in told)
+    ranked = [_ranked(fold, seeds) for fold in told]
+    return _sign_test(partial(_swapped, ranked, _figure(endpoint)), images, resamples, seed)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -302,20 +333,53 @@ def _wins(upper: Floats, lower: Floats) -> Floats:
     return np.asarray(above + tied / 2, dtype=np.float64)
 
 
-def _mean_auroc(folds: Sequence[FoldScores], name: Literal["a", "b"]) -> float:
-    """Fold average of a model's AUROC, seeds averaged."""
-    values = [float(fold.pairs(getattr(fold, name)).mean()) / len(getattr(fold, name)) for fold in folds]
-    return fold_average(values, [fold.weight for fold in folds])
+def _figure(endpoint: str) -> Figure:
+    try:
+        return ENDPOINTS[endpoint]
+    except KeyError:
+        raise UsageError(f"unknown endpoint {endpoint!r}; {nearest(endpoint, ENDPOINTS)}") from None
 
 
-def _by_seed(folds: Sequence[FoldScores], name: Literal["a", "b"]) -> tuple[float, ...]:
+def _by_seed(folds: Sequence[FoldScores], name: Literal["a", "b"], figure: Figure) -> tuple[float, ...]:
     """Fold average of each seed, as far as all folds have it."""
     seeds = min((len(getattr(fold, name)) for fold in folds), default=0)
     weights = [fold.weight for fold in folds]
     return tuple(
-        fold_average([float(fold.pairs(getattr(fold, name)[[seed]]).mean()) for fold in folds], weights)
+        fold_average([figure(fold.labels, getattr(fold, name)[seed]) for fold in folds], weights)
         for seed in range(seeds)
     )
+
+
+def _mean(folds: Sequence[FoldScores], name: Literal["a", "b"], figure: Figure) -> float:
+    """Fold average of a model's figure, seeds averaged."""
+    values = [float(np.mean([figure(fold.labels, row) for row in getattr(fold, name)])) for fold in folds]
+    return fold_average(values, [fold.weight for fold in folds])
+
+
+def _drawn_aurocs(fold: FoldScores, scores: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
+    """(resamples,) AUROC of each draw, and (images,) each image's influence over its class's size."""
+    wins, unit = fold.pairs(scores), len(scores) * fold.weight  # halves: exact sums, whatever the threads
+    influence = [(wins.sum(1 - axis) - wins.sum() / wins.shape[axis]) / unit for axis in (0, 1)]
+    return (rows @ wins * columns).sum(axis=1) / unit, np.concatenate(influence)
+
+
+def _drawn_figures(
+    fold: FoldScores, scores: Floats, rows: Floats, columns: Floats, figure: Figure
+) -> tuple[Floats, Floats]:
+    """Do for any figure what :func:`_drawn_aurocs` does for one, draw by draw; influence by jackknife."""
+
+    def of(chosen: NDArray[np.int64]) -> float:
+        return float(np.mean([figure(fold.labels[chosen], row[chosen]) for row in scores]))
+
+    order = np.concatenate([fold.defects, fold.goods])
+    times = np.concatenate([rows, columns], axis=1).astype(np.int64)
+    drawn = np.array([of(np.repeat(order, row)) for row in times])
+    whole, influence = of(order), np.zeros(order.size)
+    for place, image in enumerate(order):
+        size = fold.defects.size if fold.labels[image] else fold.goods.size
+        if size > 1:
+            influence[place] = (whole - of(np.delete(order, place))) * (size - 1) / size
+    return drawn, influence
 
 
 def _warning(folds: Sequence[FoldScores], auroc: float) -> str:
@@ -384,6 +448,51 @@ def _mid_ranks(scores: Floats) -> Floats:
     """Rank from 1, ties sharing their mean rank."""
     _, place, number = np.unique(scores, return_inverse=True, return_counts=True)
     return np.asarray((np.cumsum(number) - (number - 1) / 2)[place], dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Ranked:
+    """A fold's mid-ranks, (seeds, n) of both models, and its weight."""
+
+    labels: NDArray[np.bool_]
+    a: Floats
+    b: Floats
+    weight: int
+
+
+def _ranked(fold: FoldScores, seeds: int) -> _Ranked:
+    a, b = (
+        np.stack([_mid_ranks(scores[seed % len(scores)]) for seed in range(seeds)])
+        for scores in (fold.a, fold.b)
+    )
+    return _Ranked(fold.labels, a, b, fold.weight)
+
+
+def _swapped(folds: Sequence[_Ranked], figure: Figure, signs: NDArray[np.int64]) -> Floats:
+    """(patterns,): the difference a - b, times the weights, after swapping the ranks where the sign is -1."""
+    out = np.zeros(len(signs))
+    start = 0
+    for fold in folds:
+        end = start + fold.labels.size
+        for place, row in enumerate(signs[:, start:end]):
+            one, two = np.where(row > 0, fold.a, fold.b), np.where(row > 0, fold.b, fold.a)
+            gaps = [figure(fold.labels, x) - figure(fold.labels, y) for x, y in zip(one, two, strict=True)]
+            out[place] += fold.weight * float(np.mean(gaps))
+        start = end
+    return out
+
+
+def _sign_test(
+    difference: Callable[[NDArray[np.int64]], NDArray[np.int64] | Floats], images: int, number: int, seed: int
+) -> float:
+    """Return the p of the pattern without swaps among all patterns, or ``number`` random ones."""
+    observed = float(np.abs(difference(np.ones((1, images), dtype=np.int64)))[0])
+    exact = images < 62 and 2**images <= number
+    as_large = drawn = 0
+    for batch in _all_signs(images) if exact else _random_signs(images, number, seed):
+        as_large += int((np.abs(difference(batch)) >= observed - 1e-9).sum())
+        drawn += len(batch)
+    return as_large / drawn if exact else (1 + as_large) / (1 + drawn)
 
 
 def _all_signs(images: int) -> Iterator[NDArray[np.int64]]:
