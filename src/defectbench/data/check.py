@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.data import Step, silent
+from defectbench.data.duplicates import frame, near_duplicates
 from defectbench.data.layouts import Reading, Source
 from defectbench.errors import DataError
 from defectbench.manifest import GOOD
@@ -75,14 +76,15 @@ def check(reading: Reading, progress: Step = silent) -> Report:
     done = 0
     for category in reading.categories:
         sources = [source for source in reading.sources if source.category == category]
+        frames: dict[Path, NDArray[np.float32]] = {}
         for source in sources:
-            problems += _read(source, facts)
+            problems += _read(source, facts, frames)
             done += 1
             progress(f"checking {category}", done, len(reading.sources))
         problems += [*_names(sources), *_twins(sources), *_missing_parts(category, sources)]
         mask_problems, mask_notes = _masks(category, sources)
         same_problems, same_notes = _identical(sources, facts)
-        problems += mask_problems + same_problems
+        problems += [*mask_problems, *same_problems, *_near(sources, facts, frames)]
         notes += mask_notes + same_notes + [*_uncommon(category, sources, facts)]
     counts = tuple(_counts(reading, category) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
@@ -90,8 +92,8 @@ def check(reading: Reading, progress: Step = silent) -> Report:
     return Report(reading, tuple(problems), tuple(notes), counts, facts)
 
 
-def _read(source: Source, facts: dict[Path, Fact]) -> Iterator[str]:
-    """Decode the picture into ``facts`` and yield the problems of it and its mask."""
+def _read(source: Source, facts: dict[Path, Fact], frames: dict[Path, NDArray[np.float32]]) -> Iterator[str]:
+    """Decode the picture into ``facts`` and ``frames`` and yield the problems of it and its mask."""
     try:
         data = source.file.read_bytes()
         picture = read_picture(data, str(source.file))
@@ -103,6 +105,7 @@ def _read(source: Source, facts: dict[Path, Fact]) -> Iterator[str]:
         height, width = picture.shape[:2]
         pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
         facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data))
+        frames[source.file] = frame(picture)
         if source.mask:
             yield from _mask_faults(source, source.mask, (height, width))
 
@@ -186,6 +189,21 @@ def _identical(sources: Sequence[Source], facts: Mapping[Path, Fact]) -> tuple[l
         elif len(twins) > 1:
             notes.append(f"{twins[0].category}: the same picture {len(twins)} times: {listed}")
     return problems, notes
+
+
+def _near(
+    sources: Sequence[Source], facts: Mapping[Path, Fact], frames: Mapping[Path, NDArray[np.float32]]
+) -> Iterator[str]:
+    """Yield a problem for each pair that shows one exposure, in two parts or under two labels."""
+    read = [source for source in sources if source.file in frames]
+    groups = [(source.part, source.defect_type == GOOD) for source in read]
+    for pair in near_duplicates([frames[source.file] for source in read], groups):
+        one, two = read[pair.first].file, read[pair.second].file
+        if facts[one].pixels != facts[two].pixels:
+            yield (
+                f"{one} and {two}: nearly the same picture in two parts or under two labels (their detail "
+                f"agrees to {pair.score:.2f} of 1): one exposure saved again, resized, cut or re-lit; remove one"
+            )
 
 
 def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fact]) -> Iterator[str]:
