@@ -170,7 +170,9 @@ ENTRIES: tuple[Entry, ...] = (
         ends="one pass over the training images",
         heat_map="Mahalanobis distance of each patch",
         weights=(_RESNET18,),
-        settings=MappingProxyType({"backbone": "resnet18", "layers": ("layer1", "layer2", "layer3"), "features": 100}),
+        settings=MappingProxyType(
+            {"backbone": "resnet18.tv_in1k", "layers": ("layer1", "layer2", "layer3"), "features": 100}
+        ),
     ),
     Entry(
         name="patchcore",
@@ -184,14 +186,19 @@ ENTRIES: tuple[Entry, ...] = (
         heat_map="distance of each patch to the memory bank",
         weights=(_WIDE_RESNET50,),
         settings=MappingProxyType(
-            {"backbone": "wide_resnet50_2", "layers": ("layer2", "layer3"), "coreset": 0.1, "neighbours": 9}
+            {
+                "backbone": "wide_resnet50_2.tv_in1k",
+                "layers": ("layer2", "layer3"),
+                "coreset": 0.1,
+                "neighbours": 9,
+            }
         ),
         aliases=("PatchCore",),
     ),
     Entry(
         name="glass",
         family="detector",
-        builder="defectbench.inspectors.detector:Glass",
+        builder="defectbench.inspectors.glass:Glass",
         source=f"Chen et al. 2024, arXiv:2407.09359; anomalib's torch model, {_ANOMALIB}",
         licence="Apache-2.0",
         image_size=288,
@@ -199,7 +206,14 @@ ENTRIES: tuple[Entry, ...] = (
         ends="after its published epochs",
         heat_map="the discriminator's output at each patch",
         weights=(_WIDE_RESNET50,),
-        settings=MappingProxyType({"batch_size": 8, "learning_rate": 1e-4}),
+        settings=MappingProxyType(
+            {
+                "backbone": "wide_resnet50_2.tv_in1k",
+                "layers": ("layer2", "layer3"),
+                "batch_size": 8,
+                "learning_rate": 1e-4,
+            }
+        ),
         aliases=("GLASS",),
     ),
 )

@@ -157,7 +157,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-"""Called by a fit after every optimiser step or batch; it may raise, so that a stop is heard within seconds."""
+"""Called by a fit after every optimiser step or batch; may raise, so that a stop is heard within seconds."""
 
 
 @dataclass(frozen=True, slots=True)

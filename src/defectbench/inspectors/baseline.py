@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,20 +37,20 @@ class _FilterBankInspector(Inspector):
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
-        self._state: dict[str, NDArray[np.float64] | Array] = {}
+        self._state: dict[str, NDArray[Any]] = {}
 
     def save(self, path: Path) -> None:
         """Write the fitted arrays as npz."""
         self._fitted()
         with path.open("wb") as file:
-            np.savez(file, **self._state)  # type: ignore[arg-type]
+            np.savez(file, **self._state)
 
     def load(self, path: Path) -> None:
         """Read the fitted arrays."""
         with np.load(path, allow_pickle=False) as arrays:
             self._state = {name: arrays[name] for name in arrays.files}
 
-    def _fitted(self) -> dict[str, NDArray[np.float64] | Array]:
+    def _fitted(self) -> dict[str, NDArray[Any]]:
         if not self._state:
             raise BugError(f"{type(self).__name__} was asked for results before fit or load")
         return self._state
@@ -179,7 +180,8 @@ def _nearest(queries: Array, bank: Array, neighbours: int) -> Array:
     squared = (queries**2).sum(1)[:, None] - 2 * queries @ bank.T + (bank**2).sum(1)
     count = min(neighbours, len(bank))
     near = np.partition(squared, count - 1, axis=1)[:, :count]
-    return np.sqrt(np.maximum(near, 0)).mean(1).astype(np.float32)
+    distances: Array = np.sqrt(np.maximum(near, 0)).mean(1).astype(np.float32)
+    return distances
 
 
 def _pool(scaled: Array) -> NDArray[np.float64]:
