@@ -21,7 +21,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from defectbench.errors import ConfigurationError
+from defectbench.errors import ConfigurationError, TryAgainError
 from defectbench.files import draft, locked, move, sweep
 
 DEFAULT_LIMIT = 20 << 30
@@ -61,7 +61,7 @@ class Cache:
 
     Each file is an ordinary npy with its content's SHA-256 behind it, checked once in a process: a damaged
     one is thrown away. Entries used least recently go when room is needed, never one that a cache of this
-    process has used.
+    process has used. ``full`` says that something could not be kept.
 
     Args:
         limit: bytes; default: :func:`limit_from_environment`.
@@ -73,7 +73,7 @@ class Cache:
         self._kinds = kinds
         self._used: set[Path] = set()
         self._checked: set[tuple[int, int, int]] = set()
-        self._warned = False
+        self.full = False
         _caches.add(self)
 
     def find(self, entry: str, name: str) -> NDArray[Any] | None:
@@ -119,22 +119,35 @@ class Cache:
             return None
         return self.find(entry, name)
 
+    def has(self, entry: str, name: str) -> bool:
+        """Whether the array is there, damaged or not."""
+        return self._path(entry, name).exists()
+
     @contextlib.contextmanager
-    def lock(self, entry: str, name: str) -> Iterator[None]:
-        """Keep others from making the same array meanwhile; without room for a lock, they may."""
+    def lock(self, entry: str, name: str, *, wait: bool = True) -> Iterator[bool]:
+        """Keep others from making the same array meanwhile; without room for a lock, they may.
+
+        Yields False, without ``wait``, when somebody else is making it.
+        """
+        path, patience = self._path(entry, name).with_suffix(".lock"), LOCK_PATIENCE if wait else 0
         with contextlib.ExitStack() as stack:
+            free = True
             try:
-                stack.enter_context(locked(self._path(entry, name).with_suffix(".lock"), LOCK_PATIENCE))
+                stack.enter_context(locked(path, patience))
             except OSError as error:
                 self._warn(error.strerror or str(error))
-            yield
+            except TryAgainError:
+                if wait:
+                    raise
+                free = False
+            yield free
 
     def _path(self, entry: str, name: str) -> Path:
         return self.directory / entry / f"{name}.npy"
 
     def _warn(self, reason: str) -> None:
-        if not self._warned:
-            self._warned = True
+        if not self.full:
+            self.full = True
             _log.warning(
                 "the cache %s takes nothing more (%s): work goes on, slower; free some room, or name another "
                 "place by DEFECTBENCH_CACHE or another limit by DEFECTBENCH_CACHE_BYTES",

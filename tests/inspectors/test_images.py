@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,34 @@ def test_features_are_computed_once(manifest: Manifest, root: Path, tmp_path: Pa
     assert len(extractor.batches) == 9
 
 
+def test_features_that_another_worker_computes_are_not_idly_waited_for(
+    manifest: Manifest, root: Path, tmp_path: Path
+) -> None:
+    first, second = (
+        ImageSet(manifest, root, SIZE, tmp_path / "cache").select(ids_of(manifest)) for _ in range(2)
+    )
+    begun, others_done = threading.Event(), threading.Event()
+    slow, quick = Extractor(), Extractor()
+
+    def compute_slowly(pictures: np.ndarray) -> np.ndarray:
+        begun.set()
+        assert others_done.wait(30)
+        return slow(pictures)
+
+    def compute_quickly(pictures: np.ndarray) -> np.ndarray:
+        features = quick(pictures)
+        if len(quick.batches) == 2:
+            others_done.set()
+        return features
+
+    with ThreadPoolExecutor(1) as pool:
+        one = pool.submit(lambda: list(first.features("e", compute_slowly)))
+        assert begun.wait(30)
+        two = list(second.features("e", compute_quickly))
+        np.testing.assert_array_equal(one.result(), two)
+    assert (slow.batches, quick.batches) == ([BATCH], [BATCH, COUNT % BATCH])
+
+
 def test_features_start_before_all_are_computed(manifest: Manifest, root: Path, tmp_path: Path) -> None:
     extractor = Extractor()
     view = ImageSet(manifest, root, SIZE, tmp_path / "cache").select(ids_of(manifest))
@@ -181,7 +211,7 @@ def test_features_of_the_wrong_type_are_a_bug(manifest: Manifest, root: Path, tm
 
 
 CHILD = """
-import hashlib, sys
+import hashlib, sys, time
 from pathlib import Path
 import numpy as np
 from defectbench.inspectors import images
@@ -189,9 +219,14 @@ from defectbench.inspectors.images import ImageSet
 from defectbench.manifest import Manifest
 decoded, batches = [], []
 read = images.read_picture
-images.read_picture = lambda source, name=None: (decoded.append(name), read(source, name))[1]
+def slow(source, name=None):
+    decoded.append(name)
+    time.sleep(0.01)
+    return read(source, name)
+images.read_picture = slow
 def compute(pictures):
     batches.append(len(pictures))
+    time.sleep(0.5)
     flat = pictures.reshape(len(pictures), -1).astype(np.float32)
     return flat / flat.mean() + np.float32(0.1)
 root, cache, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
@@ -217,7 +252,10 @@ def test_processes_share_one_cache_bit_for_bit(manifest: Manifest, root: Path, t
         for seed, cache in enumerate(caches)
     ]
     assert [child.stdout.readline() for child in children] == ["ready\n"] * 4
-    said = [child.communicate("go\n", timeout=60)[0].split() for child in children]
+    for child in children:
+        child.stdin.write("go\n")
+        child.stdin.flush()
+    said = [child.communicate(timeout=60)[0].split() for child in children]
     assert len({digest for digest, _, _ in said}) == 1
     assert sum(int(decoded) for _, decoded, _ in said[:3]) == COUNT
     assert sum(int(batches) for _, _, batches in said[:3]) == 3

@@ -193,7 +193,11 @@ def test_put_whose_answer_was_lost_has_won(forgetful: Forgetful, s3_url: str, ab
 
 def test_put_whose_answer_was_lost_and_then_overwritten_has_lost(forgetful: Forgetful, s3_url: str) -> None:
     direct = open_store(s3_url)
-    forgetful.before_hanging_up = lambda: direct.put("lease", b"theirs")
+
+    def overwrite() -> None:
+        direct.put("lease", b"theirs", expected=direct.get("lease").version)
+
+    forgetful.before_hanging_up = overwrite
     with pytest.raises(ConflictError):
         through(forgetful, s3_url).put("lease", b"mine", expected=ABSENT)
     assert direct.get("lease").data == b"theirs"

@@ -98,19 +98,46 @@ class ImageSet:
     def _decode(self, image: Image) -> NDArray[np.uint8]:
         return resize_picture(read_picture(self._root / image.path, image.path), self.size)
 
-    def _batch(self, number: int, extractor: str, compute: Compute) -> NDArray[np.float32]:
-        """Return the features of batch ``number`` of the category, kept or computed now."""
-        entry, name = f"{_FEATURES}/{self._feature_entry(extractor)}", f"{number:05d}"
-        found = self._cache.find(entry, name)
+    def _batch(
+        self, number: int, later: Sequence[int], extractor: str, compute: Compute
+    ) -> NDArray[np.float32]:
+        """Return the features of batch ``number`` of the category, kept or computed now.
+
+        While another process computes it, this one goes ahead with one of the batches needed ``later``.
+        """
+        entry = f"{_FEATURES}/{self._feature_entry(extractor)}"
+
+        def make(which: int, wait: bool) -> NDArray[np.float32] | None:
+            return self._make_batch(which, entry, extractor, compute, wait=wait)
+
+        while (found := make(number, False)) is None:
+            missing = () if self._cache.full else later
+            ahead = (which for which in missing if not self._cache.has(entry, _batch_name(which)))
+            if all(make(which, False) is None for which in ahead):
+                found = make(number, True)
+                break
         if found is None:
-            pictures = self._stack(number)  # decoded first: nobody waits for a lock while holding another
-            with self._cache.lock(entry, name):
-                found = self._cache.find(entry, name)
-                if found is None:
-                    features = _computed(pictures, extractor, compute)
-                    self._cache.keep(entry, name, features.shape, np.float32, features)
-                    return features
-        return np.asarray(found)
+            raise BugError(f"batch {number} of {extractor} was neither found nor made")
+        return found
+
+    def _make_batch(
+        self, number: int, entry: str, extractor: str, compute: Compute, *, wait: bool
+    ) -> NDArray[np.float32] | None:
+        """Return a batch's features; None, without ``wait``, when another process computes them now."""
+        name = _batch_name(number)
+        found = self._cache.find(entry, name)
+        if found is not None:
+            return found
+        pictures = self._stack(number)  # decoded first: nobody waits for a lock while holding another
+        with self._cache.lock(entry, name, wait=wait) as free:
+            if not free:
+                return None
+            found = self._cache.find(entry, name)
+            if found is not None:
+                return found
+            features = _computed(pictures, extractor, compute)
+            self._cache.keep(entry, name, features.shape, np.float32, features)
+            return features
 
     def _stack(self, number: int) -> NDArray[np.uint8]:
         places = range(number * BATCH, min((number + 1) * BATCH, len(self.manifest.images)))
@@ -123,6 +150,10 @@ class ImageSet:
         return f"{readable}-{self.size}-{hashlib.sha256(decided.encode()).hexdigest()[:32]}"
 
 
+def _batch_name(number: int) -> str:
+    return f"{number:05d}"
+
+
 class _View:
     """Some pictures of a set, in an order: no ids, labels, masks or paths."""
 
@@ -132,7 +163,7 @@ class _View:
         self,
         places: NDArray[np.int64],
         picture: Callable[[int], NDArray[np.uint8]],
-        batch: Callable[[int, str, Compute], NDArray[np.float32]],
+        batch: Callable[[int, Sequence[int], str, Compute], NDArray[np.float32]],
     ) -> None:
         self._places = places
         self._picture = picture
@@ -146,11 +177,13 @@ class _View:
 
     def features(self, extractor: str, compute: Compute) -> Iterator[NDArray[np.float32]]:
         """Yield each picture's features; one batch is in memory at a time."""
+        needed = list(dict.fromkeys(int(place) // BATCH for place in self._places))
         held, batch = -1, np.zeros(0, np.float32)
         for place in self._places:
             number, row = divmod(int(place), BATCH)
             if number != held:
-                held, batch = number, self._batch(number, extractor, compute)
+                later = needed[needed.index(number) + 1 :]
+                held, batch = number, self._batch(number, later, extractor, compute)
             yield np.array(batch[row])
 
 
