@@ -12,7 +12,7 @@ PARTS := .parts/bin
 
 .PHONY: all help sync demo test lint format docs bench mlflow parts clean
 
-all: lint test ## lint, then test
+all: test
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)$$/\1	\2/p' Makefile
@@ -35,7 +35,7 @@ demo: .venv/.synced ## train both families on four categories, then open bench/r
 	$(RUN) defectbench report demo --store $(STORE) --out $(STORE)/report
 	@echo "The report: $(STORE)/report/index.html    The runs: make mlflow"
 
-test: .venv/.synced ## all tests; what needs a part that is missing is skipped by name
+test: lint ## lint, then all tests; what needs a part that is missing is skipped by name
 	OMP_NUM_THREADS=1 $(RUN) pytest $(PYTEST)
 
 lint: .venv/.synced ## ruff and mypy
@@ -56,7 +56,9 @@ bench: .venv/.synced ## measure, minutes to an hour; figures and machine to stan
 mlflow: .venv/.synced ## MLflow's page over the runs of bench/, on a free port
 	STORE=$(STORE) $(RUN) python docs/mlflow_server.py
 
-parts: $(PARTS)/versitygw ## build the servers that tests use (Go 1.26), and bring a browser on Debian
+parts: $(PARTS)/versitygw ## build the servers that tests use (Go 1.26); as root on Debian also a browser
+	@command -v chromium >/dev/null || command -v apt-get >/dev/null && test "$$(id -u)" = 0 || exit 0; \
+	command -v chromium >/dev/null || { apt-get update -q >/dev/null; apt-get install -qy chromium >/dev/null; }
 
 $(PARTS)/versitygw: tools/versitygw/go.mod tools/versitygw/go.sum
 	@command -v go >/dev/null || { echo "make parts needs Go 1.26: https://go.dev/dl"; exit 69; }

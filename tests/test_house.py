@@ -85,7 +85,11 @@ def test_imports_go_down_only(path: Path) -> None:
         return
     for name in imported(path):
         parts = name.split(".")
-        if parts[0] == "defectbench" and len(parts) > 1 and parts[1] in {r for rooms in FLOORS for r in rooms}:
+        if (
+            parts[0] == "defectbench"
+            and len(parts) > 1
+            and parts[1] in {r for rooms in FLOORS for r in rooms}
+        ):
             assert floor(parts[1]) <= floor(room(path)), f"{path.name} imports {name}, which stands above it"
 
 
@@ -104,7 +108,18 @@ def loaded(code: str) -> set[str]:
     return set(done.stdout.split("\n")[-2].split())
 
 
-SLOW = {"torch", "timm", "anomalib", "lightning", "mlflow", "pandas", "sklearn", "skimage", "matplotlib", "boto3"}
+SLOW = {
+    "torch",
+    "timm",
+    "anomalib",
+    "lightning",
+    "mlflow",
+    "pandas",
+    "sklearn",
+    "skimage",
+    "matplotlib",
+    "boto3",
+}
 
 
 def test_the_door_loads_nothing_slow() -> None:

@@ -121,7 +121,9 @@ def test_missing_weights_are_planned_but_not_run(store: DirectoryStore, tmp_path
     plan = planned(store, weights="pretrained", models=["filterbank-knn", "padim"])
     assert list(plan.missing) == ["padim"]
     plan.need_weights(list(plan.narrowed(["filterbank-knn"])))
-    with pytest.raises(MissingWeightsError, match=r"padim needs the weights resnet18.tv_in1k, .*weights push"):
+    with pytest.raises(
+        MissingWeightsError, match=r"padim needs the weights resnet18.tv_in1k, .*weights push"
+    ):
         plan.need_weights(list(plan.cells))
     file = tmp_path / "resnet18.safetensors"
     file.write_bytes(b"weights")

@@ -65,12 +65,28 @@ def test_an_empty_protocol_means_its_defaults(tmp_path: Path) -> None:
     ("old", "new", "words"),
     [
         ("seeds:", "seedz:", "FILE:7: seedz: unknown key 'seedz'; did you mean 'seeds'? allowed: balance,"),
-        ("patchcore,", "patchcor,", "FILE:5: models.1.name: unknown model 'patchcor'; did you mean 'patchcore'?"),
+        (
+            "patchcore,",
+            "patchcor,",
+            "FILE:5: models.1.name: unknown model 'patchcor'; did you mean 'patchcore'?",
+        ),
         ("coreset:", "corset:", "FILE:5: models.1.corset: unknown key 'corset'; did you mean 'coreset'?"),
-        ("coreset: 0.05", "coreset: much", "FILE:5: models.1.coreset: expected a float as in the catalog (0.1)"),
-        ("detection:", "detectoin:", "FILE:9: protocols.detectoin: unknown key 'detectoin'; did you mean 'det"),
+        (
+            "coreset: 0.05",
+            "coreset: much",
+            "FILE:5: models.1.coreset: expected a float as in the catalog (0.1)",
+        ),
+        (
+            "detection:",
+            "detectoin:",
+            "FILE:9: protocols.detectoin: unknown key 'detectoin'; did you mean 'det",
+        ),
         ("scheme: crossfit", "scheme: kfold", "input should be 'crossfit' or 'holdout', got 'kfold'"),
-        ("folds: 4", "folds: 2", "FILE:9: protocols.detection.folds: input should be greater than or equal to 3, g"),
+        (
+            "folds: 4",
+            "folds: 2",
+            "FILE:9: protocols.detection.folds: input should be greater than or equal to 3, g",
+        ),
         ("[0, 1]", "[]", "FILE:7: seeds: tuple should have at least 1 item"),
         ("[0, 1]", "[0, 0]", "FILE:7: seeds.1: seed 0 stands twice"),
         ("[0, 1]", "[0, -1]", "FILE:7: seeds.1: input should be greater than or equal to 0, got -1"),
@@ -78,10 +94,18 @@ def test_an_empty_protocol_means_its_defaults(tmp_path: Path) -> None:
         ("[bolt, nut]", "[bolt, bolt]", "FILE:2: data.categories.1: category 'bolt' stands twice"),
         ("name: study", "name: ../up", "FILE:1: name: string should match pattern"),
         ("weights: none\n", "", "FILE:1: weights: is required"),
-        ("  - filterbank-logreg\n", "  - patchcore\n", "'patchcore' stands twice; give one of them a `label`"),
+        (
+            "  - filterbank-logreg\n",
+            "  - patchcore\n",
+            "'patchcore' stands twice; give one of them a `label`",
+        ),
         ("seeds:", "name: twice\nseeds:", "FILE:7: 'name' stands twice"),
         ("seeds:", "\tseeds:", "FILE:7: not YAML"),
-        ("seeds:", "endpoint: auroc\nseeds:", "FILE:7: endpoint: unknown endpoint 'auroc'; did you mean 'image_auroc'"),
+        (
+            "seeds:",
+            "endpoint: auroc\nseeds:",
+            "FILE:7: endpoint: unknown endpoint 'auroc'; did you mean 'image_auroc'",
+        ),
         ("image_size: 128", "image_size: 17", "patchcore does not take 17 px"),
     ],
 )

@@ -21,6 +21,8 @@ def run(arguments: list[str]) -> int:
     from defectbench.cli import main as commands
 
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    # A cell's log is kept at INFO in the store; the terminal is for what a person must know.
+    logging.getLogger().handlers[0].setLevel(logging.WARNING)
     try:
         return int(commands.main(arguments, prog_name="defectbench", standalone_mode=False) or 0)
     except click.ClickException as error:

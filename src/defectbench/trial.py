@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,8 @@ from defectbench.cell import Cell
 from defectbench.errors import BugError, DataError
 from defectbench.inspectors.base import Inspection, Inspector, Lesson, Pictures, Progress, Recipe
 from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ImageSet
+from defectbench.inspectors.images import ArrayPictures, ImageSet
+from defectbench.inspectors.metered import MeteredPictures
 from defectbench.inspectors.turned import TurnedPictures
 from defectbench.manifest import Manifest
 from defectbench.memory import PeakMemory
@@ -32,6 +33,8 @@ CALIBRATION_RATE = 0.05
 """False-alarm rate of the threshold that result.json states; a sweep's own rate is applied by its tables."""
 
 _OVERLAY_SIDE = 256
+_TIMED = 16
+"""Pictures that the latency is measured on."""
 _UNKNOWN = Explanation(*(6 * (float("nan"),)))
 
 
@@ -109,28 +112,24 @@ def run(cell: Cell, images: ImageSet, weights: Mapping[str, Path], device: str, 
         inspector = build(catalog.find(cell.fit.model), _recipe(cell, weights, device))
         # After the model's library is loaded: the limit reaches only the pools that are there.
         with threadpool_limits(cell.fit.threads):
+            lesson = _lesson(cell, images)
+            metered = MeteredPictures(lesson.pictures)
             started = time.perf_counter()
-            history = _fit(inspector, _lesson(cell, images), tell)
-            fit_seconds = time.perf_counter() - started
+            history = _fit(inspector, replace(lesson, pictures=metered), tell)
+            fit_seconds = time.perf_counter() - started + metered.saved()
             outcome = _score(cell, inspector, images, tell)
+            latency = _latency(inspector, images)
     size = inspector.size()
     cost = {
         "fit_seconds": fit_seconds,
-        **outcome.cost,
+        "inference_seconds_per_image": latency,
+        "images_per_second": 1 / latency,
         "parameters": float(size.parameters),
         "peak_memory_bytes": float(memory.peak),
     }
     if size.flops is not None:
         cost["flops"] = float(size.flops)
-    return Outcome(
-        predictions=outcome.predictions,
-        history=history,
-        metrics=outcome.metrics,
-        cost=cost,
-        calibration_threshold=outcome.calibration_threshold,
-        heat_maps=outcome.heat_maps,
-        device=inspector.device,
-    )
+    return replace(outcome, history=history, cost=cost)
 
 
 def _recipe(cell: Cell, weights: Mapping[str, Path], device: str) -> Recipe:
@@ -180,15 +179,15 @@ def _fit(inspector: Inspector, lesson: Lesson, tell: Tell) -> tuple[Point, ...]:
 
 
 def _score(cell: Cell, inspector: Inspector, images: ImageSet, tell: Tell) -> Outcome:
-    """Score all images, then read labels and masks for the figures."""
+    """Score all images, then read labels and masks for the figures; history and cost are left empty."""
     parts = roles(cell, images.manifest)
-    watch = _Watch()
     scored: list[_Scored] = []
     kept: list[NDArray[np.float32]] = []
     quantile, pool = PixelQuantile(), PixelPool()
     measurable = any(images.manifest.by_id[name].mask for name, role in parts.items() if role == "held_out")
     limit = float("nan")
-    for name, inspection in watch.timed(parts, inspector, images):
+    inspections = inspector.inspect(images.select(list(parts)))
+    for name, inspection in zip(parts, inspections, strict=True):
         tell(Step("scoring", len(scored), len(parts)))
         if not np.isfinite(inspection.score) or not np.isfinite(inspection.heat_map).all():
             raise DataError(f"{cell.fit.model} gave a score or heat map of {name} that is not finite")
@@ -210,35 +209,22 @@ def _score(cell: Cell, inspector: Inspector, images: ImageSet, tell: Tell) -> Ou
         predictions=predictions,
         history=(),
         metrics=metrics | (pool.figures() if measurable else {}),
-        cost=watch.cost(),
+        cost={},
         calibration_threshold=quantile_threshold(calibration, CALIBRATION_RATE).threshold,
         heat_maps=_pack([s.image_id for s in scored if s.role != "calibration"], kept) if kept else None,
         device=inspector.device,
     )
 
 
-class _Watch:
-    """Times the inspections alone, without what is measured between them."""
-
-    def __init__(self) -> None:
-        self.seconds, self.images = 0.0, 0
-
-    def timed(
-        self, names: Mapping[str, Role], inspector: Inspector, images: ImageSet
-    ) -> Iterator[tuple[str, Inspection]]:
-        """Yield (image id, inspection) in order."""
-        inspections = inspector.inspect(images.select(list(names)))
-        for name in names:
-            started = time.perf_counter()
-            inspection = next(inspections)
-            self.seconds += time.perf_counter() - started
-            self.images += 1
-            yield name, inspection
-
-    def cost(self) -> dict[str, float]:
-        """Return latency and throughput."""
-        each = self.seconds / max(1, self.images)
-        return {"inference_seconds_per_image": each, "images_per_second": 1 / each if each else 0.0}
+def _latency(inspector: Inspector, images: ImageSet) -> float:
+    """Return the seconds that scoring one picture takes, features included: nothing here is cached."""
+    names = [image.id for image in images.manifest.images[:_TIMED]]
+    view = images.select(names)
+    pictures = ArrayPictures(np.stack([view[index] for index in range(len(names))]))
+    started = time.perf_counter()
+    for _ in inspector.inspect(pictures):
+        pass
+    return (time.perf_counter() - started) / len(names)
 
 
 def _explain(

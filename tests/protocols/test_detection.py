@@ -24,7 +24,9 @@ def picture(part: str, kind: str, number: int) -> Image:
 def category(train: int = 20, good: int = 9, defects: dict[str, int] | None = None) -> Manifest:
     """A category with so many images."""
     kinds = {"crack": 5, "stain": 7} if defects is None else defects
-    images = [picture("train", GOOD, k) for k in range(train)] + [picture("test", GOOD, k) for k in range(good)]
+    images = [picture("train", GOOD, k) for k in range(train)] + [
+        picture("test", GOOD, k) for k in range(good)
+    ]
     images += [picture("test", kind, k) for kind, count in kinds.items() for k in range(count)]
     return make_manifest("parts", "bolt", images)
 
@@ -58,7 +60,9 @@ def test_crossfit_tests_every_labelled_image_once_and_never_learns_from_it(
         assert labels == {0, 1}
         # Goods of the test part never train, and every taught label is the true one.
         assert all(manifest.by_id[name].label == label for name, label in split.train("classifier"))
-        assert all(manifest.by_id[name].part == "train" for name, label in split.train("classifier") if not label)
+        assert all(
+            manifest.by_id[name].part == "train" for name, label in split.train("classifier") if not label
+        )
 
 
 def test_crossfit_spreads_every_defect_type_evenly() -> None:

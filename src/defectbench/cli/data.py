@@ -54,7 +54,7 @@ def synth(
     mvtec_names: bool,
 ) -> None:
     """Render defects with masks into real photographs, in the MVTec layout under DIRECTORY."""
-    from defectbench.data.synth import AS_MVTEC, SCENES
+    from defectbench.data.scenes import AS_MVTEC, SCENES
     from defectbench.data.synth import synth as write
     from defectbench.errors import UsageError, nearest
 

@@ -52,7 +52,6 @@ def plan(
 ) -> None:
     """Show what a sweep comes to: its distinct fits, what is finished and what is missing; start nothing."""
     from defectbench.runners.progress import finished
-    from defectbench.trackers.choose import tracking_uri as tracker
 
     place = open_store(store)
     planned = _plan(sweep, place, overrides)
@@ -73,7 +72,7 @@ def plan(
     say_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
     note(_sum(planned, cells, done))
     note(
-        f"tracker: {tracker(place, tracking_uri) or 'none (an S3 store has none of its own: --tracking-uri)'}"
+        f"tracker: {_tracker(place, tracking_uri) or 'none (an S3 store has none of its own: --tracking-uri)'}"
     )
     for reason in planned.missing.values():
         note(f"missing: {reason}")
@@ -106,7 +105,6 @@ def run(
     from defectbench.plan import write
     from defectbench.runners.local import LocalRunner
     from defectbench.runners.progress import Board, finished, forget_failures
-    from defectbench.trackers.choose import tracking_uri as tracker
 
     place = open_store(store)
     planned = _plan(sweep, place, overrides)
@@ -117,7 +115,7 @@ def run(
     write(planned, place, todo)
     forget_failures(place, todo)
     note(_sum(planned, cells, done))
-    uri = None if no_track else tracker(place, tracking_uri)
+    uri = None if no_track else _tracker(place, tracking_uri)
     runner = LocalRunner(
         store=store,
         workers=workers,
@@ -162,6 +160,12 @@ def track(sweep: str, store: str, tracking_uri: str | None) -> None:
         raise UsageError("an S3 store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
     found = fill(place, _name(sweep), open_tracker(uri))
     note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
+
+
+def _tracker(store: Store, uri: str | None) -> str | None:
+    from defectbench.trackers.choose import tracking_uri
+
+    return tracking_uri(store, uri)
 
 
 def _plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from pathlib import Path
@@ -34,6 +35,8 @@ def job(
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+    if not events:
+        logging.getLogger().handlers[0].setLevel(logging.INFO)
     from defectbench.cli.options import cache_or_default, open_store
     from defectbench.worker import Worker, print_event, print_line
 

@@ -127,7 +127,9 @@ class LocalRunner:
             worker.current = event.cell
         elif event.cell == worker.current:
             worker.current = None
-        if event.state in ENDED and self.ended.get(event.cell, event).state is not State.DONE:
+        before = self.ended.get(event.cell)
+        # A cell that one worker finished may come up again with another, who finds it done or gone.
+        if event.state in ENDED and (before is None or before.state is not State.DONE):
             self.ended[event.cell] = event
         watch(event)
 

@@ -1,0 +1,213 @@
+"""No leak: what a fit, a score or a threshold may depend on, for the whole catalog."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from defectbench import catalog, trial
+from defectbench import plan as plans
+from defectbench.catalog import Entry
+from defectbench.cell import Cell
+from defectbench.data.archive import load_manifest, unpack
+from defectbench.inspectors.base import Inspection, Inspector, Lesson, Pictures, Progress, Report, Size
+from defectbench.inspectors.images import ImageSet
+from defectbench.manifest import Manifest
+from defectbench.predictions import Predictions
+from defectbench.stores.directory import DirectoryStore
+from defectbench.sweep import Where, parse
+from fakes import put_category
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[DirectoryStore, Path]:
+    """A small category of made-up pictures: store and cache."""
+    place = tmp_path_factory.mktemp("trial")
+    store = DirectoryStore(place / "store")
+    put_category(store, "parts", "bolt", 12, 6, 9, ("crack", "stain"), True)
+    return store, place / "cache"
+
+
+def cell_of(store: DirectoryStore, model: str, fold: int = 0, **keys: object) -> Cell:
+    """The model's cell of one fold, as small as the model can be."""
+    entry = catalog.find(model)
+    settings = {"epochs": 1} if entry.epochs else {}
+    settings |= {"batch_size": 4} if "batch_size" in entry.settings else {}
+    document = {
+        "name": "leak",
+        "data": {"dataset": "parts"},
+        "models": [{"name": model, **settings}],
+        "weights": "none",
+        "threads": 1,
+        "image_size": max(SIDE, -(-entry.smallest // entry.multiple_of) * entry.multiple_of),
+        "protocols": {"detection": {"folds": 3}},
+        **keys,
+    }
+    plan = plans.make(parse(document, Where("leak.yaml", {})), store)
+    return plan.cells[plan.readings[fold].cell]
+
+
+def images_of(store: DirectoryStore, cache: Path, cell: Cell, manifest: Manifest | None = None) -> ImageSet:
+    true = load_manifest(store, "parts", "bolt")
+    root = unpack(store, "parts", "bolt", true.digest, cache)
+    return ImageSet(manifest or true, root, cell.fit.image_size, cache)
+
+
+def silent(step: trial.Step) -> None:
+    """Hear nothing."""
+
+
+def turned_over(manifest: Manifest, cell: Cell) -> Manifest:
+    """The manifest with every label, defect type and mask of the cell's held-out images changed."""
+    held_out = {name for name, role in trial.roles(cell, manifest).items() if role == "held_out"}
+    masks = [image.mask for image in manifest.images if image.mask]
+    changed = [
+        replace(
+            image,
+            label=1 - image.label,
+            defect_type="other" if image.label == 0 else "good",
+            mask=masks[0] if image.label == 0 else None,
+        )
+        if image.id in held_out
+        else image
+        for image in manifest.images
+    ]
+    return Manifest(manifest.dataset, manifest.category, tuple(changed))
+
+
+def run_twice(
+    data: tuple[DirectoryStore, Path], model: str, tmp_path: Path
+) -> tuple[trial.Outcome, trial.Outcome]:
+    """Run a cell on the true manifest, and on the one whose held-out labels and masks are changed."""
+    store, cache = data
+    cell = cell_of(store, model)
+    true = images_of(store, cache, cell)
+    other = turned_over(true.manifest, cell)
+    # A cache of its own: nothing that the first run kept may hide what the second one does.
+    changed = ImageSet(
+        other, unpack(store, "parts", "bolt", true.manifest.digest, cache), true.size, tmp_path
+    )
+    assert [image.label for image in other.images] != [image.label for image in true.manifest.images]
+    return trial.run(cell, true, {}, "cpu", silent), trial.run(cell, changed, {}, "cpu", silent)
+
+
+def same_scores(one: Predictions, two: Predictions) -> bool:
+    return bool((one.image_id == two.image_id).all() and one.score.tobytes() == two.score.tobytes())
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("entry", catalog.ENTRIES, ids=lambda entry: entry.name)
+def test_held_out_labels_and_masks_reach_no_score_and_no_threshold(
+    entry: Entry, data: tuple[DirectoryStore, Path], tmp_path: Path
+) -> None:
+    one, two = run_twice(data, entry.name, tmp_path)
+    assert same_scores(one.predictions, two.predictions)
+    assert one.calibration_threshold == two.calibration_threshold
+    assert one.history == two.history
+    assert one.heat_maps == two.heat_maps
+    # The labels did change: the figures move.
+    assert one.metrics["image_auroc"] == pytest.approx(1 - two.metrics["image_auroc"])
+
+
+class Cheat(Inspector):
+    """Reads the labels of what it scores, by the way that Python leaves open."""
+
+    def fit(self, lesson: Lesson, report: Report) -> None:
+        report(Progress(1, 1))
+
+    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+        source = getattr(getattr(pictures, "_picture", None), "__self__", None)
+        for index in range(len(pictures)):
+            label = source.manifest.images[pictures._places[index]].label if source else 0  # type: ignore[attr-defined]
+            yield Inspection(float(label), np.zeros((2, 2), np.float32))
+
+    def save(self, path: Path) -> None:
+        path.touch()
+
+    def load(self, path: Path) -> None:
+        path.touch()
+
+    def size(self) -> Size:
+        return Size(0, None)
+
+
+@pytest.fixture
+def cheat(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The cheat, planted in the catalog under a classifier's name."""
+    module = types.ModuleType("planted_cheat")
+    module.Cheat = Cheat  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "planted_cheat", module)
+    entry = replace(catalog.find("filterbank-logreg"), builder="planted_cheat:Cheat")
+    monkeypatch.setattr(catalog, "_BY_NAME", {**catalog._BY_NAME, entry.name: entry})
+    yield entry.name
+
+
+def test_a_planted_cheat_is_caught(cheat: str, data: tuple[DirectoryStore, Path], tmp_path: Path) -> None:
+    one, two = run_twice(data, cheat, tmp_path)
+    assert one.metrics["image_auroc"] == 1.0
+    assert not same_scores(one.predictions, two.predictions)
+
+
+def test_roles_are_what_the_images_were_to_the_fit(data: tuple[DirectoryStore, Path]) -> None:
+    store, cache = data
+    cell = cell_of(store, "filterbank-logreg")
+    manifest = images_of(store, cache, cell).manifest
+    found = trial.roles(cell, manifest)
+    learnt = {name for name, _ in cell.fit.train}
+    assert set(found) | learnt == set(manifest.by_id)
+    assert not set(found) & learnt
+    assert {name for name, role in found.items() if role == "validation"} == set(cell.fit.tune)
+    assert {name for name, role in found.items() if role == "calibration"} == set(cell.fit.calibration)
+    assert list(found.values())[: len(cell.fit.calibration)] == ["calibration"] * len(cell.fit.calibration)
+
+
+def permuted(cell: Cell, seed: int) -> Cell:
+    """The cell with its training labels shuffled."""
+    names = [name for name, _ in cell.fit.train]
+    labels = np.random.default_rng(seed).permutation([label for _, label in cell.fit.train])
+    return replace(cell, fit=replace(cell.fit, train=tuple(zip(names, map(int, labels), strict=True))))
+
+
+def test_a_classifier_taught_permuted_labels_falls_to_chance(data: tuple[DirectoryStore, Path]) -> None:
+    store, cache = data
+    cells = [cell_of(store, "filterbank-logreg", fold) for fold in range(3)]
+    images = images_of(store, cache, cells[0])
+
+    def mean_auroc(change: Callable[[Cell, int], Cell]) -> float:
+        figures = [
+            trial.run(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"]
+            for seed in range(8)
+            for cell in cells
+        ]
+        return float(np.mean(figures))
+
+    assert abs(mean_auroc(permuted) - 0.5) < 0.12
+    assert mean_auroc(lambda cell, seed: cell) > 0.75
+
+
+def test_a_detector_is_never_given_a_defect(data: tuple[DirectoryStore, Path]) -> None:
+    store, _ = data
+    cell = cell_of(store, "filterbank-knn")
+    assert {label for _, label in cell.fit.train} == {0}
+    assert not cell.fit.tune
+
+
+def test_holdout_turns_defects_alone(data: tuple[DirectoryStore, Path]) -> None:
+    store, cache = data
+    cell = cell_of(store, "filterbank-logreg", protocols={"detection": {"scheme": "holdout"}})
+    images = images_of(store, cache, cell)
+    lesson = trial._lesson(cell, images)
+    defects = sum(label for _, label in cell.fit.train)
+    assert len(lesson.pictures) == len(cell.fit.train) + 3 * defects
+    assert lesson.labels.sum() == 4 * defects
+    outcome = trial.run(cell, images, {}, "cpu", silent)
+    assert np.isnan(outcome.calibration_threshold)
+    assert len(outcome.predictions.of_role("calibration")) == 0
