@@ -90,6 +90,8 @@ class Store(ABC):
 
         Raises:
             ConflictError: ``expected`` does not hold. Exact under racing writers: one wins.
+            TryAgainError: other than that: the object may be written or not, since the answer may be what was
+                lost; read it back before a conditional put is tried again.
         """
 
     @abstractmethod
