@@ -1,4 +1,4 @@
-"""Averages, intervals, the paired test and verdicts; simulations with fixed seeds. About 8 s."""
+"""Averages, intervals, the paired test and verdicts; simulations with fixed seeds. About 10 s."""
 
 from __future__ import annotations
 
@@ -204,6 +204,14 @@ def test_bca_equals_scipy_for_one_stratum():
         (upper, lower), auroc, n_resamples=9999, method="BCa", rng=np.random.default_rng(0), batch=500
     ).confidence_interval
     assert (got.low, got.high) == pytest.approx((expected.low, expected.high), abs=0.01)
+
+
+def test_bca_corrects_bias_twice_as_the_formula_says():
+    normal, evenly, balanced = NormalDist(), np.linspace(0, 1, 100001), np.array([-1.0, 1.0])
+    draws = stats.Resamples(0.6, 0.6, evenly, evenly, balanced, balanced)  # no skewness: no acceleration
+    got, bias = draws.interval_a(0.95), normal.inv_cdf(0.6)
+    assert got.low == pytest.approx(normal.cdf(2 * bias - 1.959964), abs=1e-4)
+    assert got.high == pytest.approx(normal.cdf(2 * bias + 1.959964), abs=1e-4)
 
 
 def test_bootstrap_draws_both_models_jointly():
