@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import shutil
 import tarfile
 import tempfile
@@ -17,14 +16,14 @@ from typing import IO
 from defectbench.data import Step, silent
 from defectbench.data.check import Fact, Report, check
 from defectbench.data.layouts import Source, read_layout
-from defectbench.errors import DataError, MissingInputError, UsageError, nearest
+from defectbench.data.names import check_name, is_name
+from defectbench.errors import DataError, MissingInputError, nearest
 from defectbench.files import disk_errors, locked
 from defectbench.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.pictures import mask_png, read_mask
 from defectbench.stores.base import Store
 
 MANIFEST = "manifest.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _INDEX = ".index.json"
 _CHUNK = 1 << 20
 
@@ -69,16 +68,6 @@ def import_dataset(
         _store(pack, store)
     progress("storing", len(packs), len(packs))
     return [pack.manifest for pack in packs]
-
-
-def check_name(name: str, what: str) -> str:
-    """Return ``name`` if a data set or a category may be called so; else UsageError."""
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"{what} {name!r}: only letters, digits, '.', '_' and '-', and a letter or digit first; "
-            f"{'give another with --name' if what == 'data set' else 'rename the folder'}"
-        )
-    return name
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +196,7 @@ def list_categories(store: Store, dataset: str) -> list[str]:
     Raises:
         MissingInputError: no such data set; names those that are there.
     """
-    keys = store.keys(f"datasets/{dataset}/") if _NAME.fullmatch(dataset) else ()
+    keys = store.keys(f"datasets/{dataset}/") if is_name(dataset) else ()
     found = sorted({key.split("/")[2] for key in keys if key.endswith(f"/{MANIFEST}")})
     if not found:
         raise MissingInputError(_not_there("data set", dataset, store, list_datasets(store)))

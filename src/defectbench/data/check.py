@@ -202,7 +202,7 @@ def _near(
         if facts[one].pixels != facts[two].pixels:
             yield (
                 f"{one} and {two}: nearly the same picture in two parts or under two labels (their detail "
-                f"agrees to {pair.score:.2f} of 1): one exposure saved again, resized, cut or re-lit; remove one"
+                f"agrees to {pair.score:.2f} of 1): one exposure, saved again, resized, cut or re-lit"
             )
 
 

@@ -25,7 +25,7 @@ SIDE = 192
 """Side of the frames that are kept of each picture."""
 
 _GRID, _BLOCK, _COARSE = 128, 16, 64
-_FEW = 12
+_FEW = 5
 """Pictures below which a category has no mean worth taking out."""
 
 THRESHOLD = 0.75
@@ -38,7 +38,7 @@ _FLAT = 0.25
 """Grey levels of detail below which a block says nothing."""
 
 _SCALES = tuple(float(scale) for scale in np.arange(0.70, 0.99, 0.03))
-_CANDIDATES = 3
+_CANDIDATES, _PEERS = 3, 8
 _PEAK = 0.3
 
 
@@ -147,7 +147,7 @@ def _median(products: NDArray[np.float32], told: NDArray[np.bool_]) -> NDArray[n
 
 
 def _fisher(score: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    return np.arctanh(np.clip(score, -0.999, 0.999))
+    return np.asarray(np.arctanh(np.clip(score, -0.999, 0.999)))
 
 
 def _standing_out(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> list[Pair]:
@@ -170,12 +170,10 @@ def _cuts(frames: Sequence[Frame], codes: NDArray[np.int64]) -> list[Pair]:
         target = _detail(_shrunk(frames[inner], _GRID))
         for outer, start in candidates:
             box = _registered(target, frames[outer], start)
-            score = _agreement(target, frames[outer], box)
-            if (
-                score >= THRESHOLD
-                and _fisher(score) - _fisher(_usual(target, frames, codes, outer, box)) >= _LEAD
-            ):
-                found.append(Pair(min(inner, outer), max(inner, outer), score))
+            if _agreement(target, frames[outer], box) >= THRESHOLD:
+                score = _agreement_beyond(target, frames, inner, outer, box)
+                if score >= THRESHOLD:
+                    found.append(Pair(min(inner, outer), max(inner, outer), score))
     return found
 
 
@@ -220,23 +218,31 @@ def _normal(detail: Frame) -> Frame:
     return np.asarray(even / max(float(np.linalg.norm(even)), 1e-6), np.float32)
 
 
-def _usual(target: Frame, frames: Sequence[Frame], codes: NDArray[np.int64], outer: int, box: Box) -> float:
-    """Return how well the target agrees with the same place in eight other pictures, registered alike."""
-    peers = np.flatnonzero((codes == codes[outer]) & (np.arange(len(codes)) != outer))
-    peers = peers[:: max(1, len(peers) // 8)][:8]
-    scores = [_agreement(target, frames[int(p)], _registered(target, frames[int(p)], box)) for p in peers]
-    return float(np.median(scores)) if scores else 0.0
-
-
-def _agreement(target: Frame, outer: Frame, box: Box) -> float:
-    one, two = _blocks(target, None), _blocks(_detail(_shrunk(outer, _GRID, box)), None)
+def _agreement(target: Frame, outer: Frame, box: Box, basis: NDArray[np.float32] | None = None) -> float:
+    one, two = _blocks(target, basis), _blocks(_detail(_shrunk(outer, _GRID, box)), basis)
     told = (np.abs(one).sum(axis=1) > 0) & (np.abs(two).sum(axis=1) > 0)
     return float(_median((one * two).sum(axis=1)[:, None], told[:, None])[0])
 
 
+def _agreement_beyond(target: Frame, frames: Sequence[Frame], inner: int, outer: int, box: Box) -> float:
+    """Return how well the target agrees with its place in ``outer`` beyond what others share with it.
+
+    Eight other pictures are registered alike, and their common structure is taken out.
+    """
+    peers = [index for index in range(len(frames)) if index not in (inner, outer)]
+    peers = peers[:: max(1, len(peers) // _PEERS)][:_PEERS]
+    boxes = [(peer, _registered(target, frames[peer], box)) for peer in peers]
+    windows = [_shrunk(frames[peer], _GRID, place) for peer, place in boxes]
+    basis = _structure(np.stack(windows)) if windows else None
+    score = _agreement(target, frames[outer], box, basis)
+    usual = np.median([_agreement(target, frames[p], place) for p, place in boxes]) if boxes else 0.0
+    alone = _agreement(target, frames[outer], box)
+    return score if _fisher(alone) - _fisher(float(usual)) >= _LEAD else 0.0
+
+
 def _registered(target: Frame, outer: Frame, box: Box) -> Box:
     """Return the box with shift and scale fitted to how its blocks are displaced; four rounds."""
-    for reach in (4, 3, 2, 1, 1):
+    for reach in (3, 2, 1, 1):
         window = _detail(_shrunk(outer, _GRID, box))
         shifts, weights = _displacements(target, window, reach)
         box = _moved(box, shifts, weights)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from defectbench.data import Step, silent
 from defectbench.data.defects import DEFECTS, add_defect
+from defectbench.data.names import check_name
 from defectbench.data.scenes import SCENES, Pose, Scene, expose, focus, poses, render
 from defectbench.errors import UsageError, nearest
 from defectbench.files import disk_errors
@@ -91,7 +92,8 @@ def synth(
 def _check_arguments(named: Mapping[str, str], size: int, numbers: Mapping[str, int]) -> None:
     if not named:
         raise UsageError(f"no category named; allowed: {', '.join(SCENES)}")
-    for scene in named.values():
+    for category, scene in named.items():
+        check_name(category, "category")
         if scene not in SCENES:
             raise UsageError(f"unknown scene {scene!r}; {nearest(scene, SCENES)}")
     if not SMALLEST <= size <= LARGEST:

@@ -1,0 +1,28 @@
+"""What data sets and categories may be called: their names are parts of keys, paths and labels."""
+
+from __future__ import annotations
+
+import re
+
+from defectbench.errors import UsageError
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def is_name(name: str) -> bool:
+    """Whether a data set or a category may be called so.
+
+    >>> is_name("metal_nut"), is_name("../x"), is_name("two words")
+    (True, False, False)
+    """
+    return _NAME.fullmatch(name) is not None
+
+
+def check_name(name: str, what: str) -> str:
+    """Return ``name`` if a data set or a category may be called so; else UsageError."""
+    if not is_name(name):
+        raise UsageError(
+            f"{what} {name!r}: only letters, digits, '.', '_' and '-', and a letter or digit first; "
+            f"{'give another with --name' if what == 'data set' else 'rename the folder'}"
+        )
+    return name

@@ -1,0 +1,178 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from defectbench.data.layouts import read_layout
+from defectbench.errors import DataError, MissingInputError, UsageError
+
+
+def picture(path, seed=0, size=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def by_path(reading):
+    return {f"{source.category}/{source.path}": source for source in reading.sources}
+
+
+def mvtec(root):
+    names = ("train/good/000.png", "test/good/000.png", "test/scratch/000.png", "test/stain/000.png")
+    for number, name in enumerate(names):
+        picture(root / "cup" / name, number)
+    picture(root / "cup/ground_truth/scratch/000_mask.png")
+    picture(root / "cup/ground_truth/stain/000.png")
+    return root
+
+
+def test_layout_mvtec_is_recognised(tmp_path):
+    reading = read_layout(mvtec(tmp_path))
+    found = by_path(reading)
+    assert reading.layout == "mvtec"
+    assert list(found) == [
+        "cup/test/good/000.png",
+        "cup/test/scratch/000.png",
+        "cup/test/stain/000.png",
+        "cup/train/good/000.png",
+    ]
+    scratch = found["cup/test/scratch/000.png"]
+    assert (scratch.id, scratch.defect_type, scratch.part) == ("test/scratch/000", "scratch", "test")
+    assert scratch.mask == tmp_path / "cup/ground_truth/scratch/000_mask.png"
+    assert scratch.mask_path == "ground_truth/scratch/000_mask.png"
+    assert found["cup/test/stain/000.png"].mask == tmp_path / "cup/ground_truth/stain/000.png"
+    assert found["cup/test/good/000.png"].mask is None
+
+
+def test_layout_mvtec_of_one_category(tmp_path):
+    assert read_layout(mvtec(tmp_path) / "cup").categories == ("cup",)
+
+
+def test_layout_mvtec_pairs_masks_by_name_alone(tmp_path):
+    mvtec(tmp_path)
+    picture(tmp_path / "cup/test/scratch/001.png", 5)
+    picture(tmp_path / "cup/ground_truth/scratch/002_mask.png")
+    reading = read_layout(tmp_path)
+    assert by_path(reading)["cup/test/scratch/001.png"].mask is None
+    assert reading.spare_masks == (tmp_path / "cup/ground_truth/scratch/002_mask.png",)
+
+
+def test_layout_mvtec_refuses_defects_in_train(tmp_path):
+    picture(mvtec(tmp_path) / "cup/train/scratch/000.png")
+    assert "train holds good/ alone" in read_layout(tmp_path).problems[0]
+
+
+def test_layout_reads_hostile_names_and_ignores_junk(tmp_path):
+    names = ["with space.png", "-rf.png", "ünï 漢.JPG", "UPPER.PNG", "a.b.c.jpeg"]
+    mvtec(tmp_path)
+    for number, name in enumerate(names):
+        picture(tmp_path / "cup/train/good" / name, number)
+    for junk in (".DS_Store", "Thumbs.db", "._000.png", "desktop.ini"):
+        (tmp_path / "cup/train/good" / junk).write_bytes(b"x")
+    (tmp_path / "cup/train/good/readme.txt").write_bytes(b"x")
+    reading = read_layout(tmp_path)
+    trained = {source.file.name for source in reading.sources if source.part == "train"}
+    assert trained == {*names, "000.png"}
+    assert len(reading.notes) == 1
+    assert "readme.txt" in reading.notes[0]
+
+
+def visa(root, rows):
+    table = root / "split_csv/1cls.csv"
+    table.parent.mkdir(parents=True)
+    table.write_text("object,split,label,image,mask\n" + "\n".join(rows) + "\n")
+    return root
+
+
+def test_layout_visa_follows_its_table(tmp_path):
+    visa(
+        tmp_path,
+        [
+            "candle,train,normal,candle/Data/Images/Normal/0000.JPG,",
+            "candle,test,normal,candle/Data/Images/Normal/0001.JPG,",
+            "candle,test,anomaly,candle/Data/Images/Anomaly/000.JPG,candle/Data/Masks/Anomaly/000.png",
+        ],
+    )
+    spare = picture(tmp_path / "candle/Data/Masks/Anomaly/007.png")
+    reading = read_layout(tmp_path)
+    assert reading.layout == "visa"
+    assert [source.path for source in reading.sources] == [
+        "test/anomaly/000.JPG",
+        "test/good/0001.JPG",
+        "train/good/0000.JPG",
+    ]
+    assert reading.sources[0].mask == tmp_path / "candle/Data/Masks/Anomaly/000.png"
+    assert reading.spare_masks == (spare,)
+
+
+@pytest.mark.parametrize(
+    ("row", "why"),
+    [
+        ("candle,train,anomaly,candle/x.JPG,", "training part"),
+        ("candle,val,normal,candle/x.JPG,", "allowed: train, test"),
+        ("candle,train,normal,../../etc/x.JPG,", "outside"),
+        ("candle,train,normal,,", "no value for image"),
+    ],
+)
+def test_layout_visa_reports_bad_rows(tmp_path, row, why):
+    visa(tmp_path, ["candle,train,normal,candle/good.JPG,", row])
+    reading = read_layout(tmp_path)
+    assert len(reading.problems) == 1
+    assert why in reading.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"), [("good", "bad"), ("OK", "NOK"), ("normal", "abnormal"), ("ok", "Defects")]
+)
+def test_layout_folder_takes_common_names(tmp_path, good, bad):
+    for number in range(10):
+        picture(tmp_path / good / f"{number}.png", number)
+    picture(tmp_path / bad / "a.png", 50)
+    picture(tmp_path / bad / "dent" / "b.png", 51)
+    picture(tmp_path / "masks/a_mask.png")
+    picture(tmp_path / "masks/dent/b.png")
+    reading = read_layout(tmp_path)
+    parts = [source.part for source in reading.sources if source.defect_type == "good"]
+    bads = {source.path: source.mask.name for source in reading.sources if source.defect_type != "good"}
+    assert reading.layout == "folder"
+    assert (parts.count("train"), parts.count("test")) == (8, 2)
+    assert bads == {"test/defect/a.png": "a_mask.png", "test/dent/b.png": "b.png"}
+
+
+def test_layout_folder_cut_depends_on_content_alone(tmp_path):
+    for number in range(20):
+        picture(tmp_path / "one/good" / f"{number:02d}.png", number)
+        picture(tmp_path / "two/good" / f"{(number * 7) % 20:02d}x.png", number)
+    cuts = []
+    for name in ("one", "two"):
+        sources = read_layout(tmp_path / name, "folder").sources
+        cuts.append({source.file.read_bytes(): source.part for source in sources})
+    assert cuts[0] == cuts[1]
+
+
+def test_layout_folder_keeps_equal_files_together(tmp_path):
+    for number in range(5):
+        picture(tmp_path / "good" / f"{number}.png", 1)
+    assert {source.part for source in read_layout(tmp_path, "folder").sources} == {"train"}
+
+
+def test_layout_folder_of_several_categories(tmp_path):
+    for category in ("a", "b"):
+        for number in range(5):
+            picture(tmp_path / category / "good" / f"{number}.png", number)
+        picture(tmp_path / category / "bad" / "0.png", 9)
+    assert read_layout(tmp_path).categories == ("a", "b")
+
+
+def test_layout_unknown_says_what_was_looked_for(tmp_path):
+    with pytest.raises(DataError) as caught:
+        read_layout(tmp_path)
+    text = str(caught.value)
+    assert "split_csv/1cls.csv" in text
+    assert "train/good" in text
+    assert "nok" in text
+    with pytest.raises(UsageError, match="did you mean 'mvtec'"):
+        read_layout(tmp_path, "mvtek")
+    with pytest.raises(MissingInputError, match="no such folder"):
+        read_layout(tmp_path / "gone")
+    with pytest.raises(DataError, match="no picture found in layout mvtec"):
+        read_layout(tmp_path, "mvtec")
