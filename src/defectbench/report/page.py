@@ -1,0 +1,250 @@
+"""The report: one page that needs nothing but itself, its tables as CSV and its figures as SVG."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from defectbench.collect import collect
+from defectbench.errors import UsageError
+from defectbench.files import disk_errors
+from defectbench.metrics import METRICS
+from defectbench.report import plots, words
+from defectbench.report.material import Material, Panels
+from defectbench.report.plots import Drawing
+from defectbench.report.rows import Explanation, Mistake, Reference, Score, Threshold
+from defectbench.report.tables import CALLS, EXPLANATION, Tables
+from defectbench.stores.base import Store
+
+PAGE = "index.html"
+MARK = "<!-- defectbench report -->"
+"""Stands in every page of ours, so that no other folder is ever overwritten."""
+
+_OURS = frozenset({PAGE, "tables", "figures"})
+_RULES: Mapping[str, str] = {
+    "calibrated": "A quantile of the calibration goods, which no fit saw. A factory can do the same.",
+    "tuned": "Best F1 on the tuning fold, which needs labelled defects.",
+}
+
+
+def write(store: Store, name: str, out: Path, cache: Path, *, now: datetime | None = None) -> Path:
+    """Write the report of a sweep and return the path of its page.
+
+    ``out`` gets ``index.html``, ``tables/*.csv`` and ``figures/*.svg``. The page needs none of the others. An
+    older report there is replaced when the new one is whole. A partial sweep gives a partial report.
+
+    Args:
+        out: a new or empty folder, or that of an older report.
+        cache: folder of this machine where archives are unpacked.
+        now: the time that the page states; by default the clock's.
+
+    Raises:
+        MissingInputError: the store knows no such sweep.
+        UsageError: ``out`` holds something else.
+        TryAgainError: the disk is full or read-only.
+    """
+    with disk_errors(out):
+        _check(out)
+    collected = collect(store, name)
+    report = Report(Tables(collected), Material(collected, store, cache), now or datetime.now(UTC))
+    with disk_errors(out), _replacing(out) as folder:
+        _write(folder / PAGE, report.html())
+        for file, text in report.tables.csv().items():
+            _write(folder / "tables" / file, text)
+        for drawing in report.drawings:
+            _write(folder / "figures" / f"{drawing.name}.svg", drawing.file())
+    return out / PAGE
+
+
+class Report:
+    """What the page's template asks for; it only lays out, everything is computed by the tables."""
+
+    def __init__(self, tables: Tables, material: Material, now: datetime) -> None:
+        self.tables, self.material, self.now = tables, material, now
+        self.collected = tables.collected
+        self.record = tables.collected.record
+
+    def html(self) -> str:
+        """Return the page."""
+        environment = Environment(
+            loader=PackageLoader("defectbench.report"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        environment.filters |= {
+            "number": words.number,
+            "signed": words.signed,
+            "percent": words.percent,
+            "amount": words.amount,
+            "duration": words.duration,
+            "capitalize_first": words.capital,
+        }
+        script, style = (_part(file) for file in ("sort.js", "style.css"))
+        return environment.get_template("page.html").render(
+            report=self,
+            tables=self.tables,
+            record=self.record,
+            words=words,
+            metrics=METRICS,
+            rules=_RULES,
+            calls=CALLS,
+            explanation=EXPLANATION,
+            mark=MARK,
+            script=script,
+            style=style,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
+
+    @cached_property
+    def drawings(self) -> tuple[Drawing, ...]:
+        """All figures, in the page's order."""
+        parts = ([*self.difference_drawings], [*self.score_drawings.values()], [*self.roc.values()])
+        return tuple(drawing for part in (*parts, [*self.precision_recall.values()]) for drawing in part)
+
+    @cached_property
+    def difference_drawings(self) -> tuple[Drawing, ...]:
+        """The paired differences, or nothing where none can be told."""
+        rows = self.tables.comparisons
+        return (plots.differences(rows, self.tables.margin),) if rows else ()
+
+    @cached_property
+    def score_drawings(self) -> Mapping[str, Drawing]:
+        """Category -> the endpoint of its models."""
+        found: dict[str, list[Score]] = {}
+        for score in self.tables.scores:
+            found.setdefault(score.category, []).append(score)
+        seen = [value for score in self.tables.scores for value in (score.value, score.low)]
+        lowest = min([0.5, *(value for value in seen if not math.isnan(value))])
+        return {name: plots.scores(name, self.tables.endpoint, rows, lowest) for name, rows in found.items()}
+
+    @cached_property
+    def roc(self) -> Mapping[tuple[str, str], Drawing]:
+        """(model, category) -> ROC curves."""
+        return {(c.label, c.category): plots.roc(c) for c in self.tables.curves}
+
+    @cached_property
+    def precision_recall(self) -> Mapping[tuple[str, str], Drawing]:
+        """(model, category) -> precision-recall curves."""
+        return {(c.label, c.category): plots.precision_recall(c) for c in self.tables.curves}
+
+    @cached_property
+    def score_of(self) -> Mapping[tuple[str, str], Score]:
+        """(model, category) -> its endpoint."""
+        return {(score.label, score.category): score for score in self.tables.scores}
+
+    @cached_property
+    def undecidable(self) -> tuple[str, ...]:
+        """Categories that no fold of both contenders has a result for."""
+        told = {row.category for row in self.tables.comparisons}
+        return tuple(name for name in self.record.categories if name not in told)
+
+    @cached_property
+    def oracle_of(self) -> Mapping[tuple[str, str], Threshold]:
+        """(model, category) -> oracle; the model of everything abnormal is empty."""
+        rules = ("oracle", "everything abnormal")
+        return {(line.label, line.category): line for line in self.tables.thresholds if line.rule in rules}
+
+    @cached_property
+    def has_rate(self) -> bool:
+        """Whether the sweep sets a defect rate."""
+        return self.tables.defect_rate is not None
+
+    @cached_property
+    def sizes(self) -> str:
+        """The models' image sizes."""
+        return ", ".join(f"{size} px" for size in sorted({model.image_size for model in self.tables.models}))
+
+    @cached_property
+    def versions(self) -> tuple[str, ...]:
+        """Distinct sets of versions that cells ran with."""
+        return tuple(dict.fromkeys(cell.versions for cell in self.tables.cells if cell.versions))
+
+    def calls(self, rule: str) -> list[Threshold]:
+        """Return the lines of one rule."""
+        return [line for line in self.tables.thresholds if line.rule == rule]
+
+    def explained(self, category: str) -> list[Explanation]:
+        """Return the lines of one category."""
+        return [line for line in self.tables.explanations if line.category == category]
+
+    def reference(self, category: str) -> Reference | None:
+        """Return what a map that knows nothing would get; None where the masks cannot be had."""
+        folds = self.collected.folds(protocol="detection", category=category)
+        tested = dict.fromkeys(str(name) for fold in folds for name in fold.test.image_id)
+        return self.material.reference(category, list(tested))
+
+    def worst(self, category: str, label: str) -> list[tuple[Mistake, Panels]]:
+        """Return a contender's mistakes and what can be shown of them."""
+        chosen = [m for m in self.tables.mistakes if (m.category, m.label) == (category, label)]
+        return [(mistake, self.material.panels(mistake)) for mistake in chosen]
+
+    def verdicts(self) -> list[tuple[str, list[str]]]:
+        """Return (verdict, its categories), only those that occur."""
+        order = ("classifier", "detector", "equivalent", "undecided")
+        found = ((v, [row.category for row in self.tables.comparisons if row.verdict == v]) for v in order)
+        return [(verdict, names) for verdict, names in found if names]
+
+    def family(self, label: str) -> str:
+        """Return a model's family."""
+        return self.collected.contestant(label).family
+
+    def cells_of(self) -> list[tuple[str, str, list[Any]]]:
+        """Return (category, model, its cells), in the order of running."""
+        groups: dict[tuple[str, str], list[Any]] = {}
+        for cell in self.tables.cells:
+            groups.setdefault((cell.category, cell.label), []).append(cell)
+        return [(category, label, cells) for (category, label), cells in groups.items()]
+
+
+def _part(name: str) -> str:
+    return (resources.files("defectbench.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _check(out: Path) -> None:
+    """Refuse a folder that is not ours to write over."""
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out}: is a file; name a folder")
+    there = {path.name for path in out.iterdir() if not path.name.startswith(".")} if out.is_dir() else set()
+    if not there:
+        return
+    page = out / PAGE
+    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")[:2000]
+    if not ours or there - _OURS:
+        other = sorted(there - _OURS) or [PAGE]
+        raise UsageError(
+            f"--out {out}: holds {other[0]}, which no report wrote; name a new or an empty folder"
+        )
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """Give an empty folder beside ``out``; its parts move there when the block ends, the page last."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as name:
+        draft = Path(name) / "new"
+        draft.mkdir()
+        yield draft
+        out.mkdir(exist_ok=True)
+        for part in ("tables", "figures", PAGE):
+            if part != PAGE and (out / part).exists():
+                (out / part).replace(Path(name) / f"old-{part}")
+            if (draft / part).exists():
+                (draft / part).replace(out / part)
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8", newline="\n")

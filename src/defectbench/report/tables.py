@@ -1,0 +1,425 @@
+"""The report's tables: the page, the CSV files and the command line show the same figures.
+
+All of them are about the ``detection`` protocol. Figures come from :mod:`defectbench.collect`, intervals and
+verdicts from :mod:`defectbench.stats`; what shows the rows computes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property, reduce
+from operator import add
+from typing import Any, TypeVar
+
+import numpy as np
+
+from defectbench import catalog, stats
+from defectbench.catalog import Family
+from defectbench.collect import Collected, Fold, Row
+from defectbench.metrics import Counts, image_ap, image_auroc, precision_recall_curve, roc_curve
+from defectbench.record import Contestant, Reading
+from defectbench.report import contest, mistakes
+from defectbench.report.rows import (
+    Category,
+    CellLine,
+    Comparison,
+    Cost,
+    Curve,
+    Curves,
+    Explanation,
+    Mean,
+    Mistake,
+    Model,
+    Score,
+    Threshold,
+    to_csv,
+)
+from defectbench.results import Result
+
+PROTOCOL = "detection"
+EXPLANATION = ("pixel_auroc", "pixel_ap", "pointing", "iou", "aupro", "pixel_auroc_pooled", "pixel_ap_pooled")
+"""Figures of the heat maps, in the order of the table's columns."""
+
+CALLS = ("recall", "precision", "accuracy", "balanced_accuracy", "f1")
+"""Figures of a threshold, in the order of the table's columns."""
+
+FILES = (
+    "models",
+    "categories",
+    "scores",
+    "means",
+    "comparisons",
+    "thresholds",
+    "explanations",
+    "costs",
+    "mistakes",
+    "cells",
+)
+"""Tables that become CSV files."""
+
+_SEED = 0
+_NAN = math.nan
+_BASELINE = "defectbench.inspectors.baseline:"
+_Line = TypeVar("_Line")
+
+
+class Tables:
+    """All tables of a sweep's detection protocol; each is made when first asked for.
+
+    Attributes:
+        endpoint: name of the figure that the verdict is about.
+        paired: whether both families are tested on the same images (crossfit).
+        labels: the models' names in tables, in the sweep's order.
+    """
+
+    def __init__(self, collected: Collected) -> None:
+        record = collected.record
+        self.collected = collected
+        self.endpoint = str(record.document["endpoint"])
+        self.margin = float(record.document["margin"])
+        self.seeds = tuple(int(seed) for seed in record.document["seeds"])
+        self.defect_rate: float | None = record.document["defect_rate"]
+        self.prices: Mapping[str, float] | None = record.document["prices"]
+        self.labels = tuple(contestant.label for contestant in record.contestants)
+        splits = [placed for placed in record.splits if placed.split.protocol == PROTOCOL]
+        self.paired = any(placed.split.condition == "crossfit" for placed in splits)
+        self.cuts = {
+            name: len({s.split.fold for s in splits if s.category == name}) for name in record.categories
+        }
+        self._folds: dict[tuple[str, str], list[Fold]] = defaultdict(list)
+        for fold in collected.folds(protocol=PROTOCOL):
+            self._folds[fold.category, fold.reading.label].append(fold)
+        self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in collected.rows():
+            if row.protocol == PROTOCOL:
+                self._rows[row.category, row.label].append(row)
+
+    @cached_property
+    def models(self) -> tuple[Model, ...]:
+        """Every model of the sweep."""
+        return tuple(_model(contestant) for contestant in self.collected.record.contestants)
+
+    @cached_property
+    def categories(self) -> tuple[Category, ...]:
+        """What was tested: a line for each category, in holdout for each family as well."""
+        lines: dict[tuple[str, tuple[str, ...]], dict[int, Fold]] = defaultdict(dict)
+        for folds in self._in_order(self._folds):
+            for fold in folds:
+                lines[fold.category, fold.split.families].setdefault(fold.split.fold, fold)
+        digests = self.collected.record.digests
+        return tuple(_category(name, digests[name], [*folds.values()]) for (name, _), folds in lines.items())
+
+    @cached_property
+    def scores(self) -> tuple[Score, ...]:
+        """The endpoint of every model and category that has a result."""
+        return tuple(self._score(rows) for rows in self._in_order(self._rows))
+
+    @cached_property
+    def means(self) -> tuple[Mean, ...]:
+        """Every model's mean over the categories; NaN unless it has a figure in each."""
+        values: dict[str, list[float]] = defaultdict(list)
+        for score in self.scores:
+            values[score.label].append(score.value)
+        wanted = len(self.collected.record.categories)
+        return tuple(
+            Mean(label, float(np.mean(values[label])) if len(values[label]) == wanted else _NAN)
+            for label in self.labels
+        )
+
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The contenders, paired, by category; empty in holdout, where nothing is paired."""
+        contenders = self.collected.record.contenders
+        if not self.paired or contenders is None:
+            return ()
+        found = []
+        for category in self.collected.record.categories:
+            classifier, detector = (self._folds[category, label] for label in contenders)
+            shared = contest.find(category, classifier, detector, self.seeds, self.cuts[category])
+            found += [shared] if shared is not None else []
+        return contest.decide(found, contenders, self.margin)
+
+    @cached_property
+    def thresholds(self) -> tuple[Threshold, ...]:
+        """Calls by each rule, in the order in which they may be trusted, within each category."""
+        found: list[Threshold] = []
+        for category in self.collected.record.categories:
+            lines = [self._rows[category, label] for label in self.labels if self._rows[category, label]]
+            for rule in (self._calibrated, self._tuned, _oracle):
+                found += [line for rows in lines if (line := rule(rows)) is not None]
+            found += [self._everything(category)] if lines else []
+        return tuple(found)
+
+    @cached_property
+    def explanations(self) -> tuple[Explanation, ...]:
+        """Where the heat maps fall, for every model and category that has a result."""
+        return tuple(self._explanation(rows) for rows in self._in_order(self._rows))
+
+    @cached_property
+    def costs(self) -> tuple[Cost, ...]:
+        """What the fits took, a line for each model that has a result."""
+        found = ((label, self._results(label)) for label in self.labels)
+        return tuple(_cost(label, results) for label, results in found if results)
+
+    @cached_property
+    def cells(self) -> tuple[CellLine, ...]:
+        """Every cell of the sweep, in the order of running."""
+        readings: dict[str, list[Reading]] = defaultdict(list)
+        for reading in self.collected.record.readings:
+            readings[reading.cell].append(reading)
+        return tuple(_cell(self.collected, key, readings[key]) for key in self.collected.record.cells)
+
+    @cached_property
+    def curves(self) -> tuple[Curves, ...]:
+        """ROC and precision-recall curves by fold and seed."""
+        return tuple(_curves(folds, self._family(folds)) for folds in self._in_order(self._folds))
+
+    @cached_property
+    def mistakes(self) -> tuple[Mistake, ...]:
+        """The images that each family's contender got most wrong with the first seed; the worst first."""
+        found: list[Mistake] = []
+        for category in self.collected.record.categories:
+            for label in self.shown:
+                folds = [f for f in self._folds[category, label] if f.reading.seed == self.seeds[0]]
+                found += mistakes.worst(folds, self._family(folds)) if folds else ()
+        return tuple(found)
+
+    @cached_property
+    def shown(self) -> tuple[str, ...]:
+        """Whose mistakes are shown: the contenders, or the first model of each family."""
+        record = self.collected.record
+        first = {one.family: one.label for one in reversed(record.contestants)}
+        return record.contenders or tuple(sorted(first.values(), key=self.labels.index))
+
+    def csv(self) -> dict[str, str]:
+        """Return the CSV files: name -> text."""
+        return {f"{name}.csv": to_csv(getattr(self, name)) for name in FILES}
+
+    def _in_order(self, lines: Mapping[tuple[str, str], list[_Line]]) -> Iterator[list[_Line]]:
+        """Yield what there is by category and model, both in the sweep's order."""
+        for category in self.collected.record.categories:
+            for label in self.labels:
+                if lines.get((category, label)):
+                    yield lines[category, label]
+
+    def _family(self, folds: Sequence[Fold]) -> Family:
+        return self.collected.contestant(folds[0].reading.label).family
+
+    def _results(self, label: str) -> list[Result]:
+        cells = dict.fromkeys(r.cell for r in self.collected.record.readings if r.label == label)
+        return [self.collected.results[key] for key in cells if key in self.collected.results]
+
+    def _score(self, rows: Sequence[Row]) -> Score:
+        first = rows[0]
+        values = tuple(row.figures[self.endpoint] for row in rows)
+        interval = self._interval(self._folds[first.category, first.label])
+        return Score(
+            label=first.label,
+            family=first.family,
+            baseline=_is_baseline(self.collected.contestant(first.label)),
+            category=first.category,
+            value=_mean(values),
+            low=interval.low,
+            high=interval.high,
+            seeds=values,
+            folds=sum(row.folds for row in rows),
+            expected=first.expected * len(self.seeds),
+            cells=_cells(rows),
+        )
+
+    def _interval(self, folds: Sequence[Fold]) -> stats.Interval:
+        if self.endpoint != "image_auroc":  # the only figure that stats resamples
+            return stats.Interval(_NAN, _NAN, _NAN, 0.95)
+        by_fold: dict[int, list[Fold]] = defaultdict(list)
+        for fold in folds:
+            by_fold[fold.split.fold].append(fold)
+        scores = [contest.pair(seeds, seeds) for seeds in by_fold.values()]
+        return stats.stratified_bootstrap(scores, seed=_SEED).interval_a(0.95)
+
+    def _calibrated(self, rows: Sequence[Row]) -> Threshold | None:
+        counted = [row for row in rows if not math.isnan(row.promised)]
+        if not counted:
+            return None
+        folds = self._folds[rows[0].category, rows[0].label]
+        return self._calls(
+            counted,
+            "calibrated",
+            [row.counts for row in counted if row.counts],
+            promised=_mean(row.promised for row in counted),
+            resolution=_mean(1 / (len(fold.calibration) + 1) for fold in folds),
+        )
+
+    def _tuned(self, rows: Sequence[Row]) -> Threshold | None:
+        counts = [row.tuned for row in rows if row.tuned is not None]
+        return self._calls(rows, "tuned", counts) if counts else None
+
+    def _everything(self, category: str) -> Threshold:
+        """Calling every image abnormal needs no model."""
+        tested = next(self._folds[category, label] for label in self.labels if self._folds[category, label])
+        labels = np.concatenate(
+            [fold.test.label for fold in tested if fold.reading.seed == tested[0].reading.seed]
+        )
+        counts = Counts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
+        figures = {"came": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
+        return _threshold(category, "", None, "everything abnormal", (), figures)
+
+    def _calls(self, rows: Sequence[Row], rule: str, counts: Sequence[Counts], **promise: float) -> Threshold:
+        pooled, first = reduce(add, counts), rows[0]
+        figures = promise | {"came": pooled.false_alarm_rate} | self._prices(pooled) | pooled.figures()
+        return _threshold(first.category, first.label, first.family, rule, _cells(rows), figures)
+
+    def _prices(self, counts: Counts) -> dict[str, float]:
+        """Return what the sweep's defect rate and prices make of the counts."""
+        if self.defect_rate is None:
+            return {}
+        figures = {"precision_at_rate": counts.precision_at(self.defect_rate)}
+        if self.prices is not None:
+            figures["cost"] = counts.cost_at(self.defect_rate, **self.prices)
+        return figures
+
+    def _explanation(self, rows: Sequence[Row]) -> Explanation:
+        first = rows[0]
+        folds = self._folds[first.category, first.label]
+        measured = sum(int((~np.isnan(fold.test.pixel_auroc)).sum()) for fold in folds)
+        figures = {
+            name: _mean(row.figures.get(name, _NAN) for row in rows) if measured else _NAN
+            for name in EXPLANATION
+        }
+        return Explanation(first.category, first.label, first.family, measured, cells=_cells(rows), **figures)
+
+
+def _oracle(rows: Sequence[Row]) -> Threshold:
+    """Only its F1, as in result.json: an average over folds, each with the threshold that suits it."""
+    figures = {"f1": _mean(row.figures["f1_oracle"] for row in rows)}
+    first = rows[0]
+    return _threshold(first.category, first.label, first.family, "oracle", _cells(rows), figures)
+
+
+def _threshold(
+    category: str,
+    label: str,
+    family: Family | None,
+    rule: str,
+    cells: tuple[str, ...],
+    figures: Mapping[str, float],
+) -> Threshold:
+    names = ("promised", "resolution", "came", *CALLS, "precision_at_rate", "cost")
+    values = {name: figures.get(name, _NAN) for name in names}
+    return Threshold(category=category, label=label, family=family, rule=rule, cells=cells, **values)
+
+
+def _model(contestant: Contestant) -> Model:
+    return Model(
+        label=contestant.label,
+        model=contestant.model,
+        family=contestant.family,
+        baseline=_is_baseline(contestant),
+        weights=contestant.weights,
+        image_size=contestant.image_size,
+        changed=tuple(f"{name}={value}" for name, value in contestant.changed.items()),
+    )
+
+
+def _is_baseline(contestant: Contestant) -> bool:
+    return catalog.find(contestant.model).builder.startswith(_BASELINE)
+
+
+def _category(name: str, digest: str, folds: Sequence[Fold]) -> Category:
+    labels = np.concatenate([fold.test.label for fold in folds])
+    types = {kind for fold in folds for kind in fold.test.defect_type[fold.test.label == 1].tolist()}
+    learnt, tuned = ([len(getattr(f.split, part)) for f in folds] for part in ("defects", "tune"))
+    return Category(
+        category=name,
+        digest=digest,
+        families=folds[0].split.families,
+        folds=len(folds),
+        goods=len(folds[0].split.goods),
+        calibration=len(folds[0].split.calibration),
+        learnt=(min(learnt), max(learnt)),
+        tuned=(min(tuned), max(tuned)),
+        test_goods=int((labels == 0).sum()),
+        test_defects=int(labels.sum()),
+        defect_types=tuple(sorted(types)),
+    )
+
+
+def _cells(rows: Sequence[Row]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(key for row in rows for key in row.cells))
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Return the mean of what is defined; NaN where nothing is."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else _NAN
+
+
+def _cost(label: str, results: Sequence[Result]) -> Cost:
+    def of(name: str) -> list[float]:
+        return [result.cost[name] for result in results if name in result.cost]
+
+    return Cost(
+        label=label,
+        family=results[0].family,
+        cells=len(results),
+        total_fit_seconds=sum(of("fit_seconds")),
+        fit_seconds=_mean(of("fit_seconds")),
+        inference_seconds_per_image=_mean(of("inference_seconds_per_image")),
+        images_per_second=_mean(of("images_per_second")),
+        parameters=_mean(of("parameters")),
+        flops=_mean(of("flops")),
+        peak_memory_bytes=max(of("peak_memory_bytes"), default=_NAN),
+        devices=tuple(sorted({result.device for result in results})),
+    )
+
+
+def _cell(collected: Collected, key: str, readings: Sequence[Reading]) -> CellLine:
+    result = collected.results.get(key)
+    contestant = collected.contestant(readings[0].label)
+    status, note = _status(collected, key)
+    return CellLine(
+        key=key,
+        label=contestant.label,
+        model=contestant.model,
+        category=collected.record.cells[key],
+        folds=tuple(sorted({collected.record.splits[reading.split].split.fold for reading in readings})),
+        seed=readings[0].seed,
+        status=status,
+        weights=_weights(result.weights) if result else contestant.weights,
+        device=result.device if result else "",
+        image_size=contestant.image_size,
+        fit_seconds=result.cost.get("fit_seconds", _NAN) if result else _NAN,
+        versions=", ".join(f"{name} {of}" for name, of in sorted(result.versions.items())) if result else "",
+        note=note,
+    )
+
+
+def _status(collected: Collected, key: str) -> tuple[str, str]:
+    """Return how a cell stands, and why."""
+    if key in collected.results:
+        return "finished", ""
+    if key in collected.damaged:
+        return "damaged", collected.damaged[key]
+    failure = collected.failures.get(key)
+    return ("failed", f"exit code {int(failure.code)}: {failure.message}") if failure else ("missing", "")
+
+
+def _weights(weights: Mapping[str, Any]) -> str:
+    """Return the weights' kind and the start of each digest."""
+    digests = [f"{name} {str(of)[:12]}" for name, of in weights.items() if name != "kind"]
+    kind = str(weights.get("kind", ""))
+    return f"{kind} ({', '.join(digests)})" if digests else kind
+
+
+def _curves(folds: Sequence[Fold], family: Family) -> Curves:
+    roc, precision_recall = [], []
+    for fold in folds:
+        labels, values, cell = fold.test.label, fold.test.score, fold.reading.cell
+        if 0 < labels.sum() < len(labels):
+            points, steps = roc_curve(labels, values), precision_recall_curve(labels, values)
+            roc.append(Curve(points.false_alarm_rate, points.recall, image_auroc(labels, values), cell))
+            precision_recall.append(Curve(steps.recall, steps.precision, image_ap(labels, values), cell))
+    share = float(np.concatenate([fold.test.label for fold in folds]).mean())
+    label, category = folds[0].reading.label, folds[0].category
+    return Curves(label, family, category, share, tuple(roc), tuple(precision_recall))
