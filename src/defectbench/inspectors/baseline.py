@@ -43,7 +43,7 @@ class _FilterBankInspector(Inspector):
         """Write the fitted arrays as npz."""
         self._fitted()
         with path.open("wb") as file:
-            np.savez(file, **self._state)
+            np.savez(file, allow_pickle=False, **self._state)
 
     def load(self, path: Path) -> None:
         """Read the fitted arrays."""

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 _DISTORTION = 0.9
 """Of the random projection, as anomalib has it."""
@@ -21,7 +20,7 @@ _DISTORTION = 0.9
 _GRID = 32767
 """Largest projected coordinate: fits int16, and 2**20 squared 16-bit differences stay below 2**53."""
 
-_ACTIVE = 4096
+_ACTIVE = 1024
 _COLUMNS = 1024
 _GROUPS = 16
 
@@ -100,6 +99,7 @@ class _Search:
         self._centres = torch.empty((count, width), dtype=torch.float64, device=device)
         self._active = torch.empty(0, dtype=torch.int64, device=device)
         self._active_points = torch.empty((0, width), dtype=torch.float64, device=device)
+        self._active_norms = torch.empty(0, dtype=torch.float64, device=device)
         self.indices: list[int] = []
 
     @property
@@ -112,7 +112,7 @@ class _Search:
         self._centres[self.chosen] = centre
         self.indices.append(index)
         if len(self._active):
-            near = _squared(self._active_points, centre[None])[:, 0]
+            near = torch.addmv(self._active_norms, self._active_points, centre, alpha=-2) + centre @ centre
             self._bounds[self._active] = torch.minimum(self._bounds[self._active], near)
             self._seen[self._active] = self.chosen
 
@@ -131,6 +131,7 @@ class _Search:
         # Points that lack as many centres are updated together.
         self._active = self._active[torch.argsort(self._seen[self._active], stable=True)]
         self._active_points = self._points[self._active].double()
+        self._active_norms = (self._active_points**2).sum(1)
         for part in torch.arange(size).tensor_split(_GROUPS):
             if len(part):
                 self._update(int(part[0]), int(part[-1]) + 1)
@@ -141,11 +142,9 @@ class _Search:
         near = self._bounds[rows]
         for start in range(int(self._seen[rows[0]]), self.chosen, _COLUMNS):
             centres = self._centres[start : min(start + _COLUMNS, self.chosen)]
-            near = torch.minimum(near, _squared(self._active_points[first:last], centres).amin(1))
+            product = self._active_points[first:last] @ centres.T
+            squared = (
+                torch.add((centres**2).sum(1), product, alpha=-2).amin(1) + self._active_norms[first:last]
+            )
+            near = torch.minimum(near, squared)
         self._bounds[rows] = near
-
-
-def _squared(points: Tensor, centres: Tensor) -> Tensor:
-    """Return squared distances, (points, centres): exact, because all terms are whole numbers below 2**53."""
-    product = points @ centres.T
-    return (points**2).sum(1)[:, None] - 2 * product + (centres**2).sum(1)

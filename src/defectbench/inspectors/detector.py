@@ -91,9 +91,9 @@ class _FrozenDetector(Inspector):
         """Read the fitted tensors."""
         self._adopt(load_file(path, device=self.device))
 
-    @abstractmethod
     def _adopt(self, state: dict[str, Tensor]) -> None:
-        """Give anomalib's model the fitted tensors."""
+        """Hold the fitted tensors, laid out in one way: a product's rounding depends on the layout."""
+        self._state = {name: value.contiguous().clone() for name, value in state.items()}
 
 
 class Padim(_FrozenDetector):
@@ -149,9 +149,6 @@ class Padim(_FrozenDetector):
             image_size=(side, side),
         )
         return torch.amax(heat_map, dim=(-2, -1))[:, 0], heat_map
-
-    def _adopt(self, state: dict[str, Tensor]) -> None:
-        self._state = state
 
     def size(self) -> Size:
         """Count the backbone's and the Gaussians' numbers; operations of backbone and distances."""
@@ -265,8 +262,8 @@ class Patchcore(_FrozenDetector):
         return score, model.anomaly_map_generator(distances.view(1, 1, height, width), (side, side))
 
     def _adopt(self, state: dict[str, Tensor]) -> None:
-        self._state = state
-        self._model().memory_bank = state["memory_bank"]
+        super()._adopt(state)
+        self._model().memory_bank = self._state["memory_bank"]
 
     def size(self) -> Size:
         """Count the backbone's and the bank's numbers; operations of the backbone and of the search."""

@@ -1,0 +1,254 @@
+"""What every model of the catalog owes, by enumeration: a new entry is tested by being there."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from defectbench import catalog
+from defectbench.errors import ConfigurationError, DataError
+from defectbench.inspectors.base import Inspection, Inspector, Lesson, Progress, Recipe
+from defectbench.inspectors.choose import build
+from defectbench.inspectors.images import ArrayPictures
+
+pytestmark = pytest.mark.torch
+
+NAMES = [entry.name for entry in catalog.ENTRIES]
+CLASSIFIERS = [entry.name for entry in catalog.ENTRIES if entry.family == "classifier"]
+DETECTORS = [entry.name for entry in catalog.ENTRIES if entry.family == "detector"]
+SMALL = {"bank": 150, "batch_size": 4, "features": 20}
+"""Settings that keep fits short; an entry takes those that it has."""
+
+
+def side(entry: catalog.Entry) -> int:
+    """The smallest size from 64 on that the model takes."""
+    return next(size for size in range(64, 1025) if entry.takes(size))
+
+
+def textures(number: int, size: int, seed: int, defect: bool = False) -> np.ndarray:
+    """Striped noise; with ``defect`` a dark disc."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size]
+    found = []
+    for _ in range(number):
+        grey = 128 + 40 * np.sin((x + 0.5 * y) / 3 + rng.uniform(0, 6)) + rng.normal(0, 8, (size, size))
+        if defect:
+            cy, cx = rng.integers(size // 4, 3 * size // 4, 2)
+            grey[(y - cy) ** 2 + (x - cx) ** 2 < (size / 6) ** 2] = 10
+        found.append(np.clip(np.stack([grey, grey * 0.9, grey * 0.8], -1), 0, 255).astype(np.uint8))
+    return np.stack(found)
+
+
+def recipe(entry: catalog.Entry, seed: int = 0) -> Recipe:
+    settings = {name: SMALL.get(name, value) for name, value in entry.settings.items()}
+    return Recipe(settings, side(entry), min(entry.epochs, 2), entry.patience, seed, device="cpu")
+
+
+def lesson(entry: catalog.Entry) -> Lesson:
+    size = side(entry)
+    goods, tuning = textures(5, size, 1), textures(2, size, 2)
+    if entry.family == "detector":
+        return Lesson(ArrayPictures(goods), np.zeros(5, np.int64))
+    return Lesson(
+        ArrayPictures(np.concatenate([goods, textures(3, size, 3, defect=True)])),
+        np.array([0] * 5 + [1] * 3),
+        ArrayPictures(np.concatenate([tuning, textures(2, size, 4, defect=True)])),
+        np.array([0, 0, 1, 1]),
+    )
+
+
+@lru_cache
+def shown(name: str) -> np.ndarray:
+    size = side(catalog.find(name))
+    return np.concatenate([textures(2, size, 5), textures(1, size, 6, defect=True)])
+
+
+@lru_cache
+def fitted(name: str, seed: int = 0, again: int = 0) -> tuple[Inspector, tuple[Progress, ...]]:
+    """A fit, shared by the tests; ``again`` names another one of the same."""
+    entry = catalog.find(name)
+    told: list[Progress] = []
+    inspector = build(entry, recipe(entry, seed))
+    inspector.fit(lesson(entry), told.append)
+    return inspector, tuple(told)
+
+
+@lru_cache
+def inspected(name: str, seed: int = 0, again: int = 0) -> tuple[Inspection, ...]:
+    inspector, _ = fitted(name, seed, again)
+    return tuple(inspector.inspect(ArrayPictures(shown(name))))
+
+
+def same(one: tuple[Inspection, ...], other: tuple[Inspection, ...]) -> bool:
+    """Whether all is equal, bit for bit."""
+    return all(
+        a.score == b.score and np.array_equal(a.heat_map, b.heat_map) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.fixture(autouse=True)
+def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Nothing asks the network: every attempt is refused, noted, and fails the test."""
+    attempts: list[object] = []
+
+    def refuse(*arguments: object, **_: object) -> None:
+        attempts.append(arguments)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    yield attempts
+    assert not attempts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_yields_one_finite_inspection_for_each_picture(name: str) -> None:
+    found = inspected(name)
+    assert len(found) == len(shown(name))
+    for inspection in found:
+        assert isinstance(inspection.score, float)
+        assert np.isfinite(inspection.score)
+        assert inspection.heat_map.ndim == 2
+        assert inspection.heat_map.dtype == np.float32
+        assert np.isfinite(inspection.heat_map).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_keeps_the_order_of_the_pictures(name: str) -> None:
+    inspector, _ = fitted(name)
+    turned = list(inspector.inspect(ArrayPictures(shown(name)[::-1])))
+    expected = [inspection.score for inspection in reversed(inspected(name))]
+    assert len(set(expected)) > 1
+    np.testing.assert_allclose([inspection.score for inspection in turned], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_scores_a_picture_apart_from_the_others(name: str) -> None:
+    inspector, _ = fitted(name)
+    for picture, together in zip(shown(name), inspected(name), strict=True):
+        [alone] = inspector.inspect(ArrayPictures(picture[None]))
+        assert alone.score == pytest.approx(together.score, rel=1e-5, abs=1e-5)
+        np.testing.assert_allclose(alone.heat_map, together.heat_map, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_loads_what_it_saved(name: str, tmp_path) -> None:
+    inspector, _ = fitted(name)
+    inspector.save(tmp_path / "model")
+    entry = catalog.find(name)
+    other = build(entry, recipe(entry))
+    other.load(tmp_path / "model")
+    assert same(tuple(other.inspect(ArrayPictures(shown(name)))), inspected(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_gives_the_same_twice(name: str) -> None:
+    assert same(inspected(name), inspected(name, again=1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_depends_on_the_seed_where_it_draws(name: str) -> None:
+    entry = catalog.find(name)
+    draws = bool(entry.weights) or "bank" in entry.settings
+    assert same(inspected(name), inspected(name, seed=1)) != draws
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_leaves_the_global_generators_alone(name: str) -> None:
+    import torch
+
+    entry = catalog.find(name)
+    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    build(entry, recipe(entry)).fit(lesson(entry), lambda progress: None)
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_reports_its_progress(name: str) -> None:
+    _, told = fitted(name)
+    done = [progress.done for progress in told]
+    assert done == sorted(done)
+    assert all(0 <= progress.done <= progress.total for progress in told)
+    if catalog.find(name).epochs:
+        figures = [progress for progress in told if progress.figures]
+        assert [progress.done for progress in figures] == [1, 2]
+        assert all(np.isfinite(list(progress.figures.values())).all() for progress in figures)
+        assert all("train_loss" in progress.figures for progress in figures)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_stops_when_the_report_raises(name: str) -> None:
+    entry = catalog.find(name)
+    calls: list[Progress] = []
+
+    def stop(progress: Progress) -> None:
+        calls.append(progress)
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        build(entry, recipe(entry)).fit(lesson(entry), stop)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_inspector_counts_what_it_weighs(name: str) -> None:
+    size = fitted(name)[0].size()
+    assert size.parameters > 0
+    assert size.flops is None or size.flops > 1000
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("label", [0, 1])
+def test_classifier_refuses_a_lesson_of_one_class(name: str, label: int) -> None:
+    entry = catalog.find(name)
+    pictures = ArrayPictures(textures(3, side(entry), 1))
+    with pytest.raises(DataError, match="needs 1 of each"):
+        build(entry, recipe(entry)).fit(Lesson(pictures, np.full(3, label)), lambda progress: None)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_classifier_fits_without_tuning_pictures(name: str) -> None:
+    entry = catalog.find(name)
+    taught = lesson(entry)
+    told: list[Progress] = []
+    inspector = build(entry, recipe(entry))
+    inspector.fit(Lesson(taught.pictures, taught.labels), told.append)
+    assert all("tuning_auroc" not in progress.figures for progress in told)
+    assert np.isfinite(next(inspector.inspect(ArrayPictures(shown(name)))).score)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_detector_refuses_defects_and_an_empty_lesson(name: str) -> None:
+    entry = catalog.find(name)
+    size = side(entry)
+    with pytest.raises(DataError, match="learns from goods alone"):
+        build(entry, recipe(entry)).fit(
+            Lesson(ArrayPictures(textures(2, size, 1)), np.array([0, 1])), lambda progress: None
+        )
+    empty = ArrayPictures(np.zeros((0, size, size, 3), np.uint8))
+    with pytest.raises(DataError, match="no training picture"):
+        build(entry, recipe(entry)).fit(Lesson(empty, np.zeros(0, np.int64)), lambda progress: None)
+
+
+@pytest.mark.parametrize("name", [*DETECTORS, "filterbank-logreg"])
+def test_inspector_scores_a_gross_defect_highest(name: str) -> None:
+    if catalog.find(name).epochs:
+        pytest.skip("two epochs from random weights teach nothing; see its own test")
+    *goods, defect = (inspection.score for inspection in inspected(name))
+    assert defect > max(goods)
+
+
+def test_build_names_the_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "timm", None)
+    for module in [name for name in sys.modules if name.startswith("defectbench.inspectors.")]:
+        monkeypatch.delitem(sys.modules, module)
+    entry = catalog.find("mobilenetv3-small")
+    with pytest.raises(ConfigurationError, match="uv sync --extra train"):
+        build(entry, recipe(entry))
