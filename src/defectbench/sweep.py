@@ -14,10 +14,10 @@ from pydantic import Field, PrivateAttr, ValidationError, create_model, field_va
 from defectbench import catalog
 from defectbench.catalog import Entry, Setting
 from defectbench.errors import MissingInputError, SweepError, UsageError, nearest
-from defectbench.metrics import METRICS
 from defectbench.protocols.base import Protocol
 from defectbench.protocols.choose import PROTOCOLS
 from defectbench.schema import Strict, refuse
+from defectbench.stats import ENDPOINTS
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 Path_ = tuple[str | int, ...]
@@ -163,9 +163,8 @@ class Sweep(Strict):
     @field_validator("endpoint")
     @classmethod
     def _known_endpoint(cls, value: str) -> str:
-        allowed = [metric.name for metric in METRICS if metric.kind == "image"]
-        if value not in allowed:
-            refuse(f"unknown endpoint {value!r}; {nearest(value, allowed)}")
+        if value not in ENDPOINTS:
+            refuse(f"unknown endpoint {value!r}; {nearest(value, ENDPOINTS)}")
         return value
 
     @model_validator(mode="after")

@@ -57,6 +57,7 @@ class LocalRunner:
         store: URL.
         extra: further arguments of ``defectbench job``.
         environment: further variables of the workers.
+        program: what is started with the worker's arguments.
         ended: cell -> how it ended.
     """
 
@@ -64,6 +65,7 @@ class LocalRunner:
     workers: int
     extra: Sequence[str] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
+    program: Sequence[str] = (sys.executable, "-m", "defectbench")
     ended: dict[str, Event] = field(default_factory=dict)
     _lines: queue.Queue[_Line] = field(default_factory=queue.Queue)
     _deaths: Counter[str] = field(default_factory=Counter)
@@ -90,9 +92,8 @@ class LocalRunner:
         return self.ended
 
     def _start(self, cells: Sequence[str]) -> _Worker:
-        command = [sys.executable, "-m", "defectbench", *worker_command(self.store, cells), *self.extra]
         process = subprocess.Popen(
-            [*command, "--events"],
+            [*self.program, *worker_command(self.store, cells), *self.extra, "--events"],
             stdout=subprocess.PIPE,
             stdin=subprocess.DEVNULL,
             text=True,
@@ -108,11 +109,12 @@ class LocalRunner:
     def _read(self, worker: _Worker) -> None:
         """Pass a worker's lines on until its output ends. Runs in a thread of its own."""
         assert worker.process.stdout is not None
-        for line in worker.process.stdout:
-            try:
-                self._lines.put(_Line(worker, Event.from_line(line)))
-            except (ValueError, TypeError):
-                log.warning("worker said: %s", line.rstrip())
+        with worker.process.stdout as lines:
+            for line in lines:
+                try:
+                    self._lines.put(_Line(worker, Event.from_line(line)))
+                except (ValueError, TypeError):
+                    log.warning("worker said: %s", line.rstrip())
         self._lines.put(_Line(worker, None))
 
     def _hear(self, alive: list[_Worker], watch: Watch) -> None:
@@ -178,6 +180,9 @@ def _stop(workers: Sequence[_Worker]) -> None:
         except subprocess.TimeoutExpired:
             worker.process.kill()
             worker.process.wait()
+    for worker in workers:
+        if worker.reader is not None:
+            worker.reader.join()
 
 
 @contextmanager
