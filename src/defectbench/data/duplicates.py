@@ -8,11 +8,19 @@ neither a defect painted into a copy nor the outline of a part decides it.
 Aligned parts that merely look alike share their structure, but not their noise. Therefore the mean picture of
 the category (and its slopes, because parts are never aligned exactly) is taken out of every block, and a pair
 must agree far better than its pictures agree with the rest of their category.
+
+Measured with a threshold of 0.75. Copies of photographs of brick, grass, gravel and coins at 192 and 256 px (JPEG
+95 to 40, half size, squashed, gain 1.2, gamma 0.75, brighter, cut by 5 to 25 % with and without resizing, cut and
+JPEG 75): at least 0.93 at 256 px and 0.77 at 192 px. Other pictures of the same photographs: at most 0.1 as wholes.
+Aligned parts that share everything but the noise (16 copies of a drawn part at 128 to 512 px, noise of 2 grey
+levels, shifted by 0 to 6 px): at most 0.68, after the common structure is taken out; none was reported. Copies of
+those that are re-lit reach 0.98, JPEG 90 reaches 0.84 or more from 256 px on. JPEG 75 of such smooth parts, and any
+JPEG or resizing at 128 px, wipe their noise out and are not told from another exposure; nor is a turn or mirror.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,10 +29,15 @@ from PIL import Image
 
 Frame = NDArray[np.float32]
 
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in a frame."""
+
 SIDE = 192
 """Side of the frames that are kept of each picture."""
 
 _GRID, _BLOCK, _COARSE = 128, 16, 64
+_MARGIN = 16
+_WHOLE: Box = (0.0, 0.0, float(SIDE), float(SIDE))
 _FEW = 5
 """Pictures below which a category has no mean worth taking out."""
 
@@ -64,17 +77,16 @@ def near_duplicates(frames: Sequence[Frame], groups: Sequence[object]) -> list[P
         frames: of one category's pictures.
         groups: of each picture; pictures of one group are not compared.
     """
-    if len(frames) < 2:
-        return []
     codes = _codes(groups)
+    if len(set(codes.tolist())) < 2:
+        return []
     wholes = np.stack([_shrunk(item, _GRID) for item in frames])
     basis = _structure(wholes)
     blocks = np.stack([_blocks(_detail(whole), basis) for whole in wholes])
     scores = _scores(blocks)
-    pairs = {(pair.first, pair.second): pair for pair in _standing_out(scores, codes)}
-    for pair in _cuts(frames, codes):
-        pairs.setdefault((min(pair.first, pair.second), max(pair.first, pair.second)), pair)
-    return sorted(pairs.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
+    found = [*_whole_pairs(frames, scores, codes), *_cuts(frames, codes)]
+    best = {(pair.first, pair.second): pair for pair in sorted(found, key=lambda pair: pair.score)}
+    return sorted(best.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
 def _codes(groups: Sequence[object]) -> NDArray[np.int64]:
@@ -82,7 +94,11 @@ def _codes(groups: Sequence[object]) -> NDArray[np.int64]:
     return np.array([order[group] for group in groups])
 
 
-def _shrunk(item: Frame, side: int, box: tuple[float, float, float, float] | None = None) -> Frame:
+def _shrunk(item: Frame, side: int, box: Box | None = None) -> Frame:
+    """Return the frame, or a box of it that may reach 16 pixels beyond, as (side, side)."""
+    if box is not None:
+        item = np.pad(item, _MARGIN, mode="reflect")
+        box = (box[0] + _MARGIN, box[1] + _MARGIN, box[2] + _MARGIN, box[3] + _MARGIN)
     image = Image.fromarray(item)
     return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box), np.float32)
 
@@ -150,14 +166,34 @@ def _fisher(score: NDArray[np.float64] | float) -> NDArray[np.float64]:
     return np.asarray(np.arctanh(np.clip(score, -0.999, 0.999)))
 
 
-def _standing_out(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> list[Pair]:
-    """Return the pairs from different groups above both thresholds."""
+def _whole_pairs(
+    frames: Sequence[Frame], scores: NDArray[np.float64], codes: NDArray[np.int64]
+) -> Iterator[Pair]:
+    """Yield the pairs from different groups that agree as wholes, and beyond what others share with them."""
+    for first, second in _standing_out(scores, codes):
+        target = _detail(_shrunk(frames[first], _GRID))
+        beyond = _agreement_beyond(target, frames, first, second, _WHOLE)
+        if beyond >= THRESHOLD:
+            yield Pair(first, second, min(beyond, float(scores[first, second])))
+
+
+def _standing_out(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return the pairs from different groups above the threshold that lead what is usual for both.
+
+    Each picture is there with its three best partners at most.
+    """
     others = scores.copy()
     np.fill_diagonal(others, np.nan)
     usual = np.nanmedian(others, axis=1) if len(scores) > 3 else np.zeros(len(scores))
     lead = _fisher(scores) - _fisher(np.maximum(usual[:, None], usual[None, :]))
     found = (scores >= THRESHOLD) & (lead >= _LEAD) & (codes[:, None] != codes[None, :])
-    return [Pair(int(i), int(j), float(scores[i, j])) for i, j in np.argwhere(np.triu(found, 1))]
+    ranked = np.where(found, scores, -np.inf)
+    pairs = set()
+    for index, row in enumerate(ranked):
+        for other in np.argsort(-row, kind="stable")[:_CANDIDATES]:
+            if found[index, other]:
+                pairs.add((min(index, int(other)), max(index, int(other))))
+    return sorted(pairs)
 
 
 # --- cuts of one another
@@ -170,15 +206,17 @@ def _cuts(frames: Sequence[Frame], codes: NDArray[np.int64]) -> list[Pair]:
         target = _detail(_shrunk(frames[inner], _GRID))
         for outer, start in candidates:
             box = _registered(target, frames[outer], start)
-            if _agreement(target, frames[outer], box) >= THRESHOLD:
+            if _is_cut(box) and _agreement(target, frames[outer], box) >= THRESHOLD:
                 score = _agreement_beyond(target, frames, inner, outer, box)
                 if score >= THRESHOLD:
                     found.append(Pair(min(inner, outer), max(inner, outer), score))
     return found
 
 
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in a frame."""
+def _is_cut(box: Box) -> bool:
+    """Whether the box is a part of the frame; that of a shifted part is as large as the frame and reaches out."""
+    inside = min(box[0], box[1], SIDE - box[2], SIDE - box[3]) > -0.01 * SIDE
+    return inside and min(box[2] - box[0], box[3] - box[1]) < 0.975 * SIDE
 
 
 def _candidates(frames: Sequence[Frame], codes: NDArray[np.int64]) -> dict[int, list[tuple[int, Box]]]:
@@ -235,9 +273,10 @@ def _agreement_beyond(target: Frame, frames: Sequence[Frame], inner: int, outer:
     windows = [_shrunk(frames[peer], _GRID, place) for peer, place in boxes]
     basis = _structure(np.stack(windows)) if windows else None
     score = _agreement(target, frames[outer], box, basis)
-    usual = np.median([_agreement(target, frames[p], place) for p, place in boxes]) if boxes else 0.0
-    alone = _agreement(target, frames[outer], box)
-    return score if _fisher(alone) - _fisher(float(usual)) >= _LEAD else 0.0
+    if score < THRESHOLD or not boxes:
+        return score
+    usual = float(np.median([_agreement(target, frames[peer], place, basis) for peer, place in boxes]))
+    return score if float(_fisher(score) - _fisher(usual)) >= _LEAD else 0.0
 
 
 def _registered(target: Frame, outer: Frame, box: Box) -> Box:
@@ -251,17 +290,24 @@ def _registered(target: Frame, outer: Frame, box: Box) -> Box:
 
 def _displacements(target: Frame, window: Frame, reach: int) -> tuple[Frame, Frame]:
     """Return each block's best shift, (64, 2) rows and columns, and its squared correlation, (64,)."""
-    blocks = _blocks(target, None)
+    number = _GRID // _BLOCK
+    split = _blocks(target, None).reshape(number, number, _BLOCK, _BLOCK)
+    even = np.asarray(split.swapaxes(1, 2).reshape(_GRID, _GRID), np.float32)
     padded = np.pad(window, reach, mode="reflect")
     steps = range(2 * reach + 1)
-    found = np.stack(
-        [
-            (blocks * _blocks(padded[r : r + _GRID, c : c + _GRID], None)).sum(axis=1)
-            for r in steps
-            for c in steps
-        ]
-    ).reshape(len(steps), len(steps), -1)
+    found = np.empty((len(steps), len(steps), number**2), np.float32)
+    for row in steps:
+        for column in steps:
+            moved = padded[row : row + _GRID, column : column + _GRID]
+            length = np.sqrt(_sums(moved * moved)) + 1e-3
+            found[row, column] = _sums(even * moved) / length
     return _peaks(found, reach)
+
+
+def _sums(image: Frame) -> Frame:
+    """Return the sum over each block, (64,)."""
+    number = _GRID // _BLOCK
+    return np.asarray(image.reshape(number, _BLOCK, number, _BLOCK).sum(axis=(1, 3)).ravel(), np.float32)
 
 
 def _peaks(found: NDArray[np.float32], reach: int) -> tuple[Frame, Frame]:
@@ -290,8 +336,10 @@ def _moved(box: Box, shifts: Frame, weights: Frame) -> Box:
     left, right = _line(columns, shifts[:, 1], weights)
     wide, high = (box[2] - box[0]) / _GRID, (box[3] - box[1]) / _GRID
     moved = (box[0] + left * wide, box[1] + top * high, box[2] + right * wide, box[3] + bottom * high)
-    left, top = float(np.clip(moved[0], 0, SIDE - 32)), float(np.clip(moved[1], 0, SIDE - 32))
-    return left, top, float(np.clip(moved[2], left + 32, SIDE)), float(np.clip(moved[3], top + 32, SIDE))
+    low, high = -float(_MARGIN), float(SIDE + _MARGIN)
+    left, top = (float(np.clip(side, low, SIDE - 32)) for side in moved[:2])
+    right, bottom = float(np.clip(moved[2], left + 32, high)), float(np.clip(moved[3], top + 32, high))
+    return left, top, right, bottom
 
 
 def _line(places: Frame, shifts: Frame, weights: Frame) -> tuple[float, float]:
