@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ class HeatMaps:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 ids, maps = file["ids"], file["maps"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"not a heatmaps.npz: {error}") from error
         if maps.ndim != 3 or ids.shape != maps.shape[:1] or not maps.size:
             raise DataError(f"heatmaps.npz: ids {ids.shape} and maps {maps.shape} do not fit")
@@ -84,7 +85,7 @@ def show_heat(picture: Picture, heat: NDArray[np.float16], low: float, high: flo
     base = _fit(picture).astype(np.float32)
     level = np.clip((heat.astype(np.float32) - low) / max(high - low, 1e-6), 0, 1)
     level = _stretch(level, base.shape[:2])[:, :, None]
-    colour = np.asarray(colormaps["inferno"](0.25 + 0.7 * level[:, :, 0]))[:, :, :3] * 255
+    colour = np.asarray(colormaps["inferno"](0.25 + 0.62 * level[:, :, 0]))[:, :, :3] * 255
     grey = base.mean(axis=2, keepdims=True)
     return _encode((grey * (1 - _STRONGEST * level) + colour * _STRONGEST * level).astype(np.uint8))
 

@@ -1,0 +1,269 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import xml.etree.ElementTree as ElementTree
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from defectbench.cell import path
+from defectbench.errors import MissingInputError, TryAgainError, UsageError
+from defectbench.record import Record
+from defectbench.report.page import MARK, write
+from defectbench.report.tables import FILES
+from defectbench.report.words import CAVEAT
+from defectbench.stores.base import Store
+from defectbench.stores.choose import open_store
+from fakes import MODELS, made_up_sweep
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+CONTENDERS = ["mobilenetv3-small", "padim"]
+HOSTILE = ('<img src=x onerror="alert(1)">', "{{ 7 * 7 }}", "a&b'\"<i>")
+
+
+class Reader(HTMLParser):
+    """Reads a page: its ids, links, sources, tags and text."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.images_without_text = 0
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attributes:
+            if name == "id":
+                self.ids.append(value or "")
+            elif name in ("href", "xlink:href"):
+                self.links.append(value or "")
+            elif name in ("src", "srcset", "data", "action"):
+                self.sources.append(value or "")
+        if tag == "img" and not dict(attributes).get("alt"):
+            self.images_without_text += 1
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def report(folder: Path, **options: object) -> tuple[Store, Record, Path]:
+    store = open_store(str(folder / "store"))
+    small = {"categories": ("grass",), "models": CONTENDERS, "contenders": CONTENDERS, "heat_maps": True}
+    record = made_up_sweep(store, **{**small, **options})  # type: ignore[arg-type]
+    return store, record, write(store, "madeup", folder / "out", folder / "cache", now=NOW)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Record, Path]:
+    return report(
+        tmp_path_factory.mktemp("whole"),
+        categories=("grass", "brick"),
+        models=MODELS,
+        seeds=(0, 1),
+        defect_rate=0.01,
+    )
+
+
+@pytest.fixture(scope="module")
+def html(whole: tuple[Store, Record, Path]) -> str:
+    return whole[2].read_text(encoding="utf-8")
+
+
+def text_of(page: Path) -> str:
+    return " ".join(Reader(page.read_text(encoding="utf-8")).text.split())
+
+
+def test_page_needs_nothing_but_itself(html: str) -> None:
+    page = Reader(html)
+    assert all(link.startswith("#") for link in page.links)
+    assert all(source.startswith("data:image/webp;base64,") for source in page.sources)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & set(page.tags)
+    assert "url(http" not in html
+    assert "@import" not in html
+
+
+def test_page_allows_only_its_own_script(html: str) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", html, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'" in html
+    )
+
+
+def test_page_links_lead_somewhere(html: str) -> None:
+    page = Reader(html)
+    assert len(page.ids) == len(set(page.ids))
+    assert {link.removeprefix("#") for link in page.links} <= set(page.ids)
+
+
+def test_page_has_a_text_for_every_picture(html: str) -> None:
+    assert Reader(html).images_without_text == 0
+    figures = re.findall(r"<svg [^>]*>", html)
+    assert figures
+    assert all('role="img" aria-label="' in figure for figure in figures)
+
+
+def test_page_names_every_cell(html: str, whole: tuple[Store, Record, Path]) -> None:
+    assert {f"cell-{key}" for key in whole[1].cells} <= set(Reader(html).ids)
+
+
+def test_page_says_what_must_be_said(whole: tuple[Store, Record, Path]) -> None:
+    text = text_of(whole[2])
+    assert CAVEAT in text
+    assert "2026-01-02 03:04 UTC" in text
+    assert "Deep figures are not those of pretrained models." in text
+    assert "32 of 32 finished" in text
+    assert "only 12 goods and 12 defects" in text.lower()
+    assert "precision at 1.0 % defects" in text
+    assert "centre prior" in text
+    assert "Incomplete" not in text
+
+
+def test_page_shows_each_contenders_worst_images(html: str) -> None:
+    # 2 categories x 2 contenders x 3 false alarms (picture, heat map) and 3 misses (and mask)
+    assert Reader(html).tags.count("img") == 2 * 2 * (3 * 2 + 3 * 3)
+    assert html.count("good part: no defect to mark") == 12
+
+
+def test_files_lie_beside_the_page(whole: tuple[Store, Record, Path]) -> None:
+    folder = whole[2].parent
+    assert sorted(entry.name for entry in folder.iterdir()) == ["figures", "index.html", "tables"]
+    assert sorted(file.name for file in (folder / "tables").iterdir()) == sorted(f"{n}.csv" for n in FILES)
+    drawings = sorted((folder / "figures").iterdir())
+    assert len(drawings) == 1 + 2 + 2 * 8
+    for drawing in drawings:
+        root = ElementTree.fromstring(drawing.read_text(encoding="utf-8"))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "var(--" not in drawing.read_text(encoding="utf-8")
+
+
+def test_the_same_results_give_the_same_bytes(whole: tuple[Store, Record, Path], tmp_path: Path) -> None:
+    again = write(whole[0], "madeup", tmp_path / "out", tmp_path / "cache", now=NOW)
+    files = sorted(file.relative_to(again.parent) for file in again.parent.rglob("*") if file.is_file())
+    for file in files:
+        assert (again.parent / file).read_bytes() == (whole[2].parent / file).read_bytes(), file
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    page = report(tmp_path, defect_types=HOSTILE)[2]
+    read = Reader(page.read_text(encoding="utf-8"))
+    assert all(source.startswith("data:") for source in read.sources)
+    assert "i" in read.tags
+    assert read.tags.count("i") == page.read_text(encoding="utf-8").count("<i>")
+    for name in HOSTILE:
+        assert name in read.text
+
+
+def test_a_partial_sweep_gives_a_partial_report(tmp_path: Path) -> None:
+    page = report(tmp_path, categories=("grass", "brick"), models=MODELS, unfinished=1, failed=1)[2]
+    text = text_of(page)
+    assert "1 of 16 cells not finished yet: padim on brick." in text
+    assert "1 of 16 cells failed: filterbank-knn on brick." in text
+    assert "made up: the pictures are wrong" in text
+    assert "On brick no fold has a result of both contenders yet." in text
+    assert "14 of 16 finished" in text
+
+
+def test_a_sweep_without_any_result_gives_a_report(tmp_path: Path) -> None:
+    text = text_of(report(tmp_path, unfinished=4)[2])
+    assert "4 of 4 cells not finished yet" in text
+    assert "No fold has a result of both contenders yet." in text
+
+
+def test_damage_is_said(tmp_path: Path) -> None:
+    store, record, _ = report(tmp_path)
+    key = next(iter(record.cells))
+    store.put(path(key, "1/predictions.parquet"), b"damaged")
+    text = text_of(write(store, "madeup", tmp_path / "out", tmp_path / "cache"))
+    assert "1 of 4 cells damaged: mobilenetv3-small on grass." in text
+    assert "retry the cell" in text
+
+
+def test_without_masks_explanation_is_not_measurable(tmp_path: Path) -> None:
+    text = text_of(report(tmp_path, masks=False)[2])
+    assert "not measurable: no masks" in text
+    assert "this defect has no mask" in text
+
+
+def test_missing_heat_maps_are_said(tmp_path: Path) -> None:
+    assert "this cell kept no heat maps" in text_of(report(tmp_path, heat_maps=False)[2])
+
+
+def test_missing_pictures_are_said(tmp_path: Path) -> None:
+    store, record, _ = report(tmp_path)
+    store.delete(f"datasets/parts/grass/{record.digests['grass']}.tar")
+    page = write(store, "madeup", tmp_path / "out", tmp_path / "empty")
+    assert "the pictures are no longer in the store" in text_of(page)
+
+
+def test_holdout_has_no_verdict(tmp_path: Path) -> None:
+    text = text_of(report(tmp_path, protocols={"detection": {"scheme": "holdout"}})[2])
+    assert "nothing paired is computed" in text
+    assert "Paired differences" not in text
+    assert "classifier, supervised" in text
+
+
+def test_a_family_alone_has_no_verdict(tmp_path: Path) -> None:
+    text = text_of(report(tmp_path, models=("filterbank-knn", "padim"), contenders=None)[2])
+    assert "no classifier or no detector" in text
+
+
+def test_another_endpoint_is_shown_without_intervals(tmp_path: Path) -> None:
+    text = text_of(report(tmp_path, endpoint="image_ap")[2])
+    assert "Intervals, the paired test and the verdicts exist for image_auroc only" in text
+
+
+def test_an_older_report_is_replaced(tmp_path: Path) -> None:
+    store, _, page = report(tmp_path)
+    made_up_sweep(store, name="other", categories=("grass",), models=("filterbank-knn",))
+    write(store, "other", tmp_path / "out", tmp_path / "cache")
+    assert "<h1>other</h1>" in page.read_text(encoding="utf-8")
+    assert len(list((tmp_path / "out" / "figures").iterdir())) == 3
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "out", "store"]
+
+
+@pytest.mark.parametrize("name", ["index.html", "notes.txt"])
+def test_a_foreign_folder_is_left_alone(tmp_path: Path, name: str) -> None:
+    store = open_store(str(tmp_path / "store"))
+    made_up_sweep(store, categories=("grass",), models=("filterbank-knn",))
+    out = tmp_path / "home"
+    out.mkdir()
+    (out / name).write_text("mine")
+    with pytest.raises(UsageError, match=name):
+        write(store, "madeup", out, tmp_path / "cache")
+    assert [entry.name for entry in out.iterdir()] == [name]
+    assert (out / name).read_text() == "mine"
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UsageError, match="is a file"):
+        write(open_store(str(tmp_path)), "madeup", tmp_path / "out", tmp_path / "cache")
+
+
+def test_an_unknown_sweep_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="no sweep 'madeup'"):
+        write(open_store(str(tmp_path / "store")), "madeup", tmp_path / "out", tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_full_disk_leaves_the_older_report(tmp_path: Path, small_disk: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    made_up_sweep(store, categories=("grass",), models=("filterbank-knn",), heat_maps=True)
+    page = write(store, "madeup", small_disk / "out", tmp_path / "cache", now=NOW)
+    before = page.read_bytes()
+    assert MARK in page.read_text(encoding="utf-8")
+    free = (1 << 20) - sum(file.stat().st_size for file in small_disk.rglob("*") if file.is_file())
+    (small_disk / "ballast").write_bytes(bytes(max(free - 60_000, 0)))
+    with pytest.raises(TryAgainError):
+        write(store, "madeup", small_disk / "out", tmp_path / "cache")
+    assert page.read_bytes() == before
+    assert sorted(entry.name for entry in small_disk.iterdir()) == ["ballast", "out"]
