@@ -219,7 +219,11 @@ def read_record(store: Store, name: str) -> Record:
 
 def collect(store: Store, name: str) -> Collected:
     """Read what a sweep's cells gave so far. A damaged result is left out, said, and spoils nothing else."""
-    record = read_record(store, name)
+    return collect_record(store, read_record(store, name))
+
+
+def collect_record(store: Store, record: Record) -> Collected:
+    """Read what the cells of ``record`` gave so far, as :func:`collect` does; it may be a part of a sweep."""
     damaged: dict[str, str] = {}
 
     def one(key: str) -> tuple[Result, Predictions] | None:
