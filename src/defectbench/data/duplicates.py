@@ -9,13 +9,14 @@ Aligned parts that merely look alike share their structure, but not their noise.
 the category (and its slopes, because parts are never aligned exactly) is taken out of every block, and a pair
 must agree far better than its pictures agree with the rest of their category.
 
-Measured with a threshold of 0.75. Copies of photographs of brick, grass, gravel and coins at 192 and 256 px (JPEG
-95 to 40, half size, squashed, gain 1.2, gamma 0.75, brighter, cut by 5 to 25 % with and without resizing, cut and
-JPEG 75): at least 0.93 at 256 px and 0.77 at 192 px. Other pictures of the same photographs: at most 0.1 as wholes.
-Aligned parts that share everything but the noise (16 copies of a drawn part at 128 to 512 px, noise of 2 grey
-levels, shifted by 0 to 6 px): at most 0.68, after the common structure is taken out; none was reported. Copies of
-those that are re-lit reach 0.98, JPEG 90 reaches 0.84 or more from 256 px on. JPEG 75 of such smooth parts, and any
-JPEG or resizing at 128 px, wipe their noise out and are not told from another exposure; nor is a turn or mirror.
+Measured with the threshold of 0.75. Copies of photographs of brick, grass, gravel and coins at 192 and 256
+px (JPEG 75 and better, half size, squashed, gain 1.2, gamma 0.75, brighter, cut by 5 to 25 % with and
+without resizing, cut and JPEG 75) score 0.77 or more; other pictures of the same photographs 0.1 at most as
+wholes. Aligned parts that share everything but the noise (16 exposures of a drawn part at 128 to 512 px,
+noise of 2 grey levels, shifted by 0 to 6 px) score 0.68 at most once the common structure is taken out, and
+a printed one 0.75 at most; none was reported. Copies of them score 0.98 re-lit and 0.84 as JPEG 90 from 256
+px on. Not told from another exposure: JPEG 60 of smooth surfaces, JPEG 75 or a resized copy of a smooth
+part of 128 px, whose noise is wiped out, and anything turned or mirrored.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def _cuts(frames: Sequence[Frame], codes: NDArray[np.int64]) -> list[Pair]:
 
 
 def _is_cut(box: Box) -> bool:
-    """Whether the box is a part of the frame; that of a shifted part is as large as the frame and reaches out."""
+    """Whether the box is a part of the frame; that of a shifted part is as large and reaches out."""
     inside = min(box[0], box[1], SIDE - box[2], SIDE - box[3]) > -0.01 * SIDE
     return inside and min(box[2] - box[0], box[3] - box[1]) < 0.975 * SIDE
 
