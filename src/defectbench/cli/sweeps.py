@@ -125,7 +125,7 @@ def run(
     titles = {key: f"{planned.labels[key]} {cells[key].category}" for key in todo}
     with Board(titles) as board:
         ended = runner.run(todo, board.hear)
-    raise SystemExit(_close(ended, titles))
+    raise click.exceptions.Exit(_close(ended, titles))
 
 
 @click.command()

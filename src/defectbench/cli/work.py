@@ -48,4 +48,4 @@ def job(
         stop=stop,
         say=print_event if events else print_line,
     )
-    raise SystemExit(worker.run(cells))
+    raise click.exceptions.Exit(worker.run(cells))
