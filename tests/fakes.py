@@ -53,6 +53,7 @@ def made_up_sweep(
     defect_types: Sequence[str] = DEFECT_TYPES,
     masks: bool = True,
     heat_maps: bool = False,
+    drift: float = 0.0,
     unfinished: int = 0,
     failed: int = 0,
     **keys: Any,
@@ -63,6 +64,7 @@ def made_up_sweep(
         skill: model's label, or ``label/category``, -> how far the mean score of its defects lies above that
             of the goods, in standard deviations; 1.5 where nothing is said.
         training_goods, goods, defects: pictures of each category; a fifth of the first calibrates.
+        drift: how far scores of the test part lie above those of the training part, as on another day.
         unfinished: the last so many cells have no result; ``failed``: so many before these failed for good.
         keys: other keys of the sweep's file, ``protocols`` among them.
     """
@@ -82,7 +84,7 @@ def made_up_sweep(
     done = len(plan.cells) - unfinished - failed
     for place, (key, cell) in enumerate(plan.cells.items()):
         if place < done:
-            finish(store, plan, cell, skill or {}, heat_maps)
+            finish(store, plan, cell, skill or {}, heat_maps, drift)
         elif place < done + failed:
             failure = Failure(ExitCode.DATA, "made up: the pictures are wrong", "Traceback: made up", 1)
             store.put(path(key, "failure.json"), failure.to_json())
@@ -116,13 +118,18 @@ def put_category(
 
 
 def finish(
-    store: Store, plan: Plan, cell: Cell, skill: Mapping[str, float], heat_maps: bool = False
+    store: Store,
+    plan: Plan,
+    cell: Cell,
+    skill: Mapping[str, float],
+    heat_maps: bool = False,
+    drift: float = 0.0,
 ) -> Result:
     """Write what a worker writes for a finished cell, and return the result."""
     label = plan.labels[cell.key]
     shift = skill.get(f"{label}/{cell.category}", skill.get(label, 1.5))
     manifest = Manifest.from_json(store.get(f"datasets/{cell.dataset}/{cell.category}/manifest.json").data)
-    predictions = Predictions.of(cell.key, list(_predict(cell, manifest, shift)))
+    predictions = Predictions.of(cell.key, list(_predict(cell, manifest, shift, drift)))
     files = {
         "1/predictions.parquet": predictions.to_parquet(),
         "1/history.parquet": history_to_parquet(_history(cell)),
@@ -186,7 +193,7 @@ def _tar(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _predict(cell: Cell, manifest: Manifest, shift: float) -> Iterator[Prediction]:
+def _predict(cell: Cell, manifest: Manifest, shift: float, drift: float) -> Iterator[Prediction]:
     """Score what the fit did not learn from: every cell on a scale of its own."""
     rng = _rng("scores", cell.key)
     offset, scale = rng.normal(), float(np.exp(rng.normal()))
@@ -197,7 +204,8 @@ def _predict(cell: Cell, manifest: Manifest, shift: float) -> Iterator[Predictio
             continue
         # How hard a picture is, all models agree in part: paired figures differ from unpaired ones.
         ease = _rng("ease", cell.category, image.id).normal()
-        score = offset + scale * (0.7 * ease + 0.7 * rng.normal() + shift * image.label)
+        moved = shift * image.label + drift * (image.part == "test")
+        score = offset + scale * (0.7 * ease + 0.7 * rng.normal() + moved)
         role = "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
         explanation = _explain(rng, shift) if image.mask else {}
         yield Prediction(image.id, image.label, image.defect_type, role, score, **explanation)

@@ -125,6 +125,7 @@ def test_page_says_what_must_be_said(whole: tuple[Store, Record, Path]) -> None:
     assert "precision at 1.0 % defects" in text
     assert "centre prior" in text
     assert "Incomplete" not in text
+    assert "The promise is broken" not in text
 
 
 def test_page_shows_each_contenders_worst_images(html: str) -> None:
@@ -202,6 +203,11 @@ def test_missing_pictures_are_said(tmp_path: Path) -> None:
     store.delete(f"datasets/parts/grass/{record.digests['grass']}.tar")
     page = write(store, "madeup", tmp_path / "out", tmp_path / "empty")
     assert "the pictures are no longer in the store" in text_of(page)
+
+
+def test_a_broken_promise_is_said(tmp_path: Path) -> None:
+    text = text_of(report(tmp_path, goods=30, training_goods=60, drift=4.0)[2])
+    assert "The promise is broken" in text
 
 
 def test_holdout_has_no_verdict(tmp_path: Path) -> None:

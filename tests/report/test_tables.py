@@ -14,9 +14,10 @@ from defectbench import stats
 from defectbench.collect import Collected, Fold, collect
 from defectbench.metrics import METRICS, Counts
 from defectbench.report.mistakes import WORST, worst
-from defectbench.report.tables import CALLS, EXPLANATION, FILES, Tables
+from defectbench.report.tables import CALLS, EXPLANATION, FILES, Tables, chance_of
 from defectbench.stores.choose import open_store
 from fakes import made_up_sweep
+from scipy.stats import betabinom
 
 CONTENDERS = ["mobilenetv3-small", "padim"]
 
@@ -155,6 +156,19 @@ def test_calibrated_thresholds_pool_counts(whole: Tables) -> None:
     assert line.promised == line.resolution == pytest.approx(1 / 6)
     assert line.precision_at_rate == pooled.precision_at(0.01)
     assert line.cost == pooled.cost_at(0.01, false_alarm=2.0, missed_defect=100.0)
+
+
+@pytest.mark.parametrize(("goods", "calibration", "rank"), [(30, 12, 1), (40, 39, 2), (7, 99, 5), (1, 19, 1)])
+def test_chance_of_false_alarms_is_beta_binomial(goods: int, calibration: int, rank: int) -> None:
+    for alarms in range(goods + 1):
+        expected = betabinom(goods, rank, calibration + 1 - rank).sf(alarms - 1)
+        assert chance_of(alarms, goods, calibration, rank / (calibration + 1)) == pytest.approx(expected)
+
+
+def test_a_broken_promise_is_seen(whole: Tables, tmp_path: Path) -> None:
+    assert not any(line.broken for line in whole.thresholds)
+    drifted = sweep(tmp_path, categories=("grass",), goods=30, training_goods=60, drift=4.0)
+    assert {line.rule for line in drifted.thresholds if line.broken} == {"calibrated"}
 
 
 def test_everything_abnormal_needs_no_model(whole: Tables) -> None:

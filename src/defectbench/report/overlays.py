@@ -44,7 +44,7 @@ class HeatMaps:
 
     Attributes:
         maps: image id -> (h, w) float16 from 0 to 1.
-        low, high: what is drawn as cold and as hottest: the median and the 99.9 % quantile of all its pixels.
+        low, high: what is drawn as cold and as hottest: the median and the 99 % quantile of all its pixels.
     """
 
     maps: Mapping[str, NDArray[np.float16]]
@@ -65,7 +65,7 @@ class HeatMaps:
             raise DataError(f"not a heatmaps.npz: {error}") from error
         if maps.ndim != 3 or ids.shape != maps.shape[:1] or not maps.size:
             raise DataError(f"heatmaps.npz: ids {ids.shape} and maps {maps.shape} do not fit")
-        low, high = np.quantile(maps.astype(np.float32), (0.5, 0.999))
+        low, high = np.quantile(maps.astype(np.float32), (0.5, 0.99))
         return cls(dict(zip(ids.tolist(), maps, strict=True)), float(low), float(high))
 
 

@@ -131,6 +131,11 @@ class Report:
         return {name: plots.scores(name, self.tables.endpoint, rows, lowest) for name, rows in found.items()}
 
     @cached_property
+    def drawn(self) -> frozenset[str]:
+        """Models with curves."""
+        return frozenset(curves.label for curves in self.tables.curves)
+
+    @cached_property
     def roc(self) -> Mapping[tuple[str, str], Drawing]:
         """(model, category) -> ROC curves."""
         return {(c.label, c.category): plots.roc(c) for c in self.tables.curves}

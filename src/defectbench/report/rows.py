@@ -136,6 +136,7 @@ class Threshold:
         promised, resolution: false-alarm rate of a calibrated threshold, and 1/(n+1) of the calibration
             goods.
         came: the false-alarm rate on the tested goods.
+        broken: so many false alarms came that the promise cannot have held (less than 1 in 1,000 by chance).
         precision_at_rate, cost: at the sweep's defect rate and prices; NaN without.
     """
 
@@ -146,6 +147,7 @@ class Threshold:
     promised: float
     resolution: float
     came: float
+    broken: bool
     recall: float
     precision: float
     accuracy: float

@@ -61,6 +61,7 @@ FILES = (
 
 _SEED = 0
 _NAN = math.nan
+_UNLIKELY = 0.001
 _BASELINE = "defectbench.inspectors.baseline:"
 _Line = TypeVar("_Line")
 
@@ -242,13 +243,18 @@ class Tables:
         counted = [row for row in rows if not math.isnan(row.promised)]
         if not counted:
             return None
-        folds = self._folds[rows[0].category, rows[0].label]
+        first = self._folds[rows[0].category, rows[0].label][0]  # all folds share the calibration goods
+        counts = [row.counts for row in counted if row.counts]
+        promised, number = first.calibrated.false_alarm_rate, len(first.calibration)
+        # The seeds' images are the same: the middle seed stands for all.
+        middle = sorted(counts, key=lambda each: each.fp)[(len(counts) - 1) // 2]
         return self._calls(
             counted,
             "calibrated",
-            [row.counts for row in counted if row.counts],
-            promised=_mean(row.promised for row in counted),
-            resolution=_mean(1 / (len(fold.calibration) + 1) for fold in folds),
+            counts,
+            promised=promised,
+            resolution=1 / (number + 1),
+            chance=chance_of(middle.fp, middle.fp + middle.tn, number, promised),
         )
 
     def _tuned(self, rows: Sequence[Row]) -> Threshold | None:
@@ -307,7 +313,35 @@ def _threshold(
 ) -> Threshold:
     names = ("promised", "resolution", "came", *CALLS, "precision_at_rate", "cost")
     values = {name: figures.get(name, _NAN) for name in names}
-    return Threshold(category=category, label=label, family=family, rule=rule, cells=cells, **values)
+    broken = bool(figures.get("chance", 1.0) < _UNLIKELY)
+    return Threshold(category, label, family, rule, broken=broken, cells=cells, **values)
+
+
+def chance_of(alarms: int, goods: int, calibration: int, promised: float) -> float:
+    """Return how likely at least so many false alarms are, if tested and calibration goods are alike.
+
+    The threshold is a calibration score, so the rate that it gives is itself random: Beta(k, n + 1 - k) for
+    the k-th largest of n, promised k/(n+1). The alarms among the tested goods are then beta-binomial (Vovk
+    2012, arXiv:1209.2673).
+
+    >>> round(chance_of(1, 1, 19, 0.05), 12), round(chance_of(2, 2, 9, 0.1), 4)
+    (0.05, 0.0182)
+    """
+    above = round(promised * (calibration + 1))
+    a, b = above, calibration + 1 - above
+    logs = [
+        _log_choose(goods, x) + _log_beta(x + a, goods - x + b) - _log_beta(a, b)
+        for x in range(alarms, goods + 1)
+    ]
+    return float(sum(math.exp(log) for log in logs))
+
+
+def _log_choose(n: int, k: int) -> float:
+    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+
+
+def _log_beta(a: int, b: int) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 def _model(contestant: Contestant) -> Model:
