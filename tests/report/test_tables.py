@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import betabinom
 
 from defectbench import stats
 from defectbench.collect import Collected, Fold, collect
@@ -17,7 +18,6 @@ from defectbench.report.mistakes import WORST, worst
 from defectbench.report.tables import CALLS, EXPLANATION, FILES, Tables, chance_of
 from defectbench.stores.choose import open_store
 from fakes import made_up_sweep
-from scipy.stats import betabinom
 
 CONTENDERS = ["mobilenetv3-small", "padim"]
 
