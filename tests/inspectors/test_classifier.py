@@ -1,0 +1,194 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from defectbench import catalog
+from defectbench.errors import ConfigurationError, DataError, MissingWeightsError, UsageError
+from defectbench.inspectors import backbone, device
+from defectbench.inspectors.augment import augmented
+from defectbench.inspectors.base import Lesson, Progress, Recipe
+from defectbench.inspectors.classifier import TimmClassifier, _Training
+from defectbench.inspectors.images import ArrayPictures
+from defectbench.metrics import image_auroc
+
+pytestmark = pytest.mark.torch
+
+SIDE = 64
+TINY = "test_efficientnet.r160_in1k"
+
+
+def recipe(
+    weights: dict[str, Path] | None = None,
+    *,
+    epochs: int = 6,
+    patience: int = 8,
+    balance: str = "weights",
+    turns: bool = False,
+    **settings: catalog.Setting,
+) -> Recipe:
+    chosen = {**catalog.find("mobilenetv3-small").settings, "architecture": TINY, "batch_size": 8, **settings}
+    return Recipe(
+        chosen, SIDE, epochs, patience, 0, weights or {}, device="cpu", balance=balance, turns=turns
+    )
+
+
+def marked(number: int, seed: int, defect: bool) -> np.ndarray:
+    """Noise; a defect is a dark square in the upper left quarter."""
+    found = np.random.default_rng(seed).integers(90, 166, size=(number, SIDE, SIDE, 3)).astype(np.uint8)
+    if defect:
+        found[:, 8:24, 8:24] = 0
+    return found
+
+
+def lesson(*, goods: int = 20, defects: int = 6, tuning: bool = True) -> Lesson:
+    pictures = ArrayPictures(np.concatenate([marked(goods, 1, False), marked(defects, 2, True)]))
+    labels = np.array([0] * goods + [1] * defects)
+    if not tuning:
+        return Lesson(pictures, labels)
+    other = ArrayPictures(np.concatenate([marked(6, 3, False), marked(6, 4, True)]))
+    return Lesson(pictures, labels, other, np.array([0] * 6 + [1] * 6))
+
+
+def taught(wanted: Recipe, what: Lesson) -> tuple[TimmClassifier, list[Progress]]:
+    told: list[Progress] = []
+    inspector = TimmClassifier(wanted)
+    inspector.fit(what, told.append)
+    return inspector, told
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"learning_rate": 3e-3}, {"learning_rate": 0.1, "freeze": True}],
+    ids=["fine-tuned", "frozen"],
+)
+@pytest.mark.parametrize("balance", ["weights", "oversample", "none"])
+def test_classifier_learns_a_plain_defect(settings: dict[str, catalog.Setting], balance: str) -> None:
+    wanted = recipe(epochs=12, balance=balance, **settings)
+    inspector, _ = taught(wanted, lesson())
+    shown = np.concatenate([marked(8, 5, False), marked(8, 6, True)])
+    found = list(inspector.inspect(ArrayPictures(shown)))
+    assert image_auroc([0] * 8 + [1] * 8, [inspection.score for inspection in found]) > 0.9
+
+
+def test_classifier_keeps_the_best_epoch_and_stops_early() -> None:
+    inspector, told = taught(recipe(epochs=40, patience=2, learning_rate=3e-3), lesson())
+    curve = [progress.figures["tuning_auroc"] for progress in told if progress.figures]
+    assert len(curve) < 40
+    assert len(curve) == 1 + int(np.argmax(curve)) + 2
+    tuning = lesson().tuning
+    assert tuning is not None
+    scores = [inspection.score for inspection in inspector.inspect(tuning)]
+    assert image_auroc([0] * 6 + [1] * 6, scores) == max(curve)
+
+
+def test_classifier_runs_all_epochs_without_tuning_pictures() -> None:
+    _, told = taught(recipe(epochs=3, patience=1), lesson(tuning=False))
+    assert [progress.done for progress in told if progress.figures] == [1, 2, 3]
+
+
+def test_classifier_refuses_tuning_pictures_of_one_class() -> None:
+    what = lesson()
+    tuning = ArrayPictures(marked(3, 3, False))
+    with pytest.raises(DataError, match="3 good, 0 abnormal"):
+        taught(recipe(), Lesson(what.pictures, what.labels, tuning, np.zeros(3, np.int64)))
+
+
+@pytest.mark.parametrize("goods", [7, 11])
+def test_classifier_never_steps_on_a_single_picture(goods: int) -> None:
+    what = lesson(goods=goods, defects=2, tuning=False)
+    training = _Training(_Material(), what, recipe(batch_size=4), lambda progress: None)
+    sizes = [len(batch) for batch in training._batches(np.random.default_rng(0))]
+    assert min(sizes) >= 2
+    assert sum(sizes) == goods + 2
+
+
+class _Material:
+    module: torch.nn.Module = torch.nn.Linear(2, 1)
+
+
+def test_classifier_refuses_batches_of_one() -> None:
+    with pytest.raises(UsageError, match="batch_size"):
+        taught(recipe(batch_size=1), lesson())
+
+
+def test_classifier_logits_are_finer_than_probabilities() -> None:
+    inspector, _ = taught(recipe(epochs=20, learning_rate=1e-2), lesson(tuning=False))
+    scores = [i.score for i in inspector.inspect(ArrayPictures(marked(10, 8, True)))]
+    assert len(set(scores)) == 10
+
+
+def test_augmentation_turns_only_where_it_may() -> None:
+    picture = np.zeros((SIDE, SIDE, 3), np.uint8)
+    picture[:, : SIDE // 2] = 200
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        values = augmented(picture, rng, turns=False)
+        assert values.shape == (SIDE, SIDE, 3)
+        assert values[:, :16].mean() > values[:, -16:].mean() + 0.5
+    sides = {augmented(picture, rng, turns=True)[:, :16].mean() > 0.5 for _ in range(20)}
+    assert sides == {True, False}
+
+
+def test_weights_are_loaded_by_key_with_a_new_head(tmp_path: Path) -> None:
+    source = timm.create_model(TINY, pretrained=False)
+    torch.save(source.state_dict(), tmp_path / "torch.pth")
+    save_file(source.state_dict(), tmp_path / "file.safetensors")
+    torch.save({"state_dict": source.state_dict()}, tmp_path / "wrapped.pth")
+    for path in sorted(tmp_path.iterdir()):
+        model = backbone.create(TINY, recipe({"w": path}), outputs=1)
+        assert torch.equal(model.state_dict()["conv_stem.weight"], source.state_dict()["conv_stem.weight"])
+        assert model.get_classifier().weight.shape[0] == 1
+
+
+def test_weights_of_another_network_are_refused_by_key(tmp_path: Path) -> None:
+    other = timm.create_model("test_resnet", pretrained=False)
+    save_file(other.state_dict(), tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match=r"lacks .* such as .*\n.*foreign .* such as"):
+        backbone.create(TINY, recipe({"w": tmp_path / "other.safetensors"}), outputs=1)
+    wider = {key: value[..., None] for key, value in timm.create_model(TINY).state_dict().items()}
+    save_file(wider, tmp_path / "wider.safetensors")
+    with pytest.raises(DataError, match="other shapes"):
+        backbone.create(TINY, recipe({"w": tmp_path / "wider.safetensors"}), outputs=1)
+
+
+def test_weights_that_are_no_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("hello")
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("text", "list.pth"):
+        with pytest.raises(DataError, match=name):
+            backbone.create(TINY, recipe({"w": tmp_path / name}), outputs=1)
+    with pytest.raises(MissingWeightsError, match="not there"):
+        backbone.create(TINY, recipe({"w": tmp_path / "none"}), outputs=1)
+
+
+def test_backbone_refuses_an_unknown_network() -> None:
+    with pytest.raises(UsageError, match="unknown timm network 'resnet5O'"):
+        backbone.create("resnet5O", recipe())
+
+
+def test_device_is_refused_where_it_is_not() -> None:
+    assert device.resolve("cpu") == "cpu"
+    with pytest.raises(ConfigurationError, match="allowed: auto, cpu, cuda, mps"):
+        device.resolve("gpu")
+    for name, present in (
+        ("cuda", torch.cuda.is_available()),
+        ("mps", torch.backends.mps.is_available()),
+    ):
+        if not present:
+            with pytest.raises(ConfigurationError, match="not there"):
+                device.resolve(name)
+
+
+def test_repeatable_puts_everything_back() -> None:
+    before = torch.random.get_rng_state(), torch.are_deterministic_algorithms_enabled()
+    with device.repeatable(1, "cpu"):
+        first = torch.rand(3)
+        assert torch.are_deterministic_algorithms_enabled()
+    with device.repeatable(1, "cpu"):
+        assert torch.equal(first, torch.rand(3))
+    assert torch.equal(before[0], torch.random.get_rng_state())
+    assert torch.are_deterministic_algorithms_enabled() == before[1]

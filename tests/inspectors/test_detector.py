@@ -1,0 +1,113 @@
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from defectbench import catalog
+from defectbench.errors import DataError, UsageError
+from defectbench.inspectors import backbone
+from defectbench.inspectors.anomalib_models import PadimModel, PatchcoreModel
+from defectbench.inspectors.base import Inspector, Lesson, Recipe
+from defectbench.inspectors.detector import Padim, Patchcore
+from defectbench.inspectors.glass import Glass
+from defectbench.inspectors.images import ArrayPictures
+
+pytestmark = pytest.mark.torch
+
+SIDE = 64
+BACKBONE = "test_resnet.r160_in1k"
+
+
+def pictures(number: int, seed: int) -> NDArray[np.uint8]:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(40, 216, size=(number, 8, 8, 3)).repeat(8, 1).repeat(8, 2)
+    return np.clip(coarse + rng.normal(0, 10, coarse.shape), 0, 255).astype(np.uint8)
+
+
+def recipe(name: str, **settings: catalog.Setting) -> Recipe:
+    entry = catalog.find(name)
+    return Recipe({**entry.settings, "backbone": BACKBONE, **settings}, SIDE, 2, 0, seed=3, device="cpu")
+
+
+def fit(inspector: Inspector, taught: NDArray[np.uint8]) -> Inspector:
+    lesson = Lesson(ArrayPictures(taught), np.zeros(len(taught), np.int64))
+    inspector.fit(lesson, lambda progress: None)
+    return inspector
+
+
+def compare(inspector: Inspector, model: torch.nn.Module, network: torch.nn.Module) -> None:
+    """Assert that scores and maps are those of anomalib's model, picture by picture."""
+    shown = pictures(4, 9)
+    with torch.no_grad():
+        expected = model(backbone.normalised(shown, network, "cpu"))
+    for index, inspection in enumerate(inspector.inspect(ArrayPictures(shown))):
+        assert inspection.score == pytest.approx(float(expected.pred_score.flatten()[index]), rel=1e-4)
+        theirs = expected.anomaly_map[index].squeeze().numpy()
+        np.testing.assert_allclose(inspection.heat_map, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_padim_agrees_with_anomalib() -> None:
+    wanted = recipe("padim", features=30)
+    taught = pictures(8, 1)
+    ours = fit(Padim(wanted), taught)
+    network = backbone.create(BACKBONE, wanted)
+    theirs = PadimModel(backbone=network, layers=["layer1", "layer2", "layer3"], n_features=30)
+    theirs.idx = ours._model().idx
+    theirs.train()
+    theirs(backbone.normalised(taught, network, "cpu"))
+    theirs.fit()
+    compare(ours, theirs.eval(), network)
+
+
+@pytest.mark.parametrize("neighbours", [1, 9])
+def test_patchcore_agrees_with_anomalib(neighbours: int) -> None:
+    wanted = recipe("patchcore", coreset=1.0, neighbours=neighbours)
+    taught = pictures(3, 1)
+    ours = fit(Patchcore(wanted), taught)
+    network = backbone.create(BACKBONE, wanted)
+    theirs = PatchcoreModel(layers=["layer2", "layer3"], backbone=network, num_neighbors=neighbours)
+    theirs.train()
+    theirs(backbone.normalised(taught, network, "cpu"))
+    theirs.memory_bank = torch.vstack(theirs.embedding_store)
+    compare(ours, theirs.eval(), network)
+
+
+def test_patchcore_keeps_its_share_of_the_patches() -> None:
+    taught = pictures(5, 1)
+    all_of_them = fit(Patchcore(recipe("patchcore", coreset=1.0)), taught)._fitted()["memory_bank"]
+    tenth = fit(Patchcore(recipe("patchcore", coreset=0.1)), taught)._fitted()["memory_bank"]
+    assert len(tenth) == len(all_of_them) // 10
+    assert {tuple(row) for row in tenth.tolist()} <= {tuple(row) for row in all_of_them.tolist()}
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5, -1.0])
+def test_patchcore_refuses_a_share_that_is_none(share: float) -> None:
+    with pytest.raises(UsageError, match="coreset"):
+        fit(Patchcore(recipe("patchcore", coreset=share)), pictures(2, 1))
+
+
+def test_padim_refuses_a_single_picture() -> None:
+    with pytest.raises(DataError, match="covariance"):
+        fit(Padim(recipe("padim", features=30)), pictures(1, 1))
+
+
+def test_glass_scores_in_the_order_of_anomalib() -> None:
+    wanted = recipe("glass", layers=("layer2", "layer3"), batch_size=4)
+    inspector = fit(Glass(wanted), pictures(5, 1))
+    shown = pictures(4, 9)
+    network = backbone.create(BACKBONE, wanted)
+    with torch.no_grad():
+        theirs = inspector._model()(backbone.normalised(shown, network, "cpu"))
+    ours = list(inspector.inspect(ArrayPictures(shown)))
+    sigmoids = 1 / (1 + np.exp(-np.array([inspection.score for inspection in ours])))
+    np.testing.assert_allclose(sigmoids, theirs.pred_score.numpy(), rtol=1e-4)
+    for inspection, heat_map in zip(ours, theirs.anomaly_map.numpy(), strict=True):
+        np.testing.assert_allclose(inspection.heat_map, heat_map, rtol=1e-3, atol=1e-5)
+
+
+def test_glass_trains_all_but_its_backbone() -> None:
+    wanted = recipe("glass", batch_size=4)
+    untaught = Glass(wanted)._model().state_dict()
+    taught = fit(Glass(wanted), pictures(5, 1))._model().state_dict()
+    moved = {key.split(".")[0] for key in taught if not torch.equal(taught[key], untaught[key])}
+    assert moved == {"discriminator", "projection"}

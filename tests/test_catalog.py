@@ -1,0 +1,40 @@
+import importlib.util
+
+import pytest
+
+from defectbench import catalog
+from defectbench.errors import UsageError
+
+
+def test_names_and_aliases_are_unique() -> None:
+    names = [entry.name for entry in catalog.ENTRIES]
+    aliases = [alias for entry in catalog.ENTRIES for alias in entry.aliases]
+    assert len(names) == len(set(names))
+    assert len(aliases) == len(set(aliases))
+
+
+@pytest.mark.parametrize("entry", catalog.ENTRIES, ids=lambda entry: entry.name)
+def test_entry_says_what_a_user_must_know(entry: catalog.Entry) -> None:
+    module, colon, name = entry.builder.partition(":")
+    assert colon
+    assert name.isidentifier()
+    assert importlib.util.find_spec(module) is not None
+    assert entry.takes(entry.image_size)
+    assert entry.takes(128)
+    assert not entry.takes(entry.smallest - 1)
+    assert all((entry.source, entry.licence, entry.ends, entry.heat_map))
+    assert all(weights.name and weights.source and weights.licence for weights in entry.weights)
+    assert bool(entry.weights) == (entry.extra == "train")
+    assert entry.patience == 0 or entry.epochs > 0
+
+
+@pytest.mark.parametrize("entry", catalog.ENTRIES, ids=lambda entry: entry.name)
+def test_entry_names_its_network_as_its_weights(entry: catalog.Entry) -> None:
+    network = entry.settings.get("architecture", entry.settings.get("backbone"))
+    assert [weights.name for weights in entry.weights] == ([network] if network else [])
+
+
+def test_find_names_the_nearest() -> None:
+    assert catalog.find("padim").name == "padim"
+    with pytest.raises(UsageError, match="did you mean 'patchcore'"):
+        catalog.find("pathcore")
