@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from defectbench import catalog
-from defectbench.errors import ConfigurationError, DataError
+from defectbench.errors import DataError
 from defectbench.inspectors.base import Inspection, Inspector, Lesson, Progress, Recipe
 from defectbench.inspectors.choose import build
 from defectbench.inspectors.images import ArrayPictures
