@@ -301,7 +301,7 @@ def _line(row: Row) -> dict[str, float]:
     figures |= _counted(row.counts) if row.counts else {}
     if row.tuned is not None:
         tuned = row.tuned.figures() | _counted(row.tuned)
-        figures |= {f"tuned/{name}": value for name, value in tuned.items()}
+        figures |= {f"{name}_tuned": value for name, value in tuned.items()}
     return figures | {"false_alarm_rate_promised": row.promised, "f1_all_abnormal": row.all_abnormal}
 
 

@@ -100,7 +100,7 @@ def test_track_parents_carry_the_tables_figures(store: DirectoryStore, tracker: 
             row.counts.tn,
             row.counts.fn,
         ]
-        assert parent.data.metrics["tuned/recall"] == row.tuned.recall
+        assert parent.data.metrics["recall_tuned"] == row.tuned.recall
         assert parent.data.metrics["f1_all_abnormal"] == row.all_abnormal
 
 
