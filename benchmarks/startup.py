@@ -1,6 +1,6 @@
 """How fast the door opens: `defectbench --help` against a bare Python with click, in turns.
 
-    .venv/bin/python benchmarks/startup.py
+.venv/bin/python benchmarks/startup.py
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 ROUNDS = 15
 BARE = "import click\n@click.command()\ndef hello():\n    '''Say hello.'''\nhello(['--help'])"
@@ -25,14 +26,16 @@ def seconds(command: list[str]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    program = shutil.which("defectbench", path=os.path.dirname(sys.executable)) or "defectbench"
+    program = shutil.which("defectbench", path=str(Path(sys.executable).parent)) or "defectbench"
     commands = {
         "bare python + click": [sys.executable, "-c", BARE],
         "defectbench --help": [program, "--help"],
         "defectbench plan --help": [program, "plan", "--help"],
     }
     best = {name: min(seconds(command) for _ in range(ROUNDS)) for name, command in commands.items()}
-    print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, best of {ROUNDS}")
+    print(
+        f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, best of {ROUNDS}"
+    )
     for name, each in best.items():
         print(f"{name:26} {each * 1000:7.1f} ms   {each / best['bare python + click']:.2f} times bare")
 

@@ -20,6 +20,7 @@ def main() -> None:
     print(f"MLflow will answer at http://127.0.0.1:{port} in a minute; Ctrl-C ends it", flush=True)
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--workers", "1"]
     command += ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
     command += ["--artifacts-destination", str(store / "mlflow-artifacts")]
     try:

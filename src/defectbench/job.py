@@ -100,7 +100,7 @@ def _perform(cell: Cell, place: Place, watch: _Watch) -> Outcome:
     manifest = Manifest.from_json((root / "manifest.json").read_bytes())
     files = weights.fetch(place.store, cell.fit.weights, place.cache)
     watch.check()
-    images = ImageSet(manifest, root, cell.fit.image_size, place.cache)
+    images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
     return trial.run(cell, images, files, place.device, watch.hear)
 
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 from defectbench.errors import DataError
@@ -136,7 +137,7 @@ def make_manifest(dataset: str, category: str, images: Iterable[Image]) -> Manif
         DataError: when two images share an id.
     """
     ordered = tuple(sorted(images, key=lambda image: image.id))
-    twins = [a.id for a, b in zip(ordered, ordered[1:], strict=False) if a.id == b.id]
+    twins = [a.id for a, b in pairwise(ordered) if a.id == b.id]
     if twins:
         raise DataError([f"{category}: two files share the image id {name!r}" for name in twins])
     return Manifest(dataset, category, ordered)

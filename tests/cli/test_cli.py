@@ -142,7 +142,7 @@ def test_missing_weights_end_with_69_before_anything_starts(
 
 
 def test_plan_counts_fits_and_what_sharing_saves(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    out, err = call(capfd, "plan", "small.yaml")
+    _, err = call(capfd, "plan", "small.yaml")
     assert "small: 2 fits for 6 table entries (sharing saves 4); 0 finished, 2 to run" in err
     assert "mlflow.db" in err
     found = json.loads(call(capfd, "plan", "small.yaml", "--format", "json")[0])
@@ -171,7 +171,12 @@ def test_reading_commands_give_json(bench: Path, capfd: pytest.CaptureFixture[st
     assert json.loads(call(capfd, "models", "show", "glass", "--format", "json")[0])["family"] == "detector"
     rows = json.loads(call(capfd, "weights", "list", "--format", "json")[0])
     assert all(row["sha256"] == [] for row in rows)
-    for words in (("data", "list"), ("data", "show", "parts"), ("models", "list"), ("models", "show", "padim")):
+    for words in (
+        ("data", "list"),
+        ("data", "show", "parts"),
+        ("models", "list"),
+        ("models", "show", "padim"),
+    ):
         assert call(capfd, *words)[0].strip()
 
 
@@ -230,7 +235,9 @@ def test_a_full_store_ends_with_75_and_the_same_command_later_goes_on(
 
 
 def test_report_and_track_take_a_name_or_a_file(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    made_up_sweep(DirectoryStore(bench / "bench"), name="small", models=["filterbank-logreg", "filterbank-knn"])
+    made_up_sweep(
+        DirectoryStore(bench / "bench"), name="small", models=["filterbank-logreg", "filterbank-knn"]
+    )
     for name in ("small", "small.yaml"):
         call(capfd, "report", name, "--out", bench / f"out-{name}")
         assert (bench / f"out-{name}" / "index.html").stat().st_size > 10_000

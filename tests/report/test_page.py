@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from defectbench.cell import path
+from defectbench.collect import collect
 from defectbench.errors import MissingInputError, TryAgainError, UsageError
 from defectbench.record import Record
+from defectbench.report import words
 from defectbench.report.page import MARK, write
-from defectbench.report.tables import FILES
+from defectbench.report.tables import FILES, Tables
 from defectbench.report.words import CAVEAT
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
@@ -222,9 +224,12 @@ def test_a_family_alone_has_no_verdict(tmp_path: Path) -> None:
     assert "no classifier or no detector" in text
 
 
-def test_another_endpoint_is_shown_without_intervals(tmp_path: Path) -> None:
-    text = text_of(report(tmp_path, endpoint="image_ap")[2])
-    assert "Intervals, the paired test and the verdicts exist for image_auroc only" in text
+def test_another_endpoint_is_compared_by_itself(tmp_path: Path) -> None:
+    store, record, page = report(tmp_path, endpoint="image_ap")
+    (row,) = Tables(collect(store, record.name)).comparisons
+    assert f"image_ap {words.number(row.classifier_value)} against" in text_of(page)
+    (score, _) = Tables(collect(store, record.name)).scores
+    assert score.low < score.value < score.high
 
 
 def test_an_older_report_is_replaced(tmp_path: Path) -> None:

@@ -68,7 +68,9 @@ def call(*arguments: object, code: int = 0, environment: Mapping[str, str] | Non
     return out + err
 
 
-def run(sweep: Path, store: object, cache: Path, *more: object, code: int = 0, **keys: Mapping[str, str]) -> str:
+def run(
+    sweep: Path, store: object, cache: Path, *more: object, code: int = 0, **keys: Mapping[str, str]
+) -> str:
     arguments = ("run", sweep, "--store", store, "--cache", cache, "--no-track", *more)
     return call(*arguments, code=code, **keys)
 

@@ -71,9 +71,8 @@ def plan(
         return
     say_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
     note(_sum(planned, cells, done))
-    note(
-        f"tracker: {_tracker(place, tracking_uri) or 'none (an S3 store has none of its own: --tracking-uri)'}"
-    )
+    uri = _tracker(place, tracking_uri)
+    note(f"tracker: {uri or 'none; an S3 store has none of its own, see --tracking-uri'}")
     for reason in planned.missing.values():
         note(f"missing: {reason}")
 

@@ -183,7 +183,8 @@ class _Frozen:
         self._trunk = network
         self._device = next(model.parameters()).device.type
         self.module: nn.Module = network.get_classifier()
-        self._name = f"pooled/{recipe.text('architecture')}/{backbone.weights_name(recipe)}"
+        weights = backbone.weights_name(recipe)
+        self._name = f"pooled/{recipe.text('architecture')}/{weights}/{self._device}"
         self._training = self._features(lesson.pictures)
         self._tuning = None if lesson.tuning is None else self._features(lesson.tuning)
 

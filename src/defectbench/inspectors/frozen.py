@@ -43,7 +43,7 @@ class FrozenFeatures:
         self._chosen = chosen or {}
         self._layers = recipe.texts("layers")
         self._name = "/".join(
-            [kind, recipe.text("backbone"), "+".join(self._layers), backbone.weights_name(recipe)]
+            [kind, recipe.text("backbone"), "+".join(self._layers), backbone.weights_name(recipe), device]
         )
         self._shapes = self._shapes_at(recipe.image_size)
 

@@ -37,13 +37,15 @@ class ImageSet:
         root: the category's unpacked archive; the manifest's paths lie below it.
         size: side of the pictures in pixels.
         cache: directory for decoded pictures and features.
+        threads: that compute features. They decide rounding, so features are kept apart by them.
     """
 
-    def __init__(self, manifest: Manifest, root: Path, size: int, cache: Path) -> None:
+    def __init__(self, manifest: Manifest, root: Path, size: int, cache: Path, threads: int = 1) -> None:
         if size < 1:
             raise BugError(f"pictures of {size} pixels a side")
         self.manifest = manifest
         self.size = size
+        self.threads = threads
         self._root = root
         self._cache = Cache(cache, (_PICTURES, _FEATURES))
         self._kept: NDArray[np.uint8] | None = None
@@ -145,7 +147,7 @@ class ImageSet:
 
     def _feature_entry(self, extractor: str) -> str:
         """Return a file name: the extractor's for people, a hash for all that decides the features."""
-        decided = f"{extractor}\n{self.manifest.digest}\n{self.size}\n{_DECODER}"
+        decided = f"{extractor}\n{self.threads}\n{self.manifest.digest}\n{self.size}\n{_DECODER}"
         readable = re.sub(r"[^A-Za-z0-9_-]+", "-", extractor)[:40]
         return f"{readable}-{self.size}-{hashlib.sha256(decided.encode()).hexdigest()[:32]}"
 

@@ -14,6 +14,7 @@ from defectbench.report.rows import Comparison
 _FEW = 30
 _NEAR_ONE = 0.98
 _SEED = 0
+_FEWER = 999
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Contest:
     seeds: tuple[int, ...]
     expected: int
     cells: tuple[str, ...]
+
+
+def resamples(endpoint: str) -> int:
+    """Return how many draws an interval takes: all figures but the AUROC are computed draw by draw."""
+    return stats.RESAMPLES if endpoint == stats.AUROC else _FEWER
 
 
 def pair(a: Sequence[Fold], b: Sequence[Fold]) -> stats.FoldScores:
@@ -59,9 +65,14 @@ def find(
     return Contest(category, pairs, tuple(picked), folds * len(seeds), tuple(cells))
 
 
-def decide(contests: Sequence[Contest], contenders: tuple[str, str], margin: float) -> tuple[Comparison, ...]:
-    """Compare in each category; p-values are corrected for their number."""
-    compared = [stats.compare(contest.folds, seed=_SEED) for contest in contests]
+def decide(
+    contests: Sequence[Contest], contenders: tuple[str, str], endpoint: str, margin: float
+) -> tuple[Comparison, ...]:
+    """Compare in each category by the endpoint; p-values are corrected for their number."""
+    draws = resamples(endpoint)
+    compared = [
+        stats.compare(contest.folds, seed=_SEED, endpoint=endpoint, resamples=draws) for contest in contests
+    ]
     corrected = stats.holm([each.p for each in compared])
     lines = zip(contests, compared, corrected, strict=True)
     return tuple(_comparison(contest, contenders, each, p, margin) for contest, each, p in lines)

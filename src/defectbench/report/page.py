@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -16,8 +17,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from defectbench.collect import collect
-from defectbench.errors import UsageError
+from defectbench.collect import Collected, collect, write_views
+from defectbench.errors import NoRightsError, TryAgainError, UsageError
 from defectbench.files import disk_errors
 from defectbench.metrics import METRICS
 from defectbench.report import plots, words
@@ -26,6 +27,8 @@ from defectbench.report.plots import Drawing
 from defectbench.report.rows import Explanation, Mistake, Reference, Score, Threshold
 from defectbench.report.tables import CALLS, EXPLANATION, Tables
 from defectbench.stores.base import Store
+
+log = logging.getLogger(__name__)
 
 PAGE = "index.html"
 MARK = "<!-- defectbench report -->"
@@ -57,6 +60,7 @@ def write(store: Store, name: str, out: Path, cache: Path, *, now: datetime | No
     with disk_errors(out):
         _check(out)
     collected = collect(store, name)
+    _write_views(store, collected)
     report = Report(Tables(collected), Material(collected, store, cache), now or datetime.now(UTC))
     with disk_errors(out), _replacing(out) as folder:
         _write(folder / PAGE, report.html())
@@ -65,6 +69,14 @@ def write(store: Store, name: str, out: Path, cache: Path, *, now: datetime | No
         for drawing in report.drawings:
             _write(folder / "figures" / f"{drawing.name}.svg", drawing.file())
     return out / PAGE
+
+
+def _write_views(store: Store, collected: Collected) -> None:
+    """Put the views into the store; the page of a store that cannot be written is none the worse."""
+    try:
+        write_views(store, collected)
+    except (TryAgainError, NoRightsError) as error:
+        log.warning("views.parquet is not written: %s", error)
 
 
 class Report:

@@ -140,7 +140,7 @@ class Tables:
             classifier, detector = (self._folds[category, label] for label in contenders)
             shared = contest.find(category, classifier, detector, self.seeds, self.cuts[category])
             found += [shared] if shared is not None else []
-        return contest.decide(found, contenders, self.margin)
+        return contest.decide(found, contenders, self.endpoint, self.margin)
 
     @cached_property
     def thresholds(self) -> tuple[Threshold, ...]:
@@ -231,13 +231,13 @@ class Tables:
         )
 
     def _interval(self, folds: Sequence[Fold]) -> stats.Interval:
-        if self.endpoint != "image_auroc":  # the only figure that stats resamples
-            return stats.Interval(_NAN, _NAN, _NAN, 0.95)
         by_fold: dict[int, list[Fold]] = defaultdict(list)
         for fold in folds:
             by_fold[fold.split.fold].append(fold)
         scores = [contest.pair(seeds, seeds) for seeds in by_fold.values()]
-        return stats.stratified_bootstrap(scores, seed=_SEED).interval_a(0.95)
+        draws = contest.resamples(self.endpoint)
+        resampled = stats.stratified_bootstrap(scores, seed=_SEED, endpoint=self.endpoint, resamples=draws)
+        return resampled.interval_a(0.95)
 
     def _calibrated(self, rows: Sequence[Row]) -> Threshold | None:
         counted = [row for row in rows if not math.isnan(row.promised)]
