@@ -63,6 +63,13 @@ class _FilterBankInspector(Inspector):
             report(Progress(len(found), len(pictures)))
         return np.stack(found)
 
+    def _white(self, features: Array) -> NDArray[np.float64]:
+        """Return features (..., channels) scaled and whitened by the training goods."""
+        state = self._state
+        scaled = ((features - state["centre"]) / state["scale"]).astype(np.float64)
+        white: NDArray[np.float64] = scaled @ state["whitener"]
+        return white
+
     def _bank_flops(self) -> int:
         side = self.recipe.image_size
         transforms = filterbank.CHANNELS // 2
@@ -80,13 +87,10 @@ class FilterBankDetector(_FilterBankInspector):
         """Scale the features by the goods' median and spread, whiten them, and keep a bank of good places."""
         check_goods(lesson)
         places = self._learnt(lesson.pictures, report).reshape(-1, filterbank.CHANNELS)
-        centre, scale = _robust(places)
-        scaled = ((places - centre) / scale).astype(np.float64)
-        whitener = _whitener(scaled)
-        keep = min(self.recipe.whole("bank"), len(scaled))
-        rows = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(scaled))[:keep])
-        bank = (scaled[rows] @ whitener).astype(np.float32)
-        self._state = {"centre": centre, "scale": scale, "whitener": whitener, "bank": bank}
+        self._state = _whitening(places)
+        keep = min(self.recipe.whole("bank"), len(places))
+        rows = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(places))[:keep])
+        self._state["bank"] = self._white(places[rows]).astype(np.float32)
 
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
         """Yield the distances as heat map; the score is the mean of the largest four per cent of them."""
@@ -98,10 +102,8 @@ class FilterBankDetector(_FilterBankInspector):
             yield Inspection(float(ordered[-top:].astype(np.float64).mean()), heat_map)
 
     def _distances(self, features: Array) -> Array:
-        state = self._fitted()
-        scaled = (features.reshape(-1, filterbank.CHANNELS) - state["centre"]) / state["scale"]
-        white = (scaled.astype(np.float64) @ state["whitener"]).astype(np.float32)
-        near = _nearest(white, state["bank"], self.recipe.whole("neighbours"))
+        white = self._white(features.reshape(-1, filterbank.CHANNELS)).astype(np.float32)
+        near = _nearest(white, self._fitted()["bank"], self.recipe.whole("neighbours"))
         return near.reshape(features.shape[:2])
 
     def size(self) -> Size:
@@ -113,11 +115,13 @@ class FilterBankDetector(_FilterBankInspector):
 
 
 class FilterBankClassifier(_FilterBankInspector):
-    """Logistic regression on pooled filter responses.
+    """Logistic regression on how far the picture's oddest places stand out.
 
-    Each feature is scaled by the training goods' median and spread, and pooled four ways over the grid: mean,
-    mean square, and the means of the highest and of the lowest two per cent of places (defects are local).
-    All four are sums over places, so the log-odds split exactly into a share of each place: the heat map.
+    Features are whitened by the training goods, as the detector's are. Each is pooled to the mean of its two
+    per cent largest absolute values: defects are local, and may be lighter or darker than their surroundings.
+    That is a sum over places, so the log-odds split exactly into a share of each place: the heat map.
+    (The pooling was chosen on the synthetic data, seed 0; against means, squares and tails of features that
+    are not whitened it raised the AUROC by 0.05 to 0.2.)
 
     Settings: ``penalty`` (the L2 penalty's strength, the inverse of scikit-learn's C).
     """
@@ -126,15 +130,14 @@ class FilterBankClassifier(_FilterBankInspector):
         """Fit the regression on the training pictures; the tuning pictures are not used."""
         check_labels(lesson)
         features = self._learnt(lesson.pictures, report)
-        centre, scale = _robust(features[lesson.labels == 0].reshape(-1, filterbank.CHANNELS))
-        pooled = np.stack([_pool((picture - centre) / scale).sum((0, 1)) for picture in features])
-        flat = pooled.reshape(len(pooled), -1)
-        mean, deviation = flat.mean(0), flat.std(0)
-        deviation[deviation < 1e-12] = 1.0
-        weights, intercept = self._regress((flat - mean) / deviation, lesson.labels)
+        self._state = _whitening(features[lesson.labels == 0].reshape(-1, filterbank.CHANNELS))
+        pooled = np.stack([_pool(self._white(picture)).sum((0, 1)) for picture in features])
+        mean, deviation = pooled.mean(0), pooled.std(0)
+        # Whitened features vary by about 1: what varies less than this is rounding, of grey pictures' colours.
+        deviation[deviation < 1e-6] = 1.0
+        weights, intercept = self._regress((pooled - mean) / deviation, lesson.labels)
         weights = weights / deviation
-        offset = np.array(intercept - float(mean @ weights))
-        self._state = {"centre": centre, "scale": scale, "weights": weights, "intercept": offset}
+        self._state |= {"weights": weights, "intercept": np.array(intercept - float(mean @ weights))}
 
     def _regress(
         self, inputs: NDArray[np.float64], labels: NDArray[np.int64]
@@ -148,14 +151,23 @@ class FilterBankClassifier(_FilterBankInspector):
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
         """Yield the log-odds, and each place's share as map: it sums to the log-odds less the intercept."""
         state = self._fitted()
-        weights = state["weights"].reshape(4, filterbank.CHANNELS)
         for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
-            shares = np.einsum("yxsc,sc->yx", _pool((features - state["centre"]) / state["scale"]), weights)
+            shares = _pool(self._white(features)) @ state["weights"]
             yield Inspection(float(shares.sum() + state["intercept"]), shares.astype(np.float32))
 
     def size(self) -> Size:
         """Count weights and scaling; operations of the filters (the regression's are few beside them)."""
         return Size(sum(array.size for array in self._fitted().values()), self._bank_flops())
+
+
+def _whitening(places: Array) -> dict[str, NDArray[Any]]:
+    """Return what scales places (n, channels) by their medians and spreads, and then whitens them."""
+    centre, scale = _robust(places)
+    return {
+        "centre": centre,
+        "scale": scale,
+        "whitener": _whitener(((places - centre) / scale).astype(np.float64)),
+    }
 
 
 def _robust(places: Array) -> tuple[Array, Array]:
@@ -184,16 +196,12 @@ def _nearest(queries: Array, bank: Array, neighbours: int) -> Array:
     return distances
 
 
-def _pool(scaled: Array) -> NDArray[np.float64]:
-    """Return each place's part of the four pooled statistics, (places, places, 4, channels)."""
-    rows, columns, channels = scaled.shape
-    flat = scaled.reshape(-1, channels).astype(np.float64)
-    count = len(flat)
-    top = max(1, round(0.02 * count))
-    parts = np.zeros((count, 4, channels))
-    parts[:, 0] = flat / count
-    parts[:, 1] = flat**2 / count
-    order = np.argsort(flat, axis=0, kind="stable")
-    for statistic, chosen in ((2, order[-top:]), (3, order[:top])):
-        np.put_along_axis(parts[:, statistic], chosen, np.take_along_axis(flat, chosen, 0) / top, 0)
-    return parts.reshape(rows, columns, 4, channels)
+def _pool(white: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return each place's part of the pooled features, (places, places, channels)."""
+    rows, columns, channels = white.shape
+    flat = np.abs(white.reshape(-1, channels))
+    top = max(1, round(0.02 * len(flat)))
+    parts = np.zeros_like(flat)
+    chosen = np.argsort(flat, axis=0, kind="stable")[-top:]
+    np.put_along_axis(parts, chosen, np.take_along_axis(flat, chosen, 0) / top, 0)
+    return parts.reshape(rows, columns, channels)
