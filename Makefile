@@ -65,5 +65,5 @@ $(PARTS)/versitygw: tools/versitygw/go.mod tools/versitygw/go.sum
 	mkdir -p $(PARTS)
 	cd tools/versitygw && go build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
 
-clean: ## remove the environment, the parts and the demo
-	rm -rf .venv .uv .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis $(DATA) $(STORE)
+clean: ## remove the environment, the parts and the demo's pictures; never a store
+	rm -rf .venv .uv .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data

@@ -33,6 +33,7 @@ DESIGN_NAMES = [
     "pixel_ap",
     "pointing",
     "iou",
+    "iou_oracle",
     "pixel_auroc_pooled",
     "pixel_ap_pooled",
     "aupro",

@@ -118,14 +118,17 @@ def take(
     now = clock()
     found = store.find(lease_key(key))
     if found is None:
-        return _claim(store, key, owner, ABSENT, 1 + _last_attempt(store, key), patience, clock)
+        first = Standing(owner, secrets.token_hex(8), 1 + _last_attempt(store, key), at=_now())
+        return _claim(store, key, first, ABSENT, patience, clock)
     standing = Standing.from_json(found.data, lease_key(key))
     if not standing.released:
         if seen is None or seen.version != found.version:
             return Held(standing, found.version, clock())
         if now - seen.since < patience:
             return seen
-    return _claim(store, key, owner, found.version, standing.fence + 1, patience, clock)
+    # The progress is handed on: an attempt that ends before its first beat must not set spent time to 0.
+    heir = Standing(owner, secrets.token_hex(8), standing.fence + 1, standing.progress, at=_now())
+    return _claim(store, key, heir, found.version, patience, clock)
 
 
 def lease_key(key: str) -> str:
@@ -143,7 +146,7 @@ class Lease:
     Attributes:
         key: the cell's.
         fence: number of this attempt.
-        progress: what the next beat tells; replace it as a whole.
+        progress: what the next beat tells, at first what the attempt before told last; replace it as a whole.
     """
 
     def __init__(
@@ -157,7 +160,7 @@ class Lease:
     ) -> None:
         self.key = key
         self.fence = standing.fence
-        self.progress: Mapping[str, Any] = {}
+        self.progress: Mapping[str, Any] = standing.progress
         self._store = store
         self._standing = standing
         self._version = version
@@ -272,17 +275,15 @@ class Lease:
 def _claim(
     store: Store,
     key: str,
-    owner: str,
+    standing: Standing,
     expected: str,
-    fence: int,
     patience: float,
     clock: Callable[[], float],
 ) -> Lease | Held:
-    standing = Standing(owner, secrets.token_hex(8), fence, at=_now())
     try:
         version = store.put(lease_key(key), standing.to_json(), expected=expected)
     except ConflictError:
-        return take(store, key, owner, patience=patience, clock=clock)
+        return take(store, key, standing.owner, patience=patience, clock=clock)
     return Lease(store, key, standing, version, patience, clock)
 
 

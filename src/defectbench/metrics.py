@@ -60,6 +60,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("pixel_ap", "explanation", "higher", "average precision of the pixels (chance: its area)"),
     Metric("pointing", "explanation", "higher", "share of images whose hottest pixel lies on the defect"),
     Metric("iou", "explanation", "higher", "overlap with the mask at calibration goods' 99 % pixel quantile"),
+    Metric("iou_oracle", "pooled", "higher", "best overlap over a map's thresholds, chosen on the mask"),
     Metric("pixel_auroc_pooled", "pooled", "higher", "pixel AUROC over all scored images at once"),
     Metric("pixel_ap_pooled", "pooled", "higher", "pixel average precision over all scored images at once"),
     Metric("aupro", "pooled", "higher", "mean overlap of the defects' regions up to 30 % false pixels"),
@@ -68,7 +69,12 @@ METRICS: tuple[Metric, ...] = (
     Metric("images_per_second", "cost", "higher", "images scored in a second"),
     Metric("parameters", "cost", "lower", "numbers that the fit may set or that the weights hold"),
     Metric("flops", "cost", "lower", "floating-point operations to score one image"),
-    Metric("peak_memory_bytes", "cost", "lower", "largest resident memory of the process during the fit"),
+    Metric(
+        "peak_memory_bytes",
+        "cost",
+        "lower",
+        "largest resident host memory of the process during fit and scores",
+    ),
 )
 """Every figure's name, in the order in which tables show them."""
 

@@ -95,11 +95,11 @@ class Worker:
         lease = take(self.store, key, owner(), seen=self._held.get(key))
         if isinstance(lease, Held):
             if key not in self._held:
-                self.say(Event(key, State.WAITING, message=lease.standing.owner))
+                self._tell(Event(key, State.WAITING, message=lease.standing.owner))
             self._held[key] = lease
             return False
-        self.say(Event(key, State.RUNNING))
-        place = job.Place(self.store, self.cache, self.device, self.stop, self.say)
+        self._tell(Event(key, State.RUNNING))
+        place = job.Place(self.store, self.cache, self.device, self.stop, self._tell)
         job.run(cell, place, lease, before)
         self._track(cell)
         self._end(key, ExitCode.DONE, "")
@@ -112,7 +112,15 @@ class Worker:
             ExitCode.STOPPED: State.STOPPED,
             ExitCode.TRY_AGAIN: State.AGAIN,
         }
-        self.say(Event(key, states.get(code, State.FAILED), code=code, message=message))
+        self._tell(Event(key, states.get(code, State.FAILED), code=code, message=message))
+
+    def _tell(self, event: Event) -> None:
+        """Say an event. Nobody listens any more: whoever started this worker is gone, and so it goes too."""
+        try:
+            self.say(event)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            self.stop.set()
 
     def _track(self, cell: Cell) -> None:
         """Show the cell in MLflow. A tracker that is down never fails a cell: `track` fills it later."""

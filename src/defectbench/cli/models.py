@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -40,7 +40,7 @@ def show(name: str, form: str) -> None:
     if form == "json":
         say_json(entry)
     else:
-        say_table(("", name), [(key, _words(value)) for key, value in entry.items() if key != "name"])
+        say_table(("", name), [(key, _lines(value)) for key, value in entry.items() if key != "name"])
 
 
 @click.group()
@@ -75,24 +75,40 @@ def list_weights(store: str, form: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @store_option
 def push(name: str, file: Path, store: str) -> None:
-    """Put FILE into the store as the weights NAME (`weights list` shows the names)."""
+    """Put FILE into the store as the weights NAME (`weights list` shows the names).
+
+    Another network's weights, for a sweep's `backbone` or `architecture`, have timm's full name.
+    """
     from defectbench.catalog import ENTRIES
     from defectbench.errors import UsageError, nearest
+    from defectbench.weights import is_full_name
     from defectbench.weights import push as put
 
     known = {item.name for entry in ENTRIES for item in entry.weights}
-    if name not in known:
+    if name not in known and not is_full_name(name):
         raise UsageError(f"no model needs weights {name!r}; {nearest(name, known)}")
+    if name not in known:
+        note(f"no model needs weights {name!r} unless a sweep names that network; {nearest(name, known)}")
     digest = put(open_store(store), name, file)
     note(f"weights {name} {digest} are in {store}")
 
 
 def _plain(name: str) -> dict[str, object]:
     """Return a catalog entry as plain data."""
-    from defectbench.catalog import find
+    from defectbench.catalog import SETTINGS, find
 
     entry = find(name)
-    return {**asdict(entry.__class__(**{**vars(entry), "settings": {}})), "settings": dict(entry.settings)}
+    plain = asdict(replace(entry, settings={}))
+    plain["settings"] = dict(entry.settings)
+    plain["allowed"] = {setting: str(SETTINGS[setting]) for setting in entry.settings}
+    return plain
+
+
+def _lines(value: object) -> str:
+    """Return plain data in words, a mapping's entries on lines of their own."""
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {_words(item)}" for key, item in value.items()) or "-"
+    return _words(value)
 
 
 def _words(value: object) -> str:

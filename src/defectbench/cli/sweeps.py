@@ -236,9 +236,10 @@ def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:
 
     states = [event.state for event in ended.values()]
     for key, event in ended.items():
-        if event.state in (State.FAILED, State.AGAIN):
+        if event.state is not State.DONE:
             note(f"{titles[key]} {key}: {event.state} ({event.code}): {event.message}")
     note(f"{states.count(State.DONE)} of {len(titles)} done, {states.count(State.FAILED)} failed")
-    if State.AGAIN in states:
-        return ExitCode.TRY_AGAIN
-    return ExitCode.SOME_FAILED if State.FAILED in states else ExitCode.DONE
+    for state, code in ((State.STOPPED, ExitCode.STOPPED), (State.AGAIN, ExitCode.TRY_AGAIN)):
+        if state in states:
+            return code
+    return ExitCode.DONE if states.count(State.DONE) == len(titles) else ExitCode.SOME_FAILED

@@ -133,7 +133,7 @@ class FilterBankClassifier(_FilterBankInspector):
         self._state = _whitening(features[lesson.labels == 0].reshape(-1, filterbank.CHANNELS))
         pooled = np.stack([_pool(self._white(picture)).sum((0, 1)) for picture in features])
         mean, deviation = pooled.mean(0), pooled.std(0)
-        # Whitened features vary by about 1: what varies less than this is rounding, of grey pictures' colours.
+        # Whitened features vary by about 1: what varies less is rounding, of grey pictures' colours.
         deviation[deviation < 1e-6] = 1.0
         weights, intercept = self._regress((pooled - mean) / deviation, lesson.labels)
         weights = weights / deviation

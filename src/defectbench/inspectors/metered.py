@@ -14,18 +14,12 @@ Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class MeteredPictures:
-    """``pictures``, noting what their features cost.
-
-    Attributes:
-        spent: seconds that computing features took here.
-        asked: pictures whose features were asked for, counted again at every pass.
-    """
+    """``pictures``, noting how long their features took to come, from wherever they came."""
 
     def __init__(self, pictures: Pictures) -> None:
         self._pictures = pictures
         self._compute: Compute | None = None
-        self.spent = 0.0
-        self.asked = 0
+        self._waited = 0.0
 
     def __len__(self) -> int:
         """How many pictures."""
@@ -38,26 +32,25 @@ class MeteredPictures:
     def features(self, extractor: str, compute: Compute) -> Iterator[NDArray[np.float32]]:
         """Yield the features, as ``pictures`` does."""
         self._compute = compute
-
-        def timed(batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        rows = self._pictures.features(extractor, compute)
+        while True:
             started = time.perf_counter()
-            features = compute(batch)
-            self.spent += time.perf_counter() - started
-            return features
-
-        for row in self._pictures.features(extractor, timed):
-            self.asked += 1
+            row = next(rows, None)
+            self._waited += time.perf_counter() - started
+            if row is None:
+                return
             yield row
 
-    def saved(self, sample: int = 8) -> float:
-        """Return the seconds that cached features saved, estimated by computing those of a few pictures.
+    def correction(self, sample: int = 8) -> float:
+        """Return the seconds to add to a fit's time, so that it holds the computing of each feature once.
 
-        Negative where more was computed than asked for: features come in batches of the category.
+        What the fit waited for features (computed, read from the cache, or awaited from another process) is
+        taken out; what computing them takes is put in, estimated from a few pictures.
         """
-        if self._compute is None or not self.asked:
+        if self._compute is None:
             return 0.0
         batch = np.stack([self._pictures[index] for index in range(min(sample, len(self)))])
         started = time.perf_counter()
         self._compute(batch)
         each = (time.perf_counter() - started) / len(batch)
-        return each * self.asked - self.spent
+        return each * len(self) - self._waited

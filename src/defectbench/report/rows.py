@@ -174,6 +174,7 @@ class Explanation:
     pixel_ap: float
     pointing: float
     iou: float
+    iou_oracle: float
     aupro: float
     pixel_auroc_pooled: float
     pixel_ap_pooled: float

@@ -39,7 +39,16 @@ from defectbench.report.rows import (
 from defectbench.results import Result
 
 PROTOCOL = "detection"
-EXPLANATION = ("pixel_auroc", "pixel_ap", "pointing", "iou", "aupro", "pixel_auroc_pooled", "pixel_ap_pooled")
+EXPLANATION = (
+    "pixel_auroc",
+    "pixel_ap",
+    "pointing",
+    "iou",
+    "iou_oracle",
+    "aupro",
+    "pixel_auroc_pooled",
+    "pixel_ap_pooled",
+)
 """Figures of the heat maps, in the order of the table's columns."""
 
 CALLS = ("recall", "precision", "accuracy", "balanced_accuracy", "f1")

@@ -69,6 +69,7 @@ class LocalRunner:
     ended: dict[str, Event] = field(default_factory=dict)
     _lines: queue.Queue[_Line] = field(default_factory=queue.Queue)
     _deaths: Counter[str] = field(default_factory=Counter)
+    _last_code: int = 0
 
     def run(self, cells: Sequence[str], watch: Watch) -> Mapping[str, Event]:
         """Run all cells to their end and return how each ended. ``watch`` hears every event.
@@ -85,11 +86,24 @@ class LocalRunner:
                     alive.append(self._start([*cells[start:], *cells[:start]]))
                 while alive:
                     self._hear(alive, watch)
+                self._left_over(cells, watch)
             except KeyboardInterrupt:
                 raise StoppedError("stopped; the same command goes on where it ended") from None
             finally:
                 _stop(alive)
         return self.ended
+
+    def _left_over(self, cells: Sequence[str], watch: Watch) -> None:
+        """Say of every cell that no worker came to why: a run may not look done when it is not."""
+        known = self._last_code in _KNOWN and self._last_code != ExitCode.DONE
+        code = ExitCode(self._last_code) if known else ExitCode.BUG
+        states = {ExitCode.STOPPED: State.STOPPED, ExitCode.TRY_AGAIN: State.AGAIN}
+        for key in cells:
+            if key not in self.ended:
+                message = f"its worker ended with exit code {self._last_code} before it came to this cell"
+                event = Event(key, states.get(code, State.FAILED), code=code, message=message)
+                self.ended[key] = event
+                watch(event)
 
     def _start(self, cells: Sequence[str]) -> _Worker:
         process = subprocess.Popen(
@@ -137,7 +151,7 @@ class LocalRunner:
 
     def _after(self, worker: _Worker, alive: list[_Worker], watch: Watch) -> None:
         """Replace a worker that was killed, without the cell that kills workers."""
-        code = worker.process.wait()
+        code = self._last_code = worker.process.wait()
         if code in _KNOWN:
             return
         reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
@@ -187,7 +201,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a run as Ctrl-C does, so that no worker is left behind."""
+    """Let SIGTERM and a closed terminal end a run as Ctrl-C does, so that no worker is left behind."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -195,8 +209,9 @@ def _terminable() -> Iterator[None]:
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
