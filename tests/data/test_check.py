@@ -122,7 +122,38 @@ def test_check_refuses_nearly_the_same_picture_in_train_and_test(root):
     assert "test/good/900.jpg" in problem
 
 
-def test_check_notes_the_same_picture_twice_in_one_part(root):
+def test_check_refuses_the_same_picture_twice_in_the_test_part(root):
+    shutil.copy(root / "test/good/000.png", root / "test/good/900.png")
+    why = "learnt or tuned on in one fold, tested in another; keep one"
+    files = f"{root / 'test/good/000.png'}, {root / 'test/good/900.png'}"
+    assert lone_problem(root) == f"brick: the same picture 2 times in the test part ({why}): {files}"
+
+
+def test_check_refuses_the_same_picture_under_two_defect_types(root):
+    shutil.copy(root / "test/hole/000.png", root / "test/crack/900.png")
+    shutil.copy(root / "ground_truth/hole/000_mask.png", root / "ground_truth/crack/900_mask.png")
+    assert "the same picture 2 times in the test part, as crack and hole" in lone_problem(root)
+
+
+@pytest.mark.parametrize(("kind", "copy"), [("good", "good"), ("hole", "hole"), ("hole", "stain")])
+def test_check_refuses_nearly_the_same_picture_twice_in_the_test_part(root, kind, copy):
+    picture = Image.fromarray(read_picture(root / f"test/{kind}/000.png"))
+    picture.save(root / f"test/{copy}/900.jpg", quality=85)
+    if copy != "good":
+        shutil.copy(root / f"ground_truth/{kind}/000_mask.png", root / f"ground_truth/{copy}/900_mask.png")
+    problem = lone_problem(root)
+    assert "nearly the same picture in the test part" in problem
+    assert "tested in another; keep one" in problem
+    assert f"test/{kind}/000.png" in problem
+    assert f"test/{copy}/900.jpg" in problem
+
+
+def test_check_lets_nearly_the_same_picture_train_twice(root):
+    Image.fromarray(read_picture(root / "train/good/000.png")).save(root / "train/good/900.jpg", quality=85)
+    assert checked(root).problems == ()
+
+
+def test_check_notes_the_same_picture_twice_in_train(root):
     shutil.copy(root / "train/good/000.png", root / "train/good/900.png")
     report = checked(root)
     assert report.problems == ()

@@ -74,7 +74,7 @@ def test_duplicates_finds_a_copy_with_a_defect_painted_in(photographs):
 @pytest.mark.parametrize("name", sorted(SCENES))
 def test_duplicates_tells_pictures_of_one_texture_apart(photographs, name):
     frames = [frame(picture) for picture in photographs[name]]
-    assert near_duplicates(frames, [number % 2 for number in range(10)]) == []
+    assert near_duplicates(frames, ["test"] * 10, within=("test",)) == []
 
 
 def aligned(kind, jitter, number=12, size=256):
@@ -97,10 +97,9 @@ def aligned(kind, jitter, number=12, size=256):
 @pytest.mark.parametrize("kind", ["turned", "printed"])
 def test_duplicates_tells_aligned_parts_apart_by_their_noise(kind, jitter):
     pictures = aligned(kind, jitter)
-    groups = [number % 2 for number in range(12)]
-    assert near_duplicates([frame(picture) for picture in pictures], groups) == []
+    assert near_duplicates([frame(picture) for picture in pictures], ["test"] * 12, within=("test",)) == []
     pictures.append(lit(pictures[4], gain=1.1))
-    pairs = near_duplicates([frame(picture) for picture in pictures], [*groups, 2])
+    pairs = near_duplicates([frame(picture) for picture in pictures], ["test"] * 13, within=("test",))
     assert [(pair.first, pair.second) for pair in pairs] == [(4, 12)]
 
 
@@ -111,6 +110,11 @@ def test_duplicates_of_few_or_flat_pictures():
     assert near_duplicates(flat, ["train", "test", "test"]) == []
 
 
-def test_duplicates_within_a_group_are_not_looked_for(photographs):
-    frames = [frame(picture) for picture in photographs["brick"]]
-    assert near_duplicates([*frames, frames[0]], ["train"] * 11) == []
+@pytest.mark.parametrize("copy", ["JPEG", "cut"])
+def test_duplicates_within_a_group_are_looked_for_where_asked(photographs, copy):
+    pictures = photographs["brick"] + [COPIES[copy](photographs["brick"][place]) for place in (0, 7)]
+    frames = [frame(picture) for picture in pictures]
+    groups = ["train"] * 5 + ["test"] * 5 + ["train", "test"]
+    assert near_duplicates(frames, groups) == []
+    found = near_duplicates(frames, groups, within=("test",))
+    assert [(pair.first, pair.second) for pair in found] == [(7, 11)]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from defectbench.data.layouts import read_layout
+from defectbench.data.layouts import FEW, read_layout
 from defectbench.errors import DataError, MissingInputError, UsageError
 
 
@@ -124,7 +124,7 @@ def test_layout_visa_reports_bad_rows(tmp_path, row, why):
     ("good", "bad"), [("good", "bad"), ("OK", "NOK"), ("normal", "abnormal"), ("ok", "Defects")]
 )
 def test_layout_folder_takes_common_names(tmp_path, good, bad):
-    for number in range(10):
+    for number in range(5):
         picture(tmp_path / good / f"{number}.png", number)
     picture(tmp_path / bad / "a.png", 50)
     picture(tmp_path / bad / "dent" / "b.png", 51)
@@ -134,7 +134,7 @@ def test_layout_folder_takes_common_names(tmp_path, good, bad):
     parts = [source.part for source in reading.sources if source.defect_type == "good"]
     bads = {source.path: source.mask.name for source in reading.sources if source.defect_type != "good"}
     assert reading.layout == "folder"
-    assert (parts.count("train"), parts.count("test")) == (8, 2)
+    assert (parts.count("train"), parts.count("test")) == (4, 1)
     assert bads == {"test/defect/a.png": "a_mask.png", "test/dent/b.png": "b.png"}
 
 
@@ -147,6 +147,42 @@ def test_layout_folder_cut_depends_on_content_alone(tmp_path):
         sources = read_layout(tmp_path / name, "folder").sources
         cuts.append({source.file.read_bytes(): source.part for source in sources})
     assert cuts[0] == cuts[1]
+
+
+def cut(root):
+    """Return which of a folder's goods are tested, by their bytes."""
+    return {source.file.read_bytes(): source.part == "test" for source in read_layout(root, "folder").sources}
+
+
+def test_layout_folder_cut_moves_no_good_when_others_come(tmp_path):
+    for number in range(300):
+        picture(tmp_path / "good" / f"{number}.png", number)
+        if number == 59:
+            before = cut(tmp_path)
+    assert sum(before.values()) > FEW, "a small set's rule decided"
+    after = cut(tmp_path)
+    assert before.items() <= after.items()
+    assert 0.15 < sum(after.values()) / len(after) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("goods", "tested"), [(1, (0, 0)), (2, (1, 1)), (5, (1, 2)), (10, (2, 5)), (20, (4, 10)), (40, (4, 20))]
+)
+def test_layout_folder_cut_of_a_small_set_leaves_goods_on_both_sides(tmp_path, goods, tested):
+    for seed in range(20):
+        for number in range(goods):
+            picture(tmp_path / str(seed) / "good" / f"{number}.png", 1000 * seed + number, size=2)
+        assert tested[0] <= sum(cut(tmp_path / str(seed)).values()) <= tested[1]
+
+
+def test_layout_folder_refuses_masks_of_one_picture_in_two_places(tmp_path):
+    for number in range(5):
+        picture(tmp_path / "good" / f"{number}.png", number)
+    picture(tmp_path / "bad/dent/b.png", 51)
+    first, second = picture(tmp_path / "ground_truth/dent/b.png"), picture(tmp_path / "masks/dent/b_mask.png")
+    assert read_layout(tmp_path).problems == (
+        f"{second}: a second mask for the picture of {first}; keep one",
+    )
 
 
 def test_layout_folder_keeps_equal_files_together(tmp_path):

@@ -174,36 +174,55 @@ def _masks(category: str, sources: Sequence[Source]) -> tuple[list[str], list[st
 
 
 def _identical(sources: Sequence[Source], facts: Mapping[Path, Fact]) -> tuple[list[str], list[str]]:
-    """Return problems and notes about pictures whose pixels are equal."""
+    """Return problems and notes about pictures whose pixels are equal.
+
+    Twice in train/good is a note: it weighs a picture double, but none is tested that was learnt.
+    """
     groups: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
         if source.file in facts:
             groups[facts[source.file].pixels].append(source)
     problems, notes = [], []
     for twins in groups.values():
-        listed = ", ".join(str(twin.file) for twin in twins)
-        if len({(twin.part, twin.defect_type == GOOD) for twin in twins}) > 1:
-            problems.append(
-                f"{twins[0].category}: the same picture in two parts or under two labels: {listed}"
-            )
+        category, listed = twins[0].category, ", ".join(str(twin.file) for twin in twins)
+        if len({_group(twin) for twin in twins}) > 1:
+            problems.append(f"{category}: the same picture in two parts or under two labels: {listed}")
+        elif len(twins) > 1 and twins[0].part == "test":
+            problems.append(f"{category}: the same picture {len(twins)} times {_in_test(twins)}: {listed}")
         elif len(twins) > 1:
-            notes.append(f"{twins[0].category}: the same picture {len(twins)} times: {listed}")
+            notes.append(f"{category}: the same picture {len(twins)} times: {listed}")
     return problems, notes
 
 
 def _near(
     sources: Sequence[Source], facts: Mapping[Path, Fact], frames: Mapping[Path, NDArray[np.float32]]
 ) -> Iterator[str]:
-    """Yield a problem for each pair that shows one exposure, in two parts or under two labels."""
+    """Yield a problem for each pair that shows one exposure, but for those within train/good."""
     read = [source for source in sources if source.file in frames]
-    groups = [(source.part, source.defect_type == GOOD) for source in read]
-    for pair in near_duplicates([frames[source.file] for source in read], groups):
-        one, two = read[pair.first].file, read[pair.second].file
-        if facts[one].pixels != facts[two].pixels:
+    groups = [_group(source) for source in read]
+    for pair in near_duplicates([frames[source.file] for source in read], groups, _LABELLED):
+        one, two = read[pair.first], read[pair.second]
+        where = "in two parts or under two labels" if _group(one) != _group(two) else _in_test((one, two))
+        if facts[one.file].pixels != facts[two.file].pixels:
             yield (
-                f"{one} and {two}: nearly the same picture in two parts or under two labels (their detail "
-                f"agrees to {pair.score:.2f} of 1): one exposure, saved again, resized, cut or re-lit"
+                f"{one.file} and {two.file}: nearly the same picture {where} (their detail agrees to "
+                f"{pair.score:.2f} of 1): one exposure, saved again, resized, cut or re-lit"
             )
+
+
+_LABELLED = (("test", True), ("test", False))
+"""The groups of which some pictures are learnt or tuned on while others are tested."""
+
+
+def _group(source: Source) -> tuple[str, bool]:
+    return source.part, source.defect_type == GOOD
+
+
+def _in_test(twins: Sequence[Source]) -> str:
+    """Say why one picture may not be in the test part twice, and what to do."""
+    kinds = sorted({twin.defect_type for twin in twins})
+    named = f", as {' and '.join(kinds)}" if len(kinds) > 1 else ""
+    return f"in the test part{named} (learnt or tuned on in one fold, tested in another; keep one)"
 
 
 def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fact]) -> Iterator[str]:

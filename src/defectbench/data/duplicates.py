@@ -1,9 +1,9 @@
 """Near-duplicates: pictures of the same exposure, saved again, resized, cropped or re-lit.
 
-Whole pictures are compared first, all pairs; then cuts of one another are looked for, by their correlation at
-a coarse scale, registered and compared the same way. What is compared is the finest detail that survives
-shrinking to 128 pixels, in 64 blocks; a pair's score is the median of the blocks' correlations, so that
-neither a defect painted into a copy nor the outline of a part decides it.
+Whole pictures are compared first, all pairs that are asked for; then cuts of one another are looked for, by
+their correlation at a coarse scale, registered and compared the same way. What is compared is the finest
+detail that survives shrinking to 128 pixels, in 64 blocks; a pair's score is the median of the blocks'
+correlations, so that neither a defect painted into a copy nor the outline of a part decides it.
 
 Aligned parts that merely look alike share their structure, but not their noise. Therefore the mean picture of
 the category (and its slopes, because parts are never aligned exactly) is taken out of every block, and a pair
@@ -21,7 +21,7 @@ part of 128 px, whose noise is wiped out, and anything turned or mirrored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,28 +71,36 @@ def frame(picture: NDArray[np.uint8]) -> Frame:
     return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=None), np.float32)
 
 
-def near_duplicates(frames: Sequence[Frame], groups: Sequence[object]) -> list[Pair]:
-    """Return the pairs from different groups that show the same exposure, best first.
+def near_duplicates(
+    frames: Sequence[Frame], groups: Sequence[object], within: Collection[object] = ()
+) -> list[Pair]:
+    """Return the pairs that show the same exposure, best first.
 
     Args:
         frames: of one category's pictures.
-        groups: of each picture; pictures of one group are not compared.
+        groups: of each picture; pictures of one group are not compared with each other.
+        within: the groups whose own pictures are compared all the same.
     """
-    codes = _codes(groups)
-    if len(set(codes.tolist())) < 2:
+    compared = _compared(groups, within)
+    if not compared.any():
         return []
     wholes = np.stack([_shrunk(item, _GRID) for item in frames])
     basis = _structure(wholes)
     blocks = np.stack([_blocks(_detail(whole), basis) for whole in wholes])
     scores = _scores(blocks)
-    found = [*_whole_pairs(frames, scores, codes), *_cuts(frames, codes)]
+    found = [*_whole_pairs(frames, scores, compared), *_cuts(frames, compared)]
     best = {(pair.first, pair.second): pair for pair in sorted(found, key=lambda pair: pair.score)}
     return sorted(best.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
-def _codes(groups: Sequence[object]) -> NDArray[np.int64]:
+def _compared(groups: Sequence[object], within: Collection[object]) -> NDArray[np.bool_]:
+    """Return which pairs are looked at, (n, n), symmetric, nothing with itself."""
     order = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    return np.array([order[group] for group in groups])
+    codes = np.array([order[group] for group in groups], np.int64)
+    inside = np.array([group in within for group in groups], np.bool_)
+    wanted = (codes[:, None] != codes[None, :]) | (inside[:, None] & inside[None, :])
+    np.fill_diagonal(wanted, False)
+    return np.asarray(wanted, np.bool_)
 
 
 def _shrunk(item: Frame, side: int, box: Box | None = None) -> Frame:
@@ -168,18 +176,18 @@ def _fisher(score: NDArray[np.float64] | float) -> NDArray[np.float64]:
 
 
 def _whole_pairs(
-    frames: Sequence[Frame], scores: NDArray[np.float64], codes: NDArray[np.int64]
+    frames: Sequence[Frame], scores: NDArray[np.float64], compared: NDArray[np.bool_]
 ) -> Iterator[Pair]:
-    """Yield the pairs from different groups that agree as wholes, and beyond what others share with them."""
-    for first, second in _standing_out(scores, codes):
+    """Yield the compared pairs that agree as wholes, and beyond what others share with them."""
+    for first, second in _standing_out(scores, compared):
         target = _detail(_shrunk(frames[first], _GRID))
         beyond = _agreement_beyond(target, frames, first, second, _WHOLE)
         if beyond >= THRESHOLD:
             yield Pair(first, second, min(beyond, float(scores[first, second])))
 
 
-def _standing_out(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return the pairs from different groups above the threshold that lead what is usual for both.
+def _standing_out(scores: NDArray[np.float64], compared: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the compared pairs above the threshold that lead what is usual for both.
 
     Each picture is there with its three best partners at most.
     """
@@ -187,7 +195,7 @@ def _standing_out(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> list
     np.fill_diagonal(others, np.nan)
     usual = np.nanmedian(others, axis=1) if len(scores) > 3 else np.zeros(len(scores))
     lead = _fisher(scores) - _fisher(np.maximum(usual[:, None], usual[None, :]))
-    found = (scores >= THRESHOLD) & (lead >= _LEAD) & (codes[:, None] != codes[None, :])
+    found = (scores >= THRESHOLD) & (lead >= _LEAD) & compared
     ranked = np.where(found, scores, -np.inf)
     pairs = set()
     for index, row in enumerate(ranked):
@@ -200,10 +208,10 @@ def _standing_out(scores: NDArray[np.float64], codes: NDArray[np.int64]) -> list
 # --- cuts of one another
 
 
-def _cuts(frames: Sequence[Frame], codes: NDArray[np.int64]) -> list[Pair]:
-    """Return pairs where one picture is a cut of the other."""
+def _cuts(frames: Sequence[Frame], compared: NDArray[np.bool_]) -> list[Pair]:
+    """Return compared pairs where one picture is a cut of the other."""
     found = []
-    for inner, candidates in _candidates(frames, codes).items():
+    for inner, candidates in _candidates(frames, compared).items():
         target = _detail(_shrunk(frames[inner], _GRID))
         for outer, start in candidates:
             box = _registered(target, frames[outer], start)
@@ -220,7 +228,7 @@ def _is_cut(box: Box) -> bool:
     return inside and min(box[2] - box[0], box[3] - box[1]) < 0.975 * SIDE
 
 
-def _candidates(frames: Sequence[Frame], codes: NDArray[np.int64]) -> dict[int, list[tuple[int, Box]]]:
+def _candidates(frames: Sequence[Frame], compared: NDArray[np.bool_]) -> dict[int, list[tuple[int, Box]]]:
     """Return for each picture the few others that it may be a cut of, and where in them."""
     from scipy import fft
 
@@ -228,7 +236,7 @@ def _candidates(frames: Sequence[Frame], codes: NDArray[np.int64]) -> dict[int, 
     spectra = fft.rfft2(coarse)
     found: dict[int, list[tuple[int, Box]]] = {}
     for inner, item in enumerate(frames):
-        outer = np.flatnonzero(codes != codes[inner])
+        outer = np.flatnonzero(compared[inner])
         best: list[tuple[float, int, Box]] = []
         for scale in _SCALES:
             side = round(scale * _COARSE)

@@ -34,7 +34,10 @@ BAD_NAMES = frozenset(
 )
 MASK_NAMES = frozenset({"masks", "mask", "ground_truth", "groundtruth", "gt"})
 TEST_SHARE = 0.2
-"""Share of the goods of a ``folder`` that goes to the test part."""
+"""Share of the goods of a ``folder`` that goes to the test part: those in so much of the hashes' range."""
+
+FEW = 4
+"""Test goods below which more are taken from a small ``folder``, up to its share: what four folds need."""
 
 _JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 
@@ -315,7 +318,9 @@ def _folder_masks(category: Path, problems: list[str]) -> dict[tuple[str, str], 
         for kind, place in places:
             kind = "defect" if kind.lower() in BAD_NAMES else kind
             for stem, path in _masks_by_stem(place, problems).items():
-                found[kind, stem] = path
+                twin = found.setdefault((kind, stem), path)
+                if twin != path:
+                    problems.append(f"{path}: a second mask for the picture of {twin}; keep one")
     return found
 
 
@@ -329,19 +334,31 @@ def _flattened(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _cut_goods(category: Path, files: list[tuple[Path, str]]) -> list[Source]:
-    """Send the goods with the greatest SHA-256 to the test part: names and order decide nothing.
+    """Send the goods whose SHA-256 lies in the lowest fifth of its range to the test part.
 
-    Equal files stay together.
+    A good's own contents decide, so another good, name or order moves none, and equal files stay together.
+    Only small sets need more than that: :func:`_test_hashes`.
     """
-    hashed = sorted((hashlib.sha256(path.read_bytes()).hexdigest(), path, name) for path, name in files)
-    cut = len(hashed) - max(round(TEST_SHARE * len(hashed)), min(1, len(hashed) - 1))
-    while 0 < cut < len(hashed) and hashed[cut][0] == hashed[cut - 1][0]:
-        cut += 1
+    hashed = sorted((hashlib.sha256(path.read_bytes()).digest(), path, name) for path, name in files)
+    tested = _test_hashes([digest for digest, _, _ in hashed])
 
     def source(part: Part, path: Path, name: str) -> Source:
         return Source(category.name, f"{part}/{GOOD}/{name}", part, GOOD, path)
 
-    return [source("train" if i < cut else "test", path, name) for i, (_, path, name) in enumerate(hashed)]
+    return [source("test" if digest in tested else "train", path, name) for digest, path, name in hashed]
+
+
+def _test_hashes(digests: Iterable[bytes]) -> frozenset[bytes]:
+    """Return the hashes that go to the test part: those below a fifth of the range.
+
+    Where chance sends fewer than four there, the next lowest join them, up to a fifth of the set (rounded, at
+    least one); where it sends more than half, the highest of them train. A single good trains. As long as
+    either is so, adding a good may move another.
+    """
+    ranked = sorted(set(digests))
+    chance = sum(int.from_bytes(digest) < TEST_SHARE * 256 ** len(digest) for digest in ranked)
+    least = min(FEW, max(1, round(TEST_SHARE * len(ranked))))
+    return frozenset(ranked[: min(max(chance, least), len(ranked) // 2)])
 
 
 _READERS = {"mvtec": _read_mvtec, "visa": _read_visa, "folder": _read_folder}
