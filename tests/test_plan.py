@@ -11,7 +11,14 @@ import pytest
 from defectbench import plan as plans
 from defectbench import weights
 from defectbench.cell import Cell
-from defectbench.errors import DataError, MissingInputError, MissingWeightsError, SweepError, UsageError
+from defectbench.errors import (
+    DataError,
+    MissingInputError,
+    MissingWeightsError,
+    SweepError,
+    TryAgainError,
+    UsageError,
+)
 from defectbench.plan import Plan
 from defectbench.record import Record
 from defectbench.stores.directory import DirectoryStore
@@ -151,14 +158,60 @@ def test_a_weights_file_is_named_by_its_digest(store: DirectoryStore, tmp_path: 
     plans.write(two, store, list(two.cells))
     cell = next(iter(two.cells.values()))
     fetched = weights.fetch(store, cell.fit.weights, tmp_path / "cache")
-    assert [path.read_bytes() for path in fetched.values()] == [b"two"]
+    assert {name: path.read_bytes() for name, path in fetched.items()} == {"resnet18.tv_in1k": b"two"}
 
 
-def test_damaged_weights_are_refused(store: DirectoryStore, tmp_path: Path) -> None:
-    store.put("weights/net/" + "0" * 64, b"damaged")
-    with pytest.raises(MissingWeightsError, match="damaged"):
-        weights.fetch(store, {"net": "0" * 64}, tmp_path)
-    assert not list((tmp_path / "weights").glob("*partial*"))
+def test_a_weights_file_is_never_taken_for_the_published_one(store: DirectoryStore, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"mine")
+    mine = planned(store, weights=str(file), models=["padim"])
+    plans.write(mine, store, list(mine.cells))
+    assert list(planned(store, weights="pretrained", models=["padim"]).missing) == ["padim"]
+    (tmp_path / "published").write_bytes(b"published")
+    digest = weights.push(store, "resnet18.tv_in1k", tmp_path / "published")
+    later = planned(store, weights="pretrained", models=["padim"])
+    assert {cell.fit.weights["resnet18.tv_in1k"] for cell in later.cells.values()} == {digest}
+
+
+def test_a_weights_file_of_cells_that_will_not_run_is_not_pushed(
+    store: DirectoryStore, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"mine")
+    plan = planned(store, models=["filterbank-knn", {"name": "padim", "weights": str(file)}])
+    plans.write(plan, store, list(plan.narrowed(["filterbank-knn"])))
+    assert list(store.keys("weights/")) == []
+    plans.write(plan, store, list(plan.narrowed(["padim"])))
+    assert len(list(store.keys("weights/"))) == 1
+
+
+def test_a_weights_file_that_changed_since_the_plan_is_refused(store: DirectoryStore, tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(b"mine")
+    plan = planned(store, weights=str(file), models=["padim"])
+    file.write_bytes(b"other")
+    with pytest.raises(TryAgainError, match=r"mine.safetensors was changed since the sweep was planned"):
+        plans.write(plan, store, list(plan.cells))
+    assert list(store.keys("weights/")) == []
+
+
+def test_pretrained_weights_are_those_of_the_network_that_a_sweep_names(
+    store: DirectoryStore, tmp_path: Path
+) -> None:
+    (tmp_path / "net").write_bytes(b"weights")
+    digest = weights.push(store, "resnet18.tv_in1k", tmp_path / "net")
+    models = [
+        {"name": "patchcore", "backbone": "resnet18.tv_in1k"},
+        {"name": "mobilenetv3-small", "architecture": "resnet18.tv_in1k"},
+        {"name": "padim", "backbone": "resnet34.tv_in1k"},
+        {"name": "glass", "backbone": "resnet34"},
+    ]
+    plan = planned(store, weights="pretrained", models=models)
+    found = {cell.fit.model: cell.fit.weights for cell in plan.cells.values()}
+    assert found["patchcore"] == found["mobilenetv3-small"] == {"resnet18.tv_in1k": digest}
+    assert set(plan.missing) == {"padim", "glass"}
+    assert "weights push resnet34.tv_in1k FILE" in plan.missing["padim"]
+    assert "say timm's full name, as in resnet18.tv_in1k" in plan.missing["glass"]
 
 
 def test_unknown_data_are_refused(store: DirectoryStore) -> None:

@@ -133,14 +133,11 @@ def write(plan: Plan, store: Store, keys: Sequence[str]) -> None:
         here = store.find(f"cells/{key}/spec.json")
         if here is None or here.data != spec:
             store.put(f"cells/{key}/spec.json", spec)
-    for model in plan.models:
-        if model.weights not in ("none", "pretrained") and model.entry.weights:
-            _push(model, store)
+    files = {model.label: Path(model.weights) for model in plan.models if _kind(model) == "file"}
+    digests = {plan.labels[key]: plan.cells[key].fit.weights for key in keys}
+    for label in files.keys() & digests.keys():
+        weights.push_file(store, digests[label], files[label])
     store.put(records.path(plan.sweep.name), plan.record().to_json())
-
-
-def _push(model: Model, store: Store) -> None:
-    weights.push(store, model.entry.weights[0].name, Path(model.weights))
 
 
 def _manifests(sweep: Sweep, store: Store) -> Iterator[Manifest]:
@@ -161,10 +158,10 @@ def _weights(models: Sequence[Model], store: Store) -> tuple[dict[str, dict[str,
     missing: dict[str, str] = {}
     for model in models:
         try:
-            resolved[model.label] = weights.resolve(model.entry, model.weights, store)
+            resolved[model.label] = weights.resolve(model.entry, model.settings, model.weights, store)
         except MissingWeightsError as error:
             missing[model.label] = str(error)
-            resolved[model.label] = {item.name: "missing" for item in model.entry.weights}
+            resolved[model.label] = dict.fromkeys(weights.needed(model.entry, model.settings), "missing")
     return resolved, missing
 
 

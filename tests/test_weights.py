@@ -1,0 +1,166 @@
+"""Weights: fetched whole or not at all, and found by the models that need them."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from conftest import make_read_only, make_writable
+from defectbench import job, weights
+from defectbench import plan as plans
+from defectbench.catalog import ENTRIES, Entry
+from defectbench.cell import Cell
+from defectbench.errors import MissingWeightsError, TryAgainError
+from defectbench.files import locked
+from defectbench.lease import Lease, take
+from defectbench.plan import Plan
+from defectbench.stores.directory import DirectoryStore
+from defectbench.sweep import Where, parse
+from fakes import put_category
+
+NET = "resnet18.tv_in1k"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "store")
+
+
+@pytest.fixture
+def pushed(store: DirectoryStore, tmp_path: Path) -> dict[str, str]:
+    """A file of 600 kB in the store: name -> SHA-256."""
+    (tmp_path / "net").write_bytes(b"0123456789" * 60_000)
+    return {NET: weights.push(store, NET, tmp_path / "net")}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_needed_weights_of_the_catalog_follow_the_network_that_a_setting_names(entry: Entry) -> None:
+    assert weights.needed(entry, entry.settings) == tuple(item.name for item in entry.weights)
+    for key in ("backbone", "architecture"):
+        if key in entry.settings:
+            assert weights.needed(entry, {**entry.settings, key: "vgg11.tv_in1k"}) == ("vgg11.tv_in1k",)
+
+
+def test_fetch_downloads_once(store: DirectoryStore, pushed: dict[str, str], tmp_path: Path) -> None:
+    first = weights.fetch(store, pushed, tmp_path / "cache")
+    assert first[NET].read_bytes() == (tmp_path / "net").read_bytes()
+    shutil.rmtree(tmp_path / "store")
+    assert weights.fetch(store, pushed, tmp_path / "cache") == first
+
+
+def test_fetch_of_damaged_or_absent_weights_leaves_nothing(store: DirectoryStore, tmp_path: Path) -> None:
+    store.put("weights/net/" + "0" * 64, b"damaged")
+    with pytest.raises(MissingWeightsError, match="damaged"):
+        weights.fetch(store, {"net": "0" * 64}, tmp_path / "cache")
+    with pytest.raises(MissingWeightsError, match="are not in"):
+        weights.fetch(store, {"net": "1" * 64}, tmp_path / "cache")
+    left = [path.name for path in (tmp_path / "cache/weights").iterdir()]
+    assert all(name.endswith(".lock") for name in left), left
+
+
+def test_fetch_into_a_full_cache_is_tried_again(
+    store: DirectoryStore, pushed: dict[str, str], small_disk: Path
+) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(b"0" * 700_000)
+    with pytest.raises(TryAgainError, match="the disk is full"):
+        weights.fetch(store, pushed, small_disk)
+    assert sum(path.stat().st_size for path in (small_disk / "weights").iterdir()) == 0
+    filler.unlink()
+    assert weights.fetch(store, pushed, small_disk)[NET].stat().st_size == 600_000
+
+
+def test_fetch_into_a_read_only_cache_is_tried_again_unless_it_has_them(
+    store: DirectoryStore, pushed: dict[str, str], small_disk: Path
+) -> None:
+    make_read_only(small_disk)
+    with pytest.raises(TryAgainError, match="the disk is read-only"):
+        weights.fetch(store, pushed, small_disk)
+    make_writable(small_disk)
+    there = weights.fetch(store, pushed, small_disk)
+    make_read_only(small_disk)
+    assert weights.fetch(store, pushed, small_disk) == there
+    make_writable(small_disk)
+
+
+def test_fetch_into_a_cache_that_is_a_file_is_tried_again(
+    store: DirectoryStore, pushed: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "cache").write_bytes(b"")
+    with pytest.raises(TryAgainError, match="cache") as caught:
+        weights.fetch(store, pushed, tmp_path / "cache")
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno in (errno.ENOTDIR, errno.EEXIST)
+
+
+def test_fetch_does_not_wait_for_ever(
+    store: DirectoryStore, pushed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "FETCH_PATIENCE", 0.1)
+    with (
+        locked(tmp_path / "weights" / f"{pushed[NET]}.lock"),
+        pytest.raises(TryAgainError, match="another process has held this lock"),
+    ):
+        weights.fetch(store, pushed, tmp_path)
+
+
+# --- from a file of weights to a cell's result
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of resnet18's weights, random ones."""
+    import timm
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("network") / "resnet18.safetensors"
+    save_file(timm.create_model("resnet18", pretrained=False).state_dict(), path)
+    return path
+
+
+def planned(store: DirectoryStore, kind: str) -> Plan:
+    put_category(store, "parts", "bolt", 6, 3, 4, ("crack", "stain"), True)
+    document = {
+        "name": "weighed",
+        "data": {"dataset": "parts"},
+        "models": ["padim", {"name": "patchcore", "backbone": NET}],
+        "weights": kind,
+        "threads": 1,
+        "image_size": 64,
+        "protocols": {"detection": {"folds": 3}},
+    }
+    plan = plans.make(parse(document, Where("weighed.yaml", {})), store)
+    plan.need_weights(list(plan.cells))
+    plans.write(plan, store, list(plan.cells))
+    return plan
+
+
+def worked(store: DirectoryStore, cell: Cell, cache: Path) -> dict[str, float]:
+    """Run a cell as a worker does and return its metrics."""
+    place = job.Place(store, cache, "cpu", threading.Event(), lambda event: None)
+    lease = take(store, cell.key, "test")
+    assert isinstance(lease, Lease)
+    return dict(job.run(job.read_cell(store, cell.key), place, lease, None).metrics)
+
+
+@pytest.mark.torch
+def test_pretrained_and_file_give_the_same_figures_and_none_gives_others(
+    store: DirectoryStore, network: Path, tmp_path: Path
+) -> None:
+    weights.push(store, NET, network)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for kind in ("pretrained", str(network), "none"):
+        plan = planned(store, kind)
+        assert len(plan.cells) == 2
+        for cell in plan.cells.values():
+            figures = worked(store, cell, tmp_path / "cache")
+            found.setdefault(cell.fit.model, {})[cell.weights_kind] = figures
+    assert set(found) == {"padim", "patchcore"}
+    for of in found.values():
+        assert of["pretrained"] == of["file"] != of["none"]
+    digest = weights.digest_of(network)
+    assert set(store.keys("weights/")) == {f"weights/{NET}/{digest}", f"weights/file-{NET}/{digest}"}
