@@ -111,7 +111,8 @@ def import_(source: Path, store: str, name: str | None, layout: str | None) -> N
         manifests = import_dataset(
             source, open_store(store), name=name, layout=layout, progress=step, report=_say_counts
         )
-    note(f"imported {manifests[0].dataset} ({len(manifests)} categories) into {store}")
+    many = "1 category" if len(manifests) == 1 else f"{len(manifests)} categories"
+    note(f"imported {manifests[0].dataset} ({many}) into {store}")
 
 
 @data.command("list")
