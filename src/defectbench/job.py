@@ -101,6 +101,7 @@ def _perform(cell: Cell, place: Place, watch: _Watch) -> Outcome:
     files = weights.fetch(place.store, cell.fit.weights, place.cache)
     watch.check()
     images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
+    images.prepare()
     return trial.run(cell, images, files, place.device, watch.hear)
 
 

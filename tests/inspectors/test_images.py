@@ -111,6 +111,29 @@ def test_pictures_are_decoded_once(
     assert len(set(decoded)) == COUNT
 
 
+def test_prepare_decodes_all_pictures_at_once(
+    manifest: Manifest, root: Path, tmp_path: Path, decoded: list[Path]
+) -> None:
+    images = ImageSet(manifest, root, SIZE, tmp_path / "cache")
+    images.prepare()
+    assert len(decoded) == COUNT
+    images.prepare()
+    assert int(images.select(ids_of(manifest))[0].sum()) > 0
+    assert len(decoded) == COUNT
+
+
+def test_features_of_another_version_are_computed_again(
+    manifest: Manifest, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids, extractor = ids_of(manifest), Extractor()
+    for version in ("2.0", "2.1"):
+        monkeypatch.setattr(images_module, "made_with", lambda *names, v=version: "+".join((*names, v)))
+        images = ImageSet(manifest, root, SIZE, tmp_path / "cache")
+        for _ in range(2):
+            assert len(list(images.select(ids).features("e", extractor))) == COUNT
+    assert len(extractor.batches) == 2 * -(-COUNT // BATCH)
+
+
 def test_pictures_of_another_size_are_others(manifest: Manifest, root: Path, tmp_path: Path) -> None:
     ids = ids_of(manifest)[:1]
     for size in (16, SIZE, 48):

@@ -35,8 +35,8 @@ class Pictures(Protocol):
         """Yield what ``compute`` gives for each picture, in order; computed once and kept for all cells.
 
         Args:
-            extractor: names all that decides the features (kind, version, weights digest, layers); the image
-                size is added here.
+            extractor: names all that decides the features (kind, libraries' versions, weights digest,
+                layers); the data, the image size and the number of threads are added here.
             compute: (batch, size, size, 3) uint8 -> (batch, ...) float32. It is always called on the same
                 batches of the category's pictures, whoever asks, so that rounding cannot depend on the cell.
         """

@@ -31,6 +31,7 @@ from defectbench.inspectors.base import (
     check_labels,
 )
 from defectbench.inspectors.gradcam import Explainer
+from defectbench.inspectors.versions import made_with
 from defectbench.metrics import image_auroc
 
 _SMALLEST_BATCH = 2
@@ -183,8 +184,8 @@ class _Frozen:
         self._trunk = network
         self._device = next(model.parameters()).device.type
         self.module: nn.Module = network.get_classifier()
-        weights = backbone.weights_name(recipe)
-        self._name = f"pooled/{recipe.text('architecture')}/{weights}/{self._device}"
+        weights, libraries = backbone.weights_name(recipe), made_with("torch", "timm")
+        self._name = f"pooled/{recipe.text('architecture')}/{weights}/{self._device}/{libraries}"
         self._training = self._features(lesson.pictures)
         self._tuning = None if lesson.tuning is None else self._features(lesson.tuning)
 

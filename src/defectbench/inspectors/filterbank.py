@@ -12,8 +12,10 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-EXTRACTOR = "filterbank-1"
-"""Names the features in the cache; raised with every change of the numbers below."""
+from defectbench.inspectors.versions import made_with
+
+EXTRACTOR = f"filterbank-1/{made_with('numpy', 'scipy')}"
+"""Names the features in the cache; its number is raised with every change of those below."""
 
 CELL = 8
 """Side in pixels of one place of the grid."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from defectbench.inspectors import backbone
 from defectbench.inspectors.base import Pictures, Recipe
+from defectbench.inspectors.versions import made_with
 
 
 class FrozenFeatures:
@@ -42,9 +43,9 @@ class FrozenFeatures:
         self._after = after or nn.Identity()
         self._chosen = chosen or {}
         self._layers = recipe.texts("layers")
-        self._name = "/".join(
-            [kind, recipe.text("backbone"), "+".join(self._layers), backbone.weights_name(recipe), device]
-        )
+        network_name, weights = recipe.text("backbone"), backbone.weights_name(recipe)
+        libraries = made_with("torch", "timm", "anomalib")
+        self._name = "/".join([kind, network_name, "+".join(self._layers), weights, device, libraries])
         self._shapes = self._shapes_at(recipe.image_size)
 
     def _shapes_at(self, side: int) -> dict[str, tuple[int, int, int]]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from defectbench.cache import Cache, default_cache
 from defectbench.errors import BugError
 from defectbench.inspectors.base import Pictures
+from defectbench.inspectors.versions import made_with
 from defectbench.manifest import Image, Manifest
 from defectbench.pictures import read_mask, read_picture, resize_mask, resize_picture
 
@@ -51,6 +52,10 @@ class ImageSet:
         self._kept: NDArray[np.uint8] | None = None
         self._uncached = False
         self._masks: dict[str, NDArray[np.uint8]] = {}
+
+    def prepare(self) -> None:
+        """Decode all pictures now, unless the cache has them or cannot keep them."""
+        self._array()
 
     def select(self, ids: Sequence[str]) -> Pictures:
         """Return a view of these pictures, in this order, that tells nothing else about them.
@@ -147,7 +152,8 @@ class ImageSet:
 
     def _feature_entry(self, extractor: str) -> str:
         """Return a file name: the extractor's for people, a hash for all that decides the features."""
-        decided = f"{extractor}\n{self.threads}\n{self.manifest.digest}\n{self.size}\n{_DECODER}"
+        kept_as = f"{self.manifest.digest}\n{self.size}\n{_DECODER}\n{made_with('numpy')}"
+        decided = f"{extractor}\n{self.threads}\n{kept_as}"
         readable = re.sub(r"[^A-Za-z0-9_-]+", "-", extractor)[:40]
         return f"{readable}-{self.size}-{hashlib.sha256(decided.encode()).hexdigest()[:32]}"
 
