@@ -162,3 +162,21 @@ def test_a_worker_that_lost_its_lease_writes_no_result(
         job.run(job.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
     assert find_result(store, keys[0]) is None
     assert find_failure(store, keys[0]) is None
+
+
+def test_pictures_are_decoded_before_the_fit_is_timed(
+    cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, keys = cells
+    lease = take(store, keys[0], "me")
+    assert isinstance(lease, Lease)
+    kept: list[Path] = []
+
+    def run(*_: object) -> None:
+        kept.extend((tmp_path / "cache" / "pictures").rglob("*.npy"))
+        raise StoppedError("seen enough")
+
+    monkeypatch.setattr(job.trial, "run", run)
+    with pytest.raises(StoppedError):
+        job.run(job.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
+    assert len(kept) == 1

@@ -180,6 +180,16 @@ def test_reading_commands_give_json(bench: Path, capfd: pytest.CaptureFixture[st
         assert call(capfd, *words)[0].strip()
 
 
+def test_weights_of_another_network_are_taken_under_its_full_name(
+    bench: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (bench / "net.pt").write_bytes(b"weights")
+    _, err = call(capfd, "weights", "push", "resnet34.tv_in1k", "net.pt")
+    assert "no model needs weights 'resnet34.tv_in1k' unless a sweep names that network" in err
+    assert "did you mean 'resnet18.tv_in1k'?" in err
+    assert len(list(DirectoryStore(bench / "bench").keys("weights/resnet34.tv_in1k/"))) == 1
+
+
 def test_a_broken_data_set_is_refused_whole(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
     source = bench / "pictures" / "nut"
     for number, folder in enumerate(("train/good", "train/good", "test/good", "test/crack", "test/crack")):
