@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from defectbench.errors import nearest
 
+Whole = Annotated[int, Field(strict=True)]
+"""A whole number: not true, not 2.0, not "2"."""
+
+Number = Annotated[float, Field(strict=True)]
+"""A finite number: not true, not "2"."""
+
 
 class Strict(BaseModel):
-    """A frozen model without unknown keys."""
+    """A frozen model without unknown keys; its numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +10,35 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import Field, PrivateAttr, ValidationError, create_model, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from defectbench import catalog
-from defectbench.catalog import Entry, Setting
+from defectbench.catalog import SETTINGS, Entry, Setting
 from defectbench.errors import MissingInputError, SweepError, UsageError, nearest
 from defectbench.protocols.base import Protocol
 from defectbench.protocols.choose import PROTOCOLS
-from defectbench.schema import Strict, refuse
+from defectbench.schema import Number, Strict, Whole, refuse
 from defectbench.stats import ENDPOINTS
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+_AMOUNT = r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)(Ki|Mi|Gi|Ti|k|M|G|T)?$"
+_TIME = r"^0*[1-9][0-9]*(s|m|h|d)$"
+_PATTERNS = {
+    _NAME: "expected 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first",
+    _AMOUNT: "expected an amount above 0, such as 512Mi or 8Gi",
+    _TIME: "expected a time above 0, such as 90s, 30m, 6h or 2d",
+}
+"""What the patterns mean, for people."""
+
+Name = Annotated[str, Field(pattern=_NAME)]
 Path_ = tuple[str | int, ...]
 """Where a value stands in the file: keys and list positions from the top."""
 
@@ -37,10 +56,12 @@ class Where:
     def of(self, path: Sequence[str | int]) -> str:
         """Return ``file:line`` of the value at ``path``, or of the nearest one around it."""
         place = tuple(path)
-        while place and place not in self.lines and place not in self.overridden:
+        # What was laid over a value hides the lines of all that the file had there.
+        for depth in range(1, len(place) + 1):
+            if place[:depth] in self.overridden:
+                return f"--set {'.'.join(map(str, place[:depth]))}"
+        while place and place not in self.lines:
             place = place[:-1]
-        if place in self.overridden:
-            return f"--set {'.'.join(map(str, place))}"
         return f"{self.file}:{self.lines.get(place, 1)}"
 
 
@@ -59,11 +80,11 @@ class Data(Strict):
 class Resources(Strict):
     """What a cell may use; quantities as Kubernetes writes them."""
 
-    gpu: int = Field(default=0, ge=0, le=16)
-    cpu: float = Field(default=2, gt=0)
-    memory: str = Field(default="8Gi", pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
-    shm: str | None = Field(default=None, pattern=r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti|k|M|G|T)?$")
-    deadline: str | None = Field(default=None, pattern=r"^[0-9]+(s|m|h|d)$")
+    gpu: Whole = Field(default=0, ge=0, le=16)
+    cpu: Number = Field(default=2, gt=0, le=1024)
+    memory: str = Field(default="8Gi", pattern=_AMOUNT)
+    shm: str | None = Field(default=None, pattern=_AMOUNT)
+    deadline: str | None = Field(default=None, pattern=_TIME)
 
     @property
     def deadline_seconds(self) -> float | None:
@@ -74,8 +95,23 @@ class Resources(Strict):
 class Prices(Strict):
     """What one mistake costs, in any one currency."""
 
-    false_alarm: float = Field(ge=0)
-    missed_defect: float = Field(ge=0)
+    false_alarm: Number = Field(ge=0)
+    missed_defect: Number = Field(ge=0)
+
+
+def _keyword_or_file(value: str) -> str:
+    """Refuse a misspelt keyword; a file that is merely not there is looked for when weights are resolved."""
+    words = ("none", "pretrained")
+    path = Path(value)
+    bare = path.name == value and not path.suffix
+    if value in words or not bare or path.is_file():
+        return value
+    if not value or difflib.get_close_matches(value.lower(), words, n=1):
+        refuse(f"{value!r} is neither a keyword nor a file here; {nearest(value.lower(), words)}, or a file")
+    return value
+
+
+WeightsOrFile = Annotated[str, AfterValidator(_keyword_or_file)]
 
 
 class Choice(Strict):
@@ -83,10 +119,10 @@ class Choice(Strict):
 
     name: str
     label: Name | None = None
-    image_size: int | None = Field(default=None, ge=16, le=4096)
-    weights: str | None = None
-    epochs: int | None = Field(default=None, ge=1)
-    patience: int | None = Field(default=None, ge=1)
+    image_size: Whole | None = Field(default=None, ge=16, le=4096)
+    weights: WeightsOrFile | None = None
+    epochs: Whole | None = Field(default=None, ge=1)
+    patience: Whole | None = Field(default=None, ge=1)
     balance: Literal["weights", "oversample", "none"] | None = None
     resources: dict[str, Any] | None = None
     overrides: dict[str, Setting] = Field(default_factory=dict)
@@ -110,7 +146,7 @@ class Choice(Strict):
             if key not in fields:
                 refuse(f"unknown key {key!r}; {nearest(str(key), [*fields, *entry.settings])}", str(key))
         for key, setting in own.items():
-            own[key] = _like(setting, entry.settings[key], str(key))
+            own[key] = _allowed(setting, entry.settings[key], str(key))
         return {**plain, "overrides": own}
 
 
@@ -125,22 +161,22 @@ class Sweep(Strict):
     name: Name
     data: Data
     models: tuple[Choice, ...] = Field(min_length=1)
-    weights: str
+    weights: WeightsOrFile
     protocols: Protocols  # type: ignore[valid-type]
-    image_size: int | None = Field(default=None, ge=16, le=4096)
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field(default=(0,), min_length=1)
-    threads: int = Field(default=2, ge=1, le=256)
-    epochs: int | None = Field(default=None, ge=1)
-    patience: int | None = Field(default=None, ge=1)
+    image_size: Whole | None = Field(default=None, ge=16, le=4096)
+    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**31)], ...] = Field(default=(0,), min_length=1)
+    threads: Whole = Field(default=2, ge=1, le=256)
+    epochs: Whole | None = Field(default=None, ge=1)
+    patience: Whole | None = Field(default=None, ge=1)
     balance: Literal["weights", "oversample", "none"] = "weights"
-    split_seed: int = Field(default=0, ge=0)
+    split_seed: Whole = Field(default=0, ge=0)
     contenders: Annotated[tuple[str, ...], Field(min_length=2, max_length=2)] | None = None
     endpoint: str = "image_auroc"
-    margin: float = Field(default=0.01, gt=0, lt=1)
-    false_alarm_rate: float = Field(default=0.05, gt=0, lt=1)
-    defect_rate: float | None = Field(default=None, gt=0, lt=1)
+    margin: Number = Field(default=0.01, gt=0, lt=1)
+    false_alarm_rate: Number = Field(default=0.05, gt=0, lt=1)
+    defect_rate: Number | None = Field(default=None, gt=0, lt=1)
     prices: Prices | None = None
-    cellsPerJob: int | None = Field(default=None, ge=1)  # noqa: N815 - the design's spelling, a chart's word
+    cellsPerJob: Whole | None = Field(default=None, ge=1)  # noqa: N815 - the design's spelling, a chart's word
     resources: Resources = Resources()
 
     _where: Where = PrivateAttr()
@@ -168,24 +204,46 @@ class Sweep(Strict):
         return value
 
     @model_validator(mode="after")
-    def _agree(self) -> Sweep:
-        """Check what takes more than one key."""
-        labels = [choice.label or choice.name for choice in self.models]
+    def _models_agree(self) -> Sweep:
+        """Check labels and image sizes."""
+        labels = self._labels()
         for position, label in enumerate(labels):
             if label in labels[:position]:
                 refuse(f"{label!r} stands twice; give one of them a `label` of its own", "models", position)
         for position, choice in enumerate(self.models):
             size, entry = self._image_size(choice), catalog.find(choice.name)
             if not entry.takes(size):
-                refuse(
-                    f"{entry.name} does not take {size} px: it takes {entry.smallest} px or more, "
-                    f"in multiples of {entry.multiple_of}",
-                    *("models", position),
-                )
-        for name in self.contenders or ():
-            if name not in labels:
-                refuse(f"contender {name!r} is no model of this sweep; {nearest(name, labels)}", "contenders")
+                refuse(f"{entry.name} does not take {size} px: it takes {entry.sizes}", "models", position)
         return self
+
+    @model_validator(mode="after")
+    def _contenders_agree(self) -> Sweep:
+        """Check that the verdict is between a classifier and a detector of this sweep."""
+        labels = self._labels()
+        for position, name in enumerate(self.contenders or ()):
+            if name not in labels:
+                place = ("contenders", position)
+                refuse(f"contender {name!r} is no model of this sweep; {nearest(name, labels)}", *place)
+        families = [
+            catalog.find(self.models[labels.index(name)].name).family for name in self.contenders or ()
+        ]
+        if families and sorted(families) != sorted(_VERDICT):
+            refuse(
+                f"the verdict is between a classifier and a detector, got a {' and a '.join(families)}",
+                "contenders",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _prices_have_a_rate(self) -> Sweep:
+        if self.prices is not None and self.defect_rate is None:
+            refuse(
+                "prices count at your line's share of defects: give `defect_rate` too, such as 0.02", "prices"
+            )
+        return self
+
+    def _labels(self) -> list[str]:
+        return [choice.label or choice.name for choice in self.models]
 
     def _image_size(self, choice: Choice) -> int:
         return choice.image_size or self.image_size or catalog.find(choice.name).image_size
@@ -234,7 +292,7 @@ def _resolve(sweep: Sweep, choice: Choice) -> Model:
         settings={**entry.settings, **choice.overrides},
         image_size=sweep._image_size(choice),
         epochs=(choice.epochs or sweep.epochs or entry.epochs) if entry.epochs else 0,
-        patience=(choice.patience or sweep.patience or entry.patience) if entry.patience else 0,
+        patience=_patience(sweep, choice, entry),
         # A detector is taught one class: there is nothing to balance, and the key must not depend on it.
         balance="none" if entry.family == "detector" else choice.balance or sweep.balance,
         weights=choice.weights or sweep.weights,
@@ -242,14 +300,20 @@ def _resolve(sweep: Sweep, choice: Choice) -> Model:
     )
 
 
-def contenders(sweep: Sweep) -> tuple[str, str] | None:
-    """Return the labels of the two that the verdict is about, or None where a family is missing.
+def _patience(sweep: Sweep, choice: Choice, entry: Entry) -> int:
+    """Return the epochs to wait; a model that goes on to its end waits only where its own entry says so."""
+    if not entry.epochs:
+        return 0
+    return choice.patience or (sweep.patience or entry.patience if entry.patience else 0)
 
-    By default the first classifier and the first detector of the file.
+
+def contenders(sweep: Sweep) -> tuple[str, str] | None:
+    """Return the labels of the (classifier, detector) of the verdict, or None where a family is missing.
+
+    By default the first of each in the file.
     """
-    if sweep.contenders:
-        return sweep.contenders[0], sweep.contenders[1]
-    first = {family: [m.label for m in resolve(sweep) if m.entry.family == family] for family in _VERDICT}
+    named = [m for m in resolve(sweep) if m.label in (sweep.contenders or (m.label,))]
+    first = {family: [m.label for m in named if m.entry.family == family] for family in _VERDICT}
     if not all(first.values()):
         return None
     return first["classifier"][0], first["detector"][0]
@@ -268,16 +332,35 @@ def read(file: Path, overrides: Sequence[str] = ()) -> Sweep:
         raise MissingInputError(f"cannot read the sweep {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SweepError(f"{file}:1: not UTF-8 text: {error.reason}") from error
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        document = yaml.safe_load(text)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise SweepError(f"{file}:{line}: not YAML: {error.problem}") from error
+    node, document = _load(text, file)
     if not isinstance(document, dict):
         raise SweepError(f"{file}:1: a sweep is a mapping with name, data, models, weights and protocols")
     where = Where(str(file), dict(_lines(node, (), str(file))), frozenset(_override(document, overrides)))
     return parse(document, where)
+
+
+def _load(text: str, file: Path) -> tuple[yaml.Node | None, Any]:
+    """Return a YAML text's nodes, for the lines, and its values."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise SweepError(f"{file}:{line}: not YAML: {error.problem}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise SweepError(
+            f"{file}:{line}: not YAML: the character {_character(error)!r} may not stand in it"
+        ) from error
+    except RecursionError:
+        raise SweepError(f"{file}:1: not a sweep: nested too deeply") from None
+    except (ValueError, AttributeError) as error:  # what PyYAML's dates and numbers lead it to
+        raise SweepError(f"{file}:1: not YAML: {error}") from error
+
+
+def _character(error: yaml.reader.ReaderError) -> str:
+    """Return the character that YAML does not allow; PyYAML gives its number."""
+    found: Any = error.character
+    return chr(found) if isinstance(found, int) else str(found)
 
 
 def parse(document: Mapping[str, Any], where: Where) -> Sweep:
@@ -309,9 +392,37 @@ def _say(problem: Any, where: Where, above: Path_ = ()) -> str:
     context = problem.get("ctx") or {}
     path = (*above, *_plain(problem["loc"]), *context.get("path", ()))
     got = "" if problem["type"] in ("refused", "missing") else f", got {problem['input']!r}"
-    message = "is required" if problem["type"] == "missing" else problem["msg"]
+    message = _plainly(problem["type"], context) or problem["msg"]
     name = ".".join(map(str, path)) or "sweep"
     return f"{where.of(path)}: {name}: {message[0].lower()}{message[1:]}{got}"
+
+
+_PLAINLY = {
+    "missing": "is required",
+    "int": "expected a whole number",
+    "float": "expected a number",
+    "finite_number": "expected a finite number",
+    "string": "expected a text",
+    "tuple": "expected a list",
+    "dict": "expected a mapping",
+    "model": "expected a mapping",
+}
+
+
+def _plainly(kind: str, context: Mapping[str, Any]) -> str | None:
+    """Say in plain words what pydantic's error ``kind`` means; None where its own are plain."""
+    if kind in ("too_short", "too_long"):
+        least, most = context.get("min_length"), context.get("max_length")
+        return (
+            f"expected a list of at least {least}"
+            if kind == "too_short"
+            else f"expected a list of {most} at most"
+        )
+    if context.get("class_name") == "Choice":
+        return "expected a model's name or a mapping with `name`"
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS.get(context["pattern"])
+    return _PLAINLY.get(kind) or _PLAINLY.get(kind.split("_")[0])
 
 
 def _plain(path: Path_) -> Path_:
@@ -319,12 +430,17 @@ def _plain(path: Path_) -> Path_:
     return tuple(step for step in path if not (isinstance(step, str) and re.search(r"[\[(]", step)))
 
 
-def _lines(node: yaml.Node | None, path: Path_, file: str) -> Iterator[tuple[Path_, int]]:
+def _lines(
+    node: yaml.Node | None, path: Path_, file: str, around: tuple[yaml.Node, ...] = ()
+) -> Iterator[tuple[Path_, int]]:
     """Yield (path, line) of every value; for a mapping's value the line of its key.
 
     Raises:
-        SweepError: a key stands twice.
+        SweepError: a key stands twice, or an alias stands inside what it names.
     """
+    if node is not None and any(node is outer for outer in around):
+        raise SweepError(f"{file}:{node.start_mark.line + 1}: holds itself, by an alias")
+    inside = around if node is None else (*around, node)
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
@@ -333,11 +449,11 @@ def _lines(node: yaml.Node | None, path: Path_, file: str) -> Iterator[tuple[Pat
                 raise SweepError(f"{file}:{line}: {key.value!r} stands twice")
             seen.add(key.value)
             yield (*path, key.value), line
-            yield from _lines(value, (*path, key.value), file)
+            yield from _lines(value, (*path, key.value), file, inside)
     elif isinstance(node, yaml.SequenceNode):
         for position, value in enumerate(node.value):
             yield (*path, position), value.start_mark.line + 1
-            yield from _lines(value, (*path, position), file)
+            yield from _lines(value, (*path, position), file, inside)
 
 
 def _override(document: dict[str, Any], overrides: Sequence[str]) -> Iterator[Path_]:
@@ -346,19 +462,43 @@ def _override(document: dict[str, Any], overrides: Sequence[str]) -> Iterator[Pa
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise SweepError(f"--set {text}: expected key.path=value, for example seeds=[0,1]")
-        *above, last = name.split(".")
-        place: Any = document
-        for key in above:
-            place = place.setdefault(key, {}) if isinstance(place, dict) else None
-            if place is None:
-                document[above[0]] = place = {}
-        if not isinstance(place, dict):
-            raise SweepError(f"--set {text}: {'.'.join(above)} is no mapping in this sweep")
         try:
-            place[last] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            new = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
             raise SweepError(f"--set {text}: the value is not YAML") from error
-        yield (*above, last)
+        yield _put(document, name.split("."), new, f"--set {text}")
+
+
+def _put(document: dict[str, Any], names: Sequence[str], new: Any, told: str) -> Path_:
+    """Set the value at ``names`` in the document, with the mappings on the way; return its path."""
+    place: Any = document
+    path: list[str | int] = []
+    for depth, name in enumerate(names):
+        step = _step(place, name, ".".join(map(str, path)), told)
+        path.append(step)
+        if depth == len(names) - 1:
+            place[step] = new
+        else:
+            inner = place.get(step) if isinstance(place, dict) else place[step]
+            if inner is None:
+                inner = {}
+            elif isinstance(inner, str) and path[:-1] == ["models"]:
+                inner = {"name": inner}  # a model by its bare name
+            place[step] = inner
+            place = inner
+    return tuple(path)
+
+
+def _step(place: Any, name: str, above: str, told: str) -> str | int:
+    """Return the key or list position that ``name`` means in ``place``, or refuse it."""
+    if isinstance(place, dict):
+        return name
+    if not isinstance(place, list):
+        raise SweepError(f"{told}: {above} is no mapping in this sweep")
+    if not re.fullmatch(r"[0-9]{1,6}", name) or int(name) >= len(place):
+        allowed = f"0 to {len(place) - 1}" if place else "none, it is empty"
+        raise SweepError(f"{told}: {above} is a list of {len(place)}; allowed positions: {allowed}")
+    return int(name)
 
 
 def _distinct(values: tuple[Any, ...], what: str) -> tuple[Any, ...]:
@@ -369,19 +509,16 @@ def _distinct(values: tuple[Any, ...], what: str) -> tuple[Any, ...]:
     return values
 
 
-def _like(value: Any, default: Setting, key: str) -> Setting:
-    """Return ``value`` in the type of the catalog's ``default``, or refuse it."""
-    if (
-        isinstance(default, tuple)
-        and isinstance(value, list)
-        and all(isinstance(item, str) for item in value)
-    ):
-        return tuple(value)
-    if isinstance(default, bool) == isinstance(value, bool):
-        if isinstance(default, float) and isinstance(value, int | float):
-            return float(value)
-        if isinstance(value, type(default)) and not isinstance(default, tuple):
-            return value
-    kind = "list of names" if isinstance(default, tuple) else type(default).__name__
-    refuse(f"expected a {kind} as in the catalog ({default!r}), got {value!r}", key)
-    raise AssertionError
+def _allowed(value: Any, default: Setting, key: str) -> Setting:
+    """Return a model's own setting as the catalog keeps it, or refuse what its rule does not allow."""
+    rule = SETTINGS[key]
+    if not rule.reads(value):
+        refuse(f"expected {rule} (the catalog's is {_shown(default)}), got {_shown(value)}", key)
+    if isinstance(default, float):
+        return float(value)
+    setting: Setting = tuple(value) if isinstance(value, list) else value
+    return setting
+
+
+def _shown(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from defectbench.errors import DataError
 from defectbench.manifest import Image, Manifest
 from defectbench.protocols.base import Protocol, Split, deal, part_training_goods
+from defectbench.schema import Whole, refuse
 
 
 class Detection(Protocol):
@@ -23,7 +24,15 @@ class Detection(Protocol):
 
     name: ClassVar[str] = "detection"
     scheme: Literal["crossfit", "holdout"] = "crossfit"
-    folds: int = Field(default=4, ge=3, le=20)
+    folds: Whole = Field(default=4, ge=3, le=20)
+
+    @model_validator(mode="after")
+    def _folds_are_of_crossfit(self) -> Detection:
+        if self.scheme == "holdout" and "folds" in self.model_fields_set:
+            refuse(
+                "holdout is one split, without folds: leave `folds` out, or take scheme: crossfit", "folds"
+            )
+        return self
 
     def splits(self, manifest: Manifest, split_seed: int) -> Iterator[Split]:
         """Yield one split a fold, or the holdout's split of each family."""
