@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from defectbench import catalog
+from defectbench.stores.directory import DirectoryStore
+from fakes import put_category
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "defectbench"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
@@ -126,7 +130,27 @@ def test_the_door_loads_nothing_slow() -> None:
     assert not loaded("import defectbench.cli") & (SLOW | {"numpy", "pydantic", "rich", "yaml"})
 
 
-def test_planning_loads_no_model_library() -> None:
+def test_running_loads_no_model_library_before_its_workers() -> None:
     rooms = "plan, sweep, record, runners.local, runners.progress, trackers.choose"
     code = "; ".join(f"import defectbench.{name}" for name in rooms.split(", "))
     assert not loaded(code) & {"torch", "timm", "anomalib", "lightning", "mlflow", "pandas"}
+
+
+EVERY_MODEL = """\
+name: whole
+data: {dataset: parts}
+models: [%s]
+weights: none
+protocols: {detection: {folds: 3}}
+"""
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_planning_loads_no_model_library(tmp_path: Path, form: str) -> None:
+    put_category(DirectoryStore(tmp_path / "store"), "parts", "bolt", 6, 3, 4, ("crack", "stain"), True)
+    file = tmp_path / "whole.yaml"
+    file.write_text(EVERY_MODEL % ", ".join(entry.name for entry in catalog.ENTRIES))
+    words = ["plan", str(file), "--store", str(tmp_path / "store"), "--format", form]
+    found = loaded(f"from defectbench.__main__ import run; assert run({words!r}) == 0")
+    assert {"defectbench", "pydantic", "yaml"} <= found, "no plan was made"
+    assert not found & {"torch", "timm", "anomalib", "lightning", "mlflow", "pandas"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import io
@@ -41,6 +42,7 @@ LOG_EVERY = 30.0
 """Seconds between two writes of an attempt's log: S3 cannot append, so it is written anew each time."""
 
 _TELL_EVERY = 0.5
+_WANTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM})
 _LIBRARIES = ("defectbench", "numpy", "scipy", "scikit-learn", "torch", "timm", "anomalib")
 
 
@@ -223,11 +225,24 @@ def _record_failure(store: Store, lease: Lease, error: Exception) -> None:
 def code_of(error: BaseException) -> ExitCode:
     """Return the exit code that an error stands for; what we did not raise on purpose is a bug (70).
 
-    Want of memory may pass on another machine or beside fewer workers, so it is tried again (75).
+    Want of memory may pass on another machine or beside fewer workers, and a full disk when there is room
+    again: both are tried again (75).
     """
     if isinstance(error, DefectbenchError):
         return error.code
-    return ExitCode.TRY_AGAIN if isinstance(error, MemoryError) else ExitCode.BUG
+    return ExitCode.TRY_AGAIN if _is_want(error) else ExitCode.BUG
+
+
+def _is_want(error: BaseException) -> bool:
+    """Whether memory or disk ran out. torch says it by a class of its own, or in words, which are matched."""
+    if isinstance(error, OSError):
+        return error.errno in _WANTS
+    words = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in words)
+    )
 
 
 @contextmanager

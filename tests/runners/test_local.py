@@ -75,14 +75,14 @@ def run(
     return call(*arguments, code=code, **keys)
 
 
-def scores(store: Store, sweep: Path) -> dict[str, bytes]:
+def scores(store: Store, sweep: Path, cells: int = 8) -> dict[str, bytes]:
     """Every cell's predictions, as bytes."""
     found = {}
     for key in make(read(sweep), store).cells:
         result = find_true_result(store, key)
         assert result is not None
         found[key] = read_predictions(store, result).to_parquet()
-    assert len(found) == 8
+    assert len(found) == cells
     return found
 
 
@@ -114,6 +114,34 @@ def test_workers_stores_and_repetition_change_no_bit(
     before = {key: store.get(key).version for key in store.keys("cells/")}
     assert "8 finished, 0 to run" in run(sweep, store.url, tmp_path / "three-cache", "--workers", 3)
     assert {key: store.get(key).version for key in store.keys("cells/")} == before
+
+
+DEEP = """\
+name: deep
+data: {dataset: parts, categories: [grass]}
+models:
+  - {name: mobilenetv3-small, epochs: 1, batch_size: 4}
+  - {name: patchcore, backbone: resnet18.tv_in1k}
+weights: none
+image_size: 64
+threads: 1
+protocols: {detection: {folds: 3}}
+"""
+
+
+@pytest.mark.torch
+def test_workers_and_stores_change_no_bit_of_deep_models(pictures: Path, tmp_path: Path) -> None:
+    """A fine-tuned classifier and a memory bank, 3 cells and 1; about 60 s, most of it imports."""
+    sweep = tmp_path / "deep.yaml"
+    sweep.write_text(DEEP)
+    found = []
+    for workers in (1, 3):
+        store = open_store(str(tmp_path / f"store-{workers}"))
+        import_dataset(pictures, store)
+        run(sweep, store.url, tmp_path / f"cache-{workers}", "--workers", workers)
+        found.append(scores(store, sweep, cells=4))
+    assert found[0] == found[1]
+    assert len(set(found[0].values())) == 4
 
 
 @pytest.mark.s3
@@ -149,7 +177,7 @@ def test_a_failing_cell_keeps_its_traceback_and_spares_the_others(
 ) -> None:
     store = open_store(str(tmp_path / "store"))
     import_dataset(pictures, store)
-    # A bank of no patches is refused by the detector itself, in the middle of its fit.
+    # More features than the backbone has: only the detector can find that, in its fit.
     said = run(sweep, store.url, tmp_path / "cache", "--set", FAILING[0], code=1)
     assert "6 of 8 done, 2 failed" in said
     failed = [key for key in make(read(sweep, FAILING), store).cells if find_failure(store, key)]
@@ -166,7 +194,7 @@ def test_a_failing_cell_keeps_its_traceback_and_spares_the_others(
     assert again.attempt == failure.attempt + 1
 
 
-FAILING = ["models=[filterbank-logreg, {name: filterbank-knn, bank: 0}]"]
+FAILING = ["models=[filterbank-logreg, {name: padim, features: 10000}]"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -223,6 +251,19 @@ def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
     assert ended["good"].state is State.DONE
     assert ended["bad"].state is State.FAILED
     assert "SIGKILL twice" in ended["bad"].message
+
+
+@pytest.mark.parametrize(
+    ("code", "state"), [(1, "failed"), (70, "failed"), (75, "again"), (143, "stopped"), (0, "done")]
+)
+def test_a_worker_that_leaves_early_leaves_no_cell_unsaid(code: int, state: str) -> None:
+    from defectbench.runners.local import LocalRunner
+
+    if state == "done":
+        state = "failed"  # it said nothing of its cells, whatever it ended with
+    runner = LocalRunner(store="x", workers=2, program=("/bin/sh", "-c", f"exit {code}"))
+    ended = runner.run(["one", "two"], lambda event: None)
+    assert {key: str(event.state) for key, event in ended.items()} == {"one": state, "two": state}
 
 
 DEADLY = """\

@@ -142,6 +142,17 @@ def check_labels(lesson: Lesson) -> None:
         )
 
 
+def check_tuning(lesson: Lesson) -> None:
+    """Raise DataError unless the tuning pictures are of both classes, or there are none."""
+    if lesson.tuning is None:
+        return
+    good, bad = np.bincount(lesson.tuning_labels, minlength=2)
+    if not good or not bad:
+        raise DataError(
+            f"tuning pictures: {good} good, {bad} abnormal; early stopping needs 1 of each (or none at all)"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One step of a fit.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from defectbench.errors import BugError, DataError
+from defectbench.errors import BugError
 from defectbench.inspectors import backbone, device
 from defectbench.inspectors.augment import augmented
 from defectbench.inspectors.balance import class_weights, epoch_order
@@ -29,6 +29,7 @@ from defectbench.inspectors.base import (
     Report,
     Size,
     check_labels,
+    check_tuning,
 )
 from defectbench.inspectors.gradcam import Explainer
 from defectbench.inspectors.versions import made_with
@@ -57,7 +58,7 @@ class TimmClassifier(Inspector):
     def fit(self, lesson: Lesson, report: Report) -> None:
         """Fine-tune; reports after every step, with the epoch's figures at its end."""
         check_labels(lesson)
-        _check_tuning(lesson)
+        check_tuning(lesson)
         model = self._create().to(self.device)
         with device.repeatable(self.recipe.seed, self.device):
             material = (
@@ -102,16 +103,6 @@ class TimmClassifier(Inspector):
         side = self.recipe.image_size
         inputs = torch.zeros(1, 3, side, side, device=self.device)
         return Size(backbone.count(model), backbone.count_flops(model, inputs))
-
-
-def _check_tuning(lesson: Lesson) -> None:
-    if lesson.tuning is None:
-        return
-    good, bad = np.bincount(lesson.tuning_labels, minlength=2)
-    if not good or not bad:
-        raise DataError(
-            f"tuning pictures: {good} good, {bad} abnormal; early stopping needs 1 of each (or none at all)"
-        )
 
 
 class _Material(Protocol):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +27,9 @@ from defectbench.inspectors.base import (
     Report,
     Size,
     check_goods,
+    check_tuning,
 )
+from defectbench.metrics import image_auroc
 
 _TRAINED = ("projection", "discriminator")
 
@@ -37,13 +41,45 @@ class _Batch:
     image: Tensor
 
 
+class _Best:
+    """The trained parts' state at the highest tuning AUROC seen, and how long ago that was."""
+
+    def __init__(self, model: Any, patience: int) -> None:
+        self._model = model
+        self._patience = patience
+        self._auroc = -math.inf
+        self._waited = 0
+        self._state: dict[str, Any] = {}
+
+    def see(self, auroc: float) -> None:
+        """Note an epoch's figure; equal figures leave the earlier epoch the best."""
+        self._waited += 1
+        if auroc > self._auroc:
+            self._auroc, self._waited = auroc, 0
+            self._state = {part: copy.deepcopy(getattr(self._model, part).state_dict()) for part in _TRAINED}
+
+    @property
+    def over(self) -> bool:
+        """Whether the patience is used up."""
+        return self._waited >= self._patience > 0
+
+    def restore(self) -> None:
+        """Put the best state back; nothing happens where no figure was seen."""
+        for part, state in self._state.items():
+            getattr(self._model, part).load_state_dict(state)
+
+
 class Glass(Inspector):
     """GLASS (Chen et al. 2024): a discriminator of features against anomalies synthesised around them.
 
     As anomalib's training step: AdamW on the discriminator at twice the learning rate, Adam with weight
     decay 1e-5 on the projection, the centre taken again before each epoch, Perlin noise as the texture of
     local anomalies (no texture data set). Differs in one thing: the backbone is never trained, also where
-    its weights are random. It ends after its epochs; no picture is held back.
+    its weights are random.
+
+    Without tuning pictures it ends after its epochs. With them (holdout only) their image AUROC is taken
+    after every epoch, which costs a forward pass over them; the first epoch with the highest one is kept,
+    and where ``patience`` is above 0 the fit ends once it has not risen for so many epochs.
 
     The score is the discriminator's largest logit over the patches: anomalib gives its sigmoid, in which
     high scores tie. The heat map is anomalib's smoothed map of sigmoids.
@@ -76,19 +112,38 @@ class Glass(Inspector):
         return self._held
 
     def fit(self, lesson: Lesson, report: Report) -> None:
-        """Train projection and discriminator; reports after every step."""
+        """Train projection and discriminator; reports after every step and every tuning picture."""
         check_goods(lesson)
+        check_tuning(lesson)
         self._held = None
         model = self._model()
         rng = np.random.default_rng(self.recipe.seed)
         optimisers = self._optimisers(model)
+        best = _Best(model, self.recipe.patience)
         with device.repeatable(self.recipe.seed, self.device):
             for epoch in range(1, self.recipe.epochs + 1):
                 model.calculate_center(self._batches(lesson.pictures, None, epoch, report), self.device)
                 loss = self._epoch(model, optimisers, lesson.pictures, rng, epoch, report)
-                report(Progress(epoch, self.recipe.epochs, {"train_loss": loss}))
+                figures = {"train_loss": loss}
+                if lesson.tuning is not None:
+                    figures["tuning_auroc"] = self._tune(model, lesson, epoch, report)
+                    best.see(figures["tuning_auroc"])
+                report(Progress(epoch, self.recipe.epochs, figures))
+                if best.over:
+                    break
+        best.restore()
         model.eval()
         self._ready = True
+
+    def _tune(self, model: Any, lesson: Lesson, epoch: int, report: Report) -> float:
+        """Return the tuning pictures' image AUROC; draws nothing, so training goes on as without."""
+        if lesson.tuning is None:
+            raise BugError("a tuning figure was asked for without tuning pictures")
+        scores = []
+        for inspection in self._inspections(model.eval(), lesson.tuning):
+            scores.append(inspection.score)
+            report(Progress(epoch - 1, self.recipe.epochs))
+        return image_auroc(lesson.tuning_labels, np.array(scores))
 
     def _optimisers(self, model: Any) -> tuple[torch.optim.Optimizer, ...]:
         rate = self.recipe.number("learning_rate")
@@ -133,7 +188,9 @@ class Glass(Inspector):
 
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
         """Yield the largest logit and anomalib's map, one picture at a time."""
-        model = self._fitted()
+        yield from self._inspections(self._fitted(), pictures)
+
+    def _inspections(self, model: Any, pictures: Pictures) -> Iterator[Inspection]:
         logits: list[Tensor] = []
         hook = model.discriminator.tail[0].register_forward_hook(lambda *passed: logits.append(passed[2]))
         try:

@@ -1,0 +1,125 @@
+"""GLASS in a holdout: the epoch with the best tuning AUROC is kept, and training itself is not moved.
+
+About 20 s, most of it the import of anomalib and the noise of the anomalies.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from defectbench import catalog
+from defectbench.errors import DataError
+from defectbench.inspectors.base import Lesson, Progress, Recipe
+from defectbench.inspectors.glass import _TRAINED, Glass, _Best
+from defectbench.inspectors.images import ArrayPictures
+from defectbench.metrics import image_auroc
+
+pytestmark = pytest.mark.torch
+
+SIDE = 64
+EPOCHS = 6
+
+
+def pictures(number: int, seed: int, defect: bool = False) -> NDArray[np.uint8]:
+    """Coarse noise; with ``defect`` a faint square, so that no epoch tells all of them apart."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(60, 196, size=(number, 8, 8, 3)).repeat(8, 1).repeat(8, 2)
+    values = coarse + rng.normal(0, 10, coarse.shape)
+    if defect:
+        values[:, 24:40, 24:40] += rng.choice([-25, 25], (number, 1, 1, 1))
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+GOODS = pictures(4, 1)
+TUNING = ArrayPictures(np.concatenate([pictures(8, 2), pictures(8, 3, defect=True)]))
+TUNING_LABELS = np.repeat([0, 1], 8)
+
+
+def lesson(tuned: bool = True) -> Lesson:
+    labels = np.zeros(len(GOODS), np.int64)
+    if not tuned:
+        return Lesson(ArrayPictures(GOODS), labels)
+    return Lesson(ArrayPictures(GOODS), labels, TUNING, TUNING_LABELS)
+
+
+def recipe(epochs: int = EPOCHS, patience: int = 0) -> Recipe:
+    own = {"backbone": "test_resnet.r160_in1k", "batch_size": 4, "learning_rate": 3e-3}
+    return Recipe({**catalog.find("glass").settings, **own}, SIDE, epochs, patience, seed=3, device="cpu")
+
+
+def fit(wanted: Recipe, taught: Lesson) -> tuple[Glass, list[Progress]]:
+    told: list[Progress] = []
+    inspector = Glass(wanted)
+    inspector.fit(taught, told.append)
+    return inspector, told
+
+
+def curve(told: list[Progress], name: str) -> list[float]:
+    return [progress.figures[name] for progress in told if name in progress.figures]
+
+
+def scores(inspector: Glass) -> list[float]:
+    return [inspection.score for inspection in inspector.inspect(TUNING)]
+
+
+def parts(inspector: Glass) -> dict[str, torch.Tensor]:
+    model = inspector._model()
+    return {f"{p}.{key}": v for p in _TRAINED for key, v in getattr(model, p).state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def tuned() -> tuple[Glass, list[Progress]]:
+    return fit(recipe(), lesson())
+
+
+def test_glass_keeps_the_first_of_the_best_epochs(tuned: tuple[Glass, list[Progress]]) -> None:
+    inspector, told = tuned
+    aurocs = curve(told, "tuning_auroc")
+    assert len(aurocs) == EPOCHS
+    best = int(np.argmax(aurocs)) + 1
+    assert best < EPOCHS, "the last epoch is the best: this case cannot tell what is kept"
+    assert image_auroc(TUNING_LABELS, np.array(scores(inspector))) == max(aurocs)
+    # The kept state is that of a fit which ends there, bit for bit.
+    ended, _ = fit(recipe(best), lesson(tuned=False))
+    assert scores(ended) == scores(inspector)
+    assert all(torch.equal(value, parts(ended)[key]) for key, value in parts(inspector).items())
+
+
+def test_glass_trains_with_tuning_pictures_as_without(tuned: tuple[Glass, list[Progress]]) -> None:
+    inspector, told = fit(recipe(), lesson(tuned=False))
+    assert curve(told, "train_loss") == curve(tuned[1], "train_loss")
+    assert not curve(told, "tuning_auroc")
+    assert scores(inspector) != scores(tuned[0])
+
+
+def test_glass_gives_the_same_twice_with_tuning_pictures(tuned: tuple[Glass, list[Progress]]) -> None:
+    again, told = fit(recipe(), lesson())
+    assert told == tuned[1]
+    assert scores(again) == scores(tuned[0])
+
+
+def test_glass_stops_when_its_patience_is_used_up(tuned: tuple[Glass, list[Progress]]) -> None:
+    aurocs = curve(tuned[1], "tuning_auroc")
+    ends = next(e for e in range(1, EPOCHS) if aurocs[e] <= max(aurocs[:e])) + 1
+    assert ends < EPOCHS, "the AUROC only rises: this case cannot tell a stop"
+    inspector, told = fit(recipe(patience=1), lesson())
+    assert curve(told, "tuning_auroc") == aurocs[:ends]
+    assert image_auroc(TUNING_LABELS, np.array(scores(inspector))) == max(aurocs[:ends])
+
+
+def test_glass_waits_from_the_last_rise() -> None:
+    best = _Best(torch.nn.ModuleDict({part: torch.nn.Linear(1, 1) for part in _TRAINED}), 2)
+    seen = []
+    for auroc in (0.5, 0.4, 0.6, 0.6, 0.6):
+        best.see(auroc)
+        seen.append(best.over)
+    assert seen == [False, False, False, False, True]
+
+
+def test_glass_refuses_tuning_pictures_of_one_class() -> None:
+    taught = Lesson(ArrayPictures(GOODS), np.zeros(len(GOODS), np.int64), TUNING, np.zeros(16, np.int64))
+    with pytest.raises(DataError, match="needs 1 of each"):
+        fit(recipe(), taught)
