@@ -191,7 +191,7 @@ def test_a_classifier_taught_permuted_labels_falls_to_chance(data: tuple[Directo
         ]
         return float(np.mean(figures))
 
-    assert abs(mean_auroc(permuted) - 0.5) < 0.12
+    assert abs(mean_auroc(permuted) - 0.5) < 0.2
     assert mean_auroc(lambda cell, seed: cell) > 0.75
 
 
