@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from conftest import make_read_only, make_writable
 from defectbench.cache import Cache, default_cache, limit_from_environment
 from defectbench.errors import ConfigurationError
 from defectbench.files import STALE
+from parts import make_read_only, make_writable
 
 ARRAY = np.arange(240, dtype=np.float32).reshape(4, 60)
 

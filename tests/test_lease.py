@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BUCKET, S3Server
 from defectbench.errors import BugError, LeaseLostError, TryAgainError
 from defectbench.lease import PATIENCE, Held, Lease, Standing, lease_key, look, take
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore
+from parts import BUCKET, S3Server
 
 
 class Clock:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import make_read_only, make_writable
 from defectbench import job, weights
 from defectbench import plan as plans
 from defectbench.catalog import ENTRIES, Entry
@@ -21,6 +20,7 @@ from defectbench.plan import Plan
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweep import Where, parse
 from fakes import put_category
+from parts import make_read_only, make_writable
 
 NET = "resnet18.tv_in1k"
 

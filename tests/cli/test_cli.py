@@ -13,11 +13,11 @@ import click
 import pytest
 from PIL import Image as Pillow
 
-from conftest import make_read_only, make_writable, mounted
 from defectbench.__main__ import run
 from defectbench.cli import main
 from defectbench.stores.directory import DirectoryStore
 from fakes import made_up_sweep, put_category
+from parts import make_read_only, make_writable, mounted
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -12,12 +12,12 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from conftest import mounted
 from defectbench.errors import BugError, DataError
 from defectbench.inspectors import images as images_module
 from defectbench.inspectors.images import BATCH, ArrayPictures, ImageSet
 from defectbench.manifest import Image, Manifest, make_manifest
 from defectbench.pictures import read_picture
+from parts import mounted
 
 SIZE = 32
 COUNT = 21

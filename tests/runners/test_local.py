@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import S3Server
 from defectbench.data.archive import import_dataset
 from defectbench.data.synth import synth
 from defectbench.plan import make
@@ -21,6 +20,7 @@ from defectbench.results import find_failure, find_true_result, read_predictions
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.sweep import read
+from parts import S3Server
 
 SWEEP = """\
 name: small

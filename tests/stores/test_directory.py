@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import make_read_only, make_writable
 from defectbench.errors import TryAgainError
 from defectbench.files import STALE
 from defectbench.stores.base import ABSENT
 from defectbench.stores.directory import HOUSE, DirectoryStore
+from parts import make_read_only, make_writable
 
 HALF = 600_000
 """Bytes: one such object fits on the small disk, two do not."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BUCKET, S3Server, find_gateway, free_port
 from defectbench.errors import (
     ConfigurationError,
     ConflictError,
@@ -20,6 +19,7 @@ from defectbench.errors import (
 from defectbench.stores.base import ABSENT, Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.s3 import S3Store
+from parts import BUCKET, S3Server, find_gateway, free_port
 
 pytestmark = pytest.mark.s3
 
