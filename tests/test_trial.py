@@ -178,21 +178,34 @@ def permuted(cell: Cell, seed: int) -> Cell:
     return replace(cell, fit=replace(cell.fit, train=tuple(zip(names, map(int, labels), strict=True))))
 
 
+def evened(cell: Cell) -> Cell:
+    """The cell with as many training goods as defects.
+
+    Then shuffled labels say nothing at all: each labelling and its opposite are equally likely. With few
+    defects among many goods they still say something, because one odd picture weighs more in the small class.
+    """
+    few = min(sum(label == kind for _, label in cell.fit.train) for kind in (0, 1))
+    kept = [example for kind in (0, 1) for example in [e for e in cell.fit.train if e[1] == kind][:few]]
+    return replace(cell, fit=replace(cell.fit, train=tuple(sorted(kept))))
+
+
 def test_a_classifier_taught_permuted_labels_falls_to_chance(data: tuple[DirectoryStore, Path]) -> None:
     store, cache = data
-    cells = [cell_of(store, "filterbank-logreg", fold, "nut") for fold in range(3)]
+    cells = [evened(cell_of(store, "filterbank-logreg", fold, "washer")) for fold in range(3)]
     images = images_of(store, cache, cells[0])
 
-    def mean_auroc(change: Callable[[Cell, int], Cell]) -> float:
+    def mean_auroc(fits: int, change: Callable[[Cell, int], Cell]) -> float:
         figures = [
             trial.run(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"]
-            for seed in range(40)
+            for seed in range(fits)
             for cell in cells
         ]
         return float(np.mean(figures))
 
-    assert abs(mean_auroc(permuted) - 0.5) < 0.2
-    assert mean_auroc(lambda cell, seed: cell) > 0.75
+    # One fit's AUROC varies by 0.27, the mean of 120 by 0.025. A fit that whitens by the goods alone, and so
+    # tells taught goods from all else, gives 0.71 here and this one 0.49.
+    assert abs(mean_auroc(40, permuted) - 0.5) < 0.075
+    assert mean_auroc(2, lambda cell, seed: cell) > 0.75
 
 
 @pytest.mark.torch

@@ -113,12 +113,15 @@ def test_fetch_does_not_wait_for_ever(
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of resnet18's weights, random ones."""
+    """A file of resnet18's weights, random ones, and others than a fit of seed 0 draws."""
     import timm
+    import torch
     from safetensors.torch import save_file
 
     path = tmp_path_factory.mktemp("network") / "resnet18.safetensors"
-    save_file(timm.create_model("resnet18", pretrained=False).state_dict(), path)
+    with torch.random.fork_rng():
+        torch.manual_seed(4711)
+        save_file(timm.create_model("resnet18", pretrained=False).state_dict(), path)
     return path
 
 

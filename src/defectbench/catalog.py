@@ -238,6 +238,7 @@ ENTRIES: tuple[Entry, ...] = (
         heat_map="each place's share of the log-odds",
         settings=MappingProxyType({"penalty": 1.0}),
         extra=None,
+        fit_version=2,
     ),
     _classifier(
         "mobilenetv3-small",
