@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "defectbench"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "schema", "memory", "pictures", "cache"),
+    ("files", "schema", "memory", "pictures", "overlays", "cache"),
     ("stores",),
     ("manifest", "catalog", "metrics", "pixels", "predictions", "stats"),
     ("cell", "lease", "weights", "data", "protocols", "inspectors"),

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from defectbench.cell import Cell, path
 from defectbench.collect import Collected, Fold, Row, collect_record, read_record, write_views
+from defectbench.data.gallery import Gallery
+from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics import Counts, counts_at
 from defectbench.predictions import Point, history_from_parquet
 from defectbench.record import Reading, Record
@@ -22,6 +26,8 @@ from defectbench.stores.base import Store
 from defectbench.trackers.base import Attached, Run, Tracker
 from defectbench.trackers.ledger import Ledger
 from defectbench.trackers.sheet import contact_sheet
+
+log = logging.getLogger(__name__)
 
 _PREDICTIONS, _HISTORY, _HEAT_MAPS = "predictions.parquet", "history.parquet", "heatmaps.npz"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999", "#000000")
@@ -78,13 +84,20 @@ class _Parent:
 _Groups = Mapping[_Parent, Sequence[Reading]]
 
 
-def track(store: Store, name: str, tracker: Tracker, cells: Sequence[str] | None = None) -> Tracked:
+def track(
+    store: Store,
+    name: str,
+    tracker: Tracker,
+    cells: Sequence[str] | None = None,
+    cache: Path | None = None,
+) -> Tracked:
     """Bring the tracker up to date with what the store holds of a sweep. A second call writes nothing.
 
     Args:
         cells: only the runs of these cells and of the parents that read them: what a worker calls when it has
             finished a cell. None for all; then ``sweeps/<name>/views.parquet`` is written as well, and runs
             that the sweep no longer has are removed.
+        cache: folder where pictures are unpacked, to be shown under the heat maps; None shows maps alone.
 
     Raises:
         MissingInputError: the store knows no such sweep.
@@ -102,7 +115,7 @@ def track(store: Store, name: str, tracker: Tracker, cells: Sequence[str] | None
     if cells is None:
         write_views(store, collected)
     ledger = Ledger(store, name, tracker, tracker.open(name))
-    work = _Work(store, collected, ledger, collected.rows())
+    work = _Work(store, collected, ledger, collected.rows(), cache)
     done = Tracked(0, 0, 0)
     for parent, readings in chosen.items():
         wanted = {reading.cell for reading in readings if cells is None or reading.cell in cells}
@@ -140,6 +153,7 @@ class _Work:
     collected: Collected
     ledger: Ledger
     rows: Sequence[Row]
+    cache: Path | None
 
     def parent(self, parent: _Parent, readings: Sequence[Reading], wanted: Iterable[str]) -> Tracked:
         """Write the wanted cells' runs, then the parent's, so that one that says finished is whole."""
@@ -190,7 +204,7 @@ class _Work:
             colour=self._colour(parent),
         )
         return (
-            _with_result(self.store, run, result)
+            _with_result(self.store, run, result, self.cache)
             if result
             else _with_failure(run, self.collected.failures[key])
         )
@@ -249,7 +263,7 @@ class _Work:
         return _csv(head, lines)
 
 
-def _with_result(store: Store, run: Run, result: Result) -> Run:
+def _with_result(store: Store, run: Run, result: Result, cache: Path | None) -> Run:
     """Return the run of a finished cell."""
     figures = dict(result.metrics) | dict(result.cost)
     if result.calibration_threshold is not None:
@@ -264,7 +278,7 @@ def _with_result(store: Store, run: Run, result: Result) -> Run:
         metrics=figures,
         note="One fit. Figures over all images that it did not learn from; curves under `history/`.",
         sources=result.files,
-        attach=lambda: _attached(store, result),
+        attach=lambda: _attached(store, result, cache),
     )
 
 
@@ -274,7 +288,7 @@ def _with_failure(run: Run, failure: Failure) -> Run:
     return replace(run, note=note, tags={**run.tags, "exit_code": str(int(failure.code))})
 
 
-def _attached(store: Store, result: Result) -> Attached:
+def _attached(store: Store, result: Result, cache: Path | None) -> Attached:
     curves: tuple[Point, ...] = ()
     if result.file(_HISTORY):
         points = history_from_parquet(read_file(store, result, _HISTORY))
@@ -283,8 +297,20 @@ def _attached(store: Store, result: Result) -> Attached:
     rows = [(r.image_id, r.label, r.defect_type, r.role, r.score) for r in predictions.rows()]
     files = {"predictions.csv": _csv(("image_id", "label", "defect_type", "role", "score"), rows)}
     if result.file(_HEAT_MAPS):
-        files["heat_maps.png"] = contact_sheet(read_file(store, result, _HEAT_MAPS), predictions)
+        maps = read_file(store, result, _HEAT_MAPS)
+        files["heat_maps.png"] = contact_sheet(maps, predictions, _gallery(store, result, cache))
     return Attached(curves, files)
+
+
+def _gallery(store: Store, result: Result, cache: Path | None) -> Gallery | None:
+    """Return the pictures that the cell was tested on, if they are still to be had."""
+    if cache is None:
+        return None
+    try:
+        return Gallery.open(store, result.dataset, result.category, result.data_digest, cache)
+    except (MissingInputError, DataError) as error:
+        log.warning("cell %s: heat maps are shown without pictures: %s", result.cell, error)
+        return None
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, float]:

@@ -130,7 +130,7 @@ class Worker:
         from defectbench.trackers.choose import open_tracker
 
         try:
-            track(self.store, cell.sweep, open_tracker(self.tracking_uri), [cell.key])
+            track(self.store, cell.sweep, open_tracker(self.tracking_uri), [cell.key], self.cache)
         except TryAgainError as error:
             log.warning(
                 "MLflow lacks cell %s (`defectbench track %s` adds it): %s", cell.key, cell.sweep, error

@@ -13,14 +13,16 @@ import pytest
 pytest.importorskip("mlflow")
 
 from defectbench.collect import Row, collect
+from defectbench.data.gallery import Gallery
 from defectbench.errors import ConfigurationError, MissingInputError, TryAgainError
 from defectbench.predictions import history_from_parquet
 from defectbench.record import Record
-from defectbench.results import find_result, read_file
+from defectbench.results import find_result, read_file, read_predictions
 from defectbench.stores.directory import DirectoryStore
 from defectbench.track import Tracked, track
 from defectbench.trackers.choose import open_tracker
 from defectbench.trackers.mlflow import MlflowTracker
+from defectbench.trackers.sheet import contact_sheet
 from fakes import made_up_sweep
 
 CLASSIFIER, DETECTOR = "mobilenetv3-small", "filterbank-knn"
@@ -104,9 +106,11 @@ def test_track_parents_carry_the_tables_figures(store: DirectoryStore, tracker: 
         assert parent.data.metrics["f1_all_abnormal"] == row.all_abnormal
 
 
-def test_track_cells_carry_figures_curves_and_files(store: DirectoryStore, tracker: MlflowTracker) -> None:
+def test_track_cells_carry_figures_curves_and_files(
+    store: DirectoryStore, tracker: MlflowTracker, tmp_path: Path
+) -> None:
     record = made_up_sweep(store, heat_maps=True, **SMALL)
-    track(store, "madeup", tracker)
+    track(store, "madeup", tracker, cache=tmp_path / "cache")
     key = cells_of(record, CLASSIFIER)[0]
     result = find_result(store, key)
     assert result is not None
@@ -119,7 +123,9 @@ def test_track_cells_carry_figures_curves_and_files(store: DirectoryStore, track
     history = history_from_parquet(read_file(store, result, "history.parquet"))
     assert [(p.step, p.value) for p in points] == [(p.epoch, p.value) for p in history if p.name == "loss"]
     folder = store.path / "mlflow-artifacts" / "madeup" / run.info.run_id / "artifacts"
-    assert (folder / "heat_maps.png").read_bytes().startswith(b"\x89PNG")
+    gallery = Gallery.open(store, result.dataset, result.category, result.data_digest, tmp_path / "cache")
+    sheet = contact_sheet(read_file(store, result, "heatmaps.npz"), read_predictions(store, result), gallery)
+    assert (folder / "heat_maps.png").read_bytes() == sheet
     assert (folder / "predictions.csv").read_text().startswith("image_id,label,defect_type,role,score\n")
 
 

@@ -146,7 +146,8 @@ def report(sweep: str, store: str, cache: Path | None, out: Path) -> None:
 @name_argument
 @store_option
 @tracking_option
-def track(sweep: str, store: str, tracking_uri: str | None) -> None:
+@cache_option
+def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) -> None:
     """Bring MLflow up to date from the store, cells finished in another sweep included."""
     from defectbench.errors import UsageError
     from defectbench.track import track as fill
@@ -157,7 +158,7 @@ def track(sweep: str, store: str, tracking_uri: str | None) -> None:
     uri = choose(place, tracking_uri)
     if uri is None:
         raise UsageError("an S3 store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
-    found = fill(place, _name(sweep), open_tracker(uri))
+    found = fill(place, _name(sweep), open_tracker(uri), cache=cache_or_default(cache))
     note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
 
 

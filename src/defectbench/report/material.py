@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.collect import Collected
-from defectbench.data.archive import MANIFEST, unpack
+from defectbench.data.gallery import Gallery
 from defectbench.errors import DataError, MissingInputError
-from defectbench.manifest import Manifest
-from defectbench.pictures import read_mask, read_picture, resize_mask
+from defectbench.overlays import HeatMaps
+from defectbench.pictures import resize_mask
 from defectbench.pixels import explain_centre
-from defectbench.report.overlays import HeatMaps, Shown, show, show_heat, show_truth
+from defectbench.report.overlays import Shown, show, show_heat, show_truth
 from defectbench.report.rows import Mistake, Reference
 from defectbench.results import read_file
 from defectbench.stores.base import Store
@@ -41,14 +41,6 @@ class Panels:
     truth_note: str = ""
 
 
-@dataclass(frozen=True)
-class _Data:
-    """An unpacked category."""
-
-    folder: Path
-    manifest: Manifest
-
-
 class Material:
     """Pictures and heat maps of a sweep; what is missing gives a note, never an error.
 
@@ -58,7 +50,7 @@ class Material:
 
     def __init__(self, collected: Collected, store: Store, cache: Path) -> None:
         self._collected, self._store, self._cache = collected, store, cache
-        self._data: dict[str, _Data | str] = {}
+        self._data: dict[str, Gallery | str] = {}
         self._heat: dict[str, HeatMaps | str] = {}
 
     def panels(self, mistake: Mistake) -> Panels:
@@ -67,8 +59,8 @@ class Material:
         if isinstance(data, str):
             return Panels(None, None, None, data, data, data)
         try:
-            picture = read_picture(data.folder / data.manifest.by_id[mistake.image_id].path)
-        except (DataError, KeyError) as error:
+            picture = data.picture(mistake.image_id)
+        except DataError as error:
             return Panels(None, None, None, *[f"picture cannot be read: {error}"] * 3)
         heat, heat_note = self._heat_panel(mistake, picture)
         truth, truth_note = _truth_panel(mistake, picture, data)
@@ -82,11 +74,10 @@ class Material:
         data = self._open(category)
         if isinstance(data, str):
             return None
-        images = (data.manifest.by_id[name] for name in tested)
-        masks = [data.folder / image.mask for image in images if image.label and image.mask]
+        masks = [mask for name in tested if (mask := data.mask(name)) is not None]
         if not masks:
             return None
-        found = [explain_centre(resize_mask(read_mask(mask), _REFERENCE_SIDE)) for mask in masks]
+        found = [explain_centre(resize_mask(mask, _REFERENCE_SIDE)) for mask in masks]
         names = ("pixel_auroc", "pixel_ap", "pointing_hit", "iou", "chance")
         return Reference(
             category,
@@ -94,17 +85,17 @@ class Material:
             *(float(np.nanmean([getattr(one, name) for one in found])) for name in names),
         )
 
-    def _open(self, category: str) -> _Data | str:
+    def _open(self, category: str) -> Gallery | str:
         """Return the category's files, or why there are none."""
         if category not in self._data:
             self._data[category] = self._unpack(category)
         return self._data[category]
 
-    def _unpack(self, category: str) -> _Data | str:
+    def _unpack(self, category: str) -> Gallery | str:
         record = self._collected.record
         try:
-            folder = unpack(self._store, record.dataset, category, record.digests[category], self._cache)
-            return _Data(folder, Manifest.from_json((folder / MANIFEST).read_bytes()))
+            digest = record.digests[category]
+            return Gallery.open(self._store, record.dataset, category, digest, self._cache)
         except MissingInputError:
             return "the pictures are no longer in the store"
         except DataError as error:
@@ -130,10 +121,8 @@ class Material:
             return f"heat map cannot be read: {error}"
 
 
-def _truth_panel(mistake: Mistake, picture: NDArray[np.uint8], data: _Data) -> tuple[Shown | None, str]:
+def _truth_panel(mistake: Mistake, picture: NDArray[np.uint8], data: Gallery) -> tuple[Shown | None, str]:
     if mistake.kind == "false alarm":
         return None, "good part: no defect to mark"
-    place = data.manifest.by_id[mistake.image_id].mask
-    if place is None:
-        return None, "this defect has no mask"
-    return show_truth(picture, read_mask(data.folder / place)), ""
+    mask = data.mask(mistake.image_id)
+    return (None, "this defect has no mask") if mask is None else (show_truth(picture, mask), "")

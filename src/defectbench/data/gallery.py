@@ -1,0 +1,53 @@
+"""A category's pictures and masks, by image id: for showing, not for fitting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectbench.data.archive import MANIFEST, unpack
+from defectbench.errors import DataError
+from defectbench.manifest import Image, Manifest
+from defectbench.pictures import read_mask, read_picture
+from defectbench.stores.base import Store
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """An unpacked category.
+
+    Attributes:
+        folder: where its files lie on this machine.
+    """
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(cls, store: Store, dataset: str, category: str, digest: str, cache: Path) -> Gallery:
+        """Fetch and unpack it, where the cache does not have it.
+
+        Raises:
+            MissingInputError: the store does not have it.
+            DataError: the archive is damaged.
+        """
+        folder = unpack(store, dataset, category, digest, cache)
+        return cls(folder, Manifest.from_json((folder / MANIFEST).read_bytes()))
+
+    def picture(self, image_id: str) -> NDArray[np.uint8]:
+        """Return a picture, (h, w, 3) RGB, at its own size; DataError when it cannot be read."""
+        return read_picture(self.folder / self._image(image_id).path)
+
+    def mask(self, image_id: str) -> NDArray[np.bool_] | None:
+        """Return where the defect is, (h, w); None for an image without a mask."""
+        place = self._image(image_id).mask
+        return None if place is None else read_mask(self.folder / place)
+
+    def _image(self, image_id: str) -> Image:
+        try:
+            return self.manifest.by_id[image_id]
+        except KeyError:
+            raise DataError(f"{self.manifest.category} has no image {image_id!r}") from None
