@@ -41,6 +41,7 @@ HEAVY = {
     "botocore": "stores/s3.py",
     "mlflow": "trackers/mlflow.py",
     "kubernetes": "runners/kubernetes.py",
+    "helm_python": "runners/helm.py",
     "click": ("cli", "__main__.py", "worker.py", "runners/progress.py"),
     "pandas": (),
 }

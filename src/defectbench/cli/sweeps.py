@@ -223,10 +223,10 @@ def _cell(planned: Plan, key: str, finished: bool) -> dict[str, object]:
 
 def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
     """Return the workers' variables. Threads are set before a library makes its pools."""
-    threads = str(planned.sweep.threads)
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    from defectbench.runners.base import thread_variables
+
     # The URI may hold a password: it goes by the environment, never by an argument list.
-    return {**dict.fromkeys(names, threads), "MLFLOW_TRACKING_URI": uri or ""}
+    return {**thread_variables(planned.sweep.threads), "MLFLOW_TRACKING_URI": uri or ""}
 
 
 def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:
