@@ -16,7 +16,7 @@ from defectbench.errors import ConfigurationError, SweepError
 from defectbench.manifest import canonical_json
 from defectbench.runners import helm
 from defectbench.runners.base import thread_variables
-from defectbench.runners.values import Values, merge
+from defectbench.runners.values import Values, at, merge
 from defectbench.sweep import Resources, Sweep, resolve
 
 Manifest = dict[str, Any]
@@ -169,7 +169,7 @@ def render(
 def _finish(document: str, namespace: str | None) -> Manifest:
     """Read a rendered Job and annotate it."""
     try:
-        manifest: Manifest = yaml.load(document, _LOADER)  # noqa: S506 - a safe loader
+        manifest: Manifest = yaml.load(document, _LOADER)
     except yaml.YAMLError as error:
         raise ConfigurationError(f"the chart renders no YAML with these values: {error}") from error
     if namespace is None:
@@ -225,7 +225,7 @@ def is_directory(store: str) -> bool:
 
 def has_store_volume(values: Mapping[str, Any]) -> bool:
     """Whether pods find a directory store, because a volume is given for it."""
-    return bool(values.get("store", {}).get("volume"))
+    return bool(at(values, ("store", "volume")))
 
 
 def warnings(sweep: Sweep, values: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
@@ -234,29 +234,30 @@ def warnings(sweep: Sweep, values: Mapping[str, Any], environment: Mapping[str, 
     Args:
         environment: the caller's, whose S3 server pods may not have.
     """
-    store = values["store"]
-    said = []
-    if is_directory(store["url"]) and not has_store_volume(values):
-        said.append(
-            f"{store['url']} is a directory, which pods do not see: take an s3:// store, or name the volume "
-            "that holds it: --set-values store.volume.persistentVolumeClaim.claimName=NAME"
-        )
-    if (
-        not is_directory(store["url"])
-        and not store.get("endpoint")
-        and environment.get("AWS_ENDPOINT_URL_S3")
-    ):
-        said.append(
-            "AWS_ENDPOINT_URL_S3 is yours alone and pods would ask AWS: give the S3 server as pods reach it, "
-            "--set-values store.endpoint=URL"
-        )
-    if not values.get("tracker", {}).get("uri"):
-        said.append(
-            "pods have no MLflow (--set-values tracker.uri=URL); `defectbench track` fills it from the store"
-        )
-    if any(len(job["cells"]) == MOST_CELLS for job in values["jobs"]) and sweep.cellsPerJob != MOST_CELLS:
-        said.append(f"a Job holds at most {MOST_CELLS} cells: larger groups are in several Jobs")
-    return said
+    url = str(at(values, ("store", "url")))
+    endpoint, tracker = at(values, ("store", "endpoint")), at(values, ("tracker", "uri"))
+    full = any(len(job["cells"]) == MOST_CELLS for job in values["jobs"])
+    findings = (
+        (
+            is_directory(url) and not has_store_volume(values),
+            f"{url} is a directory, which pods do not see: take an s3:// store, or name the volume that "
+            "holds it: --set-values store.volume.persistentVolumeClaim.claimName=NAME",
+        ),
+        (
+            not is_directory(url) and not endpoint and bool(environment.get("AWS_ENDPOINT_URL_S3")),
+            "AWS_ENDPOINT_URL_S3 is yours alone and pods will ask AWS: give the S3 server as pods reach it: "
+            "--set-values store.endpoint=URL",
+        ),
+        (
+            not tracker,
+            "pods will not write to MLflow (--set-values tracker.uri=URL); `defectbench track` does it later",
+        ),
+        (
+            full and sweep.cellsPerJob != MOST_CELLS,
+            f"a Job holds at most {MOST_CELLS} cells: a larger group is cut into several Jobs",
+        ),
+    )
+    return [text for true, text in findings if true]
 
 
 def find_chart() -> Path:

@@ -16,8 +16,8 @@ from defectbench.errors import ConfigurationError, nearest
 _RELEASE = "defectbench"
 """Helm wants a release's name; the chart does not use it."""
 _MISSING = (
-    "rendering needs Helm: install its program (https://helm.sh/docs/intro/install; DEFECTBENCH_HELM names one "
-    "outside PATH), or its Python binding: pip install 'defectbench[helm]'"
+    "rendering needs Helm: install its program (https://helm.sh/docs/intro/install; DEFECTBENCH_HELM names "
+    "one outside PATH), or its Python binding: pip install 'defectbench[helm]'"
 )
 
 
@@ -103,7 +103,7 @@ def _documents(text: str) -> Iterator[str]:
 
 
 def _plainly(said: str, chart: Path) -> str:
-    """Return Helm's message in a line for each problem, with the nearest name for an unknown key."""
+    """Return Helm's message, for values that break the schema a line for each problem."""
     problems = re.findall(r"^- at '(.*?)': (.*)$", said, re.MULTILINE)
     if not problems:
         return f"Helm cannot render the chart: {' '.join(said.removeprefix('Error: ').split())}"
@@ -111,19 +111,26 @@ def _plainly(said: str, chart: Path) -> str:
     lines = []
     for pointer, message in problems:
         path = [part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:]]
-        name = ".".join(path)
-        lines.append(f"the chart's values: {name + ': ' if name else ''}{_hint(message, path, schema)}")
+        name = ".".join(["values", *path])
+        lines.append(f"{name}: {_explain(message, _schema_at(schema, path))}")
     return "\n".join(lines)
 
 
-def _hint(message: str, path: list[str], schema: Mapping[str, Any]) -> str:
-    """Name the keys that are allowed where the message is about one that is not."""
-    unknown = re.match(r"additional properties (.*) not allowed", message)
+def _schema_at(schema: Mapping[str, Any], path: list[str]) -> Mapping[str, Any]:
+    """Return the part of a schema that a value has to keep to."""
+    for step in path:
+        schema = schema.get("items", {}) if step.isdecimal() else schema.get("properties", {}).get(step, {})
+    return schema
+
+
+def _explain(message: str, schema: Mapping[str, Any]) -> str:
+    """Add what is allowed to one of Helm's findings; take out what was got, for it may be a credential."""
+    if re.search(r"does not match pattern '", message):
+        form = f"such as {schema['examples'][0]}" if "examples" in schema else f"like {schema.get('pattern')}"
+        return f"expected a text {form} ({schema.get('description', 'see values.schema.json')})"
+    unknown = re.fullmatch(r"additional properties (.*) not allowed", message)
     if unknown is None:
         return message
-    inside: Any = schema
-    for step in path:
-        inside = inside.get("items", {}) if step.isdecimal() else inside.get("properties", {}).get(step, {})
-    names = re.findall(r"'(.*?)'", unknown[1])
-    allowed = inside.get("properties", {})
-    return "; ".join(f"unknown key {name!r}; {nearest(name, allowed)}" for name in names)
+    first, *others = sorted(re.findall(r"'(.*?)'", unknown[1]))
+    also = f" (and {', '.join(map(repr, others))})" if others else ""
+    return f"unknown key {first!r}{also}; {nearest(first, schema.get('properties', {}))}"

@@ -45,11 +45,13 @@ def read_values(files: Sequence[Path], overrides: Sequence[str] = (), image: str
     for file in files:
         given = merge(given, _read(file))
     for path in lay_over(given, overrides, "--set-values"):
-        _check(_at(given, path), f"--set-values {'.'.join(map(str, path))}")
+        _check(at(given, path), f"--set-values {'.'.join(map(str, path))}")
     if image is not None:
         given = merge(given, {"image": split_image(image)})
+    if not isinstance(given.get("store", {}), dict):
+        raise ConfigurationError(f"the values: store: expected a mapping, got {given['store']!r}")
     for path, reason in OWN.items():
-        if _at(given, path) is not None:
+        if at(given, path) is not None:
             raise ConfigurationError(f"the values set {'.'.join(path)}, which the command writes: {reason}")
     return given
 
@@ -88,11 +90,6 @@ def split_image(reference: str) -> dict[str, str]:
 class _Loader(yaml.SafeLoader):
     """YAML as Helm reads it: a date is text, and no key stands twice."""
 
-    yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
@@ -103,10 +100,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def _read(file: Path) -> Values:
     """Return one file's values; an empty file has none."""
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a SafeLoader
+        document = yaml.load(file.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise MissingInputError(f"cannot read the values file {file}: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
@@ -141,8 +144,8 @@ def _check(value: Any, where: str) -> None:
         raise ConfigurationError(f"{where}: {value!r} is no chart value; write it in quotes")
 
 
-def _at(values: Any, path: Sequence[str | int]) -> Any:
-    """Return the value at a path, or None."""
+def at(values: Any, path: Sequence[str | int]) -> Any:
+    """Return the value at a path, or None where there is none."""
     for step in path:
         if isinstance(values, dict):
             values = values.get(step)
