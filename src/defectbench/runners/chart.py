@@ -16,6 +16,7 @@ from defectbench.errors import ConfigurationError, SweepError
 from defectbench.manifest import canonical_json
 from defectbench.runners import helm
 from defectbench.runners.base import thread_variables
+from defectbench.runners.documents import Reader
 from defectbench.runners.values import Values, at, merge
 from defectbench.sweep import Resources, Sweep, resolve
 
@@ -108,7 +109,7 @@ def label_value(text: str) -> str:
     ('metal_nut', 'zwei_W_rter-6435307941')
     """
     plain = re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-")
-    if plain == text and len(text) <= _LONGEST_LABEL:
+    if text and plain == text and len(text) <= _LONGEST_LABEL:
         return text
     end = hashlib.sha256(text.encode()).hexdigest()[:_HASH]
     return f"{plain[: _LONGEST_LABEL - _HASH - 1] or 'x'}-{end}"
@@ -163,22 +164,16 @@ def render(
             f"the cluster is Kubernetes {kube_version}; Jobs here need {oldest} or later"
         )
     documents = helm.template(chart, values, namespace or "default", oldest)
-    return (_finish(document, namespace) for document in documents)
+    reader = Reader(values["jobs"])
+    return (_finish(reader.read(document), namespace) for document in documents)
 
 
-def _finish(document: str, namespace: str | None) -> Manifest:
-    """Read a rendered Job and annotate it."""
-    try:
-        manifest: Manifest = yaml.load(document, _LOADER)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"the chart renders no YAML with these values: {error}") from error
+def _finish(manifest: Manifest, namespace: str | None) -> Manifest:
+    """Annotate a rendered Job with its digest."""
     if namespace is None:
         del manifest["metadata"]["namespace"]
     manifest["metadata"].setdefault("annotations", {})[DIGEST] = digest(manifest)
     return manifest
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def digest(manifest: Manifest) -> str:
