@@ -24,7 +24,7 @@ OWN: Mapping[tuple[str, ...], str] = {
 """Values that the commands write themselves -> what decides them."""
 
 _IMAGE = re.compile(
-    r"(?P<repository>(?:[A-Za-z0-9.-]+(?::[0-9]+)?/)?[a-z0-9._-]+(?:/[a-z0-9._-]+)*)"
+    r"(?P<repository>(?:[A-Za-z0-9][A-Za-z0-9.-]*(?::[0-9]+)?/)?[a-z0-9][a-z0-9._-]*(?:/[a-z0-9][a-z0-9._-]*)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
@@ -45,7 +45,7 @@ def read_values(files: Sequence[Path], overrides: Sequence[str] = (), image: str
     for file in files:
         given = merge(given, _read(file))
     for path in lay_over(given, overrides, "--set-values"):
-        _check(at(given, path), f"--set-values {'.'.join(map(str, path))}")
+        _plain(at(given, path), f"--set-values {'.'.join(map(str, path))}")
     if image is not None:
         given = merge(given, {"image": split_image(image)})
     if not isinstance(given.get("store", {}), dict):
@@ -122,26 +122,24 @@ def _read(file: Path) -> Values:
     if not isinstance(document, dict):
         raise ConfigurationError(f"{file}: expected a mapping of chart values, got {document!r:.60}")
     try:
-        _check(document, str(file))
+        plain: Values = _plain(document, str(file))
     except RecursionError:
         raise ConfigurationError(f"{file}: holds itself by an alias, or is nested too deeply") from None
-    return document
+    return plain
 
 
-def _check(value: Any, where: str) -> None:
-    """Refuse what JSON, in which values go to Helm, cannot hold."""
+def _plain(value: Any, where: str) -> Any:
+    """Return a copy without aliases; refuse what JSON, in which values go to Helm, cannot hold."""
     if isinstance(value, dict):
-        for key, inner in value.items():
+        for key in value:
             if not isinstance(key, str):
                 raise ConfigurationError(f"{where}: the key {key!r} is no text; write it in quotes")
-            _check(inner, f"{where}: {key}")
-    elif isinstance(value, list):
-        for inner in value:
-            _check(inner, where)
-    elif not isinstance(value, str | bool | int | float | None) or (
-        isinstance(value, float) and not math.isfinite(value)
-    ):
-        raise ConfigurationError(f"{where}: {value!r} is no chart value; write it in quotes")
+        return {key: _plain(inner, f"{where}: {key}") for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, where) for inner in value]
+    if isinstance(value, str | int | None) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise ConfigurationError(f"{where}: {value!r} is no chart value; write it in quotes")
 
 
 def at(values: Any, path: Sequence[str | int]) -> Any:
