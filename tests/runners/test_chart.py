@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -297,6 +298,17 @@ def test_schema_has_every_value_and_a_word_on_each() -> None:
         if isinstance(defaults.get(name), dict) and "properties" in part:
             assert part["properties"].keys() == defaults[name].keys(), name
             assert part["additionalProperties"] is False
+
+
+def test_table_of_values_in_the_docs_is_the_charts() -> None:
+    spec = importlib.util.spec_from_file_location("table_of_values", ROOT / "docs" / "values.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text() == module.render(), "run `make docs`"
+    assert "| `jobDeadline` | `7d` | " in module.table()
+    assert "| `store.secret` | `defectbench-s3` | " in module.table()
 
 
 def test_extras_set_every_value_to_something_else() -> None:
