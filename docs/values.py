@@ -29,11 +29,7 @@ def rows(schema: Mapping[str, Any], defaults: Mapping[str, Any], above: str = ""
 
 def shown(default: Any) -> str:
     """Return a default as YAML has it."""
-    return (
-        f"`{json.dumps(default)}`"
-        if default in ("", [], {})
-        else f"`{yaml.safe_dump(default).split(chr(10))[0]}`"
-    )
+    return f"`{default}`" if default and isinstance(default, str) else f"`{json.dumps(default)}`"
 
 
 def table() -> str:
