@@ -246,6 +246,12 @@ def test_digest_is_of_the_manifest_whatever_its_namespace(renderer: str) -> None
     assert chart.digest_of(one({"image": {"tag": "2"}})) != chart.digest_of(here)
 
 
+@pytest.mark.parametrize("namespace", ["", "Factory", "a_b", "-a", "a" * 64, "a/b", "--set"])
+def test_namespace_that_cannot_be_is_refused(namespace: str) -> None:
+    with pytest.raises(ConfigurationError, match="expected 1 to 63 small letters"):
+        chart.render(values([job()]), namespace)
+
+
 def test_no_jobs_render_nothing(renderer: str) -> None:
     assert list(chart.render(values([]))) == []
 
@@ -260,6 +266,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"user": "root"}, "values.user: got string, want "),
     ({"nodeSelector": {"gpu": True}}, "values.nodeSelector.gpu: got boolean, want string"),
     ({"cache": {"volume": {"hostPath": {"path": "/"}}}}, "values.cache.volume: unknown key 'hostPath'"),
+    (
+        {"jobLabels": {chart.SWEEP: "x"}},
+        "values.jobLabels.defectbench.dev/sweep: is the chart's own to write",
+    ),
     ({"tmp": {"sizeLimit": "1.5Gi"}}, "values.tmp.sizeLimit: expected a text such as"),
     ({"tracker": "http://mlflow"}, "values.tracker: got string, want object"),
     ({"extraEnv": [{"name": "AWS_SECRET_ACCESS_KEY", "value": "hunter2"}]}, "values.extraEnv.0: "),
@@ -295,7 +305,7 @@ def test_schema_has_every_value_and_a_word_on_each() -> None:
     assert schema["properties"].keys() - {"global"} == defaults.keys()
     for name, part in schema["properties"].items():
         assert part["description"], name
-        if isinstance(defaults.get(name), dict) and "properties" in part:
+        if isinstance(defaults.get(name), dict) and defaults[name]:
             assert part["properties"].keys() == defaults[name].keys(), name
             assert part["additionalProperties"] is False
 
@@ -309,6 +319,15 @@ def test_table_of_values_in_the_docs_is_the_charts() -> None:
     assert module.PAGE.read_text() == module.render(), "run `make docs`"
     assert "| `jobDeadline` | `7d` | " in module.table()
     assert "| `store.secret` | `defectbench-s3` | " in module.table()
+
+
+def test_labels_of_the_chart_are_not_the_users_to_set() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())["properties"]
+    (manifest,) = yaml.safe_load_all((GOLDEN / "one_cell.yaml").read_text())
+    (queued,) = yaml.safe_load_all((GOLDEN / "kueue.yaml").read_text())
+    ours = manifest["metadata"]["labels"].keys() | queued["metadata"]["labels"].keys() | {chart.DIGEST}
+    for name in ("jobLabels", "jobAnnotations", "podLabels"):
+        assert schema[name]["properties"] == dict.fromkeys(ours, False)
 
 
 def test_extras_set_every_value_to_something_else() -> None:

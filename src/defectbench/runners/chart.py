@@ -155,8 +155,13 @@ def render(
         kube_version: the cluster's, such as 1.31.2.
 
     Raises:
-        ConfigurationError: no Helm here, values that break the chart's schema, a cluster that is too old.
+        ConfigurationError: no Helm here, values that break the chart's schema, a cluster that is too old, a
+            namespace that there cannot be.
     """
+    if namespace is not None and not re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", namespace):
+        raise ConfigurationError(
+            f"namespace {namespace!r}: expected 1 to 63 small letters, digits or '-', no '-' at either end"
+        )
     chart = find_chart()
     oldest = _oldest_kubernetes(chart)
     if kube_version is not None and _version(kube_version) < _version(oldest):

@@ -128,6 +128,8 @@ def _explain(message: str, schema: Mapping[str, Any]) -> str:
     if re.search(r"does not match pattern '", message):
         form = f"such as {schema['examples'][0]}" if "examples" in schema else f"like {schema.get('pattern')}"
         return f"expected a text {form} ({schema.get('description', 'see values.schema.json')})"
+    if message == "false schema":
+        return "is the chart's own to write"
     unknown = re.fullmatch(r"additional properties (.*) not allowed", message)
     if unknown is None:
         return message
