@@ -1,4 +1,4 @@
-"""Write the table of the chart's values into docs/kubernetes.md from the chart itself: `make docs`."""
+"""Write the table of the chart's values into docs/chart.md from the chart itself: `make docs`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-PAGE = Path(__file__).with_name("kubernetes.md")
+PAGE = Path(__file__).with_name("chart.md")
 CHART = Path(__file__).parents[1] / "charts" / "defectbench"
 BEGIN, END = "<!-- values: written by make docs -->\n", "<!-- /values -->"
 UNLISTED = ("global",)
