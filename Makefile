@@ -47,8 +47,9 @@ format: .venv/.synced ## ruff, mending
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
 
-docs: .venv/.synced ## write docs/commands.md from the commands' own help
+docs: .venv/.synced ## write docs/commands.md and the table of the chart's values anew
 	$(RUN) python docs/commands.py
+	$(RUN) python docs/values.py
 
 bench: .venv/.synced ## measure, minutes to an hour; figures and machine to standard output
 	for script in benchmarks/*.py; do OMP_NUM_THREADS=2 $(RUN) python $$script || exit 1; done

@@ -98,6 +98,15 @@ def find_gateway() -> str:
     return found
 
 
+def find_helm() -> str:
+    """Return helm's path; without it, skip the test."""
+    built = ROOT / ".parts" / "bin" / "helm"
+    found = str(built) if built.is_file() else shutil.which("helm")
+    if found is None:
+        pytest.skip("no helm here; run: make parts")
+    return found
+
+
 @contextlib.contextmanager
 def mounted(path: Path, options: str) -> Iterator[Path]:
     """Mount a tmpfs; without the rights to, skip the test."""

@@ -12,6 +12,7 @@ import pytest
 from defectbench import catalog
 from defectbench.stores.directory import DirectoryStore
 from fakes import put_category
+from parts import find_helm
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "defectbench"
 
@@ -41,6 +42,7 @@ HEAVY = {
     "botocore": "stores/s3.py",
     "mlflow": "trackers/mlflow.py",
     "kubernetes": "runners/kubernetes.py",
+    "helm_python": "runners/helm.py",
     "click": ("cli", "__main__.py", "worker.py", "runners/progress.py"),
     "pandas": (),
 }
@@ -145,12 +147,20 @@ protocols: {detection: {folds: 3}}
 """
 
 
-@pytest.mark.parametrize("form", ["table", "json"])
-def test_planning_loads_no_model_library(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [("plan",), ("plan", "--format", "json"), ("plan", "--format", "values"), ("render",)],
+    ids=" ".join,
+)
+def test_planning_loads_no_model_library(
+    tmp_path: Path, words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "render" in words:
+        monkeypatch.setenv("DEFECTBENCH_HELM", find_helm())
     put_category(DirectoryStore(tmp_path / "store"), "parts", "bolt", 6, 3, 4, ("crack", "stain"), True)
     file = tmp_path / "whole.yaml"
     file.write_text(EVERY_MODEL % ", ".join(entry.name for entry in catalog.ENTRIES))
-    words = ["plan", str(file), "--store", str(tmp_path / "store"), "--format", form]
-    found = loaded(f"from defectbench.__main__ import run; assert run({words!r}) == 0")
+    whole = [words[0], str(file), "--store", str(tmp_path / "store"), *words[1:]]
+    found = loaded(f"from defectbench.__main__ import run; assert run({whole!r}) == 0")
     assert {"defectbench", "pydantic", "yaml"} <= found, "no plan was made"
     assert not found & {"torch", "timm", "anomalib", "lightning", "mlflow", "pandas"}

@@ -335,7 +335,7 @@ def read(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     node, document = _load(text, file)
     if not isinstance(document, dict):
         raise SweepError(f"{file}:1: a sweep is a mapping with name, data, models, weights and protocols")
-    where = Where(str(file), dict(_lines(node, (), str(file))), frozenset(_override(document, overrides)))
+    where = Where(str(file), dict(_lines(node, (), str(file))), frozenset(lay_over(document, overrides)))
     return parse(document, where)
 
 
@@ -456,17 +456,24 @@ def _lines(
             yield from _lines(value, (*path, position), file, inside)
 
 
-def _override(document: dict[str, Any], overrides: Sequence[str]) -> Iterator[Path_]:
-    """Lay ``key.path=value`` over the document in place; yield the paths that were set."""
+def lay_over(document: dict[str, Any], overrides: Sequence[str], option: str = "--set") -> Iterator[Path_]:
+    """Lay ``key.path=value`` over the document in place; yield the paths that were set.
+
+    The value is YAML; ``\\.`` is a dot inside a key.
+
+    Raises:
+        SweepError: an override that is none, or whose path is not in the document.
+    """
     for text in overrides:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise SweepError(f"--set {text}: expected key.path=value, for example seeds=[0,1]")
+            raise SweepError(f"{option} {text}: expected key.path=value, for example seeds=[0,1]")
         try:
             new = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-            raise SweepError(f"--set {text}: the value is not YAML") from error
-        yield _put(document, name.split("."), new, f"--set {text}")
+            raise SweepError(f"{option} {text}: the value is not YAML") from error
+        names = [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name)]
+        yield _put(document, names, new, f"{option} {text}")
 
 
 def _put(document: dict[str, Any], names: Sequence[str], new: Any, told: str) -> Path_:

@@ -6,6 +6,7 @@ import click
 
 from defectbench.cli.data import data
 from defectbench.cli.models import models, weights
+from defectbench.cli.render import render
 from defectbench.cli.sweeps import plan, report, run, track
 from defectbench.cli.work import job
 
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for command in (data, models, weights, plan, run, job, report, track):
+for command in (data, models, weights, plan, render, run, job, report, track):
     main.add_command(command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,6 +72,43 @@ def narrowing_options(command: Command) -> Command:
     return command
 
 
+def values_options(command: Command) -> Command:
+    """Add -f, --set-values and --image: what a user says about the chart's values."""
+    for option in (
+        click.option("--image", metavar="IMAGE", help="Of the pods.  [default: defectbench:<version>]"),
+        click.option(
+            "--set-values",
+            "value_overrides",
+            multiple=True,
+            metavar="KEY.PATH=VALUE",
+            help="Set a value of the chart; the value is YAML. May be given again.",
+        ),
+        click.option(
+            "-f",
+            "--values",
+            "values_files",
+            multiple=True,
+            metavar="FILE",
+            type=click.Path(dir_okay=False, path_type=Path),
+            help="Values of the chart, as for helm. May be given again; later ones win.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def kubernetes_options(command: Command) -> Command:
+    """Add what every command takes that makes Jobs: the chart's values, and --namespace."""
+    return values_options(click.option("-n", "--namespace", metavar="NAME", help="Of the Jobs.")(command))
+
+
+specs_option = click.option(
+    "--write-specs",
+    is_flag=True,
+    help="Also write the cells' specs into the store, for pods that kubectl or Argo CD starts.",
+)
+
+
 def open_store(url: str) -> Store:
     """Return the store at ``url``."""
     from defectbench.stores.choose import open_store as choose
@@ -89,6 +126,16 @@ def cache_or_default(cache: Path | None) -> Path:
 def say_json(value: Any) -> None:
     """Print one JSON document on standard output."""
     click.echo(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def say_yaml(documents: Iterable[Any]) -> None:
+    """Print YAML documents on standard output."""
+    import yaml
+
+    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    for document in documents:
+        text = yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True, width=1000)
+        click.echo(f"---\n{text}", nl=False)
 
 
 def say_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -12,18 +12,21 @@ from defectbench.cli.options import (
     cache_option,
     cache_or_default,
     device_option,
-    format_option,
     narrowing_options,
     note,
     open_store,
     say_json,
     say_table,
+    say_yaml,
     set_option,
+    specs_option,
     store_option,
     tracking_option,
+    values_options,
 )
 
 if TYPE_CHECKING:
+    from defectbench.cell import Cell
     from defectbench.plan import Plan
     from defectbench.runners.base import Event
     from defectbench.stores.base import Store
@@ -39,7 +42,16 @@ name_argument = click.argument("sweep", metavar="SWEEP")
 @tracking_option
 @narrowing_options
 @set_option
-@format_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "values"]),
+    default="table",
+    show_default=True,
+    help="A table for people, JSON for pipes, the chart's values for Helm.",
+)
+@values_options
+@specs_option
 def plan(
     sweep: Path,
     store: str,
@@ -49,13 +61,32 @@ def plan(
     only_cell: tuple[str, ...],
     overrides: tuple[str, ...],
     form: str,
+    values_files: tuple[Path, ...],
+    value_overrides: tuple[str, ...],
+    image: str | None,
+    write_specs: bool,
 ) -> None:
     """Show what a sweep comes to: its distinct fits, what is finished and what is missing; start nothing."""
+    from defectbench.cli.render import make_values, prepare
+
+    if form != "values":
+        _refuse_chart_options(values_files, value_overrides, image, write_specs)
+    place = open_store(store)
+    planned = make_plan(sweep, place, overrides)
+    cells = planned.narrowed(only_model, only_category, only_cell)
+    if form == "values":
+        values = make_values(planned, place, cells, (values_files, value_overrides, image))
+        prepare(planned, place, cells, values, write_specs)
+        say_yaml([values])
+    else:
+        _say_plan(planned, place, cells, tracking_uri, form)
+
+
+def _say_plan(
+    planned: Plan, place: Store, cells: Mapping[str, Cell], tracking_uri: str | None, form: str
+) -> None:
     from defectbench.runners.progress import finished
 
-    place = open_store(store)
-    planned = _plan(sweep, place, overrides)
-    cells = planned.narrowed(only_model, only_category, only_cell)
     done = finished(place, list(cells))
     if form == "json":
         say_json(
@@ -75,6 +106,14 @@ def plan(
     note(f"tracker: {uri or 'none; an S3 store has none of its own, see --tracking-uri'}")
     for reason in planned.missing.values():
         note(f"missing: {reason}")
+
+
+def _refuse_chart_options(*given: object) -> None:
+    """Refuse what would be read by nobody."""
+    from defectbench.errors import UsageError
+
+    if any(given):
+        raise UsageError("-f, --set-values, --image and --write-specs belong to --format values")
 
 
 @click.command()
@@ -106,7 +145,7 @@ def run(
     from defectbench.runners.progress import Board, finished, forget_failures
 
     place = open_store(store)
-    planned = _plan(sweep, place, overrides)
+    planned = make_plan(sweep, place, overrides)
     cells = planned.narrowed(only_model, only_category, only_cell)
     done = finished(place, list(cells))
     todo = [key for key in cells if key not in done]
@@ -168,7 +207,8 @@ def _tracker(store: Store, uri: str | None) -> str | None:
     return tracking_uri(store, uri)
 
 
-def _plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
+def make_plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
+    """Read a sweep and expand it over the store's data."""
     from defectbench.plan import make
     from defectbench.sweep import read
 
@@ -224,10 +264,10 @@ def _cell(planned: Plan, key: str, finished: bool) -> dict[str, object]:
 
 def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
     """Return the workers' variables. Threads are set before a library makes its pools."""
-    threads = str(planned.sweep.threads)
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    from defectbench.runners.base import thread_variables
+
     # The URI may hold a password: it goes by the environment, never by an argument list.
-    return {**dict.fromkeys(names, threads), "MLFLOW_TRACKING_URI": uri or ""}
+    return {**thread_variables(planned.sweep.threads), "MLFLOW_TRACKING_URI": uri or ""}
 
 
 def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:

@@ -70,3 +70,9 @@ class Event:
 def worker_command(store: str, cells: Sequence[str]) -> list[str]:
     """Return the arguments after ``defectbench`` that run ``cells``, the same on every backend."""
     return ["job", "--store", store, *(part for key in cells for part in ("--cell", key))]
+
+
+def thread_variables(threads: int) -> dict[str, str]:
+    """Return the variables that hold a worker to ``threads``, read when libraries make their pools."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    return dict.fromkeys(names, str(threads))

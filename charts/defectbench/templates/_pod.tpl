@@ -1,0 +1,202 @@
+{{/* The pod's spec. The argument: {root, job}. */}}
+{{- define "defectbench.pod" -}}
+{{- $values := .root.Values -}}
+restartPolicy: Never
+automountServiceAccountToken: false
+{{- with $values.serviceAccountName }}
+serviceAccountName: {{ . | quote }}
+{{- end }}
+# A Service called mlflow would otherwise set MLFLOW_PORT.
+enableServiceLinks: false
+terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds | int64 }}
+securityContext:
+  runAsNonRoot: true
+  {{- if $values.user }}
+  runAsUser: {{ $values.user | int64 }}
+  {{- end }}
+  {{- if $values.group }}
+  runAsGroup: {{ $values.group | int64 }}
+  {{- end }}
+  {{- if and $values.group (include "defectbench.claims" .root) }}
+  fsGroup: {{ $values.group | int64 }}
+  fsGroupChangePolicy: OnRootMismatch
+  {{- end }}
+  seccompProfile:
+    type: RuntimeDefault
+{{- with $values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
+{{- with $values.runtimeClassName }}
+runtimeClassName: {{ . | quote }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+containers:
+  - name: worker
+    image: {{ include "defectbench.image" .root | quote }}
+    imagePullPolicy: {{ $values.image.pullPolicy }}
+    args:
+      - job
+      - --store
+      - {{ include "defectbench.store" .root | quote }}
+      {{- range .job.cells }}
+      - --cell
+      - {{ . | quote }}
+      {{- end }}
+      {{- range $values.extraArgs }}
+      - {{ . | quote }}
+      {{- end }}
+    env:
+      {{- include "defectbench.env" .root | nindent 6 }}
+    {{- with $values.extraEnvFrom }}
+    envFrom:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    resources:
+      {{- include "defectbench.resources" . | nindent 6 }}
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities:
+        drop: [ALL]
+    volumeMounts:
+      - name: tmp
+        mountPath: /tmp
+      - name: cache
+        mountPath: /cache
+      - name: shm
+        mountPath: /dev/shm
+      {{- if and $values.store.volume (not (include "defectbench.s3" .root)) }}
+      - name: store
+        mountPath: {{ $values.store.mountPath | quote }}
+      {{- end }}
+      {{- with $values.extraVolumeMounts }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+volumes:
+  - name: tmp
+    emptyDir:
+      sizeLimit: {{ $values.tmp.sizeLimit }}
+  - name: cache
+    {{- if $values.cache.volume }}
+    {{- toYaml $values.cache.volume | nindent 4 }}
+    {{- else }}
+    emptyDir:
+      sizeLimit: {{ $values.cache.sizeLimit }}
+    {{- end }}
+  - name: shm # in memory: it counts into the memory limit
+    emptyDir:
+      medium: Memory
+      sizeLimit: {{ .job.resources.shm | default $values.shm }}
+  {{- if and $values.store.volume (not (include "defectbench.s3" .root)) }}
+  - name: store
+    {{- toYaml $values.store.volume | nindent 4 }}
+  {{- end }}
+  {{- with $values.extraVolumes }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+
+{{/* The worker's variables. The argument: the root. */}}
+{{- define "defectbench.env" -}}
+{{- $store := .Values.store -}}
+{{- $tracker := .Values.tracker -}}
+{{- $places := dict
+  "HOME" "/tmp" "TMPDIR" "/tmp" "XDG_CONFIG_HOME" "/tmp/config" "XDG_CACHE_HOME" "/cache/xdg"
+  "DEFECTBENCH_CACHE" "/cache/defectbench"
+  "HF_HOME" "/cache/huggingface" "TORCH_HOME" "/cache/torch" "MPLCONFIGDIR" "/cache/matplotlib"
+  "TRITON_CACHE_DIR" "/cache/triton" "TORCHINDUCTOR_CACHE_DIR" "/cache/inductor"
+  "CUDA_CACHE_PATH" "/cache/cuda" "NUMBA_CACHE_DIR" "/cache/numba" -}}
+- name: DEFECTBENCH_CACHE_BYTES
+  value: {{ include "defectbench.cacheBytes" .Values.cache.sizeLimit | quote }}
+{{- range $name, $value := $places }}
+- name: {{ $name }}
+  value: {{ $value }}
+{{- end }}
+{{- range $name, $value := .Values.environment }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- if include "defectbench.s3" . }}
+{{- with $store.endpoint }}
+- name: AWS_ENDPOINT_URL_S3
+  value: {{ . | quote }}
+{{- end }}
+{{- with $store.region }}
+- name: AWS_DEFAULT_REGION
+  value: {{ . | quote }}
+- name: AWS_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- if $store.secret }}
+{{- include "defectbench.secretEnv" (dict "secret" $store.secret "key" "AWS_ACCESS_KEY_ID") }}
+{{- include "defectbench.secretEnv" (dict "secret" $store.secret "key" "AWS_SECRET_ACCESS_KEY") }}
+{{- include "defectbench.secretEnv" (dict "secret" $store.secret "key" "AWS_SESSION_TOKEN" "optional" true) }}
+{{- end }}
+{{- end }}
+{{- with $tracker.uri }}
+- name: MLFLOW_TRACKING_URI
+  value: {{ . | quote }}
+{{- end }}
+{{- if and $tracker.uri $tracker.secret }}
+{{- include "defectbench.secretEnv" (dict "secret" $tracker.secret "key" "MLFLOW_TRACKING_USERNAME") }}
+{{- include "defectbench.secretEnv" (dict "secret" $tracker.secret "key" "MLFLOW_TRACKING_PASSWORD") }}
+{{- end }}
+{{- with .Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* A variable from a key of the same name in a Secret. The argument: {secret, key, optional}. */}}
+{{- define "defectbench.secretEnv" }}
+- name: {{ .key }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret | quote }}
+      key: {{ .key }}
+      {{- if .optional }}
+      optional: true
+      {{- end }}
+{{- end }}
+
+{{/* Requests and limits. The argument: {root, job}. Memory is limited to what is requested. */}}
+{{- define "defectbench.resources" -}}
+{{- $values := .root.Values -}}
+{{- $wanted := .job.resources -}}
+requests:
+  cpu: {{ $wanted.cpu | toString | quote }}
+  memory: {{ $wanted.memory | quote }}
+  ephemeral-storage: {{ $values.ephemeralStorage.request | quote }}
+  {{- if $wanted.gpu }}
+  {{ $values.gpuResource }}: {{ $wanted.gpu | int64 | toString | quote }}
+  {{- end }}
+limits:
+  {{- if $values.cpuLimit }}
+  cpu: {{ $wanted.cpu | toString | quote }}
+  {{- end }}
+  memory: {{ $wanted.memory | quote }}
+  {{- with $values.ephemeralStorage.limit }}
+  ephemeral-storage: {{ . | quote }}
+  {{- end }}
+  {{- if $wanted.gpu }}
+  {{ $values.gpuResource }}: {{ $wanted.gpu | int64 | toString | quote }}
+  {{- end }}
+{{- end }}
