@@ -1,7 +1,7 @@
 """Build the real servers that tests use, from the Go modules beside this file; only what has changed.
 
-``python tools/parts.py [GROUP...]``: without a group, all that this machine can use, ``kwok`` apart. Needs Go 1.26.
-As root on Debian it also installs the packages that the parts call.
+``python tools/parts.py [GROUP...]``, Go 1.26; without a group, all that this machine can use but ``kwok``. As root
+on Debian it also installs the packages that the parts call.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BIN = TOOLS.parent / ".parts" / "bin"
 
 @dataclass(frozen=True)
 class Group:
-    """A tool module in the folder ``name``: ``module`` is what its version is read from, ``variable`` where it goes."""
+    """A tool module, in the folder ``name``; ``variable`` is where ``module``'s version is linked in."""
 
     name: str
     module: str
