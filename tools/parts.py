@@ -1,7 +1,7 @@
 """Build the real servers that tests use, from the Go modules beside this file; only what has changed.
 
-``python tools/parts.py [GROUP...]``, Go 1.26; without a group, all that this machine can use but ``kwok``. As root
-on Debian it also installs the packages that the parts call.
+``python tools/parts.py [GROUP...]``, Go 1.26; without a group, all that this machine can use but ``kwok``.
+As root on Debian it also installs the packages that the parts call.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def main(names: list[str]) -> None:
         if name not in known:
             sys.exit(f"no part is called {name!r}; there are: {', '.join(known)}")
     if not shutil.which("go"):
-        print("the parts need Go 1.26: https://go.dev/dl", file=sys.stderr)
+        print("make parts needs Go 1.26: https://go.dev/dl", file=sys.stderr)
         sys.exit(69)
     BIN.mkdir(parents=True, exist_ok=True)
     if not names:

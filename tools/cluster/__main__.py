@@ -51,10 +51,12 @@ def down(layout: Layout) -> None:
     """Stop everything, undo every change of this machine, remove every file."""
     if not layout.root.is_dir():
         return say("there is none")
-    if sys.platform == "linux" and layout.node.is_dir():
+    if layout.node.is_dir():
         node.stop(layout)
     for service in reversed(control_plane.services(layout)):
         service.stop()
+    if layout.node.is_dir() and (left := node.leftovers(layout)):
+        raise SystemExit(f"left behind: {', '.join(left)}")
     shutil.rmtree(layout.root)
     say("stopped and removed")
 
@@ -106,20 +108,24 @@ def alone() -> Iterator[None]:
         os.close(directory)
 
 
-SIMPLE = {"up": up, "down": down, "kubeconfig": kubeconfig, "restart-kubelet": restart_kubelet}
+CHANGING = {"up": up, "down": down, "restart-kubelet": restart_kubelet}
+READING = {"kubeconfig": kubeconfig}
 WITH_WORDS = {"import": import_images, "ctr": ctr, "kubectl": kubectl_as_admin}
 
 
 def main() -> None:
     """Read the command line and run one action."""
     parser = argparse.ArgumentParser(prog="tools/cluster", description=__doc__)
-    parser.add_argument("action", choices=[*SIMPLE, *WITH_WORDS])
+    parser.add_argument("action", choices=[*CHANGING, *READING, *WITH_WORDS])
     parser.add_argument("words", nargs=argparse.REMAINDER)
     given = parser.parse_args()
     if given.action in WITH_WORDS:
-        return WITH_WORDS[given.action](Layout(), given.words)
-    with alone():
-        SIMPLE[given.action](Layout())
+        WITH_WORDS[given.action](Layout(), given.words)
+    elif given.action in READING:
+        READING[given.action](Layout())
+    else:
+        with alone():
+            CHANGING[given.action](Layout())
 
 
 if __name__ == "__main__":

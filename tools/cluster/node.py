@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import node_files
@@ -117,16 +116,28 @@ def inside(layout: Layout, *command: str) -> list[str]:
 
 def init_pid(layout: Layout) -> int | None:
     """The node's first process, as this machine numbers it."""
-    outer = service(layout).pid()
-    return next(iter(processes(f"{layout.node / 'plan.json'}", but=outer)), None) if outer else None
+    return find(sys.executable, str(layout.node / "plan.json"))
 
 
-def processes(word: str, but: int | None = None) -> list[int]:
-    """Processes of this machine whose command line has ``word``."""
-    command = ["ps", "-axww", "-o", "pid=", "-o", "command="]
-    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def kubelet_pid(layout: Layout) -> int | None:
+    """The kubelet, as this machine numbers it."""
+    return find(str(BIN / "kubelet"), str(layout.node / "kubelet.json"))
+
+
+def find(program: str, word: str) -> int | None:
+    """The process of a program that was started with a word; none if there is none."""
+    for pid, command in processes().items():
+        if command.startswith(f"{program} ") and word in command:
+            return pid
+    return None
+
+
+def processes() -> dict[int, str]:
+    """All processes of this machine with their command lines."""
+    query = ["ps", "-axww", "-o", "pid=", "-o", "command="]
+    found = subprocess.run(query, capture_output=True, text=True, check=True).stdout
     rows = (line.strip().partition(" ") for line in found.splitlines())
-    return [int(pid) for pid, _, command in rows if word in command and int(pid) != but]
+    return {int(pid): command.strip() for pid, _, command in rows}
 
 
 def ctr(layout: Layout, *words: str, capture: bool = True) -> subprocess.CompletedProcess[str]:
@@ -142,11 +153,6 @@ def import_image(layout: Layout, archive: Path) -> None:
     done = ctr(layout, "images", "import", str(archive.resolve()))
     if done.returncode:
         raise SystemExit(f"{archive} was not imported: {done.stderr.strip()}")
-
-
-def kubelet_pid(layout: Layout) -> int | None:
-    """The kubelet, as this machine numbers it."""
-    return next(iter(processes(str(layout.node / "kubelet.json"))), None)
 
 
 def restart_kubelet(layout: Layout, sign: signal.Signals = signal.SIGKILL) -> None:
@@ -165,20 +171,31 @@ def stop(layout: Layout) -> None:
     if (layout.node / "bridge").exists():
         wait(lambda: not ip("-o", "link", "show", "master", BRIDGE, check=False), 10)
         ip("link", "delete", BRIDGE, check=False)
-    remove_cgroups()
+    # The kernel needs a moment to empty them.
+    wait(remove_cgroups, 10)
     note = layout.node / "made.json"
     for target in json.loads(note.read_text()) if note.is_file() else []:
         with contextlib.suppress(OSError):
             Path(target).rmdir()
 
 
-def remove_cgroups() -> None:
-    """Remove the pods' cgroups, leaves first; the kernel needs a moment to empty them."""
-    for _ in range(50):
-        left = [path for pattern in ("*/", "") for path in CGROUPS.glob(f"{pattern}{node_files.CGROUP}/**/")]
-        if not left:
-            return
-        for path in sorted(set(left), key=lambda path: len(path.parts), reverse=True):
-            with contextlib.suppress(OSError):
-                path.rmdir()
-        time.sleep(0.1)
+def cgroups() -> list[Path]:
+    """The pods' cgroups, leaves first, in each hierarchy of version 1 or in the only one of version 2."""
+    found = {path for above in ("", "*/") for path in CGROUPS.glob(f"{above}{node_files.CGROUP}/**/")}
+    return sorted(found, key=lambda path: len(path.parts), reverse=True)
+
+
+def remove_cgroups() -> bool:
+    """Remove what is empty; tell whether all is gone."""
+    for path in cgroups():
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    return not cgroups()
+
+
+def leftovers(layout: Layout) -> list[str]:
+    """What a stopped node must not leave: processes, mounts, the bridge, cgroups."""
+    left = [f"process {pid}" for pid, command in processes().items() if command.startswith(PARTS)]
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    left += [f"mount {line.split()[1]}" for line in mounts if f" {layout.root}/" in line]
+    return left + [str(path) for path in (Path("/sys/class/net", BRIDGE), *cgroups()) if path.exists()]
