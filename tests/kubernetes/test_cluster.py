@@ -49,7 +49,9 @@ def start(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
 def test_job_with_gpu_and_shared_memory_reaches_this_machine(
     cluster_with_node: Cluster, namespace: str, greeter: str
 ) -> None:
-    script = f"id -u; head -c 4M /dev/zero > /dev/shm/a; grep -c ' /dev/shm tmpfs' /proc/mounts; nc {greeter}"
+    script = (
+        f"id -u; head -c 4194304 /dev/zero > /dev/shm/a; grep -c ' /dev/shm tmpfs' /proc/mounts; nc {greeter}"
+    )
     job = restricted_job("whole", namespace, script, **GPU, **SHARED_MEMORY)
     cluster_with_node.apply(job, user="submitter")
     wait_until(lambda: bool(finished(cluster_with_node, namespace, "whole")), 90)

@@ -70,6 +70,7 @@ def controller_manager(layout: Layout) -> Service:
         f"--root-ca-file={keys / 'ca.crt'}",
         f"--service-account-private-key-file={keys / 'service-accounts.key'}",
         "--use-service-account-credentials",
+        f"--flex-volume-plugin-dir={layout.root / 'volume-plugins'}",
         "--leader-elect=false",
         "--secure-port=0",
     )

@@ -10,7 +10,8 @@ from images import IMAGE
 from layout import BIN, BRIDGE, HOST, NODE, SUBNET, Layout
 
 CNI_PLUGINS = Path("/usr/lib/cni")
-CGROUP = "defectbench"
+CGROUP = "k8s.io"
+"""Where containerd puts containers of its namespace of that name, when the kubelet names no cgroup."""
 DISK_SIGNALS = ("nodefs.available", "nodefs.inodesFree", "imagefs.available", "imagefs.inodesFree")
 SOCKET = "/run/containerd/containerd.sock"
 
@@ -83,7 +84,6 @@ def kubelet(layout: Layout) -> dict[str, object]:
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{CGROUP}",
         "cgroupsPerQOS": False,
         "enforceNodeAllocatable": [],
         "failCgroupV1": False,
