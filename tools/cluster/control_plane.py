@@ -6,7 +6,7 @@ import socket
 
 import kubeconfigs
 from kubectl import kubectl
-from layout import BIN, Layout
+from layout import BIN, HOST, Layout
 from services import Service, wait_ready
 
 BINARIES = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
@@ -39,6 +39,8 @@ def api_server(layout: Layout) -> Service:
     flags = (
         f"--secure-port={ports['api']}",
         "--bind-address=127.0.0.1",
+        # Never looked up: a machine without a network has none.
+        f"--advertise-address={HOST}",
         "--endpoint-reconciler-type=none",
         f"--etcd-servers=https://127.0.0.1:{ports['etcd']}",
         f"--etcd-cafile={keys / 'ca.crt'}",

@@ -11,12 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cgroups
 import node_files
 from images import BUSYBOX, write_busybox
 from layout import BIN, BRIDGE, HOST, SUBNET, Layout
 from services import Service, clean_environment, wait, wait_ready
 
-CGROUPS = Path("/sys/fs/cgroup")
 PARTS = tuple(str(BIN / name) for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet"))
 COMMANDS = ("ip", "mount", "nsenter", "runc", "unshare", str(BUSYBOX), *PARTS)
 PLUGINS = tuple(str(node_files.CNI_PLUGINS / name) for name in ("bridge", "host-local", "loopback"))
@@ -42,7 +42,7 @@ def obstacle() -> str:
         return f"missing: {', '.join(missing)}; run: make parts"
     if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode:
         return "this machine allows no mount and pid namespaces"
-    return ""
+    return cgroups.obstacle()
 
 
 def service(layout: Layout) -> Service:
@@ -62,8 +62,9 @@ def start(layout: Layout) -> list[str]:
     binds = {str(make(layout.node / target.replace("/", "-").lstrip("-"))): target for target in BINDS}
     services = node_files.commands(layout)
     (layout.node / "plan.json").write_text(json.dumps({"binds": binds, "services": services}))
-    make_mount_points(layout)
     make_bridge(layout)
+    make_mount_points(layout)
+    cgroups.make()
     node.start()
     wait_ready(node, lambda: ctr(layout, "version").returncode == 0)
     archive = layout.node / "busybox.tar"
@@ -91,7 +92,7 @@ def make_mount_points(layout: Layout) -> None:
 def make_bridge(layout: Layout) -> None:
     """Make the bridge that pods hang on; this machine's address for them is there before the first pod."""
     note = layout.node / "bridge"
-    if Path("/sys/class/net", BRIDGE).exists() and not note.exists():
+    if has_bridge() and not note.exists():
         raise SystemExit(
             f"{BRIDGE} is another test cluster's interface; run make cluster-down where that one is"
         )
@@ -99,6 +100,11 @@ def make_bridge(layout: Layout) -> None:
     ip("link", "add", BRIDGE, "type", "bridge", check=False)
     ip("address", "replace", f"{HOST}/{SUBNET.partition('/')[2]}", "dev", BRIDGE)
     ip("link", "set", BRIDGE, "up")
+
+
+def has_bridge() -> bool:
+    """Tell whether the bridge is there."""
+    return bool(ip("-o", "link", "show", BRIDGE, check=False))
 
 
 def ip(*words: str, check: bool = True) -> str:
@@ -115,21 +121,17 @@ def inside(layout: Layout, *command: str) -> list[str]:
 
 
 def init_pid(layout: Layout) -> int | None:
-    """The node's first process, as this machine numbers it."""
-    return find(sys.executable, str(layout.node / "plan.json"))
+    """The node's first process, as this machine numbers it: the child of ``unshare``, of whichever Python."""
+    outer = service(layout).pid()
+    query = ["ps", "-o", "pid=", "--ppid", str(outer)]
+    found = subprocess.run(query, capture_output=True, text=True).stdout.split() if outer else []
+    return int(found[0]) if found else None
 
 
 def kubelet_pid(layout: Layout) -> int | None:
     """The kubelet, as this machine numbers it."""
-    return find(str(BIN / "kubelet"), str(layout.node / "kubelet.json"))
-
-
-def find(program: str, word: str) -> int | None:
-    """The process of a program that was started with a word; none if there is none."""
-    for pid, command in processes().items():
-        if command.startswith(f"{program} ") and word in command:
-            return pid
-    return None
+    start = f"{BIN / 'kubelet'} --config={layout.node}/"
+    return next((pid for pid, command in processes().items() if command.startswith(start)), None)
 
 
 def processes() -> dict[int, str]:
@@ -172,25 +174,11 @@ def stop(layout: Layout) -> None:
         wait(lambda: not ip("-o", "link", "show", "master", BRIDGE, check=False), 10)
         ip("link", "delete", BRIDGE, check=False)
     # The kernel needs a moment to empty them.
-    wait(remove_cgroups, 10)
+    wait(cgroups.remove, 10)
     note = layout.node / "made.json"
     for target in json.loads(note.read_text()) if note.is_file() else []:
         with contextlib.suppress(OSError):
             Path(target).rmdir()
-
-
-def cgroups() -> list[Path]:
-    """The pods' cgroups, leaves first, in each hierarchy of version 1 or in the only one of version 2."""
-    found = {path for above in ("", "*/") for path in CGROUPS.glob(f"{above}{node_files.CGROUP}/**/")}
-    return sorted(found, key=lambda path: len(path.parts), reverse=True)
-
-
-def remove_cgroups() -> bool:
-    """Remove what is empty; tell whether all is gone."""
-    for path in cgroups():
-        with contextlib.suppress(OSError):
-            path.rmdir()
-    return not cgroups()
 
 
 def leftovers(layout: Layout) -> list[str]:
@@ -198,4 +186,5 @@ def leftovers(layout: Layout) -> list[str]:
     left = [f"process {pid}" for pid, command in processes().items() if command.startswith(PARTS)]
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     left += [f"mount {line.split()[1]}" for line in mounts if f" {layout.root}/" in line]
-    return left + [str(path) for path in (Path("/sys/class/net", BRIDGE), *cgroups()) if path.exists()]
+    left += [f"interface {BRIDGE}"] if has_bridge() else []
+    return left + [f"cgroup {path}" for path in cgroups.found()]

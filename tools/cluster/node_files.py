@@ -10,8 +10,8 @@ from images import IMAGE
 from layout import BIN, BRIDGE, HOST, NODE, SUBNET, Layout
 
 CNI_PLUGINS = Path("/usr/lib/cni")
-CGROUP = "k8s.io"
-"""Where containerd puts containers of its namespace of that name, when the kubelet names no cgroup."""
+CGROUP = "defectbench"
+"""All pods' cgroups lie below it."""
 DISK_SIGNALS = ("nodefs.available", "nodefs.inodesFree", "imagefs.available", "imagefs.inodesFree")
 SOCKET = "/run/containerd/containerd.sock"
 
@@ -84,7 +84,7 @@ def kubelet(layout: Layout) -> dict[str, object]:
         "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "volumePluginDir": "/var/lib/kubelet/volume-plugins",
         "cgroupDriver": "cgroupfs",
-        "cgroupsPerQOS": False,
+        "cgroupRoot": f"/{CGROUP}",
         "enforceNodeAllocatable": [],
         "failCgroupV1": False,
         "failSwapOn": False,
