@@ -20,6 +20,7 @@ from parts import ROOT
 
 VARIABLE = "DEFECTBENCH_TEST_KUBECONFIG"
 RIGHTS = ROOT / "docs" / "kubernetes-rbac.yaml"
+KUBECTL = ROOT / ".parts" / "bin" / "kubectl"
 BUSYBOX = "defectbench.test/busybox:1"
 """An image that the node has from the start; it runs as user 65532."""
 
@@ -46,7 +47,8 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """kubectl's exit code and output."""
         config = {"admin": self.admin, "submitter": self.submitter}[user]
-        command = [str(ROOT / ".parts" / "bin" / "kubectl"), f"--kubeconfig={config}", *words]
+        cache = self.admin.with_name("kubectl-cache")
+        command = [str(KUBECTL), f"--kubeconfig={config}", f"--cache-dir={cache}", *words]
         return subprocess.run(command, input=text, capture_output=True, text=True)
 
     def get(self, *words: str) -> Any:

@@ -14,6 +14,14 @@ from defectbench.stores.choose import open_store
 from parts import BUCKET, S3Server, find_gateway, mounted
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nobody's own cluster is ever found: KUBECONFIG goes before ~/.kube/config, and names no file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(tmp_path_factory.mktemp("nobody") / "no-such-kubeconfig"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A running S3 server with an empty bucket ``bench``, shared by a process's tests: do not kill it."""

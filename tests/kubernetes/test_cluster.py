@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socketserver
+import subprocess
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from cluster import Cluster, restricted_job, wait_until
+from cluster import KUBECTL, Cluster, restricted_job, wait_until
 
 GPU = {"resources": {"limits": {"cpu": "100m", "memory": "64Mi", "nvidia.com/gpu": "1"}}}
 SHARED_MEMORY = {"volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}
@@ -103,8 +105,17 @@ def test_restarted_kubelet_keeps_pods_and_gpus(cluster_with_node: Cluster, names
     assert node["status"]["allocatable"]["nvidia.com/gpu"] == "2"
 
 
-def test_second_start_changes_nothing(cluster: Cluster) -> None:
+def test_second_start_restarts_what_died_and_nothing_else(cluster: Cluster) -> None:
+    pid = int(cluster.admin.with_name("kube-scheduler.pid").read_text())
+    os.kill(pid, signal.SIGKILL)
+    assert "started kube-scheduler in" in cluster.tool("up")
     assert "all of it runs" in cluster.tool("up")
+
+
+def test_kubeconfig_of_the_user_is_never_found(cluster: Cluster) -> None:
+    command = [str(KUBECTL), "config", "view", "--output=json"]
+    view = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (view["clusters"], view["users"]) == (None, None)
 
 
 def test_pod_outside_restricted_is_refused(cluster: Cluster, namespace: str) -> None:

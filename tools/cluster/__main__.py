@@ -15,6 +15,7 @@ from pathlib import Path
 
 import certificates
 import control_plane
+import kubectl
 import node
 import objects
 from layout import BIN, GPU_COUNT, HOST, NODE, PARTS, Layout
@@ -87,8 +88,7 @@ def ctr(layout: Layout, words: list[str]) -> None:
 
 def kubectl_as_admin(layout: Layout, words: list[str]) -> None:
     """Become kubectl."""
-    config = f"--kubeconfig={layout.kubeconfig('admin')}"
-    os.execve(BIN / "kubectl", ["kubectl", config, *words], clean_environment())
+    os.execve(BIN / "kubectl", ["kubectl", *kubectl.flags(layout), *words], clean_environment())
 
 
 def say(text: str) -> None:
