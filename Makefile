@@ -8,9 +8,9 @@ DATA ?= demo-data
 WORKERS ?= 2
 BENCH_UV := .uv/bin/uv
 RUN := $(BENCH_UV) run --no-sync
-PARTS := .parts/bin
+CLUSTER := $(PYTHON) tools/cluster
 
-.PHONY: all help sync demo test lint format docs bench mlflow parts clean
+.PHONY: all help sync demo test lint format docs bench mlflow parts parts-bench cluster cluster-down clean
 
 all: test
 
@@ -35,7 +35,9 @@ demo: .venv/.synced ## train both families on four categories, then open bench/r
 	$(RUN) defectbench report demo --store $(STORE) --out $(STORE)/report
 	@echo "The report: $(STORE)/report/index.html    The runs: make mlflow"
 
+# Only a cluster of `make cluster`, or one that is named by hand, is ever touched.
 test: lint ## lint, then all tests; what needs a part that is missing is skipped by name
+	DEFECTBENCH_TEST_KUBECONFIG="$${DEFECTBENCH_TEST_KUBECONFIG-$$($(CLUSTER) kubeconfig)}" \
 	OMP_NUM_THREADS=1 $(RUN) pytest $(PYTEST)
 
 lint: .venv/.synced ## ruff and mypy
@@ -57,14 +59,17 @@ bench: .venv/.synced ## measure, minutes to an hour; figures and machine to stan
 mlflow: .venv/.synced ## MLflow's page over the runs of bench/, on a free port
 	STORE=$(STORE) $(RUN) python docs/mlflow_server.py
 
-parts: $(PARTS)/versitygw ## build the servers that tests use (Go 1.26); as root on Debian also a browser
-	@command -v chromium >/dev/null || command -v apt-get >/dev/null && test "$$(id -u)" = 0 || exit 0; \
-	command -v chromium >/dev/null || { apt-get update -q >/dev/null; apt-get install -qy chromium >/dev/null; }
+parts: ## build the servers that tests use (Go 1.26), what changed only; as root on Debian also install packages
+	@$(PYTHON) tools/parts.py
 
-$(PARTS)/versitygw: tools/versitygw/go.mod tools/versitygw/go.sum
-	@command -v go >/dev/null || { echo "make parts needs Go 1.26: https://go.dev/dl"; exit 69; }
-	mkdir -p $(PARTS)
-	cd tools/versitygw && go build -o ../../$@ github.com/versity/versitygw/cmd/versitygw
+parts-bench: ## build what only benchmarks use: kwok
+	@$(PYTHON) tools/parts.py kwok
 
-clean: ## remove the environment, the parts and the demo's pictures; never a store
+cluster: ## start a Kubernetes for tests, or what of it died; as root on Linux with a node
+	@$(CLUSTER) up
+
+cluster-down: ## stop it, and undo all that it changed
+	@$(CLUSTER) down
+
+clean: cluster-down ## remove the environment, the parts and the demo's pictures; never a store
 	rm -rf .venv .uv .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data

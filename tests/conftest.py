@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: the stores, a real S3 server, a small disk."""
+"""Fixtures that many tests share: the stores, a real S3 server, a small disk, a real Kubernetes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from cluster import Cluster, find_cluster, namespace_objects, wait_until
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from parts import BUCKET, S3Server, find_gateway, mounted
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nobody's own cluster is ever found: KUBECONFIG goes before ~/.kube/config, and names no file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KUBECONFIG", str(tmp_path_factory.mktemp("nobody") / "no-such-kubeconfig"))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +71,32 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """An empty disk of 1 MiB."""
     with mounted(tmp_path / "disk", "size=1m") as path:
         yield path
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Cluster:
+    """The cluster of ``make cluster``, shared: what a test makes there it makes in :func:`namespace`."""
+    return find_cluster()
+
+
+@pytest.fixture
+def cluster_with_node(cluster: Cluster) -> Cluster:
+    """The cluster, where pods run too."""
+    if not cluster.kubelet:
+        pytest.skip(
+            "the test cluster has no node: containerd and kubelet need Linux and root; run: make cluster"
+        )
+    return cluster
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    """A fresh namespace under restricted Pod Security where the submitter has its rights; all in it goes."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    cluster.apply(*namespace_objects(name))
+    account = ("get", "serviceaccount", "default", f"--namespace={name}")
+    wait_until(lambda: cluster.try_kubectl(*account).returncode == 0)
+    yield name
+    # Pods first and at once: their GPUs are the next test's.
+    cluster.kubectl("delete", "jobs,pods", "--all", f"--namespace={name}", "--grace-period=1")
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
