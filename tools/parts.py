@@ -70,7 +70,6 @@ PACKAGES = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "openssl": "openssl",
-    "iptables": "iptables",
     "buildah": "buildah",
     "debootstrap": "debootstrap",
     "/bin/busybox": "busybox-static",
