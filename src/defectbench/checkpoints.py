@@ -24,7 +24,6 @@ from defectbench.fitting import Found, Saved
 from defectbench.lease import Lease
 from defectbench.predictions import Point
 from defectbench.results import versions
-from defectbench.stop import Stop
 from defectbench.stores.base import ABSENT, Store
 from defectbench.weights import digest_of
 
@@ -115,7 +114,6 @@ class Checkpoints:
         self,
         store: Store,
         lease: Lease,
-        stop: Stop,
         arrived: Path,
         every: float = EVERY,
         clock: Callable[[], float] = time.monotonic,
@@ -124,7 +122,6 @@ class Checkpoints:
         self.resumed = False
         self._store = store
         self._lease = lease
-        self._stop = stop
         self._arrived = arrived
         self._clock = clock
         self._last = clock()
@@ -132,8 +129,8 @@ class Checkpoints:
         self._dirty = lease.fence > 1
 
     def due(self) -> bool:
-        """Whether the interval is over, or the process is to go."""
-        return self._stop.is_set() or self._clock() - self._last >= self.every
+        """Whether the interval is over."""
+        return self._clock() - self._last >= self.every
 
     def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
         """Write a checkpoint and remove the one before. What goes wrong is logged: the fit can do without."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from defectbench.errors import CheckpointError
+from defectbench.errors import CheckpointError, DeadlineError, StoppedError
 from defectbench.inspectors.base import Inspector, Lesson, Progress, Report, Resumable
 from defectbench.inspectors.metered import MeteredPictures
 from defectbench.memory import PeakMemory
 from defectbench.predictions import Point
+
+_RESUMED = (StoppedError, DeadlineError)
+"""What ends a fit that may be gone on with: later, or with more time allowed."""
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +63,7 @@ class Keeper(Protocol):
     """Seconds between two times."""
 
     def due(self) -> bool:
-        """Whether to keep the fit at this step."""
+        """Whether it is time to."""
 
     def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
         """Keep it; where that fails the fit goes on all the same."""
@@ -97,14 +101,21 @@ class Fitted:
     saved: Saved
     kept: bool = False
 
-    def keep_if_due(self, keeper: Keeper) -> None:
-        """Keep the fitted state, once, where it is time: before every picture that is scored."""
-        if not self.kept and keeper.due():
+    @contextmanager
+    def kept_by(self, keeper: Keeper) -> Iterator[None]:
+        """Keep the fitted state, once, where it is time or the block is told to end: around each score."""
+        if keeper.due():
             self.keep(keeper)
+        try:
+            yield
+        except _RESUMED:
+            self.keep(keeper)
+            raise
 
     def keep(self, keeper: Keeper) -> None:
-        """Keep the fitted state."""
-        keeper.keep(self.saved, self.inspector.save)
+        """Keep the fitted state, unless it is kept."""
+        if not self.kept:
+            keeper.keep(self.saved, self.inspector.save)
         self.kept = True
 
 
@@ -187,11 +198,22 @@ class _Course:
         """Note a step, keep the fit where it is time, pass the step on."""
         self._points += (Point(progress.done, name, float(v)) for name, v in progress.figures.items())
         self._now = replace(self._now, done=progress.done, total=progress.total, steps=self._now.steps + 1)
-        if progress.save is not None and self._fitting.keeper.due():
-            started = time.perf_counter()
-            self._fitting.keeper.keep(self._state(), progress.save)
-            self._saving += time.perf_counter() - started
-        self._fitting.tell(progress)
+        kept = self._fitting.keeper.due() and self._keep(progress)
+        try:
+            self._fitting.tell(progress)
+        except _RESUMED:
+            if not kept:
+                self._keep(progress)
+            raise
+
+    def _keep(self, progress: Progress) -> bool:
+        """Keep the fit where it can be gone on with from here; return whether."""
+        if progress.save is None:
+            return False
+        started = time.perf_counter()
+        self._fitting.keeper.keep(self._state(), progress.save)
+        self._saving += time.perf_counter() - started
+        return True
 
     def ended(self) -> Saved:
         """Return the fit's state at its end, its time as if no feature had been cached."""

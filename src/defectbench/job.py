@@ -96,7 +96,7 @@ def run(cell: Cell, place: Place, lease: Lease, before: Standing | None) -> Resu
         _attempt_log(place.store, lease),
         draft(place.cache / "checkpoints") as arrived,
     ):
-        keeper = Checkpoints(place.store, lease, place.stop, arrived, place.checkpoint_every)
+        keeper = Checkpoints(place.store, lease, arrived, place.checkpoint_every)
         try:
             result = _publish(cell, place.store, lease, _perform(cell, place, watch, keeper))
         except Exception as error:

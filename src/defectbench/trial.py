@@ -134,8 +134,8 @@ def run(
             inspector = fitted.inspector
 
             def score_told(step: Step) -> None:
-                fitted.keep_if_due(keeper)
-                tell(step)
+                with fitted.kept_by(keeper):
+                    tell(step)
 
             outcome = _score(cell, inspector, images, score_told)
             latency = _latency(inspector, images)
