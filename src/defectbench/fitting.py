@@ -163,7 +163,7 @@ class Fitting:
 
     def _ended(self, inspector: Inspector, course: _Course) -> Fitted:
         fitted = Fitted(inspector, course.ended())
-        if fitted.saved.seconds >= self.keeper.every:
+        if course.lasted >= self.keeper.every:
             fitted.keep(self.keeper)
         return fitted
 
@@ -178,7 +178,11 @@ def _loaded(inspector: Inspector, path: Path) -> Inspector:
 
 
 class _Course:
-    """What happens between a fit's first step in this process and its last."""
+    """What happens between a fit's first step in this process and its last.
+
+    Attributes:
+        lasted: seconds that the whole fit really took; once it has ended.
+    """
 
     def __init__(self, fitting: Fitting, before: Saved) -> None:
         self._fitting = fitting
@@ -188,6 +192,7 @@ class _Course:
         self._before = before.seconds
         self._started = time.perf_counter()
         self._saving = 0.0
+        self.lasted = 0.0
 
     @property
     def lesson(self) -> Lesson:
@@ -218,8 +223,8 @@ class _Course:
     def ended(self) -> Saved:
         """Return the fit's state at its end, its time as if no feature had been cached."""
         state = self._state()
-        seconds = state.seconds + self._metered.waited + self._metered.correction()
-        return replace(state, fitted=True, seconds=seconds)
+        self.lasted = state.seconds + self._metered.waited
+        return replace(state, fitted=True, seconds=self.lasted + self._metered.correction())
 
     def _state(self) -> Saved:
         spent = time.perf_counter() - self._started - self._saving - self._metered.waited

@@ -54,10 +54,11 @@ def worker(
     store: Store, cells: list[str], cache: Path, *program: str, **environment: str
 ) -> Iterator[subprocess.Popen[str]]:
     """Run `defectbench job` as a process of its own, a checkpoint at every step."""
-    words = [*(program or (str(STEPPER),)), "job", "--store", store.url, "--cache", str(cache)]
+    words = [*(program or (str(STEPPER),)), "job", "--events", "--store", store.url, "--cache", str(cache)]
     words += [word for key in cells for word in ("--cell", key)]
     process = subprocess.Popen(
         [sys.executable, *words],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={
@@ -111,7 +112,7 @@ def finish(store: Store, key: str, cache: Path, patience: float = 0.3) -> Result
     def say(event: Event) -> None:
         """Nobody listens."""
 
-    return job.run(job.read_cell(store, key), job.Place(store, cache, "cpu", Stop(), say, 0.0), lease, before)
+    return job.run(job.read_cell(store, key), job.Place(store, cache, "cpu", Stop(), say), lease, before)
 
 
 def assert_same(store: Store, whole: Store, key: str) -> None:
@@ -126,18 +127,21 @@ def assert_same(store: Store, whole: Store, key: str) -> None:
     assert not [name for name in store.keys(f"cells/{key}/") if "checkpoint" in name]
 
 
-@pytest.fixture
-def stepper(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def stepper() -> Iterator[None]:
     """This process knows the stepper, too."""
-    monkeypatch.setattr(catalog, "_BY_NAME", planted())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(catalog, "_BY_NAME", planted())
+        yield
 
 
-@pytest.fixture
-def whole(stepper: None, tmp_path: Path) -> Store:
+@pytest.fixture(scope="module")
+def whole(stepper: None, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store in which the stepper's cells ran undisturbed."""
-    store = DirectoryStore(tmp_path / "whole")
+    place = tmp_path_factory.mktemp("whole")
+    store = DirectoryStore(place / "store")
     for key in prepared(store, NAME):
-        finish(store, key, tmp_path / "cache")
+        finish(store, key, place / "cache")
     return store
 
 
@@ -181,9 +185,8 @@ def test_a_worker_that_is_stopped_while_it_scores_keeps_its_fit(whole: Store, tm
     [key, *_] = prepared(store, NAME)
     environment = {"STEP_SECONDS": "0.1", "DEFECTBENCH_CHECKPOINT_SECONDS": "1e9"}
     with worker(store, [key], tmp_path / "cache", **environment) as process:
-        # The scores' pictures follow the fit's steps, 0.1 s each.
-        wait_for(lambda: (tmp_path / "store" / "cells" / key / "lease.json").exists(), process)
-        time.sleep(0.1 * EPOCHS * STEPS + 0.7)
+        assert process.stdout is not None
+        assert any('"phase": "scoring"' in line for line in process.stdout)
         process.send_signal(signal.SIGTERM)
         assert ended(process) == 143
     fit = pointer(store, key)["fit"]
