@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -62,3 +64,20 @@ def test_waiting_ends_with_the_stop(stop: Stop) -> None:
     stop.set()
     stop.wait(600)
     assert time.monotonic() - started < 60
+
+
+def test_a_signal_after_the_end_changes_nothing() -> None:
+    code = """
+import atexit, signal
+from defectbench.stop import Stop
+stop = Stop()
+stop.listen()
+atexit.register(signal.raise_signal, signal.SIGTERM)
+class Last:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+Last.kept = Last()
+stop.ignore()
+raise SystemExit(143)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 143

@@ -58,4 +58,6 @@ def job(
         say=print_event if events else print_line,
         checkpoint_every=checkpoint_every,
     )
-    raise click.exceptions.Exit(worker.run(cells))
+    code = worker.run(cells)
+    stop.ignore()
+    raise click.exceptions.Exit(code)
