@@ -30,14 +30,6 @@ class Stop:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._hear)
 
-    def ignore(self) -> None:
-        """Hear no signal any more: what the process ends with is decided.
-
-        Python puts the default action back while it shuts down, and a second SIGTERM would then set the code.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)
-
     def set(self) -> None:
         """Ask for the end."""
         self._wanted = True

@@ -58,6 +58,4 @@ def job(
         say=print_event if events else print_line,
         checkpoint_every=checkpoint_every,
     )
-    code = worker.run(cells)
-    stop.ignore()
-    raise click.exceptions.Exit(code)
+    raise click.exceptions.Exit(worker.run(cells))
