@@ -18,11 +18,11 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "defectbench"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "schema", "memory", "pictures", "overlays", "cache"),
+    ("files", "schema", "memory", "pictures", "overlays", "cache", "stop"),
     ("stores",),
     ("manifest", "catalog", "metrics", "pixels", "predictions", "stats"),
     ("cell", "lease", "weights", "data", "protocols", "inspectors"),
-    ("record", "results", "trial"),
+    ("record", "results", "fitting", "checkpoints", "trial"),
     ("runners", "trackers", "sweep"),
     ("plan", "collect", "job"),
     ("track",),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import threading
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from defectbench.errors import ConflictError, DataError, DeadlineError, ExitCode
 from defectbench.lease import Lease, look, take
 from defectbench.results import find_failure, find_result
 from defectbench.runners.base import Event, State
+from defectbench.stop import Stop
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweep import Where, parse
@@ -64,7 +64,7 @@ def cells(tmp_path: Path) -> tuple[Store, list[str]]:
 
 
 def worker(store: Store, tmp_path: Path, events: list[Event]) -> Worker:
-    return Worker(store, tmp_path / "cache", "cpu", None, threading.Event(), events.append)
+    return Worker(store, tmp_path / "cache", "cpu", None, Stop(), events.append)
 
 
 def test_a_worker_runs_its_cells_and_says_so(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_worker_whose_listener_went_away_stops(cells: tuple[Store, list[str]],
 
 
 def place(store: Store, tmp_path: Path) -> job.Place:
-    return job.Place(store, tmp_path / "cache", "cpu", threading.Event(), lambda event: None)
+    return job.Place(store, tmp_path / "cache", "cpu", Stop(), lambda event: None)
 
 
 def test_the_deadline_counts_all_attempts(cells: tuple[Store, list[str]], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 
 import click
@@ -13,7 +14,11 @@ from defectbench.errors import BugError, DefectbenchError, ExitCode, UsageError
 
 def main() -> None:
     """Run the command line."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    # What it ends with is decided. Python puts the default actions back while it shuts down, and a second
+    # SIGTERM would then set another code.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def run(arguments: list[str]) -> int:

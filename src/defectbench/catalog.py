@@ -162,6 +162,7 @@ class Entry:
         aliases: names of the model in published tables.
         extra: the extra of this package that it needs, or None.
         fit_version: raised whenever a change of ours makes the same settings fit differently.
+        resumes: a fit that was stopped goes on from its last checkpoint; the others start it anew.
     """
 
     name: str
@@ -181,6 +182,7 @@ class Entry:
     aliases: tuple[str, ...] = ()
     extra: str | None = "train"
     fit_version: int = 1
+    resumes: bool = False
 
     def takes(self, size: int) -> bool:
         """Whether the model takes pictures of ``size`` x ``size`` pixels."""
@@ -221,6 +223,7 @@ def _classifier(name: str, timm_name: str, source: str, size: int, heat_map: str
         "heat_map": heat_map,
         "weights": (Weights(timm_name, f"timm {timm_name}", "Apache-2.0"),),
         "settings": MappingProxyType({"architecture": timm_name, **_CLASSIFIER_SETTINGS}),
+        "resumes": True,
     }
     return Entry(**(values | more))  # type: ignore[arg-type]
 
@@ -333,6 +336,7 @@ ENTRIES: tuple[Entry, ...] = (
         ),
         aliases=("GLASS",),
         fit_version=2,
+        resumes=True,
     ),
 )
 

@@ -11,6 +11,7 @@
     ├── MissingWeightsError    69  weights (or an image of the containers) cannot be had
     ├── BugError               70  we were wrong
     ├── TryAgainError          75  store, tracker or cluster out of reach, disk full
+    │   ├── CheckpointError        ... a fit that cannot be gone on with: it starts anew
     │   ├── ConflictError          ... somebody else wrote the object first
     │   └── LeaseLostError         ... another worker has taken the cell over
     ├── NoRightsError          77  refused for want of rights
@@ -117,6 +118,10 @@ class TryAgainError(DefectbenchError):
     """Out of reach or out of room now; the same command later may go through."""
 
     code = ExitCode.TRY_AGAIN
+
+
+class CheckpointError(TryAgainError):
+    """What was saved of a fit is damaged or another fit's: no reason to fail, the fit starts anew."""
 
 
 class ConflictError(TryAgainError):

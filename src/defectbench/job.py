@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib.metadata
 import io
 import logging
-import platform
 import threading
 import time
 import traceback
@@ -16,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from defectbench import trial, weights
+from defectbench import catalog, trial, weights
 from defectbench.cell import Cell, path
+from defectbench.checkpoints import EVERY, Checkpoints
 from defectbench.data.archive import unpack
 from defectbench.errors import (
     PERMANENT,
@@ -27,12 +26,15 @@ from defectbench.errors import (
     MissingInputError,
     StoppedError,
 )
+from defectbench.files import draft
+from defectbench.inspectors.choose import load
 from defectbench.inspectors.images import ImageSet
 from defectbench.lease import Lease, Standing
 from defectbench.manifest import Manifest
 from defectbench.predictions import history_to_parquet
-from defectbench.results import Failure, Result
+from defectbench.results import Failure, Result, versions
 from defectbench.runners.base import Event, State
+from defectbench.stop import Stop
 from defectbench.stores.base import ABSENT, Store
 from defectbench.trial import Outcome, Step
 
@@ -43,7 +45,7 @@ LOG_EVERY = 30.0
 
 _TELL_EVERY = 0.5
 _WANTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM})
-_LIBRARIES = ("defectbench", "numpy", "scipy", "scikit-learn", "torch", "timm", "anomalib")
+_OF_THE_FIT = frozenset({ExitCode.BUG, ExitCode.DATA})
 
 
 @dataclass(frozen=True)
@@ -51,17 +53,19 @@ class Place:
     """Where a worker works.
 
     Attributes:
-        cache: unpacked pictures, decoded pictures, features and weights on this machine.
+        cache: unpacked pictures, decoded pictures, features, weights and checkpoints on this machine.
         device: as asked for: ``auto``, ``cpu``, ``cuda`` or ``mps``.
         stop: set when the process was told to go.
         say: hears every event.
+        checkpoint_every: seconds between two checkpoints of a fit.
     """
 
     store: Store
     cache: Path
     device: str
-    stop: threading.Event
+    stop: Stop
     say: Callable[[Event], None]
+    checkpoint_every: float = EVERY
 
 
 def read_cell(store: Store, key: str) -> Cell:
@@ -77,7 +81,7 @@ def read_cell(store: Store, key: str) -> Cell:
 
 
 def run(cell: Cell, place: Place, lease: Lease, before: Standing | None) -> Result:
-    """Run a cell under its lease and write its result.
+    """Run a cell under its lease and write its result; go on with the checkpoint of an earlier attempt.
 
     Args:
         before: what the lease said of the last attempt, for the running time that is used up.
@@ -87,24 +91,34 @@ def run(cell: Cell, place: Place, lease: Lease, before: Standing | None) -> Resu
     """
     spent = float(before.progress.get("spent", 0.0)) if before else 0.0
     watch = _Watch(cell, place, lease, spent)
-    with lease.beating(), _attempt_log(place.store, lease):
+    with (
+        lease.beating(),
+        _attempt_log(place.store, lease),
+        draft(place.cache / "checkpoints") as arrived,
+    ):
+        keeper = Checkpoints(place.store, lease, arrived, place.checkpoint_every)
         try:
-            outcome = _perform(cell, place, watch)
-            return _publish(cell, place.store, lease, outcome)
+            result = _publish(cell, place.store, lease, _perform(cell, place, watch, keeper))
         except Exception as error:
             _record_failure(place.store, lease, error)
+            if keeper.resumed and code_of(error) in _OF_THE_FIT:
+                keeper.clear()  # a retry must not begin with what may be the cause
             raise
+        keeper.clear()
+        return result
 
 
-def _perform(cell: Cell, place: Place, watch: _Watch) -> Outcome:
+def _perform(cell: Cell, place: Place, watch: _Watch, keeper: Checkpoints) -> Outcome:
     log.info("cell %s: %s on %s, seed %d", cell.key, cell.fit.model, cell.category, cell.fit.seed)
-    root = unpack(place.store, cell.dataset, cell.category, cell.fit.data_digest, place.cache)
-    manifest = Manifest.from_json((root / "manifest.json").read_bytes())
-    files = weights.fetch(place.store, cell.fit.weights, place.cache)
-    watch.check()
-    images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
-    images.prepare()
-    return trial.run(cell, images, files, place.device, watch.hear)
+    with place.stop.at_once():  # nothing to save yet
+        root = unpack(place.store, cell.dataset, cell.category, cell.fit.data_digest, place.cache)
+        manifest = Manifest.from_json((root / "manifest.json").read_bytes())
+        files = weights.fetch(place.store, cell.fit.weights, place.cache)
+        watch.check()
+        images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
+        images.prepare()
+        load(catalog.find(cell.fit.model))
+    return trial.run(cell, images, files, place.device, watch.hear, keeper)
 
 
 @dataclass
@@ -118,6 +132,7 @@ class _Watch:
     started: float = field(default_factory=time.monotonic)
     phase: str = ""
     phase_started: float = 0.0
+    phase_first: int = 0
     told: float = 0.0
 
     def check(self) -> None:
@@ -136,11 +151,12 @@ class _Watch:
         self.check()
         now = time.monotonic()
         if step.phase != self.phase:
-            self.phase, self.phase_started, self.told = step.phase, now, 0.0
+            self.phase, self.phase_started, self.phase_first, self.told = step.phase, now, step.done, 0.0
         if now - self.told < _TELL_EVERY:
             return
         self.told = now
-        left = (now - self.phase_started) / step.done * (step.total - step.done) if step.done else None
+        done = step.done - self.phase_first  # since this attempt began: it may have resumed
+        left = (now - self.phase_started) / done * (step.total - step.done) if done else None
         self.lease.progress = {
             "phase": step.phase,
             "done": step.done,
@@ -190,20 +206,10 @@ def _result(cell: Cell, outcome: Outcome, files: dict[str, str]) -> Result:
         metrics=outcome.metrics,
         cost=outcome.cost,
         calibration_threshold=threshold if threshold == threshold else None,
-        versions=_versions(),
+        versions=versions(),
         device=outcome.device,
         files=files,
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _record_failure(store: Store, lease: Lease, error: Exception) -> None:

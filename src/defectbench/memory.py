@@ -30,6 +30,10 @@ class PeakMemory:
     ) -> None:
         self.peak = _high_water_mark()
 
+    def so_far(self) -> int:
+        """Return the peak since enter."""
+        return _high_water_mark()
+
 
 def _high_water_mark() -> int:
     with contextlib.suppress(OSError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import logging
 import math
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -17,6 +19,17 @@ from defectbench.predictions import Predictions
 from defectbench.stores.base import Store
 
 SCHEMA = 1
+_LIBRARIES = (
+    "defectbench",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pillow",
+    "torch",
+    "torchvision",
+    "timm",
+    "anomalib",
+)
 log = logging.getLogger(__name__)
 
 
@@ -156,3 +169,14 @@ def find_failure(store: Store, key: str) -> Failure | None:
     """Return how the cell failed for good, or None."""
     blob = store.find(path(key, "failure.json"))
     return None if blob is None else Failure.from_json(blob.data)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of each library that may decide a fit's bits, if it is there."""
+    found = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from defectbench import catalog
 from defectbench.cell import Cell
 from defectbench.errors import BugError, DataError
-from defectbench.inspectors.base import Inspection, Inspector, Lesson, Pictures, Progress, Recipe
+from defectbench.fitting import Fitting, Keeper, NoKeeper
+from defectbench.inspectors.base import Inspection, Inspector, Lesson, Pictures, Recipe
 from defectbench.inspectors.choose import build
 from defectbench.inspectors.images import ArrayPictures, ImageSet
-from defectbench.inspectors.metered import MeteredPictures
 from defectbench.inspectors.turned import TurnedPictures
 from defectbench.manifest import Manifest
 from defectbench.memory import PeakMemory
@@ -97,40 +97,60 @@ def roles(cell: Cell, manifest: Manifest) -> dict[str, Role]:
     return found
 
 
-def run(cell: Cell, images: ImageSet, weights: Mapping[str, Path], device: str, tell: Tell) -> Outcome:
+def run(
+    cell: Cell,
+    images: ImageSet,
+    weights: Mapping[str, Path],
+    device: str,
+    tell: Tell,
+    keeper: Keeper | None = None,
+) -> Outcome:
     """Fit the cell's model and score every image that it did not learn from.
 
     Args:
         weights: weights' name -> local file.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        keeper: keeps the fit for a next attempt, and gives what an earlier one kept; None for neither.
 
     Raises:
         DataError: a lesson without a class that the model needs; a score that is not finite.
     """
     from threadpoolctl import threadpool_limits
 
+    keeper = keeper or NoKeeper()
+    recipe = _recipe(cell, weights, device)
+
+    def make() -> Inspector:
+        return build(catalog.find(cell.fit.model), recipe)
+
     with PeakMemory() as memory:
-        inspector = build(catalog.find(cell.fit.model), _recipe(cell, weights, device))
+        inspector = make()
         # After the model's library is loaded: the limit reaches only the pools that are there.
         with threadpool_limits(cell.fit.threads):
             lesson = _lesson(cell, images)
-            metered = MeteredPictures(lesson.pictures)
-            started = time.perf_counter()
-            history = _fit(inspector, replace(lesson, pictures=metered), tell)
-            fit_seconds = time.perf_counter() - started + metered.correction()
-            outcome = _score(cell, inspector, images, tell)
+            fitted = Fitting(
+                make, lesson, keeper, memory, lambda p: tell(Step("fitting", p.done, p.total))
+            ).run(inspector)
+            inspector = fitted.inspector
+
+            def score_told(step: Step) -> None:
+                with fitted.kept_by(keeper):
+                    tell(step)
+
+            outcome = _score(cell, inspector, images, score_told)
             latency = _latency(inspector, images)
-    size = inspector.size()
+    size, saved = inspector.size(), fitted.saved
     cost = {
-        "fit_seconds": fit_seconds,
+        "fit_seconds": saved.seconds,
+        "attempts": float(saved.attempts),
         "inference_seconds_per_image": latency,
         "images_per_second": 1 / latency,
         "parameters": float(size.parameters),
-        "peak_memory_bytes": float(memory.peak),
+        "peak_memory_bytes": float(max(memory.peak, saved.peak_memory_bytes)),
     }
     if size.flops is not None:
         cost["flops"] = float(size.flops)
-    return replace(outcome, history=history, cost=cost)
+    return replace(outcome, history=saved.history, cost=cost)
 
 
 def _recipe(cell: Cell, weights: Mapping[str, Path], device: str) -> Recipe:
@@ -165,18 +185,6 @@ def _lesson(cell: Cell, images: ImageSet) -> Lesson:
         tuning=images.select(fit.tune) if fit.tune else None,
         tuning_labels=np.array([known[name].label for name in fit.tune], np.int64),
     )
-
-
-def _fit(inspector: Inspector, lesson: Lesson, tell: Tell) -> tuple[Point, ...]:
-    """Fit, and return the learning curves."""
-    points: list[Point] = []
-
-    def report(progress: Progress) -> None:
-        points.extend(Point(progress.done, name, float(v)) for name, v in progress.figures.items())
-        tell(Step("fitting", progress.done, progress.total))
-
-    inspector.fit(lesson, report)
-    return tuple(points)
 
 
 def _score(cell: Cell, inspector: Inspector, images: ImageSet, tell: Tell) -> Outcome:

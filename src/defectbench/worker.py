@@ -6,7 +6,6 @@ import logging
 import os
 import platform
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +14,12 @@ import click
 
 from defectbench import job
 from defectbench.cell import Cell
+from defectbench.checkpoints import EVERY
 from defectbench.errors import DefectbenchError, ExitCode, TryAgainError
 from defectbench.lease import Held, look, take
 from defectbench.results import find_failure, find_true_result
 from defectbench.runners.base import Event, State
+from defectbench.stop import Stop
 from defectbench.stores.base import Store
 
 log = logging.getLogger(__name__)
@@ -36,14 +37,16 @@ class Worker:
         tracking_uri: MLflow, or None or empty for none.
         stop: set by SIGTERM.
         say: hears every event.
+        checkpoint_every: seconds between two checkpoints of a fit.
     """
 
     store: Store
     cache: Path
     device: str
     tracking_uri: str | None
-    stop: threading.Event
+    stop: Stop
     say: Callable[[Event], None]
+    checkpoint_every: float = EVERY
     codes: dict[str, ExitCode] = field(default_factory=dict)
     _held: dict[str, Held] = field(default_factory=dict)
 
@@ -99,7 +102,7 @@ class Worker:
             self._held[key] = lease
             return False
         self._tell(Event(key, State.RUNNING))
-        place = job.Place(self.store, self.cache, self.device, self.stop, self._tell)
+        place = job.Place(self.store, self.cache, self.device, self.stop, self._tell, self.checkpoint_every)
         job.run(cell, place, lease, before)
         self._track(cell)
         self._end(key, ExitCode.DONE, "")

@@ -164,6 +164,8 @@ def test_inspector_loads_what_it_saved(name: str, tmp_path) -> None:
     other = build(entry, recipe(entry))
     other.load(tmp_path / "model")
     assert same(tuple(other.inspect(ArrayPictures(shown(name)))), inspected(name))
+    # A resumed cell may have loaded its fit; its costs must not show it.
+    assert other.size() == inspector.size()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -111,11 +111,11 @@ def test_glass_stops_when_its_patience_is_used_up(tuned: tuple[Glass, list[Progr
 
 
 def test_glass_waits_from_the_last_rise() -> None:
-    best = _Best(torch.nn.ModuleDict({part: torch.nn.Linear(1, 1) for part in _TRAINED}), 2)
-    seen = []
+    model = torch.nn.ModuleDict({part: torch.nn.Linear(1, 1) for part in _TRAINED})
+    best, seen = _Best(), []
     for auroc in (0.5, 0.4, 0.6, 0.6, 0.6):
-        best.see(auroc)
-        seen.append(best.over)
+        best.see(auroc, model)
+        seen.append(best.over(2))
     assert seen == [False, False, False, False, True]
 
 

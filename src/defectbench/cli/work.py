@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 from pathlib import Path
 
 import click
 
 from defectbench.cli.options import cache_option, device_option, store_option, tracking_option
+from defectbench.stop import Stop
 
 
 @click.command()
@@ -18,6 +17,16 @@ from defectbench.cli.options import cache_option, device_option, store_option, t
 @cache_option
 @device_option
 @tracking_option
+@click.option(
+    "--checkpoint-every",
+    envvar="DEFECTBENCH_CHECKPOINT_SECONDS",
+    type=click.FloatRange(min=0),
+    default=300.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Save a fit so often, and at SIGTERM; what can be resumed then is.  "
+    "[env: DEFECTBENCH_CHECKPOINT_SECONDS]",
+)
 @click.option("--events", is_flag=True, help="Say what happens as JSON lines on standard output.")
 def job(
     store: str,
@@ -25,6 +34,7 @@ def job(
     cache: Path | None,
     device: str,
     tracking_uri: str | None,
+    checkpoint_every: float,
     events: bool,
 ) -> None:
     """Run cells whose specs lie in the store, one after the other, and write their results there.
@@ -32,9 +42,8 @@ def job(
     A cell that another worker holds is left for last, then waited for. SIGTERM stops after saving (143).
     """
     # Before anything slow is imported: a pod may be told to go while torch is still loading.
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
-    signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+    stop = Stop()
+    stop.listen()
     if not events:
         logging.getLogger().handlers[0].setLevel(logging.INFO)
     from defectbench.cli.options import cache_or_default, open_store
@@ -47,5 +56,6 @@ def job(
         tracking_uri=tracking_uri,
         stop=stop,
         say=print_event if events else print_line,
+        checkpoint_every=checkpoint_every,
     )
     raise click.exceptions.Exit(worker.run(cells))

@@ -160,11 +160,14 @@ class Progress:
     Attributes:
         done, total: in the fit's own unit: epochs, or batches where there are no epochs.
         figures: points of the learning curves at ``done``; empty between epochs.
+        save: writes all that the fit needs to go on from this step to a file, and can be called until the
+            report returns; None where there is nothing to go on from.
     """
 
     done: int
     total: int
     figures: Mapping[str, float] = field(default_factory=dict)
+    save: Callable[[Path], None] | None = field(default=None, compare=False, repr=False)
 
 
 Report = Callable[[Progress], None]
@@ -225,3 +228,19 @@ class Inspector(ABC):
     @abstractmethod
     def size(self) -> Size:
         """Count parameters and FLOPs of the fitted model."""
+
+
+class Resumable(Inspector):
+    """An inspector whose fit can be saved between two steps (:attr:`Progress.save`) and gone on with.
+
+    Those that are none of these start anew: what a memory bank has collected so far is the most of its work,
+    and the baselines take seconds.
+    """
+
+    @abstractmethod
+    def resume(self, lesson: Lesson, report: Report, saved: Path) -> None:
+        """Go on with a fit of the same recipe and lesson; ends as :meth:`fit` would have, bit for bit.
+
+        Raises:
+            CheckpointError: ``saved`` is no such fit; nothing was reported, and :meth:`fit` may be called.
+        """

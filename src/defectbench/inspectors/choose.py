@@ -15,6 +15,11 @@ def build(entry: Entry, recipe: Recipe) -> Inspector:
     Raises:
         ConfigurationError: the extra that it needs is not installed, or the device is not there.
     """
+    return load(entry)(recipe)
+
+
+def load(entry: Entry) -> type[Inspector]:
+    """Return the entry's class, its libraries imported; ConfigurationError where one is not installed."""
     module, _, name = entry.builder.partition(":")
     try:
         builder: type[Inspector] = getattr(importlib.import_module(module), name)
@@ -25,4 +30,4 @@ def build(entry: Entry, recipe: Recipe) -> Inspector:
             f"{entry.name} needs the extra {entry.extra!r}, but {error.name} is not installed: "
             f"uv sync --extra {entry.extra}"
         ) from error
-    return builder(recipe)
+    return builder

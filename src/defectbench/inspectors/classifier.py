@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,17 +16,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from defectbench.errors import BugError
-from defectbench.inspectors import backbone, device
+from defectbench.inspectors import backbone, checkpoint, device
 from defectbench.inspectors.augment import augmented
 from defectbench.inspectors.balance import class_weights, epoch_order
 from defectbench.inspectors.base import (
     Inspection,
-    Inspector,
     Lesson,
     Pictures,
     Progress,
     Recipe,
     Report,
+    Resumable,
     Size,
     check_labels,
     check_tuning,
@@ -39,7 +39,11 @@ _SMALLEST_BATCH = 2
 """Batch normalisation cannot learn from one example."""
 
 
-class TimmClassifier(Inspector):
+Tick = Callable[[], None]
+"""Says that a piece of work is done; may raise."""
+
+
+class TimmClassifier(Resumable):
     """A timm network, fine-tuned with AdamW under a cosine schedule with warm-up.
 
     Early stopping: after each epoch the tuning pictures' AUROC is taken; the best epoch's weights are kept
@@ -56,16 +60,28 @@ class TimmClassifier(Inspector):
         self._model: nn.Module | None = None
 
     def fit(self, lesson: Lesson, report: Report) -> None:
-        """Fine-tune; reports after every step, with the epoch's figures at its end."""
+        """Fine-tune; reports after every step and tuning picture, with the epoch's figures at its end."""
+        self._train(lesson, report, None)
+
+    def resume(self, lesson: Lesson, report: Report, saved: Path) -> None:
+        """Go on fine-tuning from a step that was saved."""
+        self._train(lesson, report, saved)
+
+    def _train(self, lesson: Lesson, report: Report, saved: Path | None) -> None:
         check_labels(lesson)
         check_tuning(lesson)
         model = self._create().to(self.device)
         with device.repeatable(self.recipe.seed, self.device):
-            material = (
-                _Frozen(model, lesson, self.recipe) if self._frozen() else _Whole(model, lesson, self.recipe)
-            )
-            _Training(material, lesson, self.recipe, report).run()
+            training = _Training(self._material(model, lesson, report), lesson, self.recipe, report)
+            if saved is not None:
+                training.restore(saved)
+            training.run()
         self._model = model.eval()
+
+    def _material(self, model: nn.Module, lesson: Lesson, report: Report) -> _Material:
+        if not self._frozen():
+            return _Whole(model, lesson, self.recipe)
+        return _Frozen(model, lesson, self.recipe, lambda: report(Progress(0, self.recipe.epochs)))
 
     def _create(self) -> nn.Module:
         return backbone.create(self.recipe.text("architecture"), self.recipe, outputs=1)
@@ -114,8 +130,8 @@ class _Material(Protocol):
     def logits(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         """Return the training logits of the chosen training pictures, (b,) float32."""
 
-    def tuning_logits(self) -> Tensor:
-        """Return the logits of all tuning pictures, (m,) float32."""
+    def tuning_logits(self, tick: Tick) -> Tensor:
+        """Return the logits of all tuning pictures, (m,) float32; draws nothing, ticks after each."""
 
     def train(self) -> None:
         """Switch to training mode."""
@@ -139,16 +155,17 @@ class _Whole:
         inputs = torch.from_numpy(values).to(self._device).permute(0, 3, 1, 2)
         return self._forward(backbone.standardised(inputs, self.module))
 
-    def tuning_logits(self) -> Tensor:
+    def tuning_logits(self, tick: Tick) -> Tensor:
         pictures = self._lesson.tuning
         if pictures is None:
             raise BugError("tuning logits asked for without tuning pictures")
         self.module.eval()
-        with torch.no_grad():
-            found = [
-                self._forward(backbone.normalised(pictures[i][None], self.module, self._device))
-                for i in range(len(pictures))
-            ]
+        found = []
+        for index in range(len(pictures)):
+            with torch.no_grad():
+                inputs = backbone.normalised(pictures[index][None], self.module, self._device)
+                found.append(self._forward(inputs))
+            tick()
         return torch.cat(found)
 
     def _forward(self, inputs: Tensor) -> Tensor:
@@ -170,19 +187,22 @@ def _mixed(kind: str) -> AbstractContextManager[object]:
 class _Frozen:
     """The head alone, on the frozen trunk's pooled features, computed once a picture for all cells."""
 
-    def __init__(self, model: nn.Module, lesson: Lesson, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, lesson: Lesson, recipe: Recipe, tick: Tick) -> None:
         network: Any = model
         self._trunk = network
         self._device = next(model.parameters()).device.type
         self.module: nn.Module = network.get_classifier()
         weights, libraries = backbone.weights_name(recipe), made_with("torch", "timm")
         self._name = f"pooled/{recipe.text('architecture')}/{weights}/{self._device}/{libraries}"
-        self._training = self._features(lesson.pictures)
-        self._tuning = None if lesson.tuning is None else self._features(lesson.tuning)
+        self._training = self._features(lesson.pictures, tick)
+        self._tuning = None if lesson.tuning is None else self._features(lesson.tuning, tick)
 
-    def _features(self, pictures: Pictures) -> Tensor:
-        found = np.stack(list(pictures.features(self._name, self._pooled)))
-        return torch.from_numpy(found).to(self._device)
+    def _features(self, pictures: Pictures, tick: Tick) -> Tensor:
+        found = []
+        for row in pictures.features(self._name, self._pooled):
+            found.append(row)
+            tick()
+        return torch.from_numpy(np.stack(found)).to(self._device)
 
     def _pooled(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
         self._trunk.eval()
@@ -199,7 +219,7 @@ class _Frozen:
         logits: Tensor = self.module(self._training[torch.from_numpy(chosen).to(self._device)])
         return logits[:, 0]
 
-    def tuning_logits(self) -> Tensor:
+    def tuning_logits(self, tick: Tick) -> Tensor:
         if self._tuning is None:
             raise BugError("tuning logits asked for without tuning pictures")
         self.module.eval()
@@ -208,8 +228,38 @@ class _Frozen:
         return logits[:, 0]
 
 
+@dataclass
+class _Epoch:
+    """An epoch under way.
+
+    Attributes:
+        rate: learning rate at its beginning.
+        order: the examples in the order in which they come, (n,).
+        losses: one for each batch that is done, so it tells the place in the order, too.
+    """
+
+    rate: float
+    order: NDArray[np.int64]
+    losses: list[float] = field(default_factory=list)
+
+
+@dataclass
+class _Best:
+    """The best epoch so far: its figures, (AUROC, -loss), its state, and how long the AUROC has not risen."""
+
+    figures: tuple[float, float] = (-math.inf, -math.inf)
+    waited: int = 0
+    state: dict[str, Tensor] | None = None
+
+    def see(self, auroc: float, loss: float, module: nn.Module) -> None:
+        """Note an epoch's figures; equal figures leave the earlier epoch the best."""
+        self.waited = 0 if auroc > self.figures[0] else self.waited + 1
+        if (auroc, -loss) > self.figures:
+            self.figures, self.state = (auroc, -loss), checkpoint.copied(module.state_dict())
+
+
 class _Training:
-    """The epochs: order, steps, figures, early stopping."""
+    """The epochs: order, steps, figures, early stopping. All that a next step depends on can be saved."""
 
     def __init__(self, material: _Material, lesson: Lesson, recipe: Recipe, report: Report) -> None:
         self._material = material
@@ -217,6 +267,7 @@ class _Training:
         self._recipe = recipe
         self._report = report
         self._rng = np.random.default_rng(recipe.seed)
+        self._device = next(material.module.parameters()).device.type
         weights = class_weights(lesson.labels, recipe.balance if recipe.balance == "weights" else "none")
         self._weights = torch.from_numpy(weights).float()
         batches = len(self._batches(np.random.default_rng(recipe.seed)))
@@ -225,47 +276,77 @@ class _Training:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser, lambda step: cosine(step, warm_up, recipe.epochs * batches)
         )
+        self._done = 0
+        self._now: _Epoch | None = None
+        self._best = _Best()
 
     def run(self) -> None:
         """Train until the epochs or the patience are used up; the module ends with the best state."""
-        best = (-math.inf, -math.inf)
-        best_state: dict[str, Tensor] | None = None
-        waited = 0
-        for epoch in range(1, self._recipe.epochs + 1):
-            rate = self._optimiser.param_groups[0]["lr"]
-            figures = {"train_loss": self._epoch(epoch), "learning_rate": rate}
-            if self._lesson.tuning is None:
-                self._report(Progress(epoch, self._recipe.epochs, figures))
-                continue
-            auroc, loss = self._tune()
-            waited = 0 if auroc > best[0] else waited + 1
-            if (auroc, -loss) > best:
-                best, best_state = (auroc, -loss), copy.deepcopy(self._material.module.state_dict())
-            figures |= {"tuning_auroc": auroc, "tuning_loss": loss}
-            self._report(Progress(epoch, self._recipe.epochs, figures))
-            if waited >= self._recipe.patience > 0:
-                break
-        if best_state is not None:
-            self._material.module.load_state_dict(best_state)
+        while self._done < self._recipe.epochs and not self._best.waited >= self._recipe.patience > 0:
+            if self._now is None:
+                rate = self._optimiser.param_groups[0]["lr"]
+                self._now = _Epoch(rate, np.concatenate(self._batches(self._rng)))
+            self._steps(self._now)
+            self._end(self._now)
+        if self._best.state is not None:
+            self._material.module.load_state_dict(self._best.state)
 
-    def _epoch(self, epoch: int) -> float:
-        """Run one epoch; return its mean loss."""
+    def _steps(self, now: _Epoch) -> None:
+        """Take the epoch's steps that are left."""
         self._material.train()
-        losses = []
-        for chosen in self._batches(self._rng):
+        for chosen in self._cut(now.order)[len(now.losses) :]:
             logits = self._material.logits(chosen, self._rng)
             loss = self._loss(logits, self._lesson.labels[chosen])
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self._optimiser.step()
             self._schedule.step()
-            losses.append(float(loss.detach()))
-            self._report(Progress(epoch - 1, self._recipe.epochs))
-        return float(np.mean(losses))
+            now.losses.append(float(loss.detach()))
+            self._tick()
+
+    def _end(self, now: _Epoch) -> None:
+        """Take the epoch's figures and close it."""
+        figures = {"train_loss": float(np.mean(now.losses)), "learning_rate": now.rate}
+        if self._lesson.tuning is not None:
+            auroc, loss = self._tune()
+            self._best.see(auroc, loss, self._material.module)
+            figures |= {"tuning_auroc": auroc, "tuning_loss": loss}
+        self._done, self._now = self._done + 1, None
+        self._report(Progress(self._done, self._recipe.epochs, figures, self._save))
+
+    def _tick(self) -> None:
+        self._report(Progress(self._done, self._recipe.epochs, save=self._save))
+
+    def _save(self, path: Path) -> None:
+        now = self._now
+        state = {
+            "module": dict(self._material.module.state_dict()),
+            "optimiser": self._optimiser.state_dict(),
+            "schedule": self._schedule.state_dict(),
+            "generators": checkpoint.generators(self._rng, self._device),
+            "done": self._done,
+            "now": now and {"rate": now.rate, "order": torch.from_numpy(now.order), "losses": now.losses},
+            "best": {"figures": self._best.figures, "waited": self._best.waited, "state": self._best.state},
+        }
+        checkpoint.write(path, state)
+
+    def restore(self, path: Path) -> None:
+        """Take up a fit where it was saved; CheckpointError where the file is no such fit."""
+        with checkpoint.restoring(path) as state:
+            self._material.module.load_state_dict(state["module"])
+            self._optimiser.load_state_dict(state["optimiser"])
+            self._schedule.load_state_dict(state["schedule"])
+            self._done, now = state["done"], state["now"]
+            self._now = now and _Epoch(now["rate"], now["order"].numpy(), now["losses"])
+            self._best = _Best(**state["best"])
+            checkpoint.restore_generators(state["generators"], self._rng, self._device)
 
     def _batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
-        """Return one epoch's batches; a last batch of one joins the one before it."""
-        order = epoch_order(self._lesson.labels, self._recipe.balance, rng)
+        """Return the batches of an epoch in an order that is drawn now."""
+        return self._cut(epoch_order(self._lesson.labels, self._recipe.balance, rng))
+
+    def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return an order's batches; a last batch of one joins the one before it."""
         size = self._recipe.whole("batch_size", _SMALLEST_BATCH)
         starts = list(range(0, len(order), size))
         if len(order) - starts[-1] < _SMALLEST_BATCH and len(starts) > 1:
@@ -280,7 +361,7 @@ class _Training:
 
     def _tune(self) -> tuple[float, float]:
         """Return the tuning pictures' AUROC and mean loss."""
-        logits = self._material.tuning_logits()
+        logits = self._material.tuning_logits(self._tick)
         labels = self._lesson.tuning_labels
         targets = torch.from_numpy(labels).float().to(logits.device)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from defectbench.errors import BugError
-from defectbench.inspectors import backbone, device
+from defectbench.inspectors import backbone, checkpoint, device
 from defectbench.inspectors.anomalib_models import GlassModel
 from defectbench.inspectors.base import (
     Inspection,
-    Inspector,
     Lesson,
     Pictures,
     Progress,
     Recipe,
     Report,
+    Resumable,
     Size,
     check_goods,
     check_tuning,
@@ -41,35 +41,37 @@ class _Batch:
     image: Tensor
 
 
+@dataclass
 class _Best:
     """The trained parts' state at the highest tuning AUROC seen, and how long ago that was."""
 
-    def __init__(self, model: Any, patience: int) -> None:
-        self._model = model
-        self._patience = patience
-        self._auroc = -math.inf
-        self._waited = 0
-        self._state: dict[str, Any] = {}
+    auroc: float = -math.inf
+    waited: int = 0
+    state: dict[str, dict[str, Tensor]] = field(default_factory=dict)
 
-    def see(self, auroc: float) -> None:
+    def see(self, auroc: float, model: Any) -> None:
         """Note an epoch's figure; equal figures leave the earlier epoch the best."""
-        self._waited += 1
-        if auroc > self._auroc:
-            self._auroc, self._waited = auroc, 0
-            self._state = {part: copy.deepcopy(getattr(self._model, part).state_dict()) for part in _TRAINED}
+        self.waited += 1
+        if auroc > self.auroc:
+            self.auroc, self.waited = auroc, 0
+            self.state = {part: checkpoint.copied(state) for part, state in _trained(model).items()}
 
-    @property
-    def over(self) -> bool:
+    def over(self, patience: int) -> bool:
         """Whether the patience is used up."""
-        return self._waited >= self._patience > 0
-
-    def restore(self) -> None:
-        """Put the best state back; nothing happens where no figure was seen."""
-        for part, state in self._state.items():
-            getattr(self._model, part).load_state_dict(state)
+        return self.waited >= patience > 0
 
 
-class Glass(Inspector):
+def _trained(model: Any) -> dict[str, dict[str, Tensor]]:
+    """Return the live states of the parts that are trained."""
+    return {part: dict(getattr(model, part).state_dict()) for part in _TRAINED}
+
+
+def _restore(model: Any, state: dict[str, dict[str, Tensor]]) -> None:
+    for part, own in state.items():
+        getattr(model, part).load_state_dict(own)
+
+
+class Glass(Resumable):
     """GLASS (Chen et al. 2024): a discriminator of features against anomalies synthesised around them.
 
     As anomalib's training step: AdamW on the discriminator at twice the learning rate, Adam with weight
@@ -113,92 +115,43 @@ class Glass(Inspector):
 
     def fit(self, lesson: Lesson, report: Report) -> None:
         """Train projection and discriminator; reports after every step and every tuning picture."""
+        self._train(lesson, report, None)
+
+    def resume(self, lesson: Lesson, report: Report, saved: Path) -> None:
+        """Go on training from a step that was saved."""
+        self._train(lesson, report, saved)
+
+    def _train(self, lesson: Lesson, report: Report, saved: Path | None) -> None:
         check_goods(lesson)
         check_tuning(lesson)
         self._held = None
         model = self._model()
-        rng = np.random.default_rng(self.recipe.seed)
-        optimisers = self._optimisers(model)
-        best = _Best(model, self.recipe.patience)
         with device.repeatable(self.recipe.seed, self.device):
-            for epoch in range(1, self.recipe.epochs + 1):
-                model.calculate_center(self._batches(lesson.pictures, None, epoch, report), self.device)
-                loss = self._epoch(model, optimisers, lesson.pictures, rng, epoch, report)
-                figures = {"train_loss": loss}
-                if lesson.tuning is not None:
-                    figures["tuning_auroc"] = self._tune(model, lesson, epoch, report)
-                    best.see(figures["tuning_auroc"])
-                report(Progress(epoch, self.recipe.epochs, figures))
-                if best.over:
-                    break
-        best.restore()
+            training = _Training(self, model, lesson, report)
+            if saved is not None:
+                training.restore(saved)
+            training.run()
         model.eval()
         self._ready = True
 
-    def _tune(self, model: Any, lesson: Lesson, epoch: int, report: Report) -> float:
-        """Return the tuning pictures' image AUROC; draws nothing, so training goes on as without."""
-        if lesson.tuning is None:
-            raise BugError("a tuning figure was asked for without tuning pictures")
-        scores = []
-        for inspection in self._inspections(model.eval(), lesson.tuning):
-            scores.append(inspection.score)
-            report(Progress(epoch - 1, self.recipe.epochs))
-        return image_auroc(lesson.tuning_labels, np.array(scores))
-
-    def _optimisers(self, model: Any) -> tuple[torch.optim.Optimizer, ...]:
-        rate = self.recipe.number("learning_rate")
-        return (
-            torch.optim.AdamW(model.discriminator.parameters(), lr=2 * rate),
-            torch.optim.Adam(model.projection.parameters(), lr=rate, weight_decay=1e-5),
-        )
-
-    def _epoch(
-        self,
-        model: Any,
-        optimisers: tuple[torch.optim.Optimizer, ...],
-        pictures: Pictures,
-        rng: np.random.Generator,
-        epoch: int,
-        report: Report,
-    ) -> float:
-        """Run one epoch; return its mean loss."""
-        model.train()
-        model.forward_modules.eval()
-        losses = []
-        for batch in self._batches(pictures, rng, epoch, report):
-            for optimiser in optimisers:
-                optimiser.zero_grad(set_to_none=True)
-            *_, loss = model(batch.image)
-            loss.backward()
-            for optimiser in optimisers:
-                optimiser.step()
-            losses.append(float(loss.detach()))
-        return float(np.mean(losses))
-
-    def _batches(
-        self, pictures: Pictures, rng: np.random.Generator | None, epoch: int, report: Report
-    ) -> Iterator[_Batch]:
-        """Yield all pictures in batches, shuffled by ``rng`` or in order; reports after each."""
-        order = np.arange(len(pictures)) if rng is None else rng.permutation(len(pictures))
-        size = self.recipe.whole("batch_size")
-        for start in range(0, len(order), size):
-            chosen = np.stack([pictures[int(i)] for i in order[start : start + size]])
-            yield _Batch(backbone.normalised(chosen, self._network, self.device))
-            report(Progress(epoch - 1, self.recipe.epochs))
-
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
         """Yield the largest logit and anomalib's map, one picture at a time."""
-        yield from self._inspections(self._fitted(), pictures)
+        yield from self.inspections(self._fitted(), pictures)
 
-    def _inspections(self, model: Any, pictures: Pictures) -> Iterator[Inspection]:
+    def prepared(self, pictures: Pictures, chosen: Iterable[int]) -> Tensor:
+        """Return some of the pictures as the backbone takes them, on the device."""
+        values = np.stack([pictures[int(i)] for i in chosen])
+        return backbone.normalised(values, self._network, self.device)
+
+    def inspections(self, model: Any, pictures: Pictures) -> Iterator[Inspection]:
+        """Yield what ``model``, in eval mode, finds; draws nothing."""
         logits: list[Tensor] = []
         hook = model.discriminator.tail[0].register_forward_hook(lambda *passed: logits.append(passed[2]))
         try:
             for index in range(len(pictures)):
                 logits.clear()
                 with torch.no_grad():
-                    inputs = backbone.normalised(pictures[index][None], self._network, self.device)
-                    heat_map = model(inputs).anomaly_map
+                    heat_map = model(self.prepared(pictures, [index])).anomaly_map
                 yield Inspection(float(logits[0].max()), heat_map[0].cpu().numpy().astype(np.float32))
         finally:
             hook.remove()
@@ -213,8 +166,8 @@ class Glass(Inspector):
         model = self._fitted()
         state = {
             f"{part}.{key}": value.cpu().contiguous()
-            for part in _TRAINED
-            for key, value in getattr(model, part).state_dict().items()
+            for part, own in _trained(model).items()
+            for key, value in own.items()
         }
         save_file(state, path)
 
@@ -232,3 +185,118 @@ class Glass(Inspector):
         model, side = self._fitted(), self.recipe.image_size
         inputs = torch.zeros(1, 3, side, side, device=self.device)
         return Size(backbone.count(model), backbone.count_flops(model, inputs))
+
+
+@dataclass
+class _Epoch:
+    """An epoch under way.
+
+    Attributes:
+        centre: of the good features, taken at its beginning.
+        order: the pictures in the order in which they come, (n,).
+        losses: one for each batch that is done, so it tells the place in the order, too.
+    """
+
+    centre: Tensor
+    order: NDArray[np.int64]
+    losses: list[float] = field(default_factory=list)
+
+
+class _Training:
+    """The epochs: centre, steps, tuning figures. All that a next step depends on can be saved."""
+
+    def __init__(self, glass: Glass, model: Any, lesson: Lesson, report: Report) -> None:
+        self._glass = glass
+        self._model = model
+        self._lesson = lesson
+        self._report = report
+        self._epochs = glass.recipe.epochs
+        self._size = glass.recipe.whole("batch_size")
+        self._rng = np.random.default_rng(glass.recipe.seed)
+        rate = glass.recipe.number("learning_rate")
+        self._optimisers: tuple[torch.optim.Optimizer, ...] = (
+            torch.optim.AdamW(model.discriminator.parameters(), lr=2 * rate),
+            torch.optim.Adam(model.projection.parameters(), lr=rate, weight_decay=1e-5),
+        )
+        self._done = 0
+        self._now: _Epoch | None = None
+        self._best = _Best()
+
+    def run(self) -> None:
+        """Train until the epochs or the patience are used up; the model ends with the best state, if any."""
+        while self._done < self._epochs and not self._best.over(self._glass.recipe.patience):
+            if self._now is None:
+                self._model.calculate_center(self._in_order(), self._glass.device)
+                order = self._rng.permutation(len(self._lesson.pictures))
+                self._now = _Epoch(self._model.center, order)
+            self._steps(self._now)
+            self._end(self._now)
+        _restore(self._model, self._best.state)
+
+    def _in_order(self) -> Iterator[_Batch]:
+        """Yield all pictures in batches, for the centre."""
+        for chosen in self._cut(np.arange(len(self._lesson.pictures))):
+            yield _Batch(self._glass.prepared(self._lesson.pictures, chosen))
+            self._tick()
+
+    def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return [order[start : start + self._size] for start in range(0, len(order), self._size)]
+
+    def _steps(self, now: _Epoch) -> None:
+        """Take the epoch's steps that are left."""
+        self._model.train()
+        self._model.forward_modules.eval()
+        for chosen in self._cut(now.order)[len(now.losses) :]:
+            for optimiser in self._optimisers:
+                optimiser.zero_grad(set_to_none=True)
+            *_, loss = self._model(self._glass.prepared(self._lesson.pictures, chosen))
+            loss.backward()
+            for optimiser in self._optimisers:
+                optimiser.step()
+            now.losses.append(float(loss.detach()))
+            self._tick()
+
+    def _end(self, now: _Epoch) -> None:
+        """Take the epoch's figures and close it."""
+        figures = {"train_loss": float(np.mean(now.losses))}
+        if self._lesson.tuning is not None:
+            figures["tuning_auroc"] = self._tune(self._lesson.tuning)
+            self._best.see(figures["tuning_auroc"], self._model)
+        self._done, self._now = self._done + 1, None
+        self._report(Progress(self._done, self._epochs, figures, self._save))
+
+    def _tune(self, pictures: Pictures) -> float:
+        """Return the tuning pictures' image AUROC; draws nothing, so training goes on as without."""
+        scores = []
+        for inspection in self._glass.inspections(self._model.eval(), pictures):
+            scores.append(inspection.score)
+            self._tick()
+        return image_auroc(self._lesson.tuning_labels, np.array(scores))
+
+    def _tick(self) -> None:
+        self._report(Progress(self._done, self._epochs, save=self._save))
+
+    def _save(self, path: Path) -> None:
+        now, best = self._now, self._best
+        state = {
+            "trained": _trained(self._model),
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisers],
+            "generators": checkpoint.generators(self._rng, self._glass.device),
+            "done": self._done,
+            "now": now and {"centre": now.centre, "order": torch.from_numpy(now.order), "losses": now.losses},
+            "best": {"auroc": best.auroc, "waited": best.waited, "state": best.state},
+        }
+        checkpoint.write(path, state)
+
+    def restore(self, path: Path) -> None:
+        """Take up a fit where it was saved; CheckpointError where the file is no such fit."""
+        with checkpoint.restoring(path) as state:
+            _restore(self._model, state["trained"])
+            for optimiser, own in zip(self._optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(own)
+            self._done, now = state["done"], state["now"]
+            if now is not None:
+                self._now = _Epoch(now["centre"].to(self._glass.device), now["order"].numpy(), now["losses"])
+                self._model.center = self._now.centre
+            self._best = _Best(**state["best"])
+            checkpoint.restore_generators(state["generators"], self._rng, self._glass.device)

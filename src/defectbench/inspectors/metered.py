@@ -14,12 +14,16 @@ Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class MeteredPictures:
-    """``pictures``, noting how long their features took to come, from wherever they came."""
+    """``pictures``, noting how long their features took to come, from wherever they came.
+
+    Attributes:
+        waited: seconds so far.
+    """
 
     def __init__(self, pictures: Pictures) -> None:
         self._pictures = pictures
         self._compute: Compute | None = None
-        self._waited = 0.0
+        self.waited = 0.0
 
     def __len__(self) -> int:
         """How many pictures."""
@@ -36,7 +40,7 @@ class MeteredPictures:
         while True:
             started = time.perf_counter()
             row = next(rows, None)
-            self._waited += time.perf_counter() - started
+            self.waited += time.perf_counter() - started
             if row is None:
                 return
             yield row
@@ -53,4 +57,4 @@ class MeteredPictures:
         started = time.perf_counter()
         self._compute(batch)
         each = (time.perf_counter() - started) / len(batch)
-        return each * len(self) - self._waited
+        return each * len(self) - self.waited

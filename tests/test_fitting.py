@@ -1,0 +1,227 @@
+"""A fit that is kept, found again and gone on with, apart from stores: what counts and what is told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from defectbench import catalog
+from defectbench.errors import DeadlineError, StoppedError
+from defectbench.fitting import Fitted, Fitting, Found, Saved
+from defectbench.inspectors.base import Inspector, Lesson, Progress, Recipe
+from defectbench.inspectors.choose import build
+from defectbench.inspectors.images import ArrayPictures
+from defectbench.memory import PeakMemory
+from stepper import EPOCHS, NAME, STEPS, Stepper, planted
+
+RECIPE = Recipe({"penalty": 1.0}, 32, EPOCHS, 0, 7)
+
+
+@dataclass
+class Drawer:
+    """Keeps fits in a folder, at the steps that it is told to."""
+
+    folder: Path
+    at: tuple[int, ...] = ()
+    every: float = float("inf")
+    found: Found | None = None
+    kept: list[Saved] = field(default_factory=list)
+    asked: int = 0
+
+    def due(self) -> bool:
+        self.asked += 1
+        return self.asked in self.at
+
+    def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
+        write(self.folder / "kept")
+        self.kept.append(saved)
+
+    def find(self) -> Found | None:
+        return self.found
+
+
+class StopError(Exception):
+    """Ends a fit."""
+
+
+@pytest.fixture
+def lesson() -> Lesson:
+    rng = np.random.default_rng(0)
+    return Lesson(
+        ArrayPictures(rng.integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)), np.repeat([0, 1], [8, 4])
+    )
+
+
+def fitting(
+    lesson: Lesson,
+    drawer: Drawer,
+    tell: Callable[[Progress], None] = lambda progress: None,
+    make: Callable[[], Inspector] = lambda: Stepper(RECIPE),
+) -> Fitting:
+    return Fitting(make, lesson, drawer, PeakMemory(), tell)
+
+
+def weights(fitted: Fitted) -> list[float]:
+    assert isinstance(fitted.inspector, Stepper)
+    return fitted.inspector.weights.tolist()
+
+
+def same(one: Saved, other: Saved) -> bool:
+    """Whether two fits' ends are the same, costs apart."""
+    free = {"seconds": 0.0, "attempts": 0, "peak_memory_bytes": 0}
+    return replace(one, **free) == replace(other, **free)
+
+
+@pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 3, EPOCHS * STEPS])
+def test_a_fit_that_was_kept_ends_the_same(step: int, lesson: Lesson, tmp_path: Path) -> None:
+    whole = fitting(lesson, Drawer(tmp_path)).run(Stepper(RECIPE))
+    assert whole.saved.attempts == 1
+    drawer = Drawer(tmp_path, (step,))
+
+    def tell(progress: Progress) -> None:
+        if drawer.kept:
+            raise StopError
+
+    with pytest.raises(StopError):
+        fitting(lesson, drawer, tell).run(Stepper(RECIPE))
+    [saved] = drawer.kept
+    assert (saved.steps, saved.done, saved.attempts, saved.fitted) == (step, step // STEPS, 1, False)
+    assert len(saved.history) == step // STEPS
+    saved = replace(saved, seconds=1000.0, peak_memory_bytes=1 << 60)
+    resumed = fitting(lesson, Drawer(tmp_path, found=Found(saved, tmp_path / "kept"))).run(Stepper(RECIPE))
+    assert weights(resumed) == weights(whole)
+    assert same(resumed.saved, whole.saved)
+    assert resumed.saved.attempts == 2
+    assert 1000.0 < resumed.saved.seconds < 1000.0 + 60
+    assert resumed.saved.peak_memory_bytes == 1 << 60
+
+
+def test_a_fit_counts_neither_its_saving_nor_its_waiting_twice(lesson: Lesson, tmp_path: Path) -> None:
+    class Slow(Drawer):
+        def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
+            import time
+
+            time.sleep(1.0)
+            super().keep(saved, write)
+
+    drawer = Slow(tmp_path, (5, 6))
+    fitted = fitting(lesson, drawer).run(Stepper(RECIPE))
+    assert len(drawer.kept) == 2
+    assert fitted.saved.seconds < 1.0
+
+
+def test_a_long_fit_is_kept_at_its_end_and_then_only_scored(lesson: Lesson, tmp_path: Path) -> None:
+    drawer = Drawer(tmp_path, every=0.0)
+    whole = fitting(lesson, drawer).run(Stepper(RECIPE))
+    [saved] = drawer.kept
+    assert saved.fitted
+    assert whole.kept
+
+    def tell(progress: Progress) -> None:
+        raise AssertionError("it was fitted again")
+
+    drawer = Drawer(tmp_path, every=0.0, found=Found(saved, tmp_path / "kept"))
+    loaded = fitting(lesson, drawer, tell).run(Stepper(RECIPE))
+    assert weights(loaded) == weights(whole)
+    assert loaded.saved == whole.saved
+    with pytest.raises(StoppedError), loaded.kept_by(drawer):
+        raise StoppedError
+    assert not drawer.kept, "what lies there already was kept again"
+
+
+@pytest.mark.parametrize("ends", [StoppedError, DeadlineError])
+def test_a_stop_keeps_the_fit_at_the_step_at_which_it_is_heard(
+    ends: type[Exception], lesson: Lesson, tmp_path: Path
+) -> None:
+    heard = 0
+
+    def tell(progress: Progress) -> None:
+        nonlocal heard
+        heard += 1
+        if heard == 7:
+            raise ends
+
+    for drawer in (Drawer(tmp_path), Drawer(tmp_path, (7,))):
+        heard = 0
+        with pytest.raises(ends):
+            fitting(lesson, drawer, tell).run(Stepper(RECIPE))
+        assert [saved.steps for saved in drawer.kept] == [7]
+
+
+def test_a_short_fit_is_kept_when_the_scoring_is_stopped_or_lasts(lesson: Lesson, tmp_path: Path) -> None:
+    for drawer in (Drawer(tmp_path), Drawer(tmp_path, (EPOCHS * STEPS + 2,))):
+        fitted = fitting(lesson, drawer).run(Stepper(RECIPE))
+        with fitted.kept_by(drawer):
+            assert not drawer.kept
+        with pytest.raises(StoppedError), fitted.kept_by(drawer):
+            raise StoppedError
+        assert [saved.fitted for saved in drawer.kept] == [True]
+
+
+@pytest.mark.parametrize(
+    ("saved", "content", "says"),
+    [
+        (Saved(device="cuda"), "", "it was made on cuda, this is cpu"),
+        (Saved(device="cpu"), "garbage", "no stepper"),
+        (Saved(device="cpu", fitted=True), "garbage", "no fitted model"),
+        (Saved(device="cpu", fitted=True), None, "no fitted model"),
+    ],
+)
+def test_a_checkpoint_of_no_use_is_said_and_the_fit_starts_anew(
+    saved: Saved,
+    content: str | None,
+    says: str,
+    lesson: Lesson,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    whole = fitting(lesson, Drawer(tmp_path)).run(Stepper(RECIPE))
+    if content is not None:
+        (tmp_path / "kept").write_text(content)
+    drawer = Drawer(tmp_path, found=Found(replace(saved, attempts=3), tmp_path / "kept"))
+    anew = fitting(lesson, drawer).run(Stepper(RECIPE))
+    assert says in caplog.text
+    assert "the fit starts anew" in caplog.text
+    assert weights(anew) == weights(whole)
+    assert same(anew.saved, whole.saved)
+    assert anew.saved.attempts == 1
+
+
+def test_a_model_that_does_not_resume_starts_anew(
+    lesson: Lesson, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    entry = catalog.find("filterbank-logreg")
+    assert not entry.resumes
+
+    def make() -> Inspector:
+        return build(entry, RECIPE)
+
+    drawer = Drawer(tmp_path, at=tuple(range(1000)))
+    fitted = fitting(lesson, drawer, make=make).run(make())
+    assert not drawer.kept, "nothing can be kept in the middle of it"
+    drawer.found = Found(Saved(device="cpu"), tmp_path / "none")
+    again = fitting(lesson, drawer, make=make).run(make())
+    assert "FilterBankClassifier does not resume" in caplog.text
+    shown = lesson.pictures
+    scores = [[i.score for i in one.inspector.inspect(shown)] for one in (fitted, again)]
+    assert scores[0] == scores[1]
+
+
+def test_a_fit_that_goes_on_says_from_where(
+    lesson: Lesson, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    drawer = Drawer(tmp_path, (STEPS + 3,))
+    fitting(lesson, drawer).run(Stepper(RECIPE))
+    drawer.found = Found(drawer.kept[0], tmp_path / "kept")
+    fitting(lesson, drawer).run(Stepper(RECIPE))
+    assert f"the fit goes on from 1 of {EPOCHS}, step {STEPS + 3}" in caplog.text
+
+
+def test_the_stepper_is_in_the_catalogs_place() -> None:
+    assert isinstance(build(planted()[NAME], RECIPE), Stepper)
