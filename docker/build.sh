@@ -8,19 +8,10 @@ set -eu
 cd "$(dirname "$0")/.."
 target=$1 image=$2 base=${3:-} torch=${4:-}
 
-engine() {
-    if [ -n "${ENGINE:-}" ]; then echo "$ENGINE"
-    elif docker info >/dev/null 2>&1; then echo docker
-    elif command -v podman >/dev/null; then echo podman
-    elif command -v buildah >/dev/null; then echo buildah
-    else echo "no docker engine, podman or buildah here: install one of them" >&2; exit 69
-    fi
-}
-
-engine=$(engine)
-case $engine:$image in
-docker:* | *:*/*) ;;
-*) image=docker.io/library/$image ;; # what Kubernetes takes a name without a registry for
+engine=$(docker/engine.sh)
+case $image in
+*/*) ;;
+*) image=docker.io/library/$image ;; # what Docker and Kubernetes take a bare name for
 esac
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' pyproject.toml | head -n 1)
 revision=$(git describe --always --dirty --abbrev=40 2>/dev/null || echo unknown)

@@ -1,27 +1,22 @@
 #!/bin/sh
-# Brings images of buildah into a containerd for Kubernetes: load.sh IMAGE... What is there already stays.
-#
-# CONTAINERD_ADDRESS  its socket
-# CTR                 the ctr command; default: the test cluster's, else the one in PATH
+# Brings buildah's images onto the node of the test cluster (make cluster): load.sh IMAGE... What is there stays.
 set -eu
 cd "$(dirname "$0")/.."
-ctr=${CTR:-.parts/bin/ctr}
-[ -x "$ctr" ] || ctr=ctr
+grep -qs '"kubelet": true' .parts/cluster/cluster.json || { echo "no test cluster with a node: nothing to load into"; exit 0; }
 archive=$(mktemp -d)
 trap 'rm -rf "$archive"' EXIT
 
-in_kubernetes() { "$ctr" --address "$CONTAINERD_ADDRESS" --namespace k8s.io images "$@"; }
+images() { python3 tools/cluster ctr images "$@"; }
 
 for image in "$@"; do
-    identity=$(buildah inspect --type image --format '{{.FromImageID}}' "$image")
-    mark=defectbench.dev/image-id=$identity
-    if in_kubernetes ls "name==$image" | grep -q "$mark"; then
-        echo "$image: already there"
+    mark=defectbench.dev/image-id=$(buildah inspect --type image --format '{{.FromImageID}}' "$image")
+    if images ls "name==$image" | grep -q "$mark"; then
+        echo "$image: on the node already"
         continue
     fi
     buildah push --quiet "$image" "docker-archive:$archive/image.tar:$image"
-    in_kubernetes import "$archive/image.tar" >/dev/null
-    in_kubernetes label "$image" "$mark" >/dev/null
+    python3 tools/cluster import "$archive/image.tar" >/dev/null
+    images label "$image" "$mark" >/dev/null
     rm "$archive/image.tar"
     echo "$image: loaded"
 done

@@ -23,9 +23,16 @@ if [ "$torch" != locked ]; then
         "torch==$(locked torch)" "torchvision==$(locked torchvision)"
 fi
 
+# What only compilers read, and a solver for several GPUs that nothing is linked to.
+packages=$(echo "$UV_PROJECT_ENVIRONMENT"/lib/python3*/site-packages)
+rm -rf "$packages/torch/include"
+if [ -d "$packages/nvidia" ]; then
+    find "$packages/nvidia" -depth \( -name include -o -name '*.a' -o -name '*.bc' -o -name 'libcusolverMg.so*' \) \
+        -exec rm -rf {} +
+fi
+
 # The large libraries change seldom: a layer of their own.
-for package in "$UV_PROJECT_ENVIRONMENT"/lib/python3*/site-packages/nvidia \
-    "$UV_PROJECT_ENVIRONMENT"/lib/python3*/site-packages/torch; do
+for package in "$packages/nvidia" "$packages/torch"; do
     if [ -d "$package" ]; then
         mkdir -p "$layers/cuda$(dirname "$package")"
         mv "$package" "$layers/cuda$package"
