@@ -14,7 +14,7 @@ if ! buildah inspect --type image "$image" >/dev/null 2>&1; then
     done
     container=$(buildah from scratch)
     buildah add --quiet "$container" "$root/base" / >/dev/null
-    buildah config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin --cmd python3 "$container"
+    buildah config --env PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$container"
     buildah commit --quiet --rm "$container" "$image" >&2
 fi
 echo "$image"
