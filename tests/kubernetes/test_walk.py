@@ -1,7 +1,7 @@
-"""docs/kubernetes.md, walked on the real kubelet: the shell blocks of its second to seventh step, as they stand.
+"""docs/kubernetes.md, walked on the real kubelet: the shell blocks of its steps 2 to 7, as they stand.
 
-What the test cluster lacks is replaced and nothing else: Service addresses by pods' own, volumes by emptyDirs, images
-by those of ``make image-slim``; and the namespace is a fresh one.
+What the test cluster lacks is replaced, nothing else: Service addresses by pods' own, volumes by emptyDirs,
+images by those of ``make image-slim``; and the namespace is a fresh one, the local ports are free ones.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ helm() {{
 }}
 defectbench() {{ "{python}" -m defectbench "$@"; }}
 make() {{ command make --old-file .venv/.synced RUN="{python} -m" "$@"; }}
-address() {{ kubectl -n {namespace} get pod -l "app.kubernetes.io/name=$1" -o 'jsonpath={{.items[0].status.podIP}}'; }}
+address() {{
+    kubectl -n {namespace} get pod -l "app.kubernetes.io/name=$1" -o 'jsonpath={{.items[0].status.podIP}}'
+}}
 """
 
 
@@ -92,13 +94,11 @@ def overrides(s3_tag: str, host: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def s3_tag() -> str:
+def s3_tag(cluster: Cluster) -> str:
     """The tag of the S3 server's image; without it, or the slim one, skip."""
-    listed = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "cluster"), "ctr", "images", "ls", "-q"],
-        capture_output=True,
-        text=True,
-    ).stdout.split()
+    if not cluster.kubelet:
+        pytest.skip("the test cluster has no node, so no images; run: make cluster, as root on Linux")
+    listed = cluster.tool("ctr", "images", "ls", "-q").split()
     tags = [name.rpartition(":")[2] for name in listed if name.startswith(f"{S3_IMAGE}:")]
     if SLIM not in listed or not tags:
         pytest.skip("the test cluster's node has no image of ours; run: make image-slim")
