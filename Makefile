@@ -9,8 +9,11 @@ WORKERS ?= 2
 BENCH_UV := .uv/bin/uv
 RUN := $(BENCH_UV) run --no-sync
 CLUSTER := $(PYTHON) tools/cluster
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+LOCAL = $(or $(IMAGE),defectbench:$(VERSION))
 
-.PHONY: all help sync demo test lint format docs bench mlflow parts parts-bench cluster cluster-down clean
+.PHONY: all help sync demo test lint format docs bench mlflow parts parts-bench cluster cluster-down \
+	image image-push image-slim image-test clean
 
 all: test
 
@@ -70,6 +73,21 @@ cluster: ## start a Kubernetes for tests, or what of it died; as root on Linux w
 
 cluster-down: ## stop it, and undo all that it changed
 	@$(CLUSTER) down
+
+image: ## the worker's image by docker, podman or buildah; IMAGE= BASE= TORCH=locked|cpu|cu126...
+	docker/build.sh full $(LOCAL) "$(BASE)" "$(TORCH)"
+
+image-push: ## bring it to REGISTRY=host/project
+	docker/push.sh $(LOCAL) "$(REGISTRY)"
+
+# Without a registry's images: the base from Debian's packages, by buildah, as root.
+image-slim: ## its small form (baselines, no torch) and an S3 server's, for the test cluster
+	ENGINE=buildah docker/build.sh slim defectbench:$(VERSION)-slim "$${BASE:-$$(docker/base.sh)}"
+	docker/load.sh docker.io/library/defectbench:$(VERSION)-slim $$(docker/s3.sh)
+
+image-test: ## build the whole image likewise, run deep models in it; size and time to the first batch
+	ENGINE=buildah docker/build.sh full $(LOCAL) "$${BASE:-$$(docker/base.sh)}" "$(TORCH)"
+	docker/try.sh docker.io/library/$(LOCAL)
 
 clean: cluster-down ## remove the environment, the parts and the demo's pictures; never a store
 	rm -rf .venv .uv .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data

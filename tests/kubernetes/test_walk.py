@@ -1,0 +1,222 @@
+"""docs/kubernetes.md, walked on the real kubelet: the shell blocks of its steps 2 to 7, as they stand.
+
+What the test cluster lacks is replaced, nothing else: Service addresses by pods' own, volumes by emptyDirs,
+images by those of ``make image-slim``; and the namespace is a fresh one, the local ports are free ones.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from cluster import Cluster
+from parts import ROOT, free_port
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+SLIM = f"docker.io/library/defectbench:{VERSION}-slim"
+S3_IMAGE = "defectbench.test/versitygw"
+STEPS = range(2, 7)
+PATIENCE = 900.0
+"""Seconds for the whole walk on a busy machine; two minutes on a free one."""
+
+TOOLS = """
+set -eu -o pipefail
+trap 'kill $(jobs -p) 2>/dev/null' EXIT
+trap 'echo "failed: $BASH_COMMAND"' ERR
+kubectl() {{ "{root}/.parts/bin/kubectl" --kubeconfig "{config}" "$@"; }}
+helm() {{
+    if [ "$1" = install ]; then set -- "$@" --values overrides.json; fi
+    "{root}/.parts/bin/helm" --kubeconfig "{config}" "$@"
+}}
+defectbench() {{ "{python}" -m defectbench "$@"; }}
+make() {{ command make --old-file .venv/.synced RUN="{python} -m" "$@"; }}
+address() {{
+    kubectl -n {namespace} get pod -l "app.kubernetes.io/name=$1" -o 'jsonpath={{.items[0].status.podIP}}'
+}}
+"""
+
+
+def blocks(step: int) -> list[str]:
+    """The shell blocks of a step of the docs' first walk."""
+    text = (ROOT / "docs" / "kubernetes.md").read_text()
+    found = re.search(rf"^### {step}\. .*?$(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"docs/kubernetes.md has no step {step}"
+    return re.findall(r"^```\n(.*?)^```$", found[1], re.MULTILINE | re.DOTALL)
+
+
+def in_namespace(text: str, namespace: str) -> str:
+    """The same commands for another namespace."""
+    return re.sub(r"(-n |--namespace |NAMESPACE=)defectbench\b", rf"\g<1>{namespace}", text)
+
+
+def at_pods(text: str) -> str:
+    """Service names replaced by their pods' addresses: the test cluster resolves no names."""
+    return re.sub(r"http://devstack-(s3|mlflow):", r"http://$(address \1):", text)
+
+
+def at_free_ports(text: str) -> str:
+    """The same port-forwards, by ports of this machine that nobody has."""
+    for port in ("7070", "5000"):
+        mine = str(free_port())
+        text = re.sub(rf"(port-forward svc/\S+ ){port}\b", rf"\g<1>{mine}:{port}", text)
+        text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{mine}")
+    return text
+
+
+def walk(namespace: str) -> str:
+    """The script of all steps but the first and the last."""
+    lines = [at_pods(in_namespace(block, namespace)) for step in STEPS for block in blocks(step)]
+    where = next(place for place, block in enumerate(lines) if "cat > devstack-values.yaml" in block)
+    lines.insert(where + 1, f"echo 'image: {{tag: {VERSION}-slim}}' >> devstack-values.yaml\n")
+    return at_free_ports("".join(lines))
+
+
+def overrides(s3_tag: str, host: str) -> dict[str, Any]:
+    """What the dev stack is told beyond the docs."""
+    pods = f"{host.rpartition('.')[0]}.*"
+    return {
+        "image": {"tag": f"{VERSION}-slim"},
+        "s3": {"image": {"repository": S3_IMAGE, "tag": s3_tag}, "persistence": {"enabled": False}},
+        "mlflow": {"persistence": {"enabled": False}, "allowedHosts": [pods]},
+    }
+
+
+@pytest.fixture(scope="module")
+def s3_tag(cluster: Cluster) -> str:
+    """The tag of the S3 server's image; without it, or the slim one, skip."""
+    if not cluster.kubelet:
+        pytest.skip("the test cluster has no node, so no images; run: make cluster, as root on Linux")
+    listed = cluster.tool("ctr", "images", "ls", "-q").split()
+    tags = [name.rpartition(":")[2] for name in listed if name.startswith(f"{S3_IMAGE}:")]
+    if SLIM not in listed or not tags:
+        pytest.skip("the test cluster's node has no image of ours; run: make image-slim")
+    return tags[-1]
+
+
+@dataclass(frozen=True)
+class Walked:
+    """What the walk left: its folder, its output, and MLflow's address."""
+
+    folder: Path
+    output: str
+    namespace: str
+    mlflow: str
+
+
+def checkout(folder: Path) -> Path:
+    """A folder that looks like the checkout and may be written into."""
+    for name in ("Makefile", "charts", "docs", "jobs", "pyproject.toml", "src", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    return folder
+
+
+def environment() -> dict[str, str]:
+    """The caller's, without any settings of its own for stores, trackers and clusters."""
+    ours = ("AWS_", "DEFECTBENCH_", "MLFLOW_", "KUBECONFIG", "HELM_", "MAKE", "MFLAGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    path = f"{ROOT / '.parts' / 'bin'}:{os.environ['PATH']}"
+    return kept | {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "AWS_EC2_METADATA_DISABLED": "true"}
+
+
+@pytest.fixture
+def walked(cluster_with_node: Cluster, s3_tag: str, namespace: str, tmp_path: Path) -> Iterator[Walked]:
+    """The walk, gone to its last step but one; the last follows after the test."""
+    folder = checkout(tmp_path)
+    (folder / "overrides.json").write_text(json.dumps(overrides(s3_tag, cluster_with_node.host)))
+    config = folder / "kubeconfig"
+    config.write_text(cluster_with_node.admin.read_text())
+    names = {"root": ROOT, "config": config, "python": sys.executable, "namespace": namespace}
+    variables = environment() | {"KUBECONFIG": str(config)}
+    script = TOOLS.format(**names) + walk(namespace)
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stdout[-6000:] + events(cluster_with_node, namespace)
+    yield Walked(
+        folder, done.stdout, namespace, f"http://{address(cluster_with_node, namespace, 'mlflow')}:5000"
+    )
+    last = in_namespace(blocks(7)[0].splitlines()[0], namespace)
+    gone = subprocess.run(
+        ["bash", "-c", TOOLS.format(**names) + last], cwd=folder, capture_output=True, text=True
+    )
+    assert gone.returncode == 0, gone.stderr
+
+
+def events(cluster: Cluster, namespace: str) -> str:
+    return "\n" + cluster.kubectl("get", "pods,events", f"--namespace={namespace}")
+
+
+def address(cluster: Cluster, namespace: str, name: str) -> str:
+    pods = cluster.get("pods", f"--namespace={namespace}", f"--selector=app.kubernetes.io/name={name}")
+    return str(pods["items"][0]["status"]["podIP"])
+
+
+def ask_mlflow(uri: str, path: str, question: dict[str, Any]) -> Any:
+    """MLflow's answer over its REST interface."""
+    body = json.dumps(question).encode()
+    request = Request(f"{uri}/api/2.0/mlflow/{path}", body, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def runs(uri: str, experiment: str) -> list[dict[str, Any]]:
+    """All runs of an experiment: name, status, tags, metrics."""
+    (found,) = [
+        each["experiment_id"]
+        for each in ask_mlflow(uri, "experiments/search", {"max_results": 100})["experiments"]
+        if each["name"] == experiment
+    ]
+    answer = ask_mlflow(uri, "runs/search", {"experiment_ids": [found], "max_results": 1000})
+    return [
+        {
+            "status": each["info"]["status"],
+            "tags": {tag["key"]: tag["value"] for tag in each["data"].get("tags", [])},
+            "metrics": {metric["key"]: metric["value"] for metric in each["data"].get("metrics", [])},
+        }
+        for each in answer["runs"]
+    ]
+
+
+def assert_tracked(uri: str) -> None:
+    parents = [each for each in runs(uri, "demo") if each["tags"].get("level") == "parent"]
+    (parent,) = [each for each in parents if each["metrics"]]
+    assert parent["status"] == "FINISHED"
+    assert (parent["tags"]["model"], parent["tags"]["category"]) == ("filterbank-knn", "grass")
+    assert 0.5 < parent["metrics"]["image_auroc"] <= 1
+
+
+def assert_kept_secret(cluster: Cluster, walked: Walked) -> None:
+    """The store's key is in no manifest, no output of a command and no run."""
+    where = f"--namespace={walked.namespace}"
+    secret = cluster.get("secret", "defectbench-s3", where)["data"]["AWS_SECRET_ACCESS_KEY"]
+    key = base64.b64decode(secret).decode()
+    manifests = cluster.kubectl("get", "deployments,jobs,pods", where, "--output=yaml")
+    for text in (manifests, walked.output, json.dumps(runs(walked.mlflow, "demo"))):
+        assert key not in text
+
+
+def test_walk_ends_with_a_finished_job_and_its_runs(cluster_with_node: Cluster, walked: Walked) -> None:
+    ours = (f"--namespace={walked.namespace}", "--selector=app.kubernetes.io/name=defectbench")
+    jobs = cluster_with_node.get("jobs", *ours)["items"]
+    assert [job["status"].get("succeeded") for job in jobs] == [1]
+    assert (walked.folder / "report" / "index.html").is_file()
+    assert_tracked(walked.mlflow)
+    assert_kept_secret(cluster_with_node, walked)
