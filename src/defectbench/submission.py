@@ -1,4 +1,4 @@
-"""Sweeps made ready for a cluster, submitted and tried again: where plan, chart and the cluster's API meet."""
+"""Sweeps made ready for a cluster, submitted and tried again: where plan, chart and cluster meet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from defectbench.runners.kubernetes import control, find
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.checks import check_namespace, check_needs
 from defectbench.runners.kubernetes.control import Only
-from defectbench.runners.kubernetes.find import Held
 from defectbench.runners.kubernetes.submit import WINDOW, Placed, Submission, Verdict
 from defectbench.runners.progress import finished, forget_failures
 from defectbench.runners.status import Kept, keep, read_record
@@ -117,7 +116,7 @@ def prepare(order: Order, sweep: Sweep) -> Ready:
     entries = chart.group(sweep, plan.cells, plan.labels, wanted=wanted)
     _need_reachable_store(order, sweep, entries)
     first = next(_render(order, sweep, entries[:1]), None)
-    warnings = check_needs(order.cluster, first, chart.DEFAULT_IMAGE) if first and todo else []
+    warnings = check_needs(order.cluster, first) if first and todo else []
     return Ready(order, plan, entries, done, todo, warnings)
 
 
@@ -162,7 +161,7 @@ def retry(ready: Ready, only: Only, hear: Callable[[Placed], None]) -> Mapping[s
     for entry in ready.unfinished:
         reason = control.may_retry(there.get(entry.name), _cells(entry, known), only)
         if reason:
-            hear(Placed(entry.name, Verdict.ADOPTED, f"left alone: {reason}"))
+            hear(Placed(entry.name, Verdict.LEFT, f"left alone: {reason}"))
         else:
             chosen.append(entry)
     old = [there[entry.name].view for entry in chosen if entry.name in there]
@@ -198,4 +197,4 @@ def _need_reachable_store(order: Order, sweep: Sweep, entries: Sequence[JobEntry
 
 def _render(order: Order, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
     values = chart.values(sweep, entries, order.store.url, order.values)
-    return chart.render(values, namespace=order.cluster.namespace)
+    return chart.render(values, order.cluster.namespace, order.cluster.version())

@@ -129,7 +129,8 @@ def stand(
                 holders[key] = each
     labels = models_of(record)
     return [
-        _one(key, record.cells[key], labels[key], known, holders.get(key), asked) for key, known in kept.items()
+        _one(key, record.cells[key], labels[key], known, holders.get(key), asked)
+        for key, known in kept.items()
     ]
 
 

@@ -1,1 +1,1 @@
-"""Cells as Jobs of a Kubernetes cluster: submitted, looked at, explained, ended. Plain API calls, plain dicts."""
+"""Cells as Jobs of a Kubernetes cluster: submitted, looked at, explained, ended."""

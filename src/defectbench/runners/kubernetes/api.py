@@ -24,6 +24,8 @@ from defectbench.errors import ConfigurationError, DefectbenchError, NoRightsErr
 
 Document = dict[str, Any]
 
+_CONFIG: Any = kubernetes.config  # has no types
+
 PAGE = 500
 """Objects in an answer to a list."""
 
@@ -48,7 +50,7 @@ class Answer:
         return str(self.document.get("message", "")) or f"HTTP {self.status}"
 
 
-class Gone(Exception):
+class GoneError(Exception):
     """The version that a list or a watch asked for is no longer kept (410): list again."""
 
 
@@ -129,20 +131,24 @@ class Cluster:
             self.sleep(max(pause, wanted))
         raise AssertionError("the last pause is None")
 
+    def version(self) -> str:
+        """Return the cluster's version, such as v1.31.2."""
+        return str(self.call("GET", "/version").document.get("gitVersion", ""))
+
     def pages(
         self, path: str, *, query: Mapping[str, object] | None = None, limit: int = PAGE
     ) -> Iterator[Answer]:
         """Yield a list page by page; ``metadata.resourceVersion`` of each is where a watch may begin.
 
         Raises:
-            Gone: the list grew too old between two pages: begin again.
+            GoneError: the list grew too old between two pages: begin again.
         """
         more = ""
         while True:
             asked = {**(query or {}), "limit": limit, **({"continue": more} if more else {})}
             answer = self.call("GET", path, query=asked, allow=(410,))
             if answer.status == 410:
-                raise Gone(answer.message)
+                raise GoneError(answer.message)
             yield answer
             more = answer.document.get("metadata", {}).get("continue", "")
             if not more:
@@ -160,7 +166,7 @@ class Cluster:
                             seen.add(name)
                             yield item
                 return
-            except Gone:
+            except GoneError:
                 continue
 
     def watch(
@@ -169,7 +175,7 @@ class Cluster:
         """Yield what happens after ``version``, bookmarks included, until the server ends the stream.
 
         Raises:
-            Gone: the version is no longer kept.
+            GoneError: the version is no longer kept.
             TryAgainError: the connection broke; the last version seen is where to go on.
         """
         asked = {
@@ -184,7 +190,7 @@ class Cluster:
             if event.get("type") == "ERROR":
                 status = event.get("object", {})
                 if status.get("code") == 410:
-                    raise Gone(str(status.get("message")))
+                    raise GoneError(str(status.get("message")))
                 raise TryAgainError(f"the watch ended: {status.get('message')}")
             yield event
 
@@ -192,7 +198,7 @@ class Cluster:
         """Yield the lines of an answer as they come: a watch, a log that is followed.
 
         Raises:
-            Gone: 410.
+            GoneError: 410.
             TryAgainError: the connection broke, or the server is busy.
         """
         url = f"{self.host}{path}?{urlencode(query or {})}"
@@ -207,11 +213,9 @@ class Cluster:
             if response.status >= 400:
                 answer = Answer(response.status, _document(response.read()))
                 if answer.status == 410:
-                    raise Gone(answer.message)
+                    raise GoneError(answer.message)
                 if answer.status in _PASSING:
-                    raise TryAgainError(
-                        f"the cluster of context {self.context} is busy: {answer.message}"
-                    )
+                    raise TryAgainError(f"the cluster of context {self.context} is busy: {answer.message}")
                 raise self.refused("GET", path, answer)
             yield from _split(response.stream(65536))
         except (urllib3.exceptions.HTTPError, OSError) as error:
@@ -284,11 +288,9 @@ def connect(context: str | None = None, namespace: str | None = None, *, connect
     if not any(Path(file).expanduser().is_file() for file in files.split(os.pathsep) if file):
         return _connect_inside(settings, context, namespace, files, connections)
     try:
-        contexts, current = kubernetes.config.list_kube_config_contexts(files)
+        contexts, current = _CONFIG.list_kube_config_contexts(files)
         chosen = _choose(contexts, current, context, files)
-        kubernetes.config.load_kube_config(
-            files, chosen["name"], client_configuration=settings, persist_config=False
-        )
+        _CONFIG.load_kube_config(files, chosen["name"], client_configuration=settings, persist_config=False)
     except ConfigurationError:
         raise
     except Exception as error:  # the client raises what its parts raise: YAML's, OSError, KeyError
@@ -304,7 +306,7 @@ def _connect_inside(
     if context:
         raise ConfigurationError(f"no context {context!r}: there is no kubeconfig at {files}")
     try:
-        kubernetes.config.load_incluster_config(client_configuration=settings)
+        _CONFIG.load_incluster_config(client_configuration=settings)
     except ConfigException:
         raise TryAgainError(
             f"no cluster is configured: no kubeconfig at {files} (KUBECONFIG names one), "

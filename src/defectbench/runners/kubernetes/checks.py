@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
-from defectbench.errors import (
-    ConfigurationError,
-    DefectbenchError,
-    MissingWeightsError,
-    NoRightsError,
-)
+from defectbench.errors import ConfigurationError, MissingWeightsError
 from defectbench.runners.chart import Manifest, image_of, secrets_of
 from defectbench.runners.kubernetes.api import Cluster, unknown_namespace
 from defectbench.runners.kubernetes.find import nodes
+
+_LOCAL = r"defectbench[:@]"
+"""The default image: without a registry's name before it, it is one that was built here and loaded."""
 
 IMAGES_REPORTED = 50
 """Images that a kubelet tells of at most by default (nodeStatusMaxImages)."""
@@ -29,11 +28,8 @@ def check_namespace(cluster: Cluster) -> None:
         raise unknown_namespace(cluster)
 
 
-def check_needs(cluster: Cluster, manifest: Manifest, local_image: str) -> list[str]:
+def check_needs(cluster: Cluster, manifest: Manifest) -> list[str]:
     """Look for what the pods of a sweep need. All its manifests need the same.
-
-    Args:
-        local_image: the default image, which no registry has.
 
     Returns:
         What could not be looked at, for people.
@@ -44,7 +40,7 @@ def check_needs(cluster: Cluster, manifest: Manifest, local_image: str) -> list[
     """
     warnings = list(_secrets(cluster, secrets_of(manifest)))
     image = image_of(manifest)
-    if image == local_image:
+    if re.match(_LOCAL, image):
         warnings += _image(cluster, image)
     return warnings
 
@@ -60,18 +56,13 @@ def _secrets(cluster: Cluster, names: Sequence[str]) -> Iterator[str]:
             missing.append(name)
     if missing:
         raise ConfigurationError(
-            f"namespace {cluster.namespace} has no Secret {', '.join(missing)}, and pods would wait for it for "
-            "ever: kubectl create secret generic NAME --from-env-file=FILE (docs/kubernetes.md names its keys)"
+            f"namespace {cluster.namespace} has no Secret {', '.join(missing)}, and pods would wait for it "
+            "for ever: kubectl create secret generic NAME --from-env-file=FILE (docs/kubernetes.md: the keys)"
         )
 
 
 def _image(cluster: Cluster, image: str) -> list[str]:
-    try:
-        found = nodes(cluster)
-    except DefectbenchError as error:
-        if not isinstance(error, NoRightsError):
-            raise
-        found = None
+    found = nodes(cluster)
     if found is None:
         return [f"whether a node has the image {image} is not known: these credentials may not list nodes"]
     reported = [node.get("status", {}).get("images") or [] for node in found]
@@ -79,7 +70,9 @@ def _image(cluster: Cluster, image: str) -> list[str]:
     if _plain(image) in names:
         return []
     if any(len(images) >= IMAGES_REPORTED for images in reported):
-        return [f"whether a node has the image {image} is not known: nodes name {IMAGES_REPORTED} images at most"]
+        return [
+            f"whether a node has the image {image} is not known: nodes name {IMAGES_REPORTED} images at most"
+        ]
     raise MissingWeightsError(
         f"no node of context {cluster.context} has the image {image}, which is this machine's own: load it "
         "(kind load docker-image, minikube image load), or push it (make image-push REGISTRY=...) and give "

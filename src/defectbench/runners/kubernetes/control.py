@@ -16,6 +16,8 @@ from defectbench.runners.kubernetes.jobs import Phase, View, condition, ending
 from defectbench.runners.kubernetes.submit import CONCURRENCY
 from defectbench.runners.status import Kept
 
+_PERMANENT = frozenset(map(int, PERMANENT))
+
 PATIENCE = 300.0
 """Seconds that pods have to save and leave."""
 
@@ -98,8 +100,8 @@ def wait_gone(
             return
         if clock() > end:
             raise TryAgainError(
-                f"{len(left)} Jobs do not go away ({', '.join(sorted(left)[:3])}...): their pods do not leave; "
-                "is their node down? The same command goes on"
+                f"{len(left)} Jobs do not go away ({', '.join(sorted(left)[:3])}...): their pods do not "
+                "leave; is their node down? The same command goes on"
             )
         cluster.sleep(1.0)
 
@@ -136,13 +138,20 @@ def _kind(held: Held | None, cells: Sequence[Kept]) -> Only | None:
 def _disrupted(held: Held) -> bool:
     """Whether the last pod was taken away, by the cluster or a lost node, rather than failed."""
     view = held.view
-    if view.phase is Phase.DOOMED or view.killed == "OOMKilled" or view.code in map(int, PERMANENT):
+    if view.phase is Phase.DOOMED or view.killed == "OOMKilled" or view.code in _PERMANENT:
         return False
-    ended = [pod for pod in held.pods if ending(pod) is not None or pod.get("status", {}).get("phase") == "Failed"]
+    ended = [
+        pod for pod in held.pods if ending(pod) is not None or pod.get("status", {}).get("phase") == "Failed"
+    ]
     taken = [pod for pod in ended if condition(pod, "DisruptionTarget") or _evicted(pod)]
     return bool(taken) or view.code in (ExitCode.STOPPED, 137)
 
 
 def _evicted(pod: Mapping[str, object]) -> bool:
     status = pod.get("status")
-    return isinstance(status, dict) and status.get("reason") in ("Evicted", "NodeLost", "Shutdown", "Terminated")
+    return isinstance(status, dict) and status.get("reason") in (
+        "Evicted",
+        "NodeLost",
+        "Shutdown",
+        "Terminated",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from defectbench.errors import MissingInputError, NoRightsError
@@ -40,12 +40,13 @@ def jobs(cluster: Cluster, sweep: str | None = None) -> list[Held]:
     for pod in cluster.items(cluster.path("pods"), query=query):
         pods[owner(pod)].append(pod)
     return [
-        Held(job, pods.get(job["metadata"]["uid"], ())) for job in cluster.items(cluster.path("jobs"), query=query)
+        Held(job, pods.get(job["metadata"]["uid"], ()))
+        for job in cluster.items(cluster.path("jobs"), query=query)
     ]
 
 
 def owner(pod: Document) -> str:
-    """Return the uid of the Job that made a pod; a Job made anew under the same name does not own the old pods."""
+    """Return the uid of the Job that made a pod: one made anew under the same name does not own it."""
     owners = pod["metadata"].get("ownerReferences") or [{}]
     return str(owners[0].get("uid", ""))
 
@@ -59,7 +60,8 @@ def job(cluster: Cluster, name: str) -> Held:
     answer = cluster.call("GET", cluster.path("jobs", name), allow=(404,))
     if answer.status == 404:
         raise MissingInputError(
-            f"no cell and no Job {name!r} in namespace {cluster.namespace}: `defectbench status SWEEP` lists both"
+            f"no cell and no Job {name!r} in namespace {cluster.namespace}: "
+            "`defectbench status SWEEP` lists both"
         )
     return _with_pods(cluster, answer.document)
 
@@ -73,6 +75,12 @@ def holder(cluster: Cluster, cell: str) -> Held | None:
     ]
     found.sort(key=lambda each: view(each).live)
     return _with_pods(cluster, found[-1]) if found else None
+
+
+def holding(cluster: Cluster, cells: Iterable[str]) -> list[View]:
+    """Return the Jobs, of any sweep, that hold any of the cells."""
+    wanted = set(cells)
+    return [each.view for each in jobs(cluster) if not wanted.isdisjoint(cells_of(each.job))]
 
 
 def events(cluster: Cluster, held: Held) -> list[Document]:
@@ -93,7 +101,7 @@ def nodes(cluster: Cluster) -> list[Document] | None:
 
 
 def queue_before(cluster: Cluster, job: Document) -> list[str] | None:
-    """Return the Jobs of the same queue that wait and are older: an estimate, for priorities are the queue's."""
+    """Return the older Jobs that wait in the same queue: an estimate, for priorities are the queue's."""
     queue = job["metadata"].get("labels", {}).get(QUEUE)
     if not queue:
         return None
@@ -101,7 +109,8 @@ def queue_before(cluster: Cluster, job: Document) -> list[str] | None:
     return [
         each["metadata"]["name"]
         for each in cluster.items(cluster.path("jobs"), query={"labelSelector": f"{QUEUE}={queue}"})
-        if each["spec"].get("suspend") and (each["metadata"]["creationTimestamp"], each["metadata"]["name"]) < mine
+        if each["spec"].get("suspend")
+        and (each["metadata"]["creationTimestamp"], each["metadata"]["name"]) < mine
     ]
 
 

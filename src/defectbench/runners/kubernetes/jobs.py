@@ -1,4 +1,4 @@
-"""What a Job and its pods say, read from plain objects without asking anybody: its phase, its exit code, why."""
+"""What a Job and its pods say, read from plain objects without asking anybody."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ OURS = "app.kubernetes.io/name=defectbench"
 """Selects the Jobs and pods of every sweep."""
 
 QUEUE = "kueue.x-k8s.io/queue-name"
+
 
 class Phase(StrEnum):
     """Where a Job is."""
@@ -97,7 +98,7 @@ def view(job: Document, pods: Sequence[Document] = ()) -> View:
         sweep=labels.get(SWEEP, ""),
         model=labels.get(MODEL, ""),
         category=labels.get(CATEGORY, ""),
-        cells=cells_of(job),
+        cells=cells_of(dict(job)),
         digest=metadata.get("annotations", {}).get(DIGEST, ""),
         phase=phase,
         reason=reason,
@@ -137,7 +138,7 @@ def condition(thing: Document, kind: str) -> Document | None:
     """Return the object's condition of this kind where it holds."""
     for each in thing.get("status", {}).get("conditions") or ():
         if each["type"] == kind and each["status"] == "True":
-            return each
+            return dict(each)
     return None
 
 
@@ -245,7 +246,9 @@ def _between(job: Document, pod: Document | None) -> str:
         return "no pod yet"
     ended = ending(pod)
     tries = job.get("status", {}).get("failed", 0)
-    return f"{code_words(ended.code, ended.reason)}; the next try comes (failed {tries} so far)" if ended else ""
+    return (
+        f"{code_words(ended.code, ended.reason)}; the next try comes (failed {tries} so far)" if ended else ""
+    )
 
 
 def _pod_phase(pod: Document) -> tuple[Phase, str]:

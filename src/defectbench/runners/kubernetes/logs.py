@@ -27,7 +27,9 @@ def find_cell(store: Store, start: str) -> str | None:
     for key in store.keys(f"cells/{start}"):
         found.setdefault(key.split("/")[1])
         if len(found) > 1:
-            raise UsageError(f"several cells start with {start!r}: {', '.join(found)}...; give more of the key")
+            raise UsageError(
+                f"several cells start with {start!r}: {', '.join(found)}...; give more of the key"
+            )
     return next(iter(found), None)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from defectbench.errors import TryAgainError
-from defectbench.runners.kubernetes.api import Cluster, Document, Gone
+from defectbench.runners.kubernetes.api import Cluster, Document, GoneError
 from defectbench.runners.kubernetes.jobs import slim
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ class Mirror:
                     for item in page.document.get("items", ()):
                         fresh[item["metadata"]["name"]] = slim(item)
                     version = page.document["metadata"]["resourceVersion"]
-            except Gone:
+            except GoneError:
                 fresh, version = {}, ""
         with self._mutex:
             self._objects, self._version = fresh, version
@@ -93,7 +93,7 @@ class Mirror:
                     self._list()
                 idle = 0 if self._read() else idle + 1
                 self.trouble = ""
-            except Gone:
+            except GoneError:
                 self._version = ""
             except TryAgainError as error:
                 self.trouble = str(error)

@@ -1,4 +1,4 @@
-"""Jobs brought into a cluster: each once, whoever else submits, and never more live than the window allows."""
+"""Jobs brought into a cluster: each once, whoever else submits, and no more live than the window allows."""
 
 from __future__ import annotations
 
@@ -47,6 +47,8 @@ class Verdict(StrEnum):
     """The same Job is there and failed."""
     DIFFERENT = "different"
     """A Job of this name, made from another manifest, is there."""
+    LEFT = "left alone"
+    """By `retry`, which was not asked for such Jobs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Submission:
             yield name, json.dumps(manifest, separators=(",", ":")).encode()
 
     def _without_asking(self, name: str, cells: tuple[str, ...], digest: str) -> Placed | None:
-        """Return what becomes of a Job that need not be created, as far as is known; None where it must be."""
+        """Return what becomes of a Job as far as is known already; None where it must be created."""
         unfinished = [key for key in cells if key not in self.finished]
         if not unfinished:
             return Placed(name, Verdict.FINISHED, f"its {len(cells)} cells are finished")
@@ -178,8 +180,8 @@ class Submission:
         """Wait a turn before a Job that a quota refused is sent again: when one of ours ends, it may fit."""
         if not self._live and not self._flying:
             raise TryAgainError(
-                f"a quota of namespace {self.cluster.namespace} lets no Job in, and none of ours is live: free "
-                "some room (kubectl describe resourcequota), then run the same command again"
+                f"a quota of namespace {self.cluster.namespace} lets no Job in, and none of ours is live: "
+                "free some room (kubectl describe resourcequota), then run the same command again"
             )
         self._turn(stack)
 
@@ -198,11 +200,8 @@ class Submission:
         views = {each.name: each for each in map(view, mirror.objects())}
         self._seen |= views.keys()
         for name in list(self._live):
-            if name in views:
-                ended = not views[name].live
-            else:
-                # What the stream has not shown yet is not gone.
-                ended = name in self._seen
+            # What the stream has not shown yet is not gone.
+            ended = not views[name].live if name in views else name in self._seen
             if ended:
                 self._live.discard(name)
 
@@ -223,14 +222,18 @@ class Submission:
                 if not found.leaving:
                     return judge(found, digest_of(json.loads(body)))
             if time.monotonic() > end:
-                raise TryAgainError(f"Job {name} is being deleted and does not go away: its pods do not leave")
+                raise TryAgainError(
+                    f"Job {name} is being deleted and does not go away: its pods do not leave"
+                )
             self.cluster.sleep(1.0)
 
 
 def judge(there: View, digest: str) -> Placed:
     """Say what it means that a Job of this name is there."""
     if there.phase is Phase.FAILED:
-        return Placed(there.name, Verdict.FAILED, f"failed: {there.reason}; `defectbench retry` tries it again")
+        return Placed(
+            there.name, Verdict.FAILED, f"failed: {there.reason}; `defectbench retry` tries it again"
+        )
     if there.digest != digest:
         way = (
             "`defectbench cancel` ends it, then submit again"

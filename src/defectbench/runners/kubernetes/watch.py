@@ -18,7 +18,7 @@ from defectbench.runners.kubernetes.api import Cluster, Document
 from defectbench.runners.kubernetes.find import owner
 from defectbench.runners.kubernetes.jobs import OURS, Phase, View, view
 from defectbench.runners.kubernetes.mirror import Mirror
-from defectbench.runners.status import Kept, Standpoint, keep, stand
+from defectbench.runners.status import Kept, Standpoint, count, keep, stand
 from defectbench.stores.base import Store
 
 POLL = 15.0
@@ -53,6 +53,20 @@ class Picture:
         """0 when every cell is finished, else 1."""
         done = all(each.state is Phase.SUCCEEDED for each in self.standpoints)
         return ExitCode.DONE if done else ExitCode.SOME_FAILED
+
+    @property
+    def advice(self) -> list[str]:
+        """What a person may do about the cells that are not finished."""
+        states = count(self.standpoints)
+        return [
+            f"{states[state]} cells are {state}: {words}"
+            for state, words in (
+                (Phase.DOOMED, "`defectbench why JOB` says what is missing"),
+                (Phase.FAILED, "`defectbench why CELL` says why, `defectbench retry` tries again"),
+                (Phase.PENDING, "no Job works on them; `defectbench submit` goes on"),
+            )
+            if state in states
+        ]
 
 
 @dataclass
@@ -116,7 +130,9 @@ class Follower:
         """Ask the store once about the cells of each Job that ended."""
         ended = [each for each in views if not each.live and each.uid not in self._settled]
         self._settled |= {each.uid for each in ended}
-        keys = {key for each in ended for key in each.cells if key in self._kept and not self._kept[key].finished}
+        keys = {
+            key for each in ended for key in each.cells if key in self._kept and not self._kept[key].finished
+        }
         self._kept |= keep(self.store, sorted(keys))
 
     def _progress(self, running: Sequence[View]) -> None:

@@ -226,9 +226,12 @@ def _quota(seen: View, found: re.Match[str], refused: tuple[str, ...]) -> Explan
     name, *amounts = found.groups()
     requested, used, limited = (_amounts(each) for each in amounts)
     short = next(
-        (key for key in requested if used.get(key, 0) + requested[key] > limited.get(key, 0)), next(iter(requested))
+        (key for key in requested if used.get(key, 0) + requested[key] > limited.get(key, 0)),
+        next(iter(requested)),
     )
-    lines = f"{short}: {used.get(short, 0):g} of {limited.get(short, 0):g} used, {requested[short]:g} asked for"
+    lines = (
+        f"{short}: {used.get(short, 0):g} of {limited.get(short, 0):g} used, {requested[short]:g} asked for"
+    )
     if requested[short] > limited.get(short, 0):
         return Explanation(Verdict.DOOMED, f"Job {seen.name} never fits quota {name} ({lines})", refused)
     return Explanation(
@@ -249,7 +252,9 @@ def _unscheduled(facts: Facts, seen: View, pod: Document) -> Explanation:
         if found is not None:
             return found
     verdict = Verdict.STUCK if seen.reason != "waits for a node" else Verdict.SLOW
-    return Explanation(verdict, f"no node takes the pod of Job {seen.name}: {seen.reason}", (pod["metadata"]["name"],))
+    return Explanation(
+        verdict, f"no node takes the pod of Job {seen.name}: {seen.reason}", (pod["metadata"]["name"],)
+    )
 
 
 def _short_of(facts: Facts, seen: View, resource: str) -> Explanation | None:
@@ -258,17 +263,19 @@ def _short_of(facts: Facts, seen: View, resource: str) -> Explanation | None:
     if facts.nodes is None:
         return Explanation(
             Verdict.STUCK,
-            f"no node has {wanted} {resource} free for Job {seen.name} (nodes may not be listed, so whether any "
-            "ever will is not known)",
+            f"no node has {wanted} {resource} free for Job {seen.name}; whether any ever will is not known, "
+            "for these credentials may not list nodes",
             evidence,
         )
-    offered = [quantity(node.get("status", {}).get("allocatable", {}).get(resource, "0")) for node in facts.nodes]
+    offered = [
+        quantity(node.get("status", {}).get("allocatable", {}).get(resource, "0")) for node in facts.nodes
+    ]
     most, total = max(offered, default=0.0), sum(offered)
     if most == 0:
         return Explanation(
             Verdict.STUCK,
-            f"no node of the cluster offers {resource}, and Job {seen.name} asks for {wanted}: it starts only "
-            "when such a node joins",
+            f"no node of the cluster offers {resource}, and Job {seen.name} asks for {wanted}: it starts "
+            "only when such a node joins",
             (*evidence, f"{len(facts.nodes)} nodes, {resource} allocatable on none"),
         )
     if most < quantity(wanted):
@@ -291,7 +298,9 @@ def _pulling(facts: Facts, seen: View) -> Explanation:
             Verdict.DOOMED, f"a volume of Job {seen.name} cannot be mounted: {mounts[0]}", mounts
         )
     if mounts:
-        return Explanation(Verdict.SLOW, f"a volume of Job {seen.name} is not mounted yet: {mounts[0]}", mounts)
+        return Explanation(
+            Verdict.SLOW, f"a volume of Job {seen.name} is not mounted yet: {mounts[0]}", mounts
+        )
     return Explanation(
         Verdict.SLOW,
         f"node {seen.node} is fetching the image of Job {seen.name} or mounting its volumes",
@@ -307,7 +316,9 @@ def _doomed(facts: Facts, seen: View) -> Explanation:
         image = image_of(dict(facts.job or {}))
         evidence = _event(facts.events, "Failed", "InspectFailed", "BackOff") or (seen.reason,)
         return Explanation(
-            Verdict.DOOMED, f"the image {image} of Job {seen.name} cannot be pulled on node {seen.node}", evidence
+            Verdict.DOOMED,
+            f"the image {image} of Job {seen.name} cannot be pulled on node {seen.node}",
+            evidence,
         )
     missing = re.search(r'(secret|configmap) "([^"]+)" not found', said)
     if missing:
@@ -320,9 +331,13 @@ def _doomed(facts: Facts, seen: View) -> Explanation:
     key = re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (\S+)", said)
     if key:
         return Explanation(
-            Verdict.DOOMED, f"the {key[2]} {key[3]} has no key {key[1]}, which Job {seen.name} needs", (seen.reason,)
+            Verdict.DOOMED,
+            f"the {key[2]} {key[3]} has no key {key[1]}, which Job {seen.name} needs",
+            (seen.reason,),
         )
-    return Explanation(Verdict.DOOMED, f"the container of Job {seen.name} cannot start: {said}", (seen.reason,))
+    return Explanation(
+        Verdict.DOOMED, f"the container of Job {seen.name} cannot start: {said}", (seen.reason,)
+    )
 
 
 def _running(facts: Facts, seen: View) -> Explanation:
@@ -331,12 +346,14 @@ def _running(facts: Facts, seen: View) -> Explanation:
     if not facts.cell:
         return Explanation(Verdict.RUNNING, f"Job {seen.name} runs on node {seen.node}", evidence)
     if lease is not None and not lease.released:
-        return Explanation(Verdict.RUNNING, f"cell {facts.cell} runs in Job {seen.name}{_progress(lease)}", evidence)
+        return Explanation(
+            Verdict.RUNNING, f"cell {facts.cell} runs in Job {seen.name}{_progress(lease)}", evidence
+        )
     place = seen.cells.index(facts.cell) + 1 if facts.cell in seen.cells else 0
     return Explanation(
         Verdict.SLOW,
-        f"Job {seen.name} runs on node {seen.node} and has not come to cell {facts.cell}, number {place} of its "
-        f"{len(seen.cells)}",
+        f"Job {seen.name} runs on node {seen.node} and has not come to cell {facts.cell}, number {place} "
+        f"of its {len(seen.cells)}",
         evidence,
     )
 
