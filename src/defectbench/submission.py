@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,6 @@ from defectbench.runners.progress import finished, forget_failures
 from defectbench.runners.status import Kept, keep, read_record
 from defectbench.runners.values import Values
 from defectbench.stores.base import Store
-from defectbench.stores.directory import DirectoryStore
 from defectbench.sweep import Sweep, Where, lay_over, parse, read
 
 
@@ -114,9 +114,16 @@ def prepare(order: Order, sweep: Sweep) -> Ready:
     todo = [key for key in wanted if key not in done]
     plan.need_weights(todo)
     entries = chart.group(sweep, plan.cells, plan.labels, wanted=wanted)
-    _need_reachable_store(order, sweep, entries)
-    first = next(_render(order, sweep, entries[:1]), None)
-    warnings = check_needs(order.cluster, first) if first and todo else []
+    values = chart.values(sweep, entries, order.store.url, order.values)
+    if chart.is_directory(order.store.url) and not chart.has_store_volume(values):
+        raise ConfigurationError(
+            f"pods cannot reach the directory {order.store.url}: give --store s3://..., or the volume that holds "
+            "it: --set-values store.volume.persistentVolumeClaim.claimName=NAME"
+        )
+    warnings = chart.warnings(sweep, values, os.environ)
+    first = next(_render(order, sweep, entries[:1]), None) if todo else None
+    if first is not None:
+        warnings += check_needs(order.cluster, first)
     return Ready(order, plan, entries, done, todo, warnings)
 
 
@@ -184,15 +191,6 @@ def closing_code(placed: Mapping[str, Placed]) -> ExitCode:
 
 def _cells(entry: JobEntry, known: Mapping[str, Kept]) -> list[Kept]:
     return [known.get(key, Kept(finished=True)) for key in entry.cells]
-
-
-def _need_reachable_store(order: Order, sweep: Sweep, entries: Sequence[JobEntry]) -> None:
-    values = chart.values(sweep, entries[:1], order.store.url, order.values)
-    if isinstance(order.store, DirectoryStore) and not chart.has_store_volume(values):
-        raise ConfigurationError(
-            f"pods cannot reach the directory {order.store.url}: give --store s3://..., or a volume in the "
-            "values (store.volume, for example a persistentVolumeClaim that holds this directory)"
-        )
 
 
 def _render(order: Order, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
