@@ -43,14 +43,21 @@ def test_a_context_that_is_not_there_is_named_with_those_that_are(cluster: Clust
 def test_a_broken_kubeconfig_is_a_matter_of_configuration(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for text in ("{", "[]", "apiVersion: v1\n", "current-context: x\ncontexts: []\nclusters: []\nusers: []\n"):
+    for text in (
+        "{",
+        "[]",
+        "apiVersion: v1\n",
+        "current-context: x\ncontexts: []\nclusters: []\nusers: []\n",
+    ):
         (tmp_path / "config").write_text(text)
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
         with pytest.raises(ConfigurationError, match="cannot be used"):
             connect()
 
 
-def test_without_any_configuration_there_is_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_configuration_there_is_no_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with pytest.raises(TryAgainError, match="no cluster is configured"):
@@ -60,7 +67,9 @@ def test_without_any_configuration_there_is_no_cluster(tmp_path: Path, monkeypat
 def test_a_server_that_nobody_runs_is_one_sentence(cluster: Cluster) -> None:
     dead = connect("dead")
     dead.first_patience = 0.0
-    with pytest.raises(TryAgainError, match=r"^no cluster answers at http://127.0.0.1:1 \(context dead\)") as caught:
+    with pytest.raises(
+        TryAgainError, match=r"^no cluster answers at http://127.0.0.1:1 \(context dead\)"
+    ) as caught:
         dead.call("GET", dead.path("jobs"))
     assert "object at 0x" not in str(caught.value)
     assert "\n" not in str(caught.value)

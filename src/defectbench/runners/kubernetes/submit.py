@@ -83,6 +83,7 @@ class Submission:
     _seen: set[str] = field(default_factory=set)
     _again: deque[tuple[str, bytes]] = field(default_factory=deque)
     _flying: dict[Future[Placed | None], tuple[str, bytes]] = field(default_factory=dict)
+    _due: int = 0
     _mirror: Mirror | None = None
 
     def run(self, manifests: Iterable[Manifest]) -> Mapping[str, Placed]:
@@ -144,9 +145,11 @@ class Submission:
 
     def _send(self, wanted: Iterator[tuple[str, bytes]], pool: ThreadPoolExecutor, stack: ExitStack) -> None:
         while True:
-            if self._again:
+            if self._again and not self._due:
                 self._wait_for_quota(stack)
-            item = self._again.popleft() if self._again else next(wanted, None)
+                self._due = len(self._again)
+            item = self._again.popleft() if self._due else next(wanted, None)
+            self._due = max(0, self._due - 1)
             if item is not None:
                 self._live.add(item[0])
                 while len(self._live) > self.window:
@@ -177,8 +180,10 @@ class Submission:
         self.hear(placed)
 
     def _wait_for_quota(self, stack: ExitStack) -> None:
-        """Wait a turn before a Job that a quota refused is sent again: when one of ours ends, it may fit."""
-        if not self._live and not self._flying:
+        """Wait a turn before Jobs that a quota refused are sent again: when one of ours ends, one may fit."""
+        while self._flying:
+            self._land(_LOOK_EVERY)
+        if not self._live:
             raise TryAgainError(
                 f"a quota of namespace {self.cluster.namespace} lets no Job in, and none of ours is live: "
                 "free some room (kubectl describe resourcequota), then run the same command again"

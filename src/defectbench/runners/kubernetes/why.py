@@ -267,26 +267,25 @@ def _short_of(facts: Facts, seen: View, resource: str) -> Explanation | None:
             "for these credentials may not list nodes",
             evidence,
         )
-    offered = [
-        quantity(node.get("status", {}).get("allocatable", {}).get(resource, "0")) for node in facts.nodes
-    ]
-    most, total = max(offered, default=0.0), sum(offered)
-    if most == 0:
+    offered = [node.get("status", {}).get("allocatable", {}).get(resource, "0") for node in facts.nodes]
+    most = max(offered, key=quantity, default="0")
+    if quantity(most) == 0:
         return Explanation(
             Verdict.STUCK,
             f"no node of the cluster offers {resource}, and Job {seen.name} asks for {wanted}: it starts "
             "only when such a node joins",
             (*evidence, f"{len(facts.nodes)} nodes, {resource} allocatable on none"),
         )
-    if most < quantity(wanted):
+    if quantity(most) < quantity(wanted):
         return Explanation(
             Verdict.DOOMED,
-            f"Job {seen.name} asks for {wanted} {resource}, and no node has more than {most:g}",
+            f"Job {seen.name} asks for {wanted} {resource}, and no node has more than {most}",
             evidence,
         )
     return Explanation(
         Verdict.SLOW,
-        f"Job {seen.name} waits for {wanted} {resource}: all that fits of the cluster's {total:g} is taken",
+        f"Job {seen.name} waits for {wanted} {resource}: others hold it on every node that is large enough "
+        f"({len([each for each in offered if quantity(each) >= quantity(wanted)])} nodes)",
         evidence,
     )
 
