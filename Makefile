@@ -10,7 +10,7 @@ BENCH_UV := .uv/bin/uv
 RUN := $(BENCH_UV) run --no-sync
 CLUSTER := $(PYTHON) tools/cluster
 
-.PHONY: all help sync demo test lint format docs bench mlflow parts parts-bench cluster cluster-down clean
+.PHONY: all help sync demo test lint format docs bench submit-all submit-one mlflow parts parts-bench cluster cluster-down clean
 
 all: test
 
@@ -55,6 +55,19 @@ docs: .venv/.synced ## write docs/commands.md and the table of the chart's value
 
 bench: .venv/.synced ## measure, minutes to an hour; figures and machine to standard output
 	for script in benchmarks/*.py; do OMP_NUM_THREADS=2 $(RUN) python $$script || exit 1; done
+
+SWEEPS = $(or $(SWEEP),$(wildcard jobs/*.yaml))
+WHERE = $(if $(NAMESPACE),--namespace $(NAMESPACE)) $(if $(CONTEXT),--kube-context $(CONTEXT))
+GIVEN = --store $(STORE) $(foreach file,$(VALUES),-f $(file)) $(if $(IMAGE),--image $(IMAGE))
+
+submit-all: .venv/.synced ## GPU Jobs of every sweep in jobs/ [IMAGE= VALUES= NAMESPACE= CONTEXT= STORE= SWEEP=]
+	$(RUN) defectbench submit $(SWEEPS) $(GIVEN) $(WHERE)
+
+submit-one: .venv/.synced ## a single Job: SWEEP= MODEL= CATEGORY= [and those of submit-all, SET=resources.gpu=0]
+	@test -n "$(SWEEP)" && test -n "$(MODEL)" && test -n "$(CATEGORY)" || \
+	{ echo "make submit-one needs SWEEP=jobs/x.yaml MODEL=name CATEGORY=name"; exit 64; }
+	$(RUN) defectbench submit $(SWEEP) --model $(MODEL) --category $(CATEGORY) \
+	$(foreach each,$(SET),--set $(each)) $(GIVEN) $(WHERE)
 
 mlflow: .venv/.synced ## MLflow's page over the runs of bench/, on a free port
 	STORE=$(STORE) $(RUN) python docs/mlflow_server.py

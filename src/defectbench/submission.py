@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from defectbench import plan as plans
 from defectbench.errors import ConfigurationError, DefectbenchError, ExitCode, NoRightsError, TryAgainError
@@ -97,9 +98,22 @@ def load(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep:
     """
     if Path(sweep).suffix in (".yaml", ".yml"):
         return read(Path(sweep), overrides)
-    document = dict(read_record(store, sweep).document)
+    document = _as_written(read_record(store, sweep).document)
     laid = frozenset(lay_over(document, overrides))
     return parse(document, Where(f"sweeps/{sweep}.json", {}, laid))
+
+
+def _as_written(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's document as a file has it: without what nobody set, overrides beside the name."""
+    plain = _without_none(document)
+    models = [{**model.pop("overrides", {}), **model} for model in plain["models"]]
+    return {**plain, "models": models}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    return [_without_none(each) for each in value] if isinstance(value, list) else value
 
 
 def prepare(order: Order, sweep: Sweep) -> Ready:
@@ -117,8 +131,8 @@ def prepare(order: Order, sweep: Sweep) -> Ready:
     values = chart.values(sweep, entries, order.store.url, order.values)
     if chart.is_directory(order.store.url) and not chart.has_store_volume(values):
         raise ConfigurationError(
-            f"pods cannot reach the directory {order.store.url}: give --store s3://..., or the volume that holds "
-            "it: --set-values store.volume.persistentVolumeClaim.claimName=NAME"
+            f"pods cannot reach the directory {order.store.url}: give --store s3://..., or the volume that "
+            "holds it: --set-values store.volume.persistentVolumeClaim.claimName=NAME"
         )
     warnings = chart.warnings(sweep, values, os.environ)
     first = next(_render(order, sweep, entries[:1]), None) if todo else None

@@ -1,4 +1,4 @@
-"""The API's client against a server over HTTP: what is tried again, what is said, what is listed and watched."""
+"""The API's client against a server over HTTP: what is tried again, said, listed and watched."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
             CELL, job=made(), pods=[homeless("0/1 nodes are available: 1 node(s) had untolerated taint(s).")]
         ),
         Verdict.STUCK,
-        "no node takes the pod of Job study-glass-bottle-1: 0/1 nodes are available: 1 node(s) had untolerated",
+        "no node takes the pod of Job study-glass-bottle-1: 0/1 nodes are available: 1 node(s) had",
     ),
     "quota used up": (
         Facts(CELL, job=made(), events=[event("FailedCreate", QUOTA.format(asked=1))]),
@@ -161,7 +161,7 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
             events=[
                 event(
                     "FailedCreate",
-                    'Error creating: pods "x" is forbidden: failed quota: cpus: must specify limits.cpu for: worker',
+                    'pods "x" is forbidden: failed quota: cpus: must specify limits.cpu for: worker',
                 )
             ],
         ),
