@@ -61,6 +61,7 @@ WHERE = $(if $(NAMESPACE),--namespace $(NAMESPACE)) $(if $(CONTEXT),--kube-conte
 GIVEN = --store $(STORE) $(foreach file,$(VALUES),-f $(file)) $(if $(IMAGE),--image $(IMAGE))
 
 submit-all: .venv/.synced ## GPU Jobs of every sweep in jobs/ [IMAGE= VALUES= NAMESPACE= CONTEXT= STORE= SWEEP=]
+	@test -n "$(SWEEPS)" || { echo "no sweep in jobs/: add one, or name it by SWEEP=FILE"; exit 66; }
 	$(RUN) defectbench submit $(SWEEPS) $(GIVEN) $(WHERE)
 
 submit-one: .venv/.synced ## a single Job: SWEEP= MODEL= CATEGORY= [and those of submit-all, SET=resources.gpu=0]
