@@ -18,7 +18,7 @@ from defectbench.record import CategorySplit, Contestant, Reading, Record
 from defectbench.stores.base import Store
 from defectbench.sweep import Model, Sweep, contenders, resolve
 
-_WRITERS = 16
+_WRITERS = 8
 """Specs that are written at once: thousands, one after the other, take minutes on S3."""
 
 TURNABLE = frozenset({"bottle", "hazelnut", "leather", "tile", "grass", "gravel"})

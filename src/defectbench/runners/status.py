@@ -17,7 +17,7 @@ from defectbench.runners.base import clock
 from defectbench.runners.kubernetes.jobs import Phase, View, code_words
 from defectbench.stores.base import Store
 
-_READERS = 16
+_READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
