@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from cluster import BUSYBOX, Cluster, wait_until
 from defectbench.plan import make
@@ -33,12 +34,12 @@ data: {dataset: parts}
 models: [filterbank-knn, filterbank-logreg]
 weights: none
 threads: 1
-seeds: [0, 1, 2, 3, 4]
+seeds: [0, 1]
 cellsPerJob: 1
 protocols: {detection: {folds: 3}}
 resources: {gpu: 1, cpu: 0.1, memory: 64Mi}
 """
-"""20 cells, 20 Jobs."""
+"""8 cells, 8 Jobs: two of the first model, six of the second."""
 
 MINE = ("--image", "registry.test/defectbench:1")
 
@@ -60,8 +61,6 @@ def bench(
 
 def kubeconfig(given: Path, namespace: str, file: Path) -> Path:
     """Write the kubeconfig with another namespace in its contexts."""
-    import yaml
-
     document = yaml.safe_load(given.read_text())
     for each in document["contexts"]:
         each["context"]["namespace"] = namespace
@@ -92,9 +91,16 @@ def call(*words: object, code: int = 0, environment: Mapping[str, str] | None = 
     return out + err
 
 
+def read_out(*words: object) -> str:
+    """Run a command and return what it printed on standard output alone."""
+    out, err = (process := start(*words)).communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out
+
+
 def why(subject: str) -> tuple[str, str]:
     """Return the verdict and the sentence."""
-    found = json.loads(call("why", subject, "--format", "json"))
+    found = json.loads(read_out("why", subject, "--format", "json"))
     return found["verdict"], found["sentence"]
 
 
@@ -170,28 +176,28 @@ def test_two_shells_at_the_same_moment_make_each_job_once(
     both = [start("submit", "real.yaml", *MINE) for _ in range(2)]
     said = [process.communicate(timeout=120)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert len(jobs(cluster, namespace)) == 20
+    assert len(jobs(cluster, namespace)) == 8
     counts = [
         dict(reversed(each.split(" ")) for each in text.rpartition("Jobs: ")[2].strip().split(", "))
         for text in said
     ]
-    assert sum(int(each.get("created", 0)) for each in counts) == 20
-    assert sum(int(each.get("adopted", 0)) for each in counts) == 20
+    assert sum(int(each.get("created", 0)) for each in counts) == 8
+    assert sum(int(each.get("adopted", 0)) for each in counts) == 8
 
 
 def test_submit_status_cancel_and_submit_again(cluster: Cluster, namespace: str, bench: Path) -> None:
     said = call("submit", "real.yaml", *MINE)
-    assert f"namespace {namespace}, 20 Jobs for 20 cells, GPU limit 1 a Job, 20 in all" in said
-    found = json.loads(call("status", "real", "--format", "json"))
-    assert len(found["cells"]) == len(found["jobs"]) == 20
+    assert f"namespace {namespace}, 8 Jobs for 8 cells, GPU limit 1 a Job, 8 in all" in said
+    found = json.loads(read_out("status", "real", "--format", "json"))
+    assert len(found["cells"]) == len(found["jobs"]) == 8
     assert set(found["states"]) <= {"pending", "pulling", "doomed"}
-    assert "78" not in call("cancel", "real", "--model", "filterbank-knn")
-    wait_until(lambda: len(jobs(cluster, namespace)) == 15)
+    assert "2 Jobs end" in call("cancel", "real", "--model", "filterbank-knn")
+    wait_until(lambda: len(jobs(cluster, namespace)) == 6)
     call("cancel", "real")
     wait_until(lambda: not jobs(cluster, namespace))
     assert "0 Jobs end" in call("cancel", "real")
-    assert "20 created" in call("submit", "real.yaml", *MINE)
-    assert "20 different" in call("submit", "real.yaml", "--image", "registry.test/defectbench:2", code=78)
+    assert "8 created" in call("submit", "real.yaml", *MINE)
+    assert "8 different" in call("submit", "real.yaml", "--image", "registry.test/defectbench:2", code=78)
 
 
 def test_submit_right_after_cancel_waits_for_the_old_jobs(
@@ -201,9 +207,9 @@ def test_submit_right_after_cancel_waits_for_the_old_jobs(
     call("submit", "real.yaml", *MINE, *words)
     before = {each["metadata"]["uid"] for each in jobs(cluster, namespace)}
     call("cancel", "real")
-    assert "5 created" in call("submit", "real.yaml", *MINE, *words)
+    assert "2 created" in call("submit", "real.yaml", *MINE, *words)
     after = {each["metadata"]["uid"] for each in jobs(cluster, namespace)}
-    assert len(after) == 5
+    assert len(after) == 2
     assert not before & after
 
 
@@ -244,8 +250,8 @@ def test_a_sweep_without_gpus_in_the_cluster_is_explained(
     cluster_with_node: Cluster, namespace: str, bench: Path
 ) -> None:
     words = ("--cell", first_cell(bench))
-    call("submit", "real.yaml", *MINE, *words, "--set", "resources.gpu=64")
-    becomes(first_cell(bench), "doomed", "asks for 64 nvidia.com/gpu, and no node has more than 2")
+    call("submit", "real.yaml", *MINE, *words, "--set", "resources.gpu=16")
+    becomes(first_cell(bench), "doomed", "asks for 16 nvidia.com/gpu, and no node has more than 2")
     call("cancel", "real")
     wait_until(lambda: not jobs(cluster_with_node, namespace))
     values = ("--set-values", "gpuResource=example.com/gpu")
@@ -271,14 +277,14 @@ def test_a_used_up_quota_is_explained(cluster: Cluster, namespace: str, bench: P
     call("submit", "real.yaml", *MINE, "--model", "filterbank-knn")
 
     def told() -> bool:
-        found = json.loads(call("status", "real", "--model", "filterbank-knn", "--format", "json"))
+        found = json.loads(read_out("status", "real", "--model", "filterbank-knn", "--format", "json"))
         verdicts = [why(each["cell"]) for each in found["cells"]]
         return (
             sum(
                 "quota gpus is used up (requests.nvidia.com/gpu: 1 of 1 used" in words
                 for _, words in verdicts
             )
-            == 4
+            == 1
         )
 
     wait_until(told, 90)
@@ -353,32 +359,38 @@ def watched(words: tuple[object, ...], work: Callable[[], None], code: int) -> s
 def test_watch_follows_pods_to_their_end(cluster_with_node: Cluster, namespace: str, bench: Path) -> None:
     store = open_store(os.environ["DEFECTBENCH_STORE"])
     plan = make(read(bench / "real.yaml"), store)
-    keys = [key for key, label in plan.labels.items() if label == "filterbank-knn"]
+    keys = [key for key, label in plan.labels.items() if label == "filterbank-logreg"]
     write_plan(plan, store, keys)
-    scripts = ["sleep 5; exit 65", "exit 0", "exit 70", "sleep 2; exit 78", "exit 66"]
+    scripts = ["sleep 5; exit 65", "exit 0", "exit 70", "sleep 2; exit 78", "exit 66", "exit 124"]
     made = [
         script_job(f"j{n}", script, cell=key)
         for n, (script, key) in enumerate(zip(scripts, keys, strict=True))
     ]
     said = watched(
-        ("real", "--model", "filterbank-knn"), lambda: Submission(connect(), set()).run(made) and None, 1
+        ("real", "--model", "filterbank-logreg"), lambda: Submission(connect(), set()).run(made) and None, 1
     )
-    assert "1 succeeded, 4 failed; cells: 1 pending, 4 failed" in said
-    found = json.loads(call("status", "real", "--model", "filterbank-knn", "--format", "json"))
-    assert sorted(each["code"] or 0 for each in found["cells"]) == [0, 65, 66, 70, 78]
+    assert "1 succeeded, 5 failed; cells: 1 pending, 5 failed" in said
+    found = json.loads(read_out("status", "real", "--model", "filterbank-logreg", "--format", "json"))
+    assert sorted(each["code"] or 0 for each in found["cells"]) == [0, 65, 66, 70, 78, 124]
 
 
 def test_retry_makes_failed_jobs_anew(cluster_with_node: Cluster, namespace: str, bench: Path) -> None:
     cell = first_cell(bench)
-    words = ("--cell", cell, "--set", "resources.gpu=0")
-    # busybox has no `defectbench`: the container cannot start, exit 127 or 128, again and again.
-    image = ("--image", BUSYBOX, "--set-values", "backoffLimit=0")
-    call("submit", "real.yaml", *image, *words)
+    # No node is such: what is made anew stays live.
+    words = ("--cell", cell, "--set", "resources.gpu=0", "--set-values", "nodeSelector={nowhere: 'true'}")
+    manifest = yaml.safe_load(
+        read_out("render", "real.yaml", *MINE, *words, "--write-specs").rpartition("---\n")[2]
+    )
+    name = manifest["metadata"]["name"]
+    Submission(connect(), set()).run([script_job(name, "exit 66", cell=cell)])
     before = jobs(cluster_with_node, namespace)[0]["metadata"]["uid"]
-    wait_until(lambda: why(cell)[0] == "failed", 90)
-    assert "failed:" in call("submit", "real.yaml", *image, *words, code=1)
-    assert "1 created" in call("retry", "real.yaml", *MINE, *words)
+    becomes(cell, "failed", "exit code 66 (a data set or cell is missing)")
+    assert "failed:" in call("submit", "real.yaml", *MINE, *words, code=1)
+    assert "left alone: it failed" in call("retry", "real.yaml", *MINE, *words, "--only", "preempted")
+    both = [start("retry", "real.yaml", *MINE, *words) for _ in range(2)]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
     after = jobs(cluster_with_node, namespace)
-    assert len(after) == 1
+    assert [each["metadata"]["name"] for each in after] == [name]
     assert after[0]["metadata"]["uid"] != before
     assert "1 left alone" in call("retry", "real.yaml", *MINE, *words)
