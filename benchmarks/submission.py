@@ -1,11 +1,11 @@
-"""Thousands of Jobs submitted, watched and finished on simulated nodes; against three other ways of making them.
+"""Thousands of Jobs submitted, watched and finished on simulated nodes; against three other ways.
 
     make cluster parts-bench
     DEFECTBENCH_TEST_KUBECONFIG=.parts/cluster/admin.kubeconfig python benchmarks/submission.py [--jobs 5000]
 
 kwok plays 200 nodes of 8 GPUs each behind a real API server, scheduler and Job controller. Rates are taken in
-turns, a block of the bare POST loop (same number of connections, bodies made before) and a block of `submit`
-(all but Helm's own second), so that a busy moment meets both. Then the whole command, Helm included, runs in a
+turns, a block of the bare POST loop (same number of connections, bodies made before) and one of `submit` (all
+but Helm's own second), so that a busy moment meets both. Then the whole command, Helm included, runs in a
 process of its own.
 """
 
