@@ -12,8 +12,8 @@ CLUSTER := $(PYTHON) tools/cluster
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 LOCAL = $(or $(IMAGE),defectbench:$(VERSION))
 
-.PHONY: all help sync demo test lint format docs bench mlflow parts parts-bench cluster cluster-down \
-	image image-push image-slim image-test clean
+.PHONY: all help sync demo test lint format docs bench submit-all submit-one mlflow parts parts-bench cluster \
+	cluster-down image image-push image-slim image-test clean
 
 all: test
 
@@ -58,6 +58,20 @@ docs: .venv/.synced ## write docs/commands.md and the table of the chart's value
 
 bench: .venv/.synced ## measure, minutes to an hour; figures and machine to standard output
 	for script in benchmarks/*.py; do OMP_NUM_THREADS=2 $(RUN) python $$script || exit 1; done
+
+SWEEPS = $(or $(SWEEP),$(wildcard jobs/*.yaml))
+WHERE = $(if $(NAMESPACE),--namespace $(NAMESPACE)) $(if $(CONTEXT),--kube-context $(CONTEXT))
+GIVEN = --store $(STORE) $(foreach file,$(VALUES),-f $(file)) $(if $(IMAGE),--image $(IMAGE))
+
+submit-all: .venv/.synced ## GPU Jobs of every sweep in jobs/ [IMAGE= VALUES= NAMESPACE= CONTEXT= STORE= SWEEP=]
+	@test -n "$(SWEEPS)" || { echo "no sweep in jobs/: add one, or name it by SWEEP=FILE"; exit 66; }
+	$(RUN) defectbench submit $(SWEEPS) $(GIVEN) $(WHERE)
+
+submit-one: .venv/.synced ## a single Job: SWEEP= MODEL= CATEGORY= [and those of submit-all, SET=resources.gpu=0]
+	@test -n "$(SWEEP)" && test -n "$(MODEL)" && test -n "$(CATEGORY)" || \
+	{ echo "make submit-one needs SWEEP=jobs/x.yaml MODEL=name CATEGORY=name"; exit 64; }
+	$(RUN) defectbench submit $(SWEEP) --model $(MODEL) --category $(CATEGORY) \
+	$(foreach each,$(SET),--set $(each)) $(GIVEN) $(WHERE)
 
 mlflow: .venv/.synced ## MLflow's page over the runs of bench/, on a free port
 	STORE=$(STORE) $(RUN) python docs/mlflow_server.py

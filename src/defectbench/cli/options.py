@@ -59,6 +59,18 @@ device_option = click.option(
     help="auto takes CUDA where there is one, else the CPU.",
 )
 
+namespace_option = click.option("-n", "--namespace", metavar="NAME", help="Default: the context's.")
+kube_context_option = click.option(
+    "--kube-context", metavar="NAME", help="Of the kubeconfig; default: its current one."
+)
+
+
+def sweep_name(sweep: str) -> str:
+    """Return the name of a sweep that is given by its name or by its file."""
+    from defectbench.sweep import read
+
+    return read(Path(sweep)).name if Path(sweep).suffix in (".yaml", ".yml") else sweep
+
 
 def narrowing_options(command: Command) -> Command:
     """Add --model, --category and --cell."""

@@ -21,6 +21,7 @@ from defectbench.cli.options import (
     set_option,
     specs_option,
     store_option,
+    sweep_name,
     tracking_option,
     values_options,
 )
@@ -177,7 +178,7 @@ def report(sweep: str, store: str, cache: Path | None, out: Path) -> None:
     """Write the comparison as one page, OUT/index.html, with its tables and figures as files."""
     from defectbench.report.page import write
 
-    page = write(open_store(store), _name(sweep), out, cache_or_default(cache))
+    page = write(open_store(store), sweep_name(sweep), out, cache_or_default(cache))
     note(f"wrote {page}")
 
 
@@ -197,7 +198,7 @@ def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) 
     uri = choose(place, tracking_uri)
     if uri is None:
         raise UsageError("an S3 store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
-    found = fill(place, _name(sweep), open_tracker(uri), cache=cache_or_default(cache))
+    found = fill(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
     note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
 
 
@@ -213,13 +214,6 @@ def make_plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
     from defectbench.sweep import read
 
     return make(read(sweep, overrides), store)
-
-
-def _name(sweep: str) -> str:
-    """Return the name of a sweep that is given by its name or by its file."""
-    from defectbench.sweep import read
-
-    return read(Path(sweep)).name if Path(sweep).suffix in (".yaml", ".yml") else sweep
 
 
 def _lines(planned: Plan, cells: Mapping[str, Any], done: set[str]) -> list[tuple[object, ...]]:

@@ -10,12 +10,11 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from defectbench.errors import ExitCode, StoppedError
-from defectbench.runners.base import ENDED, Event, State, worker_command
+from defectbench.runners.base import ENDED, Event, State, terminable, worker_command
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ class LocalRunner:
         """
         count = max(1, min(self.workers, len(cells)))
         alive: list[_Worker] = []
-        with _terminable():
+        with terminable():
             try:
                 for index in range(count):
                     start = index * len(cells) // count
@@ -197,21 +196,3 @@ def _stop(workers: Sequence[_Worker]) -> None:
     for worker in workers:
         if worker.reader is not None:
             worker.reader.join()
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end a run as Ctrl-C does, so that no worker is left behind."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

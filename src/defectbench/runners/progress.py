@@ -16,7 +16,7 @@ from rich.text import Text
 
 from defectbench.cell import path
 from defectbench.results import find_true_result
-from defectbench.runners.base import ENDED, Event, State
+from defectbench.runners.base import ENDED, Event, State, clock
 from defectbench.stores.base import Store
 
 _READERS = 8
@@ -76,7 +76,7 @@ class Board:
         for event in self._last.values():
             if event.state is State.RUNNING:
                 count = f"{event.done}/{event.total}" if event.total else ""
-                table.add_row(Text(self._title(event)), event.phase, count, _clock(event.left))
+                table.add_row(Text(self._title(event)), event.phase, count, clock(event.left))
         return Group(Text(self._summary(), style="bold"), table)
 
     def _summary(self) -> str:
@@ -87,20 +87,7 @@ class Board:
             text += f", {states[State.FAILED]} failed"
         spent = time.monotonic() - self._started
         left = spent / ended * (len(self.titles) - ended) if ended else None
-        return f"{text}, {_clock(spent)} so far" + (f", about {_clock(left)} left" if left else "")
+        return f"{text}, {clock(spent)} so far" + (f", about {clock(left)} left" if left else "")
 
     def _title(self, event: Event) -> str:
         return f"{self.titles.get(event.cell, '')} {event.cell}".strip()
-
-
-def _clock(seconds: float | None) -> str:
-    """Return a duration as people read it.
-
-    >>> _clock(3725), _clock(None)
-    ('1:02:05', '')
-    """
-    if seconds is None:
-        return ""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

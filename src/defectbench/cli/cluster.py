@@ -1,0 +1,224 @@
+"""``defectbench submit | cancel | retry``: a sweep's Jobs on Kubernetes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from defectbench.cli.options import (
+    kube_context_option,
+    kubernetes_options,
+    namespace_option,
+    narrowing_options,
+    note,
+    open_store,
+    progress_bar,
+    set_option,
+    store_option,
+    sweep_name,
+)
+
+if TYPE_CHECKING:
+    from defectbench.runners.kubernetes.submit import Placed
+    from defectbench.submission import Order, Ready
+
+_MENTIONED = 20
+"""Jobs of one kind that are named; the rest is counted."""
+
+_NAMED = frozenset({"held", "failed", "different", "left alone"})
+
+window_option = click.option(
+    "--window",
+    default=2000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Jobs that may be live at once; beyond it, stay and top up.",
+)
+
+
+@click.command()
+@click.argument("sweeps", metavar="SWEEP...", nargs=-1, required=True)
+@store_option
+@kubernetes_options
+@kube_context_option
+@narrowing_options
+@set_option
+@window_option
+def submit(
+    sweeps: tuple[str, ...],
+    store: str,
+    values_files: tuple[Path, ...],
+    value_overrides: tuple[str, ...],
+    image: str | None,
+    namespace: str | None,
+    kube_context: str | None,
+    only_model: tuple[str, ...],
+    only_category: tuple[str, ...],
+    only_cell: tuple[str, ...],
+    overrides: tuple[str, ...],
+    window: int,
+) -> None:
+    """Submit sweeps to Kubernetes, a Job for each model and category. Safe to repeat.
+
+    Cells that are finished, and Jobs that are there already, are left alone. Data, weights, Secrets and image
+    are looked for first: of several sweeps, those that are ready are submitted, and what the others lack is
+    named. Returns when all Jobs fit into the window, else stays and tops up.
+    """
+    narrowing = (only_model, only_category, only_cell)
+    where = (kube_context, namespace)
+    order = _order(store, where, values_files, value_overrides, image, narrowing, overrides, window)
+    from defectbench.submission import prepare_all
+
+    ready, lacking = prepare_all(order, sweeps)
+    if lacking and len(sweeps) == 1:
+        raise next(iter(lacking.values()))
+    for each in ready:
+        _announce(each)
+    codes = [_submit(each) for each in ready]
+    for name, error in lacking.items():
+        note(f"not submitted: {name}: {error}")
+    raise click.exceptions.Exit(_join(codes, len(sweeps)))
+
+
+@click.command()
+@click.argument("sweep", metavar="SWEEP")
+@click.option(
+    "--only",
+    type=click.Choice(["failed", "preempted", "all"]),
+    default="failed",
+    show_default=True,
+    help="Jobs that failed or cannot start; those that were taken away; both, and those never made.",
+)
+@store_option
+@kubernetes_options
+@kube_context_option
+@narrowing_options
+@set_option
+@window_option
+def retry(
+    sweep: str,
+    only: str,
+    store: str,
+    values_files: tuple[Path, ...],
+    value_overrides: tuple[str, ...],
+    image: str | None,
+    namespace: str | None,
+    kube_context: str | None,
+    only_model: tuple[str, ...],
+    only_category: tuple[str, ...],
+    only_cell: tuple[str, ...],
+    overrides: tuple[str, ...],
+    window: int,
+) -> None:
+    """Make Jobs anew that did not finish their cells; forget permanent failures. Safe to repeat.
+
+    SWEEP is the sweep's file, or its name: then as it was last submitted. Live Jobs are never touched; give
+    the same -f, --set-values and --image as to `submit`, or mended ones.
+    """
+    narrowing = (only_model, only_category, only_cell)
+    where = (kube_context, namespace)
+    order = _order(store, where, values_files, value_overrides, image, narrowing, overrides, window)
+    from defectbench.runners.kubernetes.control import Only
+    from defectbench.submission import closing_code, load, prepare
+    from defectbench.submission import retry as again
+
+    ready = prepare(order, load(order.store, sweep, overrides))
+    _announce(ready)
+    with _telling(len(ready.unfinished)) as hear:
+        placed = again(ready, Only(only), hear)
+    raise click.exceptions.Exit(closing_code(placed))
+
+
+@click.command()
+@click.argument("sweep", metavar="SWEEP")
+@namespace_option
+@kube_context_option
+@narrowing_options
+def cancel(
+    sweep: str,
+    namespace: str | None,
+    kube_context: str | None,
+    only_model: tuple[str, ...],
+    only_category: tuple[str, ...],
+    only_cell: tuple[str, ...],
+) -> None:
+    """End a sweep's live Jobs. Their pods save and leave; `submit` goes on later. Safe to repeat."""
+    from defectbench.runners.kubernetes.choose import open_cluster
+
+    cluster = open_cluster(kube_context, namespace)
+    from defectbench.runners.kubernetes.checks import check_namespace
+    from defectbench.runners.kubernetes.control import cancel as end
+
+    check_namespace(cluster)
+    ended = end(cluster, sweep_name(sweep), only_model, only_category, only_cell)
+    note(f"{len(ended)} Jobs end in context {cluster.context}, namespace {cluster.namespace}")
+
+
+def _order(
+    store: str,
+    where: tuple[str | None, str | None],
+    values_files: Sequence[Path],
+    value_overrides: Sequence[str],
+    image: str | None,
+    narrowing: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    overrides: Sequence[str],
+    window: int,
+) -> Order:
+    """Return what the options ask for, in one piece."""
+    from defectbench.runners.kubernetes.choose import open_cluster
+    from defectbench.runners.values import read_values
+
+    values = read_values(values_files, value_overrides, image)
+    cluster = open_cluster(*where)
+    from defectbench.submission import Order
+
+    models, categories, cells = narrowing
+    return Order(open_store(store), cluster, values, overrides, models, categories, cells, window)
+
+
+def _announce(ready: Ready) -> None:
+    note(ready.summary)
+    for warning in ready.warnings:
+        note(f"warning: {warning}")
+
+
+def _submit(ready: Ready) -> int:
+    """Submit a sweep and return the exit code that it alone would have."""
+    from defectbench.submission import closing_code
+    from defectbench.submission import submit as send
+
+    with _telling(len(ready.entries)) as hear:
+        placed = send(ready, hear)
+    return closing_code(placed)
+
+
+@contextmanager
+def _telling(total: int) -> Iterator[Callable[[Placed], None]]:
+    """Count the Jobs as they come, name those that need a person, and sum up at the end."""
+    counted: Counter[str] = Counter()
+    with progress_bar() as step:
+
+        def hear(placed: Placed) -> None:
+            counted[placed.verdict] += 1
+            step("Jobs", counted.total(), total)
+            if placed.verdict in _NAMED and counted[placed.verdict] <= _MENTIONED:
+                note(f"{placed.name}: {placed.said}")
+
+        yield hear
+    note(f"Jobs: {_sum(counted)}")
+
+
+def _sum(counted: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {verdict}" for verdict, number in counted.items()) or "none"
+
+
+def _join(codes: Sequence[int], asked: int) -> int:
+    """Return the exit code of several sweeps: 1 where any is not whole; a single one has its own."""
+    if asked == 1:
+        return codes[0]
+    return 1 if any(codes) or len(codes) < asked else 0

@@ -1,0 +1,1 @@
+"""Cells as Jobs of a Kubernetes cluster: submitted, looked at, explained, ended."""

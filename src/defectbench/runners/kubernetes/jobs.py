@@ -1,0 +1,281 @@
+"""What a Job and its pods say, read from plain objects without asking anybody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from defectbench.errors import ExitCode
+from defectbench.runners.chart import CATEGORY, CONTAINER, DIGEST, MODEL, SWEEP, cells_of
+
+Document = Mapping[str, Any]
+
+OURS = "app.kubernetes.io/name=defectbench"
+"""Selects the Jobs and pods of every sweep."""
+
+QUEUE = "kueue.x-k8s.io/queue-name"
+
+
+class Phase(StrEnum):
+    """Where a Job is."""
+
+    QUEUED = "queued"
+    """Suspended: Kueue, or a person, lets it wait."""
+    PENDING = "pending"
+    PULLING = "pulling"
+    """On a node; its image is being fetched, its volumes mounted."""
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DOOMED = "doomed"
+    """Holds its node and will never start as it is."""
+
+
+ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
+
+IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+DOOM = IMAGE_TROUBLE | {"CreateContainerConfigError", "CreateContainerError", "ImageInspectError"}
+"""Reasons of a waiting container that never become Failed (kubernetes#141713)."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A Job and its pods, read.
+
+    Attributes:
+        cells: that it holds, in their order.
+        digest: of the manifest that it was made from.
+        reason: why it is in this phase, for people; empty where the phase says it all.
+        code: exit code of the last container that ended, None while none did.
+        killed: the reason that the kubelet gave for it (``OOMKilled``...).
+        pod: the latest.
+        node: where that pod is.
+        leaving: the Job is being deleted.
+    """
+
+    name: str
+    uid: str
+    sweep: str
+    model: str
+    category: str
+    cells: tuple[str, ...]
+    digest: str
+    phase: Phase
+    reason: str = ""
+    code: int | None = None
+    killed: str = ""
+    pod: str = ""
+    node: str = ""
+    leaving: bool = False
+
+    @property
+    def live(self) -> bool:
+        """Whether it works on its cells, or may yet."""
+        return self.phase not in ENDED and not self.leaving
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a container ended."""
+
+    code: int
+    reason: str = ""
+
+
+def view(job: Document, pods: Sequence[Document] = ()) -> View:
+    """Read a Job and its pods."""
+    metadata, labels = job["metadata"], job["metadata"].get("labels", {})
+    last = latest(pods)
+    ended = next((found for pod in _by_age(pods) if (found := ending(pod)) is not None), None)
+    phase, reason = _phase(job, last)
+    code = ended.code if ended else _code_in_words(job)
+    return View(
+        name=metadata["name"],
+        uid=metadata.get("uid", ""),
+        sweep=labels.get(SWEEP, ""),
+        model=labels.get(MODEL, ""),
+        category=labels.get(CATEGORY, ""),
+        cells=cells_of(dict(job)),
+        digest=metadata.get("annotations", {}).get(DIGEST, ""),
+        phase=phase,
+        reason=reason,
+        code=code,
+        killed=ended.reason if ended else "",
+        pod=last["metadata"]["name"] if last else "",
+        node=last.get("spec", {}).get("nodeName", "") if last else "",
+        leaving="deletionTimestamp" in metadata,
+    )
+
+
+def asked(job: Document) -> dict[str, str]:
+    """Return what each pod of the Job asks for: resource -> amount; limits where both are given."""
+    resources = _container(job).get("resources", {})
+    amounts = {**(resources.get("requests") or {}), **(resources.get("limits") or {})}
+    return {name: str(amount) for name, amount in amounts.items()}
+
+
+def gpus_of(job: Document) -> int:
+    """Return how many GPUs each pod of the Job asks for: the resources that a vendor names."""
+    return sum(int(amount) for name, amount in asked(job).items() if "/" in name)
+
+
+def quantity(text: str) -> float:
+    """Read an amount as Kubernetes writes it.
+
+    >>> quantity("1500m"), quantity("2Gi"), quantity("8")
+    (1.5, 2147483648.0, 8.0)
+    """
+    found = re.fullmatch(r"([0-9.]+(?:[eE][+-]?[0-9]+)?)([A-Za-z]*)", text.strip())
+    if not found:
+        return 0.0
+    return float(found[1]) * _UNITS.get(found[2], 1.0)
+
+
+def condition(thing: Document, kind: str) -> Document | None:
+    """Return the object's condition of this kind where it holds."""
+    for each in thing.get("status", {}).get("conditions") or ():
+        if each["type"] == kind and each["status"] == "True":
+            return dict(each)
+    return None
+
+
+def latest(pods: Sequence[Document]) -> Document | None:
+    """Return the youngest pod."""
+    return next(iter(_by_age(pods)), None)
+
+
+def ending(pod: Document) -> Ending | None:
+    """Return how the pod's container ended; None while it has not."""
+    for status in pod.get("status", {}).get("containerStatuses") or ():
+        for state in ("state", "lastState"):
+            ended = status.get(state, {}).get("terminated")
+            if ended:
+                return Ending(int(ended["exitCode"]), ended.get("reason", ""))
+    return None
+
+
+def waiting(pod: Document) -> Document:
+    """Return why the pod's containers wait (``reason``, ``message``); empty where none does."""
+    status = pod.get("status", {})
+    for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
+        found = each.get("state", {}).get("waiting")
+        if found:
+            return dict(found)
+    return {}
+
+
+def unschedulable(pod: Document) -> str:
+    """Return the scheduler's words where it found no node; empty otherwise."""
+    for each in pod.get("status", {}).get("conditions") or ():
+        if each["type"] == "PodScheduled" and each["status"] == "False":
+            return str(each.get("message") or each.get("reason") or "no node yet")
+    return ""
+
+
+def code_words(code: int, reason: str = "") -> str:
+    """Say an exit code in words.
+
+    >>> code_words(65)
+    'exit code 65 (the images are wrong)'
+    >>> code_words(137, "OOMKilled")
+    'killed for want of memory (exit code 137)'
+    """
+    if reason == "OOMKilled":
+        return f"killed for want of memory (exit code {code})"
+    words = _WORDS.get(code) or (f"killed by signal {code - 128}" if 128 < code < 160 else "")
+    return f"exit code {code} ({words})" if words else f"exit code {code}"
+
+
+_UNITS = {
+    "m": 1e-3,
+    **{unit: 1000.0**power for power, unit in enumerate("kMGTPE", start=1)},
+    **{f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", start=1)},
+}
+_WORDS = {
+    ExitCode.DONE: "done",
+    ExitCode.SOME_FAILED: "some cells failed",
+    ExitCode.USAGE: "the command is wrong",
+    ExitCode.DATA: "the images are wrong",
+    ExitCode.MISSING_INPUT: "a data set or cell is missing",
+    ExitCode.MISSING_WEIGHTS: "weights are missing",
+    ExitCode.BUG: "a bug of defectbench",
+    ExitCode.TRY_AGAIN: "something was out of reach; it is tried again",
+    ExitCode.NO_RIGHTS: "refused for want of rights",
+    ExitCode.CONFIGURATION: "the configuration is wrong",
+    ExitCode.DEADLINE: "the deadline passed",
+    ExitCode.STOPPED: "stopped by SIGTERM after saving",
+    137: "killed by SIGKILL",
+    139: "the process crashed",
+}
+
+
+def slim(document: dict[str, Any]) -> dict[str, Any]:
+    """Drop from a Job or pod what nothing here reads: thousands of them are kept while watching."""
+    metadata = document["metadata"]
+    metadata.pop("managedFields", None)
+    spec = document.get("spec", {})
+    pod_spec = spec.get("template", {}).get("spec", spec)
+    for name in ("volumes", "affinity", "tolerations", "securityContext", "initContainers"):
+        pod_spec.pop(name, None)
+    for container in pod_spec.get("containers", ()):
+        for name in set(container) - {"name", "image", "command", "args", "resources"}:
+            del container[name]
+    return document
+
+
+def _phase(job: Document, pod: Document | None) -> tuple[Phase, str]:
+    failed = condition(job, "Failed") or condition(job, "FailureTarget")
+    if failed:
+        return Phase.FAILED, f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ")
+    if condition(job, "Complete") or condition(job, "SuccessCriteriaMet"):
+        return Phase.SUCCEEDED, ""
+    if job.get("spec", {}).get("suspend"):
+        queue = job["metadata"].get("labels", {}).get(QUEUE)
+        return Phase.QUEUED, f"in queue {queue}" if queue else "suspended"
+    if pod is None or pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
+        return Phase.PENDING, _between(job, pod)
+    return _pod_phase(pod)
+
+
+def _between(job: Document, pod: Document | None) -> str:
+    """Say why a Job without a live pod has none."""
+    if pod is None:
+        return "no pod yet"
+    ended = ending(pod)
+    tries = job.get("status", {}).get("failed", 0)
+    return (
+        f"{code_words(ended.code, ended.reason)}; the next try comes (failed {tries} so far)" if ended else ""
+    )
+
+
+def _pod_phase(pod: Document) -> tuple[Phase, str]:
+    wait = waiting(pod)
+    if wait.get("reason") in DOOM:
+        return Phase.DOOMED, f"{wait['reason']}: {wait.get('message', '')}".rstrip(": ")
+    if pod["metadata"].get("deletionTimestamp"):
+        return Phase.PENDING, "its pod is leaving"
+    if pod.get("status", {}).get("phase") == "Running":
+        return Phase.RUNNING, ""
+    if not pod.get("spec", {}).get("nodeName"):
+        return Phase.PENDING, unschedulable(pod) or "waits for a node"
+    return Phase.PULLING, ""
+
+
+def _container(job: Document) -> Document:
+    containers = job.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ())
+    return next((each for each in containers if each["name"] == CONTAINER), {})
+
+
+def _by_age(pods: Sequence[Document]) -> list[Document]:
+    """Return the pods, the youngest first."""
+    return sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp", ""), reverse=True)
+
+
+def _code_in_words(job: Document) -> int | None:
+    """Return the exit code that the Job's own condition tells, where its pods are gone."""
+    failed = condition(job, "Failed") or condition(job, "FailureTarget")
+    found = re.search(r"failed with exit code (\d+)", failed.get("message", "")) if failed else None
+    return int(found[1]) if found else None

@@ -1,0 +1,87 @@
+"""A cell's log: from the store, where it outlives the pod; from the pod while the store has none yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from defectbench.cell import path
+from defectbench.errors import MissingInputError, UsageError
+from defectbench.results import find_failure, find_result
+from defectbench.runners.kubernetes.api import Cluster
+from defectbench.runners.kubernetes.find import holder
+from defectbench.runners.kubernetes.jobs import Phase
+from defectbench.stores.base import Store
+
+POLL = 5.0
+"""Seconds between two looks at a log that is followed; workers write it every 30."""
+
+
+def find_cell(store: Store, start: str) -> str | None:
+    """Return the cell whose key starts so; None where there is none.
+
+    Raises:
+        UsageError: several do.
+    """
+    found: dict[str, None] = {}
+    for key in store.keys(f"cells/{start}"):
+        found.setdefault(key.split("/")[1])
+        if len(found) > 1:
+            raise UsageError(
+                f"several cells start with {start!r}: {', '.join(found)}...; give more of the key"
+            )
+    return next(iter(found), None)
+
+
+def attempts(store: Store, cell: str) -> list[int]:
+    """Return the attempts that have a log, in order."""
+    prefix = path(cell, "")
+    heads = (key.removeprefix(prefix).split("/") for key in store.keys(prefix))
+    return sorted(int(parts[0]) for parts in heads if parts[0].isdecimal() and parts[1:] == ["log.txt"])
+
+
+def read(store: Store, cell: str, attempt: int | None = None) -> str | None:
+    """Return an attempt's log, the latest by default; None where the store has none yet.
+
+    Raises:
+        MissingInputError: no log of the attempt that was asked for.
+    """
+    there = attempts(store, cell)
+    if attempt is None and not there:
+        return None
+    if attempt is not None and attempt not in there:
+        known = f"attempts with a log: {', '.join(map(str, there))}" if there else "no attempt has one yet"
+        raise MissingInputError(f"cell {cell} has no log of attempt {attempt}; {known}")
+    chosen = there[-1] if attempt is None else attempt
+    return store.get(path(cell, str(chosen), "log.txt")).data.decode(errors="replace")
+
+
+def follow(store: Store, cell: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
+    """Yield the latest attempt's log as it grows, then that of the next, until the cell has ended."""
+    shown: dict[int, int] = {}
+    while True:
+        over = find_result(store, cell) is not None or find_failure(store, cell) is not None
+        there = attempts(store, cell)
+        # Attempts that ended before the first look are left out; none that comes later is.
+        for attempt in [each for each in there if shown and each >= min(shown)] or there[-1:]:
+            text = read(store, cell, attempt) or ""
+            if len(text) > shown.get(attempt, 0):
+                yield text[shown.get(attempt, 0) :]
+            shown[attempt] = len(text)
+        if over:
+            return
+        sleep(POLL)
+
+
+def from_pod(cluster: Cluster, cell: str, *, following: bool = False) -> Iterator[str]:
+    """Yield the log of the pod that holds the cell, its other cells' lines among it.
+
+    Raises:
+        MissingInputError: no pod has begun on it.
+    """
+    held = holder(cluster, cell)
+    if held is None or not held.pods or held.view.phase in (Phase.PENDING, Phase.PULLING, Phase.DOOMED):
+        raise MissingInputError(f"cell {cell} has no log: no pod has begun on it (`defectbench why {cell}`)")
+    query = {"follow": "true"} if following else {}
+    for line in cluster.lines(cluster.path("pods", held.view.pod, "log"), query=query):
+        yield line.decode(errors="replace") + "\n"

@@ -1,0 +1,253 @@
+"""Jobs brought into a cluster: each once, whoever else submits, and no more live than the window allows."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from defectbench.errors import StoppedError, TryAgainError
+from defectbench.runners.base import terminable
+from defectbench.runners.chart import Manifest, cells_of, digest_of
+from defectbench.runners.kubernetes.api import Cluster
+from defectbench.runners.kubernetes.jobs import OURS, Phase, View, view
+from defectbench.runners.kubernetes.mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+CONCURRENCY = 16
+"""Requests under way at once."""
+
+WINDOW = 2000
+"""Jobs that may be live at once: beyond 3,000 to 5,000 Job controllers were seen to slow down."""
+
+_LEAVING_PATIENCE = 300.0
+"""Seconds that a Job of the same name which is being deleted is waited for: its pods save first."""
+
+_LOOK_EVERY = 5.0
+
+
+class Verdict(StrEnum):
+    """What became of a Job."""
+
+    CREATED = "created"
+    ADOPTED = "adopted"
+    """The same Job is there already, live or complete."""
+    FINISHED = "finished"
+    """All of its cells are: left out."""
+    HELD = "held"
+    """Other live Jobs hold all of its cells: left out."""
+    FAILED = "failed"
+    """The same Job is there and failed."""
+    DIFFERENT = "different"
+    """A Job of this name, made from another manifest, is there."""
+    LEFT = "left alone"
+    """By `retry`, which was not asked for such Jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """What became of one Job, and what a person should know of it."""
+
+    name: str
+    verdict: Verdict
+    said: str = ""
+
+
+@dataclass
+class Submission:
+    """Brings Jobs into the cluster.
+
+    Attributes:
+        finished: cells that need no Job.
+        window: live Jobs of defectbench that the namespace may have.
+        hear: is told of every Job, from this thread.
+        placed: what became of those that were dealt with.
+    """
+
+    cluster: Cluster
+    finished: Collection[str]
+    window: int = WINDOW
+    hear: Callable[[Placed], None] = lambda placed: None
+    concurrency: int = CONCURRENCY
+    placed: dict[str, Placed] = field(default_factory=dict)
+    _there: dict[str, View] = field(default_factory=dict)
+    _holders: dict[str, str] = field(default_factory=dict)
+    _live: set[str] = field(default_factory=set)
+    _seen: set[str] = field(default_factory=set)
+    _again: deque[tuple[str, bytes]] = field(default_factory=deque)
+    _flying: dict[Future[Placed | None], tuple[str, bytes]] = field(default_factory=dict)
+    _due: int = 0
+    _mirror: Mirror | None = None
+
+    def run(self, manifests: Iterable[Manifest]) -> Mapping[str, Placed]:
+        """Return when every Job is in the cluster or left out; waits for room where the window is full.
+
+        Raises:
+            StoppedError: SIGTERM or Ctrl-C. Nothing is lost: what was not submitted is pending.
+            DefectbenchError: as :meth:`Cluster.call`, after the requests under way have ended.
+        """
+        with terminable(), ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(self.concurrency))
+            try:
+                self._look()
+                self._send(self._wanted(manifests), pool, stack)
+            except KeyboardInterrupt:
+                raise StoppedError(
+                    "stopped; what is not submitted is pending, and the same command goes on"
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return self.placed
+
+    def _look(self) -> None:
+        """See which Jobs are there, of every sweep: they share the window, and some share cells."""
+        for document in self.cluster.items(self.cluster.path("jobs"), query={"labelSelector": OURS}):
+            found = view(document)
+            self._there[found.name] = found
+            if found.live:
+                self._hold(found.name, found.cells)
+
+    def _hold(self, name: str, cells: Iterable[str]) -> None:
+        self._live.add(name)
+        for key in cells:
+            self._holders.setdefault(key, name)
+
+    def _wanted(self, manifests: Iterable[Manifest]) -> Iterator[tuple[str, bytes]]:
+        """Yield name and JSON of the Jobs that must be created, and tell of the others."""
+        for manifest in manifests:
+            name, cells = manifest["metadata"]["name"], cells_of(manifest)
+            placed = self._without_asking(name, cells, digest_of(manifest))
+            if placed is not None:
+                self._note(placed)
+                continue
+            self._hold(name, cells)
+            yield name, json.dumps(manifest, separators=(",", ":")).encode()
+
+    def _without_asking(self, name: str, cells: tuple[str, ...], digest: str) -> Placed | None:
+        """Return what becomes of a Job as far as is known already; None where it must be created."""
+        unfinished = [key for key in cells if key not in self.finished]
+        if not unfinished:
+            return Placed(name, Verdict.FINISHED, f"its {len(cells)} cells are finished")
+        there = self._there.get(name)
+        if there is not None and not there.leaving:
+            return judge(there, digest)
+        holders = {self._holders.get(key, name) for key in unfinished}
+        if name in holders:
+            return None
+        return Placed(name, Verdict.HELD, f"its cells are held by {', '.join(sorted(holders))}")
+
+    def _send(self, wanted: Iterator[tuple[str, bytes]], pool: ThreadPoolExecutor, stack: ExitStack) -> None:
+        while True:
+            if self._again and not self._due:
+                self._wait_for_quota(stack)
+                self._due = len(self._again)
+            item = self._again.popleft() if self._due else next(wanted, None)
+            self._due = max(0, self._due - 1)
+            if item is not None:
+                self._live.add(item[0])
+                while len(self._live) > self.window:
+                    self._turn(stack)
+                self._flying[pool.submit(self._create, *item)] = item
+            elif not self._flying:
+                return
+            # A bounded number is under way: thousands of manifests are never in memory at once.
+            if item is None or len(self._flying) >= 2 * self.concurrency:
+                self._land(_LOOK_EVERY)
+
+    def _land(self, patience: float) -> None:
+        """Take in the requests that ended; those that a quota refused come up again."""
+        done, _ = wait(self._flying, timeout=patience, return_when=FIRST_COMPLETED)
+        for future in done:
+            item = self._flying.pop(future)
+            placed = future.result()
+            if placed is None:
+                self._live.discard(item[0])
+                self._again.append(item)
+            else:
+                self._note(placed)
+
+    def _note(self, placed: Placed) -> None:
+        self.placed[placed.name] = placed
+        if placed.verdict in (Verdict.FAILED, Verdict.DIFFERENT):
+            self._live.discard(placed.name)
+        self.hear(placed)
+
+    def _wait_for_quota(self, stack: ExitStack) -> None:
+        """Wait a turn before Jobs that a quota refused are sent again: when one of ours ends, one may fit."""
+        while self._flying:
+            self._land(_LOOK_EVERY)
+        if not self._live:
+            raise TryAgainError(
+                f"a quota of namespace {self.cluster.namespace} lets no Job in, and none of ours is live: "
+                "free some room (kubectl describe resourcequota), then run the same command again"
+            )
+        self._turn(stack)
+
+    def _turn(self, stack: ExitStack) -> None:
+        """Wait for news of the Jobs that are live, and count them anew."""
+        if self._mirror is None:
+            log.info("%d Jobs are live: waiting for room", len(self._live))
+            self._mirror = stack.enter_context(Mirror(self.cluster, "jobs", OURS))
+        self._land(0.0)
+        self._mirror.changed.wait(_LOOK_EVERY)
+        self._mirror.changed.clear()
+        self._bury(self._mirror)
+
+    def _bury(self, mirror: Mirror) -> None:
+        """Count as live no longer what ended or went away."""
+        views = {each.name: each for each in map(view, mirror.objects())}
+        self._seen |= views.keys()
+        for name in list(self._live):
+            # What the stream has not shown yet is not gone.
+            ended = not views[name].live if name in views else name in self._seen
+            if ended:
+                self._live.discard(name)
+
+    def _create(self, name: str, body: bytes) -> Placed | None:
+        """Create a Job, or find out what is there under its name. None: a quota has no room for it now."""
+        end = time.monotonic() + _LEAVING_PATIENCE
+        while True:
+            answer = self.cluster.call("POST", self.cluster.path("jobs"), body=body, allow=(403, 409))
+            if answer.status == 403:
+                if "exceeded quota" in answer.message:
+                    return None
+                raise self.cluster.refused("POST", self.cluster.path("jobs"), answer)
+            if answer.status != 409:
+                return Placed(name, Verdict.CREATED)
+            there = self.cluster.call("GET", self.cluster.path("jobs", name), allow=(404,))
+            if there.status != 404:
+                found = view(there.document)
+                if not found.leaving:
+                    return judge(found, digest_of(json.loads(body)))
+            if time.monotonic() > end:
+                raise TryAgainError(
+                    f"Job {name} is being deleted and does not go away: its pods do not leave"
+                )
+            self.cluster.sleep(1.0)
+
+
+def judge(there: View, digest: str) -> Placed:
+    """Say what it means that a Job of this name is there."""
+    if there.phase is Phase.FAILED:
+        return Placed(
+            there.name, Verdict.FAILED, f"failed: {there.reason}; `defectbench retry` tries it again"
+        )
+    if there.digest != digest:
+        way = (
+            "`defectbench cancel` ends it, then submit again"
+            if there.live
+            else "`defectbench retry --only all` makes it anew where cells are not finished"
+        )
+        return Placed(
+            there.name,
+            Verdict.DIFFERENT,
+            f"{there.phase}, but made from other settings, values or cells; {way}",
+        )
+    return Placed(there.name, Verdict.ADOPTED, str(there.phase))

@@ -1,0 +1,171 @@
+"""A sweep followed to its end: two streams of the cluster, and a modest look at the store for progress."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from defectbench.errors import ExitCode
+from defectbench.lease import look
+from defectbench.record import Record
+from defectbench.results import find_failure, find_result
+from defectbench.runners.kubernetes.api import Cluster, Document
+from defectbench.runners.kubernetes.find import owner
+from defectbench.runners.kubernetes.jobs import OURS, Phase, View, view
+from defectbench.runners.kubernetes.mirror import Mirror
+from defectbench.runners.status import Kept, Standpoint, count, keep, stand
+from defectbench.stores.base import Store
+
+POLL = 15.0
+"""Seconds between two looks at the leases of running cells; holders beat every 20."""
+
+AT_ONCE = 64
+"""Jobs whose progress is read in one look; with more running, each has its turn."""
+
+DOOM_PATIENCE = 60.0
+"""Seconds after which a doomed Job is no longer waited for: a registry may have been away for a moment."""
+
+GRACE = 20.0
+"""Seconds without any live Job before cells that nobody holds are given up: `submit` may be topping up."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A moment of a sweep.
+
+    Attributes:
+        trouble: why the picture may be old; empty while the streams flow.
+        over: nothing more will happen by itself.
+    """
+
+    views: Sequence[View]
+    standpoints: Sequence[Standpoint]
+    trouble: str = ""
+    over: bool = False
+
+    @property
+    def code(self) -> ExitCode:
+        """0 when every cell is finished, else 1."""
+        done = all(each.state is Phase.SUCCEEDED for each in self.standpoints)
+        return ExitCode.DONE if done else ExitCode.SOME_FAILED
+
+    @property
+    def advice(self) -> list[str]:
+        """What a person may do about the cells that are not finished."""
+        states = count(self.standpoints)
+        return [
+            f"{states[state]} cells are {state}: {words}"
+            for state, words in (
+                (Phase.DOOMED, "`defectbench why JOB` says what is missing"),
+                (Phase.FAILED, "`defectbench why CELL` says why, `defectbench retry` tries again"),
+                (Phase.PENDING, "no Job works on them; `defectbench submit` goes on"),
+            )
+            if state in states
+        ]
+
+
+@dataclass
+class Follower:
+    """Follows the cells ``keys`` of a sweep."""
+
+    cluster: Cluster
+    store: Store
+    record: Record
+    keys: Sequence[str]
+    clock: Callable[[], float] = time.monotonic
+    poll: float = POLL
+    doom_patience: float = DOOM_PATIENCE
+    grace: float = GRACE
+    _kept: dict[str, Kept] = field(default_factory=dict)
+    _settled: set[str] = field(default_factory=set)
+    _doomed: dict[str, float] = field(default_factory=dict)
+    _polled: float = float("-inf")
+    _turn: int = 0
+    _idle_since: float | None = None
+
+    def follow(self, show: Callable[[Picture], None], every: float = 1.0) -> Picture:
+        """Show a picture whenever something changed, at most each ``every`` seconds; return the last.
+
+        Raises:
+            DefectbenchError: the first look fails, or the rights are taken away meanwhile.
+        """
+        news = threading.Event()
+        with ExitStack() as stack:
+            jobs = stack.enter_context(Mirror(self.cluster, "jobs", OURS, news))
+            pods = stack.enter_context(Mirror(self.cluster, "pods", OURS, news))
+            self._kept = keep(self.store, self.keys)
+            while True:
+                news.clear()
+                picture = self._picture(jobs, pods)
+                show(picture)
+                if picture.over:
+                    return picture
+                time.sleep(every)
+                news.wait(max(0.0, min(self.poll, 5.0) - every))
+
+    def _picture(self, jobs: Mirror, pods: Mirror) -> Picture:
+        views = self._views(jobs.objects(), pods.objects())
+        self._settle(views)
+        if self.clock() - self._polled >= self.poll:
+            self._polled = self.clock()
+            self._progress([each for each in views if each.phase is Phase.RUNNING])
+        standpoints = stand(self.record, self._kept, views)
+        return Picture(views, standpoints, jobs.trouble or pods.trouble, self._over(views, standpoints))
+
+    def _views(self, jobs: Iterable[Document], pods: Iterable[Document]) -> list[View]:
+        """Return the Jobs that hold any of the cells."""
+        of: dict[str, list[Document]] = defaultdict(list)
+        for pod in pods:
+            of[owner(pod)].append(pod)
+        wanted = self._kept.keys()
+        views = (view(job, of.get(job["metadata"]["uid"], ())) for job in jobs)
+        return [each for each in views if not wanted.isdisjoint(each.cells)]
+
+    def _settle(self, views: Sequence[View]) -> None:
+        """Ask the store once about the cells of each Job that ended."""
+        ended = [each for each in views if not each.live and each.uid not in self._settled]
+        self._settled |= {each.uid for each in ended}
+        keys = {
+            key for each in ended for key in each.cells if key in self._kept and not self._kept[key].finished
+        }
+        self._kept |= keep(self.store, sorted(keys))
+
+    def _progress(self, running: Sequence[View]) -> None:
+        """Read how far running Jobs are, some at a time."""
+        start = self._turn % max(1, len(running))
+        chosen = [*running[start:], *running[:start]][:AT_ONCE]
+        self._turn = start + len(chosen)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._progress_of, chosen))
+
+    def _progress_of(self, running: View) -> None:
+        """Read on through a Job's cells, in the worker's order, to the one that it is at."""
+        for key in running.cells:
+            known = self._kept.get(key)
+            if known is None or known.finished or known.failure is not None:
+                continue
+            if find_result(self.store, key) is not None:
+                self._kept[key] = Kept(finished=True)
+                continue
+            self._kept[key] = Kept(failure=find_failure(self.store, key), lease=look(self.store, key))
+            if self._kept[key].failure is None:
+                return
+
+    def _over(self, views: Sequence[View], standpoints: Sequence[Standpoint]) -> bool:
+        """Whether waiting on is of no use."""
+        now = self.clock()
+        if all(each.state in (Phase.SUCCEEDED, Phase.FAILED) for each in standpoints):
+            return not any(each.live for each in views if each.phase is not Phase.DOOMED)
+        doomed = {each.uid for each in views if each.phase is Phase.DOOMED}
+        self._doomed = {uid: self._doomed.get(uid, now) for uid in doomed}
+        hopeless = {uid for uid, since in self._doomed.items() if now - since >= self.doom_patience}
+        if any(each.live and each.uid not in hopeless for each in views):
+            self._idle_since = None
+            return False
+        self._idle_since = now if self._idle_since is None else self._idle_since
+        return now - self._idle_since >= self.grace

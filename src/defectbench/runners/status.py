@@ -1,0 +1,188 @@
+"""Where the cells of a sweep are: what the store knows counts first, then the Jobs that hold them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from defectbench import record as records
+from defectbench.errors import MissingInputError, UsageError, nearest
+from defectbench.lease import Standing, look
+from defectbench.record import Record
+from defectbench.results import Failure, find_failure, find_true_result
+from defectbench.runners.base import clock
+from defectbench.runners.kubernetes.jobs import Phase, View, code_words
+from defectbench.stores.base import Store
+
+_READERS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the store knows of a cell."""
+
+    finished: bool = False
+    failure: Failure | None = None
+    lease: Standing | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standpoint:
+    """Where a cell is.
+
+    Attributes:
+        model: the sweep's label for it.
+        job: that holds it; empty for none.
+        detail: for people.
+        code: exit code where it failed.
+    """
+
+    cell: str
+    category: str
+    model: str
+    state: Phase
+    job: str = ""
+    detail: str = ""
+    code: int | None = None
+    progress: Mapping[str, Any] | None = None
+
+
+def read_record(store: Store, name: str) -> Record:
+    """Return the record of the sweep ``name``.
+
+    Raises:
+        MissingInputError: no such sweep ran here or was submitted.
+    """
+    blob = store.find(records.path(name))
+    if blob is None:
+        raise MissingInputError(
+            f"no sweep {name!r} in {store.url}: `defectbench run` or `defectbench submit` writes its record"
+        )
+    return Record.from_json(blob.data)
+
+
+def models_of(record: Record) -> dict[str, str]:
+    """Return each cell's model, by the label that the sweep gives it."""
+    found: dict[str, str] = {}
+    for reading in record.readings:
+        found.setdefault(reading.cell, reading.label)
+    return found
+
+
+def narrowed(
+    record: Record, models: Sequence[str] = (), categories: Sequence[str] = (), cells: Sequence[str] = ()
+) -> list[str]:
+    """Return the record's cells of the named models, categories and keys; nothing named means all.
+
+    Raises:
+        UsageError: a name or key that the sweep does not have.
+    """
+    labels = models_of(record)
+    for what, names, allowed in (
+        ("model", models, {each.label for each in record.contestants}),
+        ("category", categories, set(record.categories)),
+    ):
+        for name in names:
+            if name not in allowed:
+                raise UsageError(f"unknown {what} {name!r}; {nearest(name, allowed)}")
+    for start in cells:
+        if not any(key.startswith(start) for key in record.cells):
+            raise UsageError(f"no cell {start!r} in {record.name}: `defectbench status` lists them")
+    return [
+        key
+        for key, category in record.cells.items()
+        if (not models or labels[key] in models)
+        and (not categories or category in categories)
+        and (not cells or any(key.startswith(start) for start in cells))
+    ]
+
+
+def keep(store: Store, keys: Sequence[str]) -> dict[str, Kept]:
+    """Ask the store about cells: results verified, else failure and lease."""
+
+    def one(key: str) -> Kept:
+        if find_true_result(store, key) is not None:
+            return Kept(finished=True)
+        return Kept(failure=find_failure(store, key), lease=look(store, key))
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return dict(zip(keys, pool.map(one, keys), strict=True))
+
+
+def stand(
+    record: Record, kept: Mapping[str, Kept], views: Iterable[View] = (), asked: bool = True
+) -> list[Standpoint]:
+    """Say where each cell of ``kept`` is.
+
+    Args:
+        views: the Jobs that are there, of any sweep: cells are shared.
+        asked: whether the cluster was; without it, what is not submitted cannot be told from what is.
+    """
+    holders: dict[str, View] = {}
+    for each in views:
+        for key in each.cells:
+            # A live Job counts before one that ended.
+            if key not in holders or each.live:
+                holders[key] = each
+    labels = models_of(record)
+    return [
+        _one(key, record.cells[key], labels[key], known, holders.get(key), asked)
+        for key, known in kept.items()
+    ]
+
+
+def count(standpoints: Iterable[Standpoint]) -> dict[str, int]:
+    """Return how many cells are in each state, in the order of a cell's life, without zeros."""
+    counted = Counter(each.state for each in standpoints)
+    return {state.value: counted[state] for state in Phase if counted[state]}
+
+
+def _one(key: str, category: str, model: str, kept: Kept, job: View | None, asked: bool) -> Standpoint:
+    state, detail, code = _state(kept, job, asked)
+    progress = kept.lease.progress if kept.lease and state is Phase.RUNNING else None
+    return Standpoint(key, category, model, state, job.name if job else "", detail, code, progress)
+
+
+def _state(kept: Kept, job: View | None, asked: bool) -> tuple[Phase, str, int | None]:
+    if kept.finished:
+        return Phase.SUCCEEDED, "", None
+    if kept.failure is not None:
+        message = kept.failure.message.splitlines()[0] if kept.failure.message else ""
+        return Phase.FAILED, f"{code_words(kept.failure.code)}: {message}", int(kept.failure.code)
+    held = kept.lease is not None and not kept.lease.released
+    if job is None or job.leaving:
+        if kept.lease is not None and held:
+            return Phase.RUNNING, f"{told(kept.lease)}, last beat {kept.lease.at}".lstrip(", "), None
+        return Phase.PENDING, _idle(kept, job, asked), None
+    if job.phase is Phase.FAILED:
+        words = code_words(job.code, job.killed) if job.code is not None else ""
+        return Phase.FAILED, f"{words}; {job.reason}".strip("; "), job.code
+    if job.phase is Phase.SUCCEEDED:
+        return Phase.PENDING, "its Job is complete without a true result: retry --only all", None
+    if job.phase is Phase.RUNNING:
+        if kept.lease is not None and held:
+            return Phase.RUNNING, told(kept.lease), None
+        return Phase.PENDING, f"in line in Job {job.name}", None
+    return job.phase, job.reason, job.code
+
+
+def _idle(kept: Kept, job: View | None, asked: bool) -> str:
+    """Say why nobody works on a cell."""
+    if job is not None:
+        return "its Job is being deleted"
+    if kept.lease is not None:
+        return f"stopped in attempt {kept.lease.fence}; it goes on from its checkpoint"
+    return "not submitted" if asked else "not begun"
+
+
+def told(lease: Standing) -> str:
+    """Return a holder's progress for people: phase, epoch, time left."""
+    progress = lease.progress
+    if not progress.get("phase"):
+        return "beginning"
+    left = progress.get("left")
+    rest = f", {clock(left)} left" if left is not None else ""
+    return f"{progress['phase']} {progress.get('done', 0)}/{progress.get('total', 0)}{rest}"

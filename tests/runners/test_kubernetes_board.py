@@ -1,0 +1,70 @@
+"""What the live table shows, and what a log gets instead."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from defectbench.runners.kubernetes.board import Board
+from defectbench.runners.kubernetes.jobs import Phase, View
+from defectbench.runners.kubernetes.watch import Picture
+from defectbench.runners.status import Standpoint
+
+
+def seen(name: str, phase: Phase, reason: str = "") -> View:
+    return View(name, f"uid-{name}", "study", "glass", "bottle", (f"cell-{name}",), "d", phase, reason)
+
+
+def picture(*views: View, trouble: str = "") -> Picture:
+    cells = [
+        Standpoint(each.cells[0], each.category, each.model, each.phase, each.name, each.reason)
+        for each in views
+    ]
+    return Picture(views, cells, trouble)
+
+
+VIEWS = (
+    seen("a", Phase.SUCCEEDED),
+    seen("b", Phase.RUNNING, "fitting 3/20, 1:15 left"),
+    seen("c", Phase.FAILED, "exit code 65 [red]"),
+    seen("d", Phase.DOOMED, "ErrImagePull: x"),
+)
+
+
+def board(terminal: bool, height: int = 40) -> tuple[Board, io.StringIO]:
+    file = io.StringIO()
+    return Board("study", Console(file=file, force_terminal=terminal, width=100, height=height)), file
+
+
+def test_the_table_shows_first_what_needs_a_person() -> None:
+    shown, _ = board(True)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(shown.render(picture(*VIEWS, trouble="no cluster answers")))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    lines = [line.split()[0] for line in text.splitlines() if line.strip()]
+    assert lines[:6] == ["study:", "job", "d", "c", "b", "a"]
+    assert "fitting 3/20, 1:15 left" in text
+    assert "[red]" in text
+    assert "Jobs: 1 running, 1 succeeded, 1 failed, 1 doomed" in text
+    assert "no cluster answers" in text
+
+
+def test_the_table_has_as_many_lines_as_the_screen() -> None:
+    shown, _ = board(True, height=12)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(shown.render(picture(*(seen(f"j{n:02}", Phase.RUNNING) for n in range(30)))))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "... and 23 more" in text
+    assert len(text.splitlines()) <= 12
+
+
+def test_a_log_gets_a_line_for_each_job_that_ended_once() -> None:
+    shown, file = board(False)
+    with shown:
+        shown.show(picture(*VIEWS))
+        shown.show(picture(*VIEWS))
+    lines = file.getvalue().splitlines()
+    assert [line.rpartition("; ")[2].split(": ")[1] for line in lines] == [
+        *("a succeeded", "c failed exit code 65 [red]", "d doomed ErrImagePull"),
+    ]
