@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from defectbench.cli.options import (
     kubernetes_options,
     narrowing_options,
-    note,
     open_store,
     say_yaml,
     set_option,
     specs_option,
     store_option,
 )
-from defectbench.cli.sweeps import make_plan, sweep_argument
-
-if TYPE_CHECKING:
-    from defectbench.cell import Cell
-    from defectbench.plan import Plan
-    from defectbench.stores.base import Store
-
-Given = tuple[Sequence[Path], Sequence[str], str | None]
-"""What -f, --set-values and --image say."""
+from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argument
 
 
 @click.command()
@@ -64,26 +52,3 @@ def render(
     manifests = chart.render(values, namespace)
     prepare(planned, place, cells, values, write_specs)
     say_yaml(manifests)
-
-
-def make_values(planned: Plan, place: Store, cells: Mapping[str, Cell], given: Given) -> dict[str, Any]:
-    """Return the chart's values for ``cells``."""
-    from defectbench.runners import chart
-    from defectbench.runners.values import read_values
-
-    jobs = chart.group(planned.sweep, planned.cells, planned.labels, cells)
-    return chart.values(planned.sweep, jobs, place.url, read_values(*given))
-
-
-def prepare(
-    planned: Plan, place: Store, cells: Mapping[str, Cell], values: Mapping[str, Any], write_specs: bool
-) -> None:
-    """Say what pods will not find, and write what they read if that is wanted."""
-    from defectbench.plan import write
-    from defectbench.runners import chart
-
-    for text in chart.warnings(planned.sweep, values, os.environ):
-        note(f"note: {text}")
-    if write_specs:
-        planned.need_weights(list(cells))
-        write(planned, place, list(cells))

@@ -25,6 +25,7 @@ from defectbench.cli.options import (
     tracking_option,
     values_options,
 )
+from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argument
 
 if TYPE_CHECKING:
     from defectbench.cell import Cell
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from defectbench.runners.base import Event
     from defectbench.stores.base import Store
 
-sweep_argument = click.argument("sweep", metavar="SWEEP", type=click.Path(dir_okay=False, path_type=Path))
 name_argument = click.argument("sweep", metavar="SWEEP")
 """A sweep that ran: its file, or the name in it."""
 
@@ -68,8 +68,6 @@ def plan(
     write_specs: bool,
 ) -> None:
     """Show what a sweep comes to: its distinct fits, what is finished and what is missing; start nothing."""
-    from defectbench.cli.render import make_values, prepare
-
     if form != "values":
         _refuse_chart_options(values_files, value_overrides, image, write_specs)
     place = open_store(store)
@@ -206,14 +204,6 @@ def _tracker(store: Store, uri: str | None) -> str | None:
     from defectbench.trackers.choose import tracking_uri
 
     return tracking_uri(store, uri)
-
-
-def make_plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
-    """Read a sweep and expand it over the store's data."""
-    from defectbench.plan import make
-    from defectbench.sweep import read
-
-    return make(read(sweep, overrides), store)
 
 
 def _lines(planned: Plan, cells: Mapping[str, Any], done: set[str]) -> list[tuple[object, ...]]:

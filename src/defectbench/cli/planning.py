@@ -1,0 +1,53 @@
+"""A sweep's file made into a plan and into the chart's values: what several commands begin with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from defectbench.cli.options import note
+
+if TYPE_CHECKING:
+    from defectbench.cell import Cell
+    from defectbench.plan import Plan
+    from defectbench.stores.base import Store
+
+sweep_argument = click.argument("sweep", metavar="SWEEP", type=click.Path(dir_okay=False, path_type=Path))
+
+Given = tuple[Sequence[Path], Sequence[str], str | None]
+"""What -f, --set-values and --image say."""
+
+
+def make_plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
+    """Read a sweep and expand it over the store's data."""
+    from defectbench.plan import make
+    from defectbench.sweep import read
+
+    return make(read(sweep, overrides), store)
+
+
+def make_values(planned: Plan, place: Store, cells: Mapping[str, Cell], given: Given) -> dict[str, Any]:
+    """Return the chart's values for ``cells``."""
+    from defectbench.runners import chart
+    from defectbench.runners.values import read_values
+
+    jobs = chart.group(planned.sweep, planned.cells, planned.labels, cells)
+    return chart.values(planned.sweep, jobs, place.url, read_values(*given))
+
+
+def prepare(
+    planned: Plan, place: Store, cells: Mapping[str, Cell], values: Mapping[str, Any], write_specs: bool
+) -> None:
+    """Say what pods will not find, and write what they read if that is wanted."""
+    from defectbench.plan import write
+    from defectbench.runners import chart
+
+    for text in chart.warnings(planned.sweep, values, os.environ):
+        note(f"note: {text}")
+    if write_specs:
+        planned.need_weights(list(cells))
+        write(planned, place, list(cells))
