@@ -183,7 +183,8 @@ def stop(layout: Layout) -> None:
 
 def leftovers(layout: Layout) -> list[str]:
     """What a stopped node must not leave: processes, mounts, the bridge, cgroups."""
-    left = [f"process {pid}" for pid, command in processes().items() if command.startswith(PARTS)]
+    ours = [pid for pid, text in processes().items() if text.startswith(PARTS) and f"{layout.root}/" in text]
+    left = [f"process {pid}" for pid in ours]
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     left += [f"mount {line.split()[1]}" for line in mounts if f" {layout.root}/" in line]
     left += [f"interface {BRIDGE}"] if has_bridge() else []
