@@ -78,12 +78,12 @@ def worker(
 
 
 def ended(process: subprocess.Popen[str]) -> int:
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=250)
     print(said)
     return process.returncode
 
 
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], seconds: float = 250) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[1]
