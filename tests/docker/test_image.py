@@ -123,7 +123,7 @@ def test_image_runs_cells_of_both_baselines(image: str, container: str, work: Pa
     script = f"""
         set -e
         cd /work
-        {door} data synth pictures --size 96 --defects 3
+        {door} data synth pictures --category grass --size 96 --train-good 20 --test-good 9 --defects 3
         {door} data import pictures --name synth --store store
         {door} run sweep.yaml --store store --no-track
         {door} plan sweep.yaml --store store --format json > plan.json

@@ -195,3 +195,37 @@ def test_api_server_takes_every_object(cluster: Cluster, namespace: str, setting
     assert done.returncode == 0, done.stderr
     assert "would violate PodSecurity" not in done.stderr
     assert done.stdout.count("created (server dry run)") == len(objects)
+
+
+def installed(cluster: Cluster, namespace: str, action: str, *settings: str) -> None:
+    """Run a helm action on the release ``devstack`` of a namespace; nobody waits for its pods."""
+    words = [word for each in settings for word in ("--set", each)]
+    chart = [] if action == "uninstall" else ["charts/devstack"]
+    where = ["--namespace", namespace, "--kubeconfig", str(cluster.admin)]
+    done = helm(action, "devstack", *chart, *where, *words)
+    assert done.returncode == 0, done.stderr
+
+
+def made_secret(cluster: Cluster, namespace: str) -> dict[str, str]:
+    data: dict[str, str] = cluster.get("secret", "defectbench-s3", f"--namespace={namespace}")["data"]
+    return data
+
+
+def test_upgrade_keeps_the_made_secret(cluster: Cluster, namespace: str) -> None:
+    installed(cluster, namespace, "install", "s3.persistence.enabled=false", "mlflow.enabled=false")
+    before = made_secret(cluster, namespace)
+    installed(
+        cluster, namespace, "upgrade", "s3.persistence.enabled=false", "mlflow.enabled=false", "user=10002"
+    )
+    assert made_secret(cluster, namespace) == before
+
+
+def test_uninstalled_release_leaves_its_volumes_to_the_next(cluster: Cluster, namespace: str) -> None:
+    installed(cluster, namespace, "install")
+    claim = ("persistentvolumeclaim", "devstack-s3", f"--namespace={namespace}")
+    before = cluster.get(*claim)["metadata"]["uid"]
+    installed(cluster, namespace, "uninstall")
+    assert cluster.get(*claim)["metadata"]["uid"] == before
+    installed(cluster, namespace, "install")
+    assert cluster.get(*claim)["metadata"]["uid"] == before
+    installed(cluster, namespace, "uninstall")
