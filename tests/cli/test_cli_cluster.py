@@ -228,6 +228,7 @@ def test_submit_of_several_sweeps_names_what_others_lack(
         (("submit", "small.yaml", *MINE, "--set", "data.dataset=nuts"), 66, "nuts"),
         (("submit",), 64, "Missing argument"),
         (("cancel", "small", "-n", "tean"), 78, "no namespace 'tean'"),
+        (("why", "abc", "-n", "tean"), 78, "no namespace 'tean'"),
         (("retry", "unknown", *MINE), 66, "no sweep 'unknown'"),
         (("status", "unknown"), 66, "no sweep 'unknown'"),
         (("watch", "unknown"), 66, "no sweep 'unknown'"),
