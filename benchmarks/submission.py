@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import resource
+import secrets
 import statistics
 import subprocess
 import sys
@@ -32,6 +33,9 @@ from defectbench.runners.chart import JobEntry
 from defectbench.runners.kubernetes.api import Cluster, connect
 from defectbench.runners.kubernetes.submit import CONCURRENCY, Submission
 from defectbench.sweep import Resources, Sweep, Where, parse
+
+RUN = os.environ.setdefault("DEFECTBENCH_BENCHMARK_RUN", secrets.token_hex(3))
+"""Names this run's namespaces: those of the last one may still be on their way out."""
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = ROOT / ".parts" / "bin"
@@ -74,7 +78,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder, simulated(given.nodes, Path(folder)):
         rates(given)
-        with namespace("bench-whole"):
+        with namespace(f"bench-{RUN}-whole"):
             command = [sys.executable, __file__, "--whole", folder, "--jobs", str(given.jobs)]
             make_store(Path(folder), given.jobs)
             subprocess.run(command, check=True)
@@ -84,15 +88,15 @@ def rates(given: argparse.Namespace) -> None:
     """Compare the ways of making a Job; a namespace for each block, so that none finds another's Jobs."""
     bare, ours = [], []
     for number in range(given.blocks):
-        with namespace(f"bench-bare{number}") as place:
+        with namespace(f"bench-{RUN}-bare{number}") as place:
             bare.append(given.block / bare_loop(place, given.block))
-        with namespace(f"bench-ours{number}") as place:
+        with namespace(f"bench-{RUN}-ours{number}") as place:
             rendered = manifests(place, given.block)  # Helm has run; they are read one by one below
             begin = time.perf_counter()
             placed = Submission(connect(namespace=place), set(), window=10**6).run(rendered)
             ours.append(given.block / (time.perf_counter() - begin))
             assert all(each.verdict == "created" for each in placed.values())
-    with namespace("bench-processes") as place:
+    with namespace(f"bench-{RUN}-processes") as place:
         kubectl = given.processes / processes(place, "kubectl", given.processes)
         helm = given.processes / processes(place, "helm", given.processes)
     rate = statistics.median(ours)
@@ -191,7 +195,7 @@ def whole(folder: Path) -> None:
     store = DirectoryStore(folder / "store")
     volume = {"volume": {"persistentVolumeClaim": {"claimName": "bench"}}, "secret": ""}
     # A claim that is not there would hold the pods back: simulated nodes mount nothing.
-    order = Order(store, connect(namespace="bench-whole"), {**VALUES, "store": volume})
+    order = Order(store, connect(namespace=f"bench-{RUN}-whole"), {**VALUES, "store": volume})
     make_claim(order.cluster)
     begin = time.perf_counter()
     ready = prepare(order, load(store, str(folder / "bench.yaml")))
@@ -222,7 +226,7 @@ def make_claim(cluster: Cluster) -> None:
         "accessModes": ["ReadWriteMany"],
         "hostPath": {"path": "/nowhere"},
     }
-    claim = {"claimRef": {"namespace": "bench-whole", "name": "bench"}, "storageClassName": "none"}
+    claim = {"claimRef": {"namespace": f"bench-{RUN}-whole", "name": "bench"}, "storageClassName": "none"}
     volume = {
         "apiVersion": "v1",
         "kind": "PersistentVolume",

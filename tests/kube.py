@@ -11,7 +11,7 @@ import json
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -220,7 +220,9 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             elif len(names) == 3:
                 self._text(api.objects[names[0], names[1]].get("log", ""))
             elif "watch" in query:
-                self._watch(names[0], query)
+                # A watcher that went away is no error of the server.
+                with suppress(ConnectionError):
+                    self._watch(names[0], query)
             else:
                 self._list(names[0], query)
 

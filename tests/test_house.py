@@ -138,6 +138,13 @@ def test_running_loads_no_model_library_before_its_workers() -> None:
     assert not loaded(code) & {"torch", "timm", "anomalib", "lightning", "mlflow", "pandas"}
 
 
+def test_submitting_and_watching_load_no_model_library() -> None:
+    rooms = ("submission", *(f"runners.kubernetes.{name}" for name in ("board", "gather", "logs", "watch")))
+    found = loaded("; ".join(f"import defectbench.{name}" for name in rooms))
+    assert "kubernetes" in found
+    assert not found & (SLOW - {"boto3"})
+
+
 EVERY_MODEL = """\
 name: whole
 data: {dataset: parts}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,6 +228,7 @@ def test_submit_of_several_sweeps_names_what_others_lack(
         (("submit", "small.yaml", *MINE, "--set", "data.dataset=nuts"), 66, "nuts"),
         (("submit",), 64, "Missing argument"),
         (("cancel", "small", "-n", "tean"), 78, "no namespace 'tean'"),
+        (("why", "abc", "-n", "tean"), 78, "no namespace 'tean'"),
         (("retry", "unknown", *MINE), 66, "no sweep 'unknown'"),
         (("status", "unknown"), 66, "no sweep 'unknown'"),
         (("watch", "unknown"), 66, "no sweep 'unknown'"),
@@ -274,6 +277,18 @@ def test_no_rights_end_with_77(api: FakeApi, bench: Path, capfd: pytest.CaptureF
     _, err = call(capfd, "submit", "small.yaml", *MINE, code=77)
     assert err.count(refusal) == 1
     call(capfd, "cancel", "small", code=77)
+
+
+@pytest.mark.parametrize("words", [("submit", "small.yaml", *MINE), ("cancel", "small"), ("watch", "small")])
+def test_without_the_client_its_extra_is_named(bench: Path, words: tuple[str, ...]) -> None:
+    script = (
+        "import sys; sys.modules['kubernetes'] = None; from defectbench.__main__ import run; "
+        f"sys.exit(run({list(words)!r}))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == ExitCode.CONFIGURATION, done.stderr
+    assert "uv sync --extra kubernetes" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_status_of_a_sweep_that_ran_here_needs_no_cluster(

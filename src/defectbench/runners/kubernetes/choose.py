@@ -31,12 +31,16 @@ def find_cluster(context: str | None, namespace: str | None) -> tuple[Cluster | 
     """Return the cluster where one answers, else None and why not: a sweep that ran here needs none.
 
     Raises:
-        DefectbenchError: it does not answer although the caller named it.
+        DefectbenchError: it does not answer, or has no such namespace, although the caller named it.
     """
     from defectbench.runners.kubernetes.jobs import OURS
 
     try:
         cluster = open_cluster(context, namespace)
+        if namespace:
+            from defectbench.runners.kubernetes.checks import check_namespace
+
+            check_namespace(cluster)
         cluster.call("GET", cluster.path("jobs"), query={"labelSelector": OURS, "limit": 1})
     except (ConfigurationError, NoRightsError, TryAgainError) as error:
         if context or namespace:
