@@ -23,6 +23,7 @@ PARAMETERS = "params_millions"
 """The column of parameters, in millions."""
 
 _COLUMNS = 3
+_SMALLEST, _LARGEST = 1e-9, 1e15
 
 
 def _at_most(limit: float) -> Callable[[str], str | None]:
@@ -56,7 +57,7 @@ class Row:
     Attributes:
         line: where it begins in the file, counted from 1.
         accuracy: 0 to 100, in the table's own unit.
-        size: above 0, in the table's own unit.
+        size: 1e-9 to 1e15, in the table's own unit.
         refused: what the filters have against it; empty for a row that passes.
     """
 
@@ -176,8 +177,8 @@ def _row(line: int, header: Sequence[str], record: Sequence[str]) -> Row:
     return Row(
         line,
         model,
-        _within(header[1], accuracy, lambda value: 0 <= value <= 100, "a number from 0 to 100"),
-        _within(header[2], size, lambda value: value > 0, "a number above 0"),
+        _within(header[1], accuracy, 0, 100),
+        _within(header[2], size, _SMALLEST, _LARGEST),
         refusals({name: named[name] for name in FILTERS if name in named}),
     )
 
@@ -199,14 +200,14 @@ def refusals(fields: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _within(name: str, text: str, allows: Callable[[float], bool], allowed: str) -> float:
+def _within(name: str, text: str, low: float, high: float) -> float:
     try:
         value = _number(text)
-        if allows(value):
-            return value
     except ValueError:
-        pass
-    raise ValueError(f"{name}: got {text!r}; {allowed} is allowed")
+        value = math.nan
+    if not low <= value <= high:
+        raise ValueError(f"{name}: got {text!r}; a number from {low:g} to {high:g} is allowed")
+    return value
 
 
 def _number(text: str) -> float:

@@ -202,9 +202,9 @@ def _scale(axes: Axes, all_rows: Sequence[Row], columns: Sequence[str]) -> None:
 
     sizes, heights = [row.size for row in all_rows], [row.accuracy for row in all_rows]
     axes.set_xscale("log")
-    factor = max((max(sizes) / min(sizes)) ** 0.3, 1.3)
+    spread = max(max(sizes) / min(sizes), 2.0)
     room = 0.12 * (max(heights) - min(heights)) or 0.01 * max(heights) or 1.0
-    axes.set_xlim(min(sizes) / factor, max(sizes) * factor)
+    axes.set_xlim(min(sizes) / spread**0.25, max(sizes) * spread**0.4)  # most names stand to the right
     axes.set_ylim(min(heights) - room, max(heights) + room)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
