@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,30 @@ def test_probe_whose_process_dies_is_no_answer(monkeypatch: pytest.MonkeyPatch) 
     answer = probe(["filterbank-knn"], 64)["filterbank-knn"]
     assert isinstance(answer.error, TryAgainError)
     assert answer.says == "its process ended with 1: it said nothing"
+
+
+KILLED = """\
+#!/bin/sh
+shift 3
+for name; do
+  test $name = padim && kill -9 $$
+  echo '{"name": "'$name'", "takes": true, "parameters": 7, "code": 0, "says": "fine"}'
+done
+printf half
+"""
+
+
+def test_probe_goes_on_after_a_model_that_ends_its_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(KILLED)
+    program.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(program))
+    found = probe(["glass", "padim", "patchcore"], 512)
+    assert found["glass"] == found["patchcore"] == probes.Probe(True, "fine", 7)
+    assert isinstance(found["padim"].error, TryAgainError)
+    assert found["padim"].says == "its process ended with -9: it said nothing"
 
 
 def answer_of(builder: str, side: int, monkeypatch: pytest.MonkeyPatch, **changes: object) -> probes.Probe:

@@ -72,17 +72,27 @@ def probe(names: Sequence[str], side: int, seconds: float = SECONDS) -> dict[str
 
 
 def _ask(names: Sequence[str], side: int, seconds: float) -> dict[str, Probe]:
-    command = [sys.executable, "-m", "defectbench.inspectors.probe", str(side), *names]
+    """Return what models say, in one process; where one ends it, the next go on in another."""
+    found: dict[str, Probe] = {}
+    while left := [name for name in names if name not in found]:
+        output, end = _run([str(side), *left], seconds * len(left))
+        answers = [json.loads(line) for line in output.splitlines()]
+        found |= {answer["name"]: _probe_of(answer) for answer in answers}
+        silent = [name for name in left if name not in found][:1]
+        found |= {name: _unknown(name, end) for name in silent}
+    return found
+
+
+def _run(arguments: Sequence[str], seconds: float) -> tuple[str, str]:
+    """Return the whole lines that the process printed, and how it ended."""
+    command = [sys.executable, "-m", "defectbench.inspectors.probe", *arguments]
     try:
         done = subprocess.run(
             command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=seconds
         )
-        output, end = done.stdout, f"its process ended with {done.returncode}: {_last_line(done.stderr)}"
     except subprocess.TimeoutExpired as late:
-        output, end = _text(late.stdout), f"its process had not ended after {seconds:g} s"
-    answers = [json.loads(line) for line in output.splitlines()]
-    found = {answer["name"]: _probe_of(answer) for answer in answers}
-    return {name: found.get(name) or _unknown(name, end) for name in names}
+        return _whole_lines(late.stdout), f"its process had not ended after {seconds:g} s"
+    return _whole_lines(done.stdout), f"its process ended with {done.returncode}: {_last_line(done.stderr)}"
 
 
 def _unknown(name: str, end: str) -> Probe:
@@ -93,7 +103,7 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
-def _text(output: bytes | str | None) -> str:
+def _whole_lines(output: bytes | str | None) -> str:
     # After a timeout subprocess gives bytes, whatever was asked for.
     text = output.decode() if isinstance(output, bytes) else output or ""
     return text[: text.rfind("\n") + 1]
