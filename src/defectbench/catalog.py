@@ -342,6 +342,11 @@ ENTRIES: tuple[Entry, ...] = (
 
 _BY_NAME: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in ENTRIES})
 
+BY_TABLE_NAME: Mapping[str, Entry] = MappingProxyType(
+    {name: entry for entry in ENTRIES for name in (entry.name, *entry.aliases)}
+)
+"""What published tables call a model, or the catalog itself does -> its entry."""
+
 
 def find(name: str) -> Entry:
     """Return the entry called ``name``.

@@ -5,7 +5,7 @@
     DefectbenchError
     ├── UsageError             64  the command or the sweep is wrong
     │   └── SweepError             ... with the line of the YAML file
-    ├── DataError              65  the images are wrong: all problems at once
+    ├── DataError              65  the images, or a table, are wrong: all problems at once
     ├── MissingInputError      66  a named file, data set, sweep or cell is not there
     │   └── MissingObjectError     ... no such object in a store that is there
     ├── MissingWeightsError    69  weights (or an image of the containers) cannot be had
@@ -79,7 +79,7 @@ class SweepError(UsageError):
 
 
 class DataError(DefectbenchError):
-    """The images are wrong.
+    """The images, or a table of them or of models, are wrong.
 
     Attributes:
         problems: one line for each problem, naming its file.

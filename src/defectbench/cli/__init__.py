@@ -8,6 +8,7 @@ from defectbench.cli.cluster import cancel, retry, submit
 from defectbench.cli.data import data
 from defectbench.cli.models import models, weights
 from defectbench.cli.render import render
+from defectbench.cli.select import select
 from defectbench.cli.sweeps import plan, report, run, track
 from defectbench.cli.watching import logs, status, watch, why
 from defectbench.cli.work import job
@@ -30,7 +31,7 @@ def main() -> None:
 
 
 for command in (
-    *(data, models, weights, plan, render, run, job, report, track),
+    *(data, models, weights, select, plan, render, run, job, report, track),
     *(submit, status, watch, why, logs, cancel, retry),
 ):
     main.add_command(command)

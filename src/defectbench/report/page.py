@@ -22,8 +22,8 @@ from defectbench.errors import NoRightsError, TryAgainError, UsageError
 from defectbench.files import disk_errors
 from defectbench.metrics import METRICS
 from defectbench.report import plots, words
+from defectbench.report.canvas import Drawing
 from defectbench.report.material import Material, Panels
-from defectbench.report.plots import Drawing
 from defectbench.report.rows import Explanation, Mistake, Reference, Score, Threshold
 from defectbench.report.tables import CALLS, EXPLANATION, Tables
 from defectbench.stores.base import Store

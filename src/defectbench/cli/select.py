@@ -1,0 +1,71 @@
+"""``defectbench select``: which model a study takes from a table of published ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from defectbench.cli.options import format_option, note, say_json, say_table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from defectbench.inspectors.probe import Probe
+    from defectbench.report.selection import TableRow
+    from defectbench.select import Kind
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(["classifiers", "detectors"]))
+@click.option(
+    "--table",
+    required=True,
+    metavar="CSV",
+    type=click.Path(path_type=Path),
+    help="Column 1 the model, 2 its accuracy, 3 its size.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Where selection.json, selection.csv and selection.svg go.",
+)
+@format_option
+def select(kind: Kind, table: Path, out: Path, form: str) -> None:
+    """Choose a model from a table of published ones: the one farthest above the trend of accuracy over size.
+
+    A row stays a candidate when no other has both higher accuracy and smaller size. Rows with rank above 300,
+    params_millions above 100 or code empty are left out, where the table has such a column. What is chosen
+    must take 512 x 512 pixels: a model of the catalog shows it by a forward pass, with random weights.
+    """
+    from defectbench.leaderboard import read
+    from defectbench.report.selection import document, rows, write
+    from defectbench.select import select as choose
+
+    selection = choose(read(table), kind, _ask)
+    write(selection, out, table)
+    if form == "json":
+        say_json(document(selection))
+    else:
+        columns = ("model", *selection.board.columns[1:], "status", "above the line", "512 x 512", "why")
+        say_table(columns, [_words(row) for row in rows(selection)])
+    note(f"chosen: {selection.choice.chosen.model} ({selection.choice.decided}); {out / 'selection.svg'}")
+    if selection.measured is not None:
+        note(selection.measured.words)
+
+
+def _ask(names: Sequence[str]) -> Mapping[str, Probe]:
+    from defectbench.inspectors.probe import probe
+    from defectbench.select import SIDE
+
+    note(f"a picture of {SIDE} x {SIDE} goes through {', '.join(names)}; a minute or two for each")
+    return probe(names, SIDE)
+
+
+def _words(row: TableRow) -> tuple[object, ...]:
+    above = "" if row.residual is None else f"{row.residual:+.3f}"
+    check = row.check.removeprefix("512: ")
+    return row.model, row.accuracy, row.size, row.status, above, check, row.reason
