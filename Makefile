@@ -6,6 +6,7 @@ PYTHON ?= python3
 STORE ?= bench
 DATA ?= demo-data
 WORKERS ?= 2
+TEST_WORKERS ?= 2
 BENCH_UV := .uv/bin/uv
 RUN := $(BENCH_UV) run --no-sync
 CLUSTER := $(PYTHON) tools/cluster
@@ -41,7 +42,7 @@ demo: .venv/.synced ## train both families on four categories, then open bench/r
 # Only a cluster of `make cluster`, or one that is named by hand, is ever touched.
 test: lint ## lint, then all tests; what needs a part that is missing is skipped by name
 	DEFECTBENCH_TEST_KUBECONFIG="$${DEFECTBENCH_TEST_KUBECONFIG-$$($(CLUSTER) kubeconfig)}" \
-	OMP_NUM_THREADS=1 $(RUN) pytest $(PYTEST)
+	OMP_NUM_THREADS=1 $(RUN) pytest -n $(TEST_WORKERS) --dist loadgroup $(PYTEST)
 
 lint: .venv/.synced ## ruff and mypy
 	$(RUN) ruff check

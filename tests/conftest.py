@@ -14,6 +14,14 @@ from defectbench.stores.choose import open_store
 from parts import BUCKET, S3Server, find_gateway, mounted
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep what shares the one cluster, or the image store, on one worker: a test may restart a kubelet."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "cluster" in names or item.path.parent.name in ("kubernetes", "docker"):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Nobody's own cluster is ever found: KUBECONFIG goes before ~/.kube/config, and names no file."""
