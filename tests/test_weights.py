@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import threading
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ from defectbench.errors import MissingWeightsError, TryAgainError
 from defectbench.files import locked
 from defectbench.lease import Lease, take
 from defectbench.plan import Plan
+from defectbench.stop import Stop
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweep import Where, parse
 from fakes import put_category
@@ -144,7 +144,7 @@ def planned(store: DirectoryStore, kind: str) -> Plan:
 
 def worked(store: DirectoryStore, cell: Cell, cache: Path) -> dict[str, float]:
     """Run a cell as a worker does and return its metrics."""
-    place = job.Place(store, cache, "cpu", threading.Event(), lambda event: None)
+    place = job.Place(store, cache, "cpu", Stop(), lambda event: None)
     lease = take(store, cell.key, "test")
     assert isinstance(lease, Lease)
     return dict(job.run(job.read_cell(store, cell.key), place, lease, None).metrics)
