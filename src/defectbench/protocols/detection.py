@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from defectbench.errors import DataError
 from defectbench.manifest import Image, Manifest
@@ -33,6 +33,14 @@ class Detection(Protocol):
                 "holdout is one split, without folds: leave `folds` out, or take scheme: crossfit", "folds"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_a_sweep_says_it(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave ``folds`` out of a holdout: what a record holds must read as a sweep again."""
+        options: dict[str, Any] = write(self)
+        if self.scheme == "holdout":
+            del options["folds"]
+        return options
 
     def splits(self, manifest: Manifest, split_seed: int) -> Iterator[Split]:
         """Yield one split a fold, or the holdout's split of each family."""
