@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from fakes import put_category
 
 from defectbench import plan as plans
 from defectbench.stores.directory import DirectoryStore
 from defectbench.submission import load
 from defectbench.sweep import Where, parse
+from fakes import put_category
 
 
 @pytest.mark.parametrize("detection", [{}, {"folds": 3}, {"scheme": "holdout"}], ids=str)
