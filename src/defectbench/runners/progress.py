@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
+from typing import Self
 
 import click
 from rich.console import Console, Group
@@ -35,21 +36,15 @@ def forget_failures(store: Store, cells: Sequence[str]) -> None:
         store.delete(path(key, "failure.json"))
 
 
-class Board:
-    """A live table on a terminal; a line for each cell that ends elsewhere. Both on standard error.
+class LiveBoard:
+    """Draws over itself on standard error while the block runs, where that is a terminal."""
 
-    Attributes:
-        titles: cell -> what people call it.
-    """
-
-    def __init__(self, titles: Mapping[str, str], console: Console | None = None) -> None:
-        self.titles = titles
+    def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._last: dict[str, Event] = {}
         self._started = time.monotonic()
         self._live = Live(console=self._console, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> Board:
+    def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._live.start()
         return self
@@ -59,6 +54,19 @@ class Board:
     ) -> None:
         if self._console.is_terminal:
             self._live.stop()
+
+
+class Board(LiveBoard):
+    """A live table on a terminal; a line for each cell that ends elsewhere. Both on standard error.
+
+    Attributes:
+        titles: cell -> what people call it.
+    """
+
+    def __init__(self, titles: Mapping[str, str], console: Console | None = None) -> None:
+        super().__init__(console)
+        self.titles = titles
+        self._last: dict[str, Event] = {}
 
     def hear(self, event: Event) -> None:
         """Note an event and show it."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from types import TracebackType
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from defectbench.runners.base import clock
 from defectbench.runners.kubernetes.jobs import Phase, View
 from defectbench.runners.kubernetes.watch import Picture
+from defectbench.runners.progress import LiveBoard
 from defectbench.runners.status import Standpoint, count
 
 _ORDER = (
@@ -30,7 +29,7 @@ _ORDER = (
 _TOLD = frozenset({Phase.DOOMED, Phase.FAILED, Phase.SUCCEEDED})
 
 
-class Board:
+class Board(LiveBoard):
     """Shows pictures of a sweep, on standard error.
 
     Attributes:
@@ -38,22 +37,9 @@ class Board:
     """
 
     def __init__(self, title: str, console: Console | None = None) -> None:
+        super().__init__(console)
         self.title = title
-        self._console = console or Console(stderr=True)
-        self._started = time.monotonic()
         self._told: dict[str, Phase] = {}
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
-
-    def __enter__(self) -> Board:
-        if self._console.is_terminal:
-            self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._live.stop()
 
     def show(self, picture: Picture) -> None:
         """Draw a picture; without a terminal, tell of Jobs that ended or are doomed."""
