@@ -24,7 +24,7 @@ class Fit:
         data_digest: of the manifest.
         train: (image id, label taught), in order. A contaminating defect is taught as 0.
         tune: ids of labelled images that end the fit early; empty for none.
-        calibration: ids of the training goods that no fit sees.
+        calibration: ids of the training goods that no fit sees; in contamination some are defects.
         model: catalog name.
         settings: the catalog's settings with the sweep's overrides.
         weights: weights' name -> SHA-256 of the file; empty for random weights and for models without.

@@ -11,7 +11,7 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
 from typing import TypeVar
@@ -33,7 +33,7 @@ from defectbench.metrics import (
 )
 from defectbench.predictions import Predictions
 from defectbench.protocols.base import Split
-from defectbench.record import Contestant, Reading, Record
+from defectbench.record import CategorySplit, Contestant, Reading, Record
 from defectbench.results import Failure, Result, find_failure, find_result, read_predictions
 from defectbench.stores.base import Store
 
@@ -75,17 +75,19 @@ class Fold:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the tables: one model, category, protocol, condition and seed, over its folds.
+    """A line of the tables: one model, category, protocol, condition and seed, over its folds and draws.
 
     Attributes:
-        folds, expected: how many folds have results, and how many the sweep has.
+        folds, expected: how many folds have results, and how many the sweep has; each draw's are counted.
         figures: name -> figure, names of :data:`defectbench.metrics.METRICS`. Threshold figures are those of
-            the default threshold.
-        counts: at the default threshold, pooled over folds.
+            the default threshold. Where a condition is drawn several times: the mean over draws.
+        counts: at the default threshold, pooled over folds, summed over draws.
         tuned: counts at the tuned threshold; None where the protocol has none.
         promised: mean false-alarm rate that the calibrated thresholds promise; NaN without.
         all_abnormal: F1 of calling every image abnormal.
         cells: keys, in order of folds.
+        draws: how many draws have results; 0 where nothing is drawn.
+        spread: name -> standard deviation of the figure over draws; empty with fewer than two.
     """
 
     label: str
@@ -102,6 +104,8 @@ class Row:
     promised: float
     all_abnormal: float
     cells: tuple[str, ...]
+    draws: int = 0
+    spread: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
@@ -141,15 +145,17 @@ class Collected:
         Args:
             wanted: any of label, seed, category, protocol, condition.
         """
-        return [fold for fold in self._folds() if all(_attribute(fold, k) == v for k, v in wanted.items())]
+        return list(self._folds(wanted))
 
-    def _folds(self) -> Iterator[Fold]:
+    def _folds(self, wanted: Mapping[str, object]) -> Iterator[Fold]:
         for reading in self.record.readings:
-            if reading.cell in self.predictions:
-                yield self._fold(reading)
+            placed = self.record.splits[reading.split]
+            # Asked before anything is read: a sweep may have ten thousand readings.
+            asked = all(_attribute(reading, placed, name) == value for name, value in wanted.items())
+            if asked and reading.cell in self.predictions:
+                yield self._fold(reading, placed)
 
-    def _fold(self, reading: Reading) -> Fold:
-        placed = self.record.splits[reading.split]
+    def _fold(self, reading: Reading, placed: CategorySplit) -> Fold:
         rows, split = self.predictions[reading.cell], placed.split
         tune, calibration = rows.select(split.tune), rows.select(split.calibration)
         rate = float(self.record.document["false_alarm_rate"])
@@ -171,17 +177,17 @@ class Collected:
             placed = self.record.splits[reading.split]
             expected[_line(reading, placed.category, placed.split)] += 1
         lines: dict[tuple[object, ...], list[Fold]] = defaultdict(list)
-        for fold in self._folds():
+        for fold in self._folds({}):
             lines[_line(fold.reading, fold.category, fold.split)].append(fold)
         return [self._row(folds, expected[line]) for line, folds in lines.items()]
 
     def _row(self, folds: Sequence[Fold], expected: int) -> Row:
         first = folds[0]
         cells = tuple(fold.reading.cell for fold in folds)
-        counts = _pooled(folds, [fold.threshold for fold in folds])
-        figures = _curves(folds) | _explanations(folds) | _means([self.results[key] for key in cells])
-        if counts is not None:
-            figures |= counts.figures()
+        draws: dict[int | None, list[Fold]] = defaultdict(list)
+        for fold in folds:
+            draws[fold.split.draw].append(fold)
+        drawn = [self._figures(each) for each in draws.values()]
         labels = np.concatenate([fold.test.label for fold in folds])
         return Row(
             label=first.reading.label,
@@ -192,12 +198,25 @@ class Collected:
             seed=first.reading.seed,
             folds=len(folds),
             expected=expected,
-            figures=figures,
-            counts=counts,
+            figures=_over_draws(drawn, _mean),
+            counts=_pooled(folds, [fold.threshold for fold in folds]),
             tuned=_pooled(folds, [fold.tuned for fold in folds]),
             promised=float(np.mean([fold.calibrated.false_alarm_rate for fold in folds])),
             all_abnormal=f1_all_abnormal(labels),
             cells=cells,
+            draws=len(draws.keys() - {None}),
+            spread=_over_draws(drawn, _deviation) if len(drawn) > 1 else {},
+        )
+
+    def _figures(self, folds: Sequence[Fold]) -> dict[str, float]:
+        """Return the figures of one draw's folds."""
+        results = [self.results[fold.reading.cell] for fold in folds]
+        counts = _pooled(folds, [fold.threshold for fold in folds])
+        return (
+            _curves(folds)
+            | _explanations(folds)
+            | _means(results)
+            | (counts.figures() if counts is not None else {})
         )
 
 
@@ -264,7 +283,7 @@ def write_views(store: Store, collected: Collected) -> None:
             count = len(rows)
             columns["cell"] += [fold.reading.cell] * count
             columns["protocol"] += [fold.split.protocol] * count
-            columns["condition"] += [fold.split.condition] * count
+            columns["condition"] += [fold.split.drawn] * count
             columns["fold"] += [fold.split.fold] * count
             columns["image_id"] += [str(name) for name in rows.image_id]
             columns["role"] += [role] * count
@@ -279,15 +298,15 @@ def write_views(store: Store, collected: Collected) -> None:
 _VIEW_COLUMNS = ("cell", "protocol", "condition", "fold", "image_id", "role", "threshold")
 
 
-def _attribute(fold: Fold, name: str) -> object:
+def _attribute(reading: Reading, placed: CategorySplit, name: str) -> object:
     """Return what :meth:`Collected.folds` may ask for."""
     match name:
         case "label" | "seed":
-            return getattr(fold.reading, name)
+            return getattr(reading, name)
         case "protocol" | "condition":
-            return getattr(fold.split, name)
+            return getattr(placed.split, name)
         case "category":
-            return fold.category
+            return placed.category
     raise TypeError(f"folds() has no {name!r}")
 
 
@@ -333,6 +352,23 @@ def _means(results: Sequence[Result]) -> dict[str, float]:
             ]
             means[metric.name] = float(np.mean(values)) if values else math.nan
     return means
+
+
+def _over_draws(
+    drawn: Sequence[Mapping[str, float]], of: Callable[[Sequence[float]], float]
+) -> dict[str, float]:
+    """Bring each figure's values of several draws to one; those that are undefined are left out."""
+    names = dict.fromkeys(name for figures in drawn for name in figures)
+    values = {name: [figures[name] for figures in drawn if name in figures] for name in names}
+    return {name: of([v for v in several if not math.isnan(v)]) for name, several in values.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 def _pooled(folds: Sequence[Fold], thresholds: Sequence[float]) -> Counts | None:

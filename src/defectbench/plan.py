@@ -11,7 +11,7 @@ from defectbench import record as records
 from defectbench import weights
 from defectbench.cell import Cell, Fit
 from defectbench.data.archive import list_categories, load_manifest
-from defectbench.errors import MissingWeightsError, SweepError, UsageError, nearest
+from defectbench.errors import DataError, MissingWeightsError, SweepError, UsageError, nearest
 from defectbench.manifest import Manifest
 from defectbench.protocols.base import Split
 from defectbench.record import CategorySplit, Contestant, Reading, Record
@@ -36,6 +36,7 @@ class Plan:
     Attributes:
         cells: key -> cell, by category, then model, in the order of running.
         missing: model label -> why its weights cannot be had. Its cells can be shown but not run.
+        notes: what the protocols were asked for and cannot do on a category, in words.
     """
 
     sweep: Sweep
@@ -46,6 +47,7 @@ class Plan:
     readings: tuple[Reading, ...]
     digests: Mapping[str, str]
     missing: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
     @property
     def saved(self) -> int:
@@ -64,6 +66,7 @@ class Plan:
             cells={key: cell.category for key, cell in self.cells.items()},
             splits=self.splits,
             readings=self.readings,
+            notes=self.notes,
         )
 
     def narrowed(
@@ -105,7 +108,7 @@ def make(sweep: Sweep, store: Store) -> Plan:
     Raises:
         MissingInputError: the data set is not in the store.
         SweepError: a category that the data set does not have, with its line.
-        DataError: a category that a protocol cannot split.
+        DataError: no protocol can split any category. What fails for some is a note, and the rest goes on.
     """
     models = resolve(sweep)
     resolved, missing = _weights(models, store)
@@ -114,10 +117,10 @@ def make(sweep: Sweep, store: Store) -> Plan:
     splits: list[CategorySplit] = []
     readings: list[Reading] = []
     digests: dict[str, str] = {}
+    notes: list[str] = []
     for manifest in _manifests(sweep, store):
         digests[manifest.category] = manifest.digest
-        protocols = sweep.experiments()
-        own = [split for each in protocols for split in each.splits(manifest, sweep.split_seed)]
+        own = _splits(sweep, manifest, notes)
         for model in models:
             for place, split in enumerate(own, start=len(splits)):
                 if model.entry.family in split.families:
@@ -127,7 +130,23 @@ def make(sweep: Sweep, store: Store) -> Plan:
                         labels.setdefault(cell.key, model.label)
                         readings.append(Reading(model.label, seed, place, cell.key))
         splits += [CategorySplit(manifest.category, split) for split in own]
-    return Plan(sweep, models, cells, labels, tuple(splits), tuple(readings), digests, missing)
+    if not splits:
+        raise DataError(notes)
+    return Plan(sweep, models, cells, labels, tuple(splits), tuple(readings), digests, missing, tuple(notes))
+
+
+def _splits(sweep: Sweep, manifest: Manifest, notes: list[str]) -> list[Split]:
+    """Return a category's splits in all protocols; what cannot be had goes into ``notes``."""
+    found: list[Split] = []
+    for protocol in sweep.experiments():
+        try:
+            made = protocol.splits(manifest, sweep.split_seed, sweep.folds)
+        except DataError as error:
+            notes += error.problems
+            continue
+        found += made.splits
+        notes += [f"{manifest.category}: {protocol.name}: {note}" for note in made.notes]
+    return found
 
 
 def write(plan: Plan, store: Store, keys: Sequence[str]) -> None:

@@ -67,6 +67,7 @@ class Record:
             where a family is missing.
         digests: category -> data digest.
         cells: every distinct cell's key -> its category, in the order of running.
+        notes: what the protocols were asked for and cannot do on a category, in words.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Record:
     cells: Mapping[str, str]
     splits: tuple[CategorySplit, ...]
     readings: tuple[Reading, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -106,6 +108,7 @@ class Record:
                 contenders=tuple(contenders) if contenders else None,
                 splits=tuple(_read_split(item) for item in document.pop("splits")),
                 readings=tuple(Reading(**item) for item in document.pop("readings")),
+                notes=tuple(document.pop("notes", ())),
                 **document,
             )
         except (ValueError, KeyError, TypeError) as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,6 +15,8 @@ Whole = Annotated[int, Field(strict=True)]
 
 Number = Annotated[float, Field(strict=True)]
 """A finite number: not true, not "2"."""
+
+_Value = TypeVar("_Value")
 
 
 class Strict(BaseModel):
@@ -43,3 +45,11 @@ def refuse(message: str, *path: str | int) -> None:
     """
     # The message may hold braces, which pydantic would read as a template: it goes in as a value.
     raise PydanticCustomError("refused", "{message}", {"message": message, "path": list(path)})
+
+
+def distinct(values: tuple[_Value, ...], what: str) -> tuple[_Value, ...]:
+    """Return the values, or refuse one that stands twice."""
+    for position, value in enumerate(values):
+        if value in values[:position]:
+            refuse(f"{what} {value!r} stands twice", position)
+    return values

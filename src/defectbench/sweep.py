@@ -25,7 +25,9 @@ from defectbench.catalog import SETTINGS, Entry, Setting
 from defectbench.errors import MissingInputError, SweepError, UsageError, nearest
 from defectbench.protocols.base import Protocol
 from defectbench.protocols.choose import PROTOCOLS
-from defectbench.schema import Number, Strict, Whole, refuse
+from defectbench.protocols.detection import Detection
+from defectbench.protocols.folds import FOLDS
+from defectbench.schema import Number, Strict, Whole, distinct, refuse
 from defectbench.stats import ENDPOINTS
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
@@ -74,7 +76,7 @@ class Data(Strict):
     @field_validator("categories")
     @classmethod
     def _once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return _distinct(value, "category") if value else value
+        return distinct(value, "category") if value else value
 
 
 class Resources(Strict):
@@ -194,7 +196,7 @@ class Sweep(Strict):
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        return _distinct(value, "seed")
+        return distinct(value, "seed")
 
     @field_validator("endpoint")
     @classmethod
@@ -252,6 +254,12 @@ class Sweep(Strict):
         """Return the protocols, in the order of the registry."""
         named = (getattr(self.protocols, name) for name in PROTOCOLS)
         return tuple(protocol for protocol in named if protocol is not None)
+
+    @property
+    def folds(self) -> int:
+        """How many folds all protocols cut: detection's, where it is cross-fitted in this sweep."""
+        own: Detection | None = getattr(self.protocols, Detection.name)
+        return own.folds if own is not None and own.scheme == "crossfit" else FOLDS
 
     def line(self, *path: str | int) -> str:
         """Return ``file:line`` of a value, for messages about it."""
@@ -506,14 +514,6 @@ def _step(place: Any, name: str, above: str, told: str) -> str | int:
         allowed = f"0 to {len(place) - 1}" if place else "none, it is empty"
         raise SweepError(f"{told}: {above} is a list of {len(place)}; allowed positions: {allowed}")
     return int(name)
-
-
-def _distinct(values: tuple[Any, ...], what: str) -> tuple[Any, ...]:
-    """Refuse a value that stands twice."""
-    for position, value in enumerate(values):
-        if value in values[:position]:
-            refuse(f"{what} {value!r} stands twice", position)
-    return values
 
 
 def _allowed(value: Any, default: Setting, key: str) -> Setting:

@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from defectbench.cell import Cell, path
-from defectbench.collect import Collected, Fold, Row, collect_record, read_record, write_views
+from defectbench.collect import Collected, Row, collect_record, read_record, write_views
 from defectbench.data.gallery import Gallery
 from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics import Counts, counts_at
 from defectbench.predictions import Point, history_from_parquet
 from defectbench.record import Reading, Record
 from defectbench.results import Failure, Result, read_file, read_predictions
+from defectbench.stats import ENDPOINTS
 from defectbench.stores.base import Store
 from defectbench.trackers.base import Attached, Run, Tracker
 from defectbench.trackers.ledger import Ledger
@@ -74,11 +75,9 @@ class _Parent:
         protocol = "" if self.protocol == "detection" else f" {self.protocol}"
         return f"{self.label} {self.category}{protocol}" + (f" seed {self.seed}" if self.seed else "")
 
-    def of(self, fold: Fold | Row) -> bool:
-        """Whether a fold or a row belongs to it."""
-        if isinstance(fold, Fold):
-            return self == _Parent(fold.reading.label, fold.category, fold.split.protocol, fold.reading.seed)
-        return self == _Parent(fold.label, fold.category, fold.protocol, fold.seed)
+    def of(self, row: Row) -> bool:
+        """Whether a row belongs to it."""
+        return self == _Parent(row.label, row.category, row.protocol, row.seed)
 
 
 _Groups = Mapping[_Parent, Sequence[Reading]]
@@ -218,7 +217,7 @@ class _Work:
             "family": model.family,
             "category": parent.category,
             "protocol": parent.protocol,
-            "condition": ", ".join(self._conditions(readings)),
+            "condition": _few(self._conditions(readings)),
             "seed": str(parent.seed),
             "sweep": record.name,
             "dataset": record.dataset,
@@ -233,9 +232,13 @@ class _Work:
         return list(dict.fromkeys(split.condition for split in splits))
 
     def _folds(self, readings: Sequence[Reading]) -> str:
-        """Say which folds read a cell: ``fold 2``, ``folds 0, 1``."""
-        folds = sorted({self.collected.record.splits[reading.split].split.fold for reading in readings})
-        return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
+        """Say who reads a cell: ``fold 2``, ``folds 0, 1``; beyond detection ``fold 2 of n=4/draw0``."""
+        splits = [self.collected.record.splits[reading.split].split for reading in readings]
+        folds = sorted({split.fold for split in splits})
+        text = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
+        if splits[0].protocol == "detection":
+            return text
+        return f"{text} of {_few(list(dict.fromkeys(split.drawn for split in splits)), 2)}"
 
     def _colour(self, parent: _Parent) -> str:
         labels = [contestant.label for contestant in self.collected.record.contestants]
@@ -248,16 +251,20 @@ class _Work:
         document = self.collected.record.document
         named = ("endpoint", "false_alarm_rate", "split_seed")
         return {
-            "folds": str(len(readings)),
+            "folds": str(
+                len({self.collected.record.splits[reading.split].split.fold for reading in readings})
+            ),
             **{name: str(document[name]) for name in named if name in document},
         }
 
     def _fold_table(self, parent: _Parent) -> bytes:
         """Return a line for each fold: threshold and what was called rightly and wrongly."""
         lines: list[Sequence[object]] = []
-        for fold in filter(parent.of, self.collected.folds(label=parent.label, category=parent.category)):
+        for fold in self.collected.folds(
+            label=parent.label, category=parent.category, protocol=parent.protocol, seed=parent.seed
+        ):
             counts = counts_at(fold.test.label, fold.test.score, fold.threshold)
-            place = (fold.split.condition, fold.split.fold, fold.reading.cell, len(fold.test))
+            place = (fold.split.drawn, fold.split.fold, fold.reading.cell, len(fold.test))
             lines.append((*place, fold.threshold, fold.tuned, counts.tp, counts.fp, counts.tn, counts.fn))
         head = ("condition", "fold", "cell", "images", "threshold", "tuned_threshold", "tp", "fp", "tn", "fn")
         return _csv(head, lines)
@@ -314,7 +321,11 @@ def _gallery(store: Store, result: Result, cache: Path | None) -> Gallery | None
 
 
 def _figures(rows: Sequence[Row]) -> dict[str, float]:
-    """Return the tables' figures; where a protocol has several conditions, under ``<condition>/``."""
+    """Return the tables' figures; where a protocol has several conditions, under ``<condition>/``.
+
+    A condition that was drawn several times has its spread over draws beside each figure of the endpoint's
+    kind, as ``<condition>/image_auroc_spread``.
+    """
     figures: dict[str, float] = {}
     for row in rows:
         prefix = f"{row.condition}/" if len(rows) > 1 else ""
@@ -328,7 +339,14 @@ def _line(row: Row) -> dict[str, float]:
     if row.tuned is not None:
         tuned = row.tuned.figures() | _counted(row.tuned)
         figures |= {f"{name}_tuned": value for name, value in tuned.items()}
+    figures |= {f"{name}_spread": row.spread[name] for name in ENDPOINTS if name in row.spread}
     return figures | {"false_alarm_rate_promised": row.promised, "f1_all_abnormal": row.all_abnormal}
+
+
+def _few(names: Sequence[str], most: int = 8) -> str:
+    """Return a list that a page can show: its beginning, and how many follow."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def _counted(counts: Counts) -> dict[str, float]:

@@ -91,7 +91,10 @@ def test_every_relative_link_of_the_docs_exists() -> None:
         (("plan", "small.yaml", "--model", "padin"), "unknown model 'padin'; did you mean 'padim'?"),
         (("plan", "small.yaml", "--category", "bold"), "unknown category 'bold'; did you mean 'bolt'?"),
         (("plan", "small.yaml", "--set", "thread=1"), "unknown key 'thread'; did you mean 'threads'?"),
-        (("plan", "small.yaml", "--set", "protocols.unsee={}"), "unknown key 'unsee'; allowed: detection"),
+        (
+            ("plan", "small.yaml", "--set", "protocols.unsee={}"),
+            "unknown key 'unsee'; did you mean 'unseen'?",
+        ),
         (("plan", "small.yaml", "--set", "data.categories=[nut]"), "parts has no category 'nut'"),
         (("plan", "small.yaml", "--store", "ftp://x/y"), "no store of kind ftp://"),
         (("data", "synth", "new", "--category", "gras"), "unknown category 'gras'; did you mean 'grass'?"),

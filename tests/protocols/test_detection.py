@@ -32,7 +32,8 @@ def category(train: int = 20, good: int = 9, defects: dict[str, int] | None = No
 
 
 def splits(manifest: Manifest, seed: int = 0, **options: object) -> list[Split]:
-    return list(Detection.model_validate(options).splits(manifest, seed))
+    protocol = Detection.model_validate(options)
+    return list(protocol.splits(manifest, seed, protocol.folds).splits)
 
 
 @settings(max_examples=60, deadline=None)

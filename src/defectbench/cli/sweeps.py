@@ -95,6 +95,7 @@ def _say_plan(
                 "entries": sum(reading.cell in cells for reading in planned.readings),
                 "finished": len(done),
                 "missing_weights": dict(planned.missing),
+                "notes": list(planned.notes),
                 "cells": [_cell(planned, key, key in done) for key in cells],
             }
         )
@@ -105,6 +106,8 @@ def _say_plan(
     note(f"tracker: {uri or 'none; an S3 store has none of its own, see --tracking-uri'}")
     for reason in planned.missing.values():
         note(f"missing: {reason}")
+    for text in planned.notes:
+        note(f"note: {text}")
 
 
 def _refuse_chart_options(*given: object) -> None:

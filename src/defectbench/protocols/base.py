@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +15,8 @@ from defectbench.manifest import GOOD, Image, Manifest
 from defectbench.schema import Strict
 
 EVERYONE: tuple[Family, ...] = ("classifier", "detector", "supervised")
+LEARNERS: tuple[Family, ...] = ("classifier", "supervised")
+"""Families that learn from labelled defects."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,16 +24,19 @@ class Split:
     """Which images a model may learn from, tune on, and is tested on. All tuples hold image ids.
 
     Attributes:
-        condition: which table of the protocol it belongs to, ``crossfit`` for example.
-        fold: counts the splits of a condition.
+        condition: which table of the protocol it belongs to, ``crossfit`` or ``n=4`` for example.
+        fold: the part of the labelled images that is tested, counted from 0.
         goods: good pictures that both families learn from.
-        calibration: goods that no fit sees.
+        calibration: goods that no fit sees; in contamination there are defects among them.
         defects: labelled defects that a classifier learns from as well.
         tune: labelled images that end a classifier's fit and set the tuned threshold of both families.
         test: labelled images that the tables of this split are made of.
         families: who reads it.
         detector_stops: the tuning images end a detector's fit too (holdout only).
         defect_turns: each defect is learnt at four rotations (holdout only).
+        contaminants: defects that every family is taught as good (contamination only).
+        draw: which of several random draws of one condition; None where nothing is drawn several times.
+        setting: what the condition's text says, name by name: ``{"n": 4}``.
     """
 
     protocol: str
@@ -45,10 +50,18 @@ class Split:
     families: tuple[Family, ...] = EVERYONE
     detector_stops: bool = False
     defect_turns: bool = False
+    contaminants: tuple[str, ...] = ()
+    draw: int | None = None
+    setting: Mapping[str, str | int | float] = field(default_factory=dict)
+
+    @property
+    def drawn(self) -> str:
+        """The condition, with its draw where it has several: ``n=4/draw2``."""
+        return self.condition if self.draw is None else f"{self.condition}/draw{self.draw}"
 
     def train(self, family: Family) -> tuple[tuple[str, int], ...]:
         """Return (image id, label taught) of all that ``family`` learns from here."""
-        taught = [(name, 0) for name in self.goods]
+        taught = [(name, 0) for name in (*self.goods, *self.contaminants)]
         if family != "detector":
             taught += [(name, 1) for name in self.defects]
         return tuple(sorted(taught))
@@ -58,17 +71,32 @@ class Split:
         return self.tune if family != "detector" or self.detector_stops else ()
 
 
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """What a protocol makes of a category.
+
+    Attributes:
+        notes: what was asked for and is not among them, in words.
+    """
+
+    splits: tuple[Split, ...]
+    notes: tuple[str, ...] = ()
+
+
 class Protocol(Strict, ABC):
     """One experiment. Its fields are its options in a sweep."""
 
     name: ClassVar[str]
 
     @abstractmethod
-    def splits(self, manifest: Manifest, split_seed: int) -> Iterator[Split]:
-        """Yield the splits. They depend on the data digest and ``split_seed``, never on a training seed.
+    def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:
+        """Return the splits. They depend on the data digest and ``split_seed``, never on a training seed.
+
+        Args:
+            folds: of the sweep; all protocols cut the same ones, so that they share fits.
 
         Raises:
-            DataError: the category has too few images for them; names what it has and what is needed.
+            DataError: the category cannot be split so; names what it has and what is needed.
         """
 
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from defectbench.errors import DataError
-from defectbench.manifest import Image, Manifest
-from defectbench.protocols.base import Protocol, Split, deal, part_training_goods
+from defectbench.manifest import Manifest
+from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, deal
+from defectbench.protocols.folds import FOLDS, check_size, crossfit
 from defectbench.schema import Whole, refuse
 
 
@@ -19,12 +19,12 @@ class Detection(Protocol):
     Attributes:
         scheme: ``crossfit`` scores every labelled image held-out by both families; ``holdout`` is the
             original study's split, in which the families' test sets differ: nothing paired comes of it.
-        folds: of crossfit.
+        folds: of crossfit; the other protocols of the sweep share them.
     """
 
     name: ClassVar[str] = "detection"
     scheme: Literal["crossfit", "holdout"] = "crossfit"
-    folds: Whole = Field(default=4, ge=3, le=20)
+    folds: Whole = Field(default=FOLDS, ge=3, le=20)
 
     @model_validator(mode="after")
     def _folds_are_of_crossfit(self) -> Detection:
@@ -42,34 +42,11 @@ class Detection(Protocol):
             del options["folds"]
         return options
 
-    def splits(self, manifest: Manifest, split_seed: int) -> Iterator[Split]:
-        """Yield one split a fold, or the holdout's split of each family."""
+    def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:
+        """Return one split a fold, or the holdout's split of each family."""
         if self.scheme == "crossfit":
-            return crossfit(manifest, split_seed, self.folds)
-        return holdout(manifest, split_seed)
-
-
-def crossfit(manifest: Manifest, split_seed: int, folds: int) -> Iterator[Split]:
-    """Yield the cross-fitting folds: fold k is tested, fold k + 1 tunes, the others' defects are learnt.
-
-    The pool's goods stay unused: goods of the test part never train.
-    """
-    _need(manifest, folds)
-    goods, calibration = part_training_goods(manifest, split_seed)
-    parts = deal(manifest, split_seed, "folds", range(folds))
-    for fold, test in enumerate(parts):
-        tuning = (fold + 1) % folds
-        pool = [name for k, part in enumerate(parts) if k not in (fold, tuning) for name in part]
-        yield Split(
-            protocol="detection",
-            condition="crossfit",
-            fold=fold,
-            goods=goods,
-            calibration=calibration,
-            defects=tuple(sorted(name for name in pool if manifest.by_id[name].label)),
-            tune=parts[tuning],
-            test=test,
-        )
+            return Splits(crossfit(manifest, split_seed, folds, self.name))
+        return Splits(tuple(holdout(manifest, split_seed)))
 
 
 def holdout(manifest: Manifest, split_seed: int) -> Iterator[Split]:
@@ -80,7 +57,7 @@ def holdout(manifest: Manifest, split_seed: int) -> Iterator[Split]:
     original's counts of goods are unknown; we cut the test goods 1/2, 1/4, 1/4 as well, and the first half
     joins the training goods.
     """
-    _need(manifest, 4)
+    check_size(manifest, 4, Detection.name)
     halves = deal(manifest, split_seed, "holdout/detector", (0, 1))
     quarters = deal(manifest, split_seed, "holdout/classifier", (0, 1, 0, 2))
     goods = tuple(image.id for image in manifest.train)
@@ -106,25 +83,6 @@ def holdout(manifest: Manifest, split_seed: int) -> Iterator[Split]:
         defects=tuple(name for name in quarters[0] if learnt[name].label),
         tune=quarters[1],
         test=quarters[2],
-        families=("classifier", "supervised"),
+        families=LEARNERS,
         defect_turns=True,
     )
-
-
-def _need(manifest: Manifest, least: int) -> None:
-    """Refuse a category whose test part cannot be cut into ``least`` parts with both classes in each."""
-    problems = [
-        f"{manifest.category}: {len(images)} {what}, the detection protocol needs at least {needed}"
-        for what, images, needed in (
-            ("training goods", manifest.train, 2),
-            ("good labelled images", _of(manifest, 0), least),
-            ("defective labelled images", _of(manifest, 1), least),
-        )
-        if len(images) < needed
-    ]
-    if problems:
-        raise DataError(problems)
-
-
-def _of(manifest: Manifest, label: int) -> list[Image]:
-    return [image for image in manifest.labelled if image.label == label]

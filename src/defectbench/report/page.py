@@ -24,7 +24,7 @@ from defectbench.metrics import METRICS
 from defectbench.report import plots, words
 from defectbench.report.canvas import Drawing
 from defectbench.report.material import Material, Panels
-from defectbench.report.rows import Explanation, Mistake, Reference, Score, Threshold
+from defectbench.report.rows import Condition, Explanation, Mistake, Reference, Score, Threshold
 from defectbench.report.tables import CALLS, EXPLANATION, Tables
 from defectbench.stores.base import Store
 
@@ -112,6 +112,7 @@ class Report:
             words=words,
             metrics=METRICS,
             rules=_RULES,
+            experiments=words.EXPERIMENTS,
             calls=CALLS,
             explanation=EXPLANATION,
             mark=MARK,
@@ -173,6 +174,14 @@ class Report:
         """(model, category) -> oracle; the model of everything abnormal is empty."""
         rules = ("oracle", "everything abnormal")
         return {(line.label, line.category): line for line in self.tables.thresholds if line.rule in rules}
+
+    @cached_property
+    def experiments(self) -> Mapping[str, list[Condition]]:
+        """Protocol -> its lines, for those beyond detection that have a result."""
+        found: dict[str, list[Condition]] = {}
+        for line in self.tables.conditions:
+            found.setdefault(line.protocol, []).append(line)
+        return found
 
     @cached_property
     def has_rate(self) -> bool:

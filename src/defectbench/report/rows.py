@@ -182,6 +182,35 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """One model under one condition of a protocol beyond detection, averaged over seeds.
+
+    Attributes:
+        value: the endpoint, averaged over draws too.
+        spread: its standard deviation over draws, the seeds' mean; NaN where there are fewer than two.
+        draws: how many draws have results; 0 where nothing is drawn.
+        seeds: the endpoint of each seed that has a result.
+        recall, came: share of defects found and of false alarms, at the default threshold; NaN without one.
+        folds, expected: fits read, over all seeds and draws, and how many the sweep has.
+    """
+
+    protocol: str
+    category: str
+    label: str
+    family: Family
+    condition: str
+    value: float
+    spread: float
+    draws: int
+    seeds: tuple[float, ...]
+    recall: float
+    came: float
+    folds: int
+    expected: int
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """What the masks of one category's tested defects give a map that knows nothing of the image.
 

@@ -1,14 +1,14 @@
 """The report's tables: the page, the CSV files and the command line show the same figures.
 
-All of them are about the ``detection`` protocol. Figures come from :mod:`defectbench.collect`, intervals and
-verdicts from :mod:`defectbench.stats`; what shows the rows computes nothing.
+All but ``conditions`` are about the ``detection`` protocol. Figures come from :mod:`defectbench.collect`,
+intervals and verdicts from :mod:`defectbench.stats`; what shows the rows computes nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from operator import add
 from typing import Any, TypeVar
@@ -21,10 +21,12 @@ from defectbench.collect import Collected, Fold, Row
 from defectbench.metrics import Counts, image_ap, image_auroc, precision_recall_curve, roc_curve
 from defectbench.record import Contestant, Reading
 from defectbench.report import contest, mistakes
+from defectbench.report.conditions import conditions, mean
 from defectbench.report.rows import (
     Category,
     CellLine,
     Comparison,
+    Condition,
     Cost,
     Curve,
     Curves,
@@ -64,6 +66,7 @@ FILES = (
     "explanations",
     "costs",
     "mistakes",
+    "conditions",
     "cells",
 )
 """Tables that become CSV files."""
@@ -80,6 +83,7 @@ class Tables:
 
     Attributes:
         endpoint: name of the figure that the verdict is about.
+        scheme: of detection, ``crossfit`` or ``holdout``; empty where the sweep has no detection.
         paired: whether both families are tested on the same images (crossfit).
         labels: the models' names in tables, in the sweep's order.
     """
@@ -94,7 +98,8 @@ class Tables:
         self.prices: Mapping[str, float] | None = record.document["prices"]
         self.labels = tuple(contestant.label for contestant in record.contestants)
         splits = [placed for placed in record.splits if placed.split.protocol == PROTOCOL]
-        self.paired = any(placed.split.condition == "crossfit" for placed in splits)
+        self.scheme = splits[0].split.condition if splits else ""
+        self.paired = self.scheme == "crossfit"
         self.cuts = {
             name: len({s.split.fold for s in splits if s.category == name}) for name in record.categories
         }
@@ -102,7 +107,8 @@ class Tables:
         for fold in collected.folds(protocol=PROTOCOL):
             self._folds[fold.category, fold.reading.label].append(fold)
         self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
-        for row in collected.rows():
+        self._all_rows = collected.rows()
+        for row in self._all_rows:
             if row.protocol == PROTOCOL:
                 self._rows[row.category, row.label].append(row)
 
@@ -168,6 +174,11 @@ class Tables:
         return tuple(self._explanation(rows) for rows in self._in_order(self._rows))
 
     @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """What the protocols beyond detection gave, condition by condition."""
+        return conditions(self._all_rows, self.endpoint, but=PROTOCOL)
+
+    @cached_property
     def costs(self) -> tuple[Cost, ...]:
         """What the fits took, a line for each model that has a result."""
         found = ((label, self._results(label)) for label in self.labels)
@@ -230,7 +241,7 @@ class Tables:
             family=first.family,
             baseline=_is_baseline(self.collected.contestant(first.label)),
             category=first.category,
-            value=_mean(values),
+            value=mean(values),
             low=interval.low,
             high=interval.high,
             seeds=values,
@@ -299,7 +310,7 @@ class Tables:
         folds = self._folds[first.category, first.label]
         measured = sum(int((~np.isnan(fold.test.pixel_auroc)).sum()) for fold in folds)
         figures = {
-            name: _mean(row.figures.get(name, _NAN) for row in rows) if measured else _NAN
+            name: mean(row.figures.get(name, _NAN) for row in rows) if measured else _NAN
             for name in EXPLANATION
         }
         return Explanation(first.category, first.label, first.family, measured, cells=_cells(rows), **figures)
@@ -307,7 +318,7 @@ class Tables:
 
 def _oracle(rows: Sequence[Row]) -> Threshold:
     """Only its F1, as in result.json: an average over folds, each with the threshold that suits it."""
-    figures = {"f1": _mean(row.figures["f1_oracle"] for row in rows)}
+    figures = {"f1": mean(row.figures["f1_oracle"] for row in rows)}
     first = rows[0]
     return _threshold(first.category, first.label, first.family, "oracle", _cells(rows), figures)
 
@@ -392,12 +403,6 @@ def _cells(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(key for row in rows for key in row.cells))
 
 
-def _mean(values: Iterable[float]) -> float:
-    """Return the mean of what is defined; NaN where nothing is."""
-    known = [value for value in values if not math.isnan(value)]
-    return float(np.mean(known)) if known else _NAN
-
-
 def _cost(label: str, results: Sequence[Result]) -> Cost:
     def of(name: str) -> list[float]:
         return [result.cost[name] for result in results if name in result.cost]
@@ -407,11 +412,11 @@ def _cost(label: str, results: Sequence[Result]) -> Cost:
         family=results[0].family,
         cells=len(results),
         total_fit_seconds=sum(of("fit_seconds")),
-        fit_seconds=_mean(of("fit_seconds")),
-        inference_seconds_per_image=_mean(of("inference_seconds_per_image")),
-        images_per_second=_mean(of("images_per_second")),
-        parameters=_mean(of("parameters")),
-        flops=_mean(of("flops")),
+        fit_seconds=mean(of("fit_seconds")),
+        inference_seconds_per_image=mean(of("inference_seconds_per_image")),
+        images_per_second=mean(of("images_per_second")),
+        parameters=mean(of("parameters")),
+        flops=mean(of("flops")),
         peak_memory_bytes=max(of("peak_memory_bytes"), default=_NAN),
         devices=tuple(sorted({result.device for result in results})),
     )

@@ -1,0 +1,115 @@
+"""Contamination: what if some of the goods that a line learns from are defective?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Annotated, ClassVar
+
+from pydantic import Field, field_validator
+
+from defectbench.errors import DataError
+from defectbench.manifest import Manifest
+from defectbench.protocols.base import Protocol, Split, Splits, generator
+from defectbench.protocols.folds import crossfit
+from defectbench.schema import Number, distinct
+
+_STEPS = 1000
+"""A share is lowered to whole thousandths."""
+
+
+class Contamination(Protocol):
+    """The ``contamination`` protocol. Conditions are ``share=0.05``.
+
+    Attributes:
+        shares: of the training goods, and of the calibration goods, that defects of the fold's pool replace.
+            0 is the detection fit of that fold.
+    """
+
+    name: ClassVar[str] = "contamination"
+    shares: tuple[Annotated[Number, Field(ge=0, lt=1)], ...] = Field(default=(0.0, 0.05, 0.1), min_length=1)
+
+    @field_validator("shares")
+    @classmethod
+    def _once(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        return distinct(value, "share")
+
+    def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:
+        """Return a split for each fold and share; one above what a pool gives is lowered, in all folds."""
+        cut = [_Mixed(manifest, split_seed, f) for f in crossfit(manifest, split_seed, folds, self.name)]
+        most = min(len(mixed.fold.defects) for mixed in cut) - 1
+        goods, calibration = len(cut[0].fold.goods), len(cut[0].fold.calibration)
+        wanted = {share: _lowered(share, goods, calibration, most) for share in sorted(self.shares)}
+        kept = [share for share in dict.fromkeys(wanted.values()) if not share or round(share * goods)]
+        if not kept:
+            raise DataError(
+                f"{manifest.category}: no share of {', '.join(f'{s:g}' for s in wanted)} puts a defect among "
+                f"{goods} training goods; the smallest fold's pool can give {most}"
+            )
+        notes = _notes(wanted, goods, calibration, most)
+        return Splits(tuple(mixed.split(share) for mixed in cut for share in kept), tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Mixed:
+    """A fold whose goods are replaced in one order: a share holds all that a smaller one does."""
+
+    manifest: Manifest
+    split_seed: int
+    fold: Split
+
+    def split(self, share: float) -> Split:
+        fold = self.fold
+        taught, kept = (round(share * len(names)) for names in (fold.goods, fold.calibration))
+        # One order from both its ends: what is taught at a small share is never calibration at a larger one.
+        contaminants, among = self._pool[:taught], self._pool[len(self._pool) - kept :]
+        return replace(
+            fold,
+            condition=f"share={share:g}",
+            goods=tuple(sorted(self._goods[taught:])),
+            calibration=tuple(sorted((*self._calibration[kept:], *among))),
+            defects=tuple(sorted(set(fold.defects) - set(contaminants) - set(among))),
+            contaminants=tuple(sorted(contaminants)),
+            setting={"share": share},
+        )
+
+    @cached_property
+    def _pool(self) -> Sequence[str]:
+        return self._order(self.fold.defects, f"pool/{self.fold.fold}")
+
+    @cached_property
+    def _goods(self) -> Sequence[str]:
+        return self._order(self.fold.goods, "goods")
+
+    @cached_property
+    def _calibration(self) -> Sequence[str]:
+        return self._order(self.fold.calibration, "calibration")
+
+    def _order(self, names: Sequence[str], purpose: str) -> Sequence[str]:
+        rng = generator(self.manifest, self.split_seed, f"contamination/{purpose}")
+        return [names[place] for place in rng.permutation(len(names))]
+
+
+def _lowered(share: float, goods: int, calibration: int, most: int) -> float:
+    """Return the share, or the largest below it that needs no more than ``most`` defects."""
+
+    def needs(of: float) -> int:
+        return round(of * goods) + round(of * calibration)
+
+    if needs(share) <= most:
+        return share
+    return next(k / _STEPS for k in range(int(share * _STEPS), -1, -1) if needs(k / _STEPS) <= most)
+
+
+def _notes(wanted: dict[float, float], goods: int, calibration: int, most: int) -> Iterator[str]:
+    """Say which shares are not what was asked for."""
+    for share, lowered in wanted.items():
+        if lowered and not round(lowered * goods):
+            yield f"share {share:g} dropped: it replaces none of {goods} training goods"
+            continue
+        if lowered < share:
+            gives = f"the smallest fold's pool gives {most} defects and keeps 1 to learn"
+            yield f"share {share:g} lowered to {lowered:g}: {gives}"
+        if lowered and not round(lowered * calibration):
+            yield f"share {lowered:g} replaces none of {calibration} calibration goods"

@@ -1,0 +1,70 @@
+"""The cross-fitting folds that all protocols share; each protocol changes what its question asks for."""
+
+from __future__ import annotations
+
+from defectbench.errors import DataError
+from defectbench.manifest import Image, Manifest
+from defectbench.protocols.base import Split, deal, part_training_goods
+
+FOLDS = 4
+"""How many, where a sweep does not say."""
+
+
+def crossfit(manifest: Manifest, split_seed: int, folds: int, protocol: str) -> tuple[Split, ...]:
+    """Return the folds: fold k is tested, fold k + 1 tunes, the others' defects (the *pool*) are learnt.
+
+    The pool's goods stay unused: goods of the test part never train.
+
+    Args:
+        protocol: whose splits they become.
+
+    Raises:
+        DataError: too few images for so many folds.
+    """
+    check_size(manifest, folds, protocol)
+    goods, calibration = part_training_goods(manifest, split_seed)
+    parts = deal(manifest, split_seed, "folds", range(folds))
+    found = []
+    for fold, test in enumerate(parts):
+        tuning = (fold + 1) % folds
+        pool = [name for k, part in enumerate(parts) if k not in (fold, tuning) for name in part]
+        split = Split(
+            protocol=protocol,
+            condition="crossfit",
+            fold=fold,
+            goods=goods,
+            calibration=calibration,
+            defects=tuple(sorted(name for name in pool if manifest.by_id[name].label)),
+            tune=parts[tuning],
+            test=test,
+        )
+        found.append(split)
+    return tuple(found)
+
+
+def of_label(manifest: Manifest, names: tuple[str, ...], label: int) -> tuple[str, ...]:
+    """Return those of the ids that are good (0) or abnormal (1), in order."""
+    return tuple(name for name in names if manifest.by_id[name].label == label)
+
+
+def check_size(manifest: Manifest, least: int, protocol: str) -> None:
+    """Refuse a category whose test part cannot be cut into ``least`` parts with both classes in each.
+
+    Raises:
+        DataError: all that it lacks.
+    """
+    problems = [
+        f"{manifest.category}: {len(images)} {what}, the {protocol} protocol needs at least {needed}"
+        for what, images, needed in (
+            ("training goods", manifest.train, 2),
+            ("good labelled images", _labelled(manifest, 0), least),
+            ("defective labelled images", _labelled(manifest, 1), least),
+        )
+        if len(images) < needed
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+def _labelled(manifest: Manifest, label: int) -> list[Image]:
+    return [image for image in manifest.labelled if image.label == label]

@@ -1,0 +1,124 @@
+"""Unseen defects: what becomes of a defect type that a classifier was never shown?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
+
+from defectbench.errors import DataError
+from defectbench.manifest import Manifest
+from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
+from defectbench.protocols.folds import crossfit, of_label
+from defectbench.schema import distinct
+
+Mode = Literal["one", "all_but_one"]
+
+
+class Unseen(Protocol):
+    """The ``unseen`` protocol.
+
+    Conditions read ``mode/type/tested``: ``one/scratch/unseen`` has learnt scratches and is tested on all
+    other types; ``all_but_one/scratch/unseen`` has learnt all others and is tested on scratches. Its
+    ``/control`` has learnt as many defects of any type and is tested on the same images.
+
+    Attributes:
+        modes: learn ``one`` type, or ``all_but_one``.
+        leave_out: types that are neither learnt nor tested, because they mix others.
+    """
+
+    name: ClassVar[str] = "unseen"
+    modes: tuple[Mode, ...] = Field(default=("one", "all_but_one"), min_length=1)
+    leave_out: tuple[str, ...] = ("combined",)
+
+    @field_validator("modes", "leave_out")
+    @classmethod
+    def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return distinct(value, "entry")
+
+    def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:
+        """Return up to four splits for each fold, mode and type; without any to learn or test, none."""
+        kinds = tuple(kind for kind in manifest.defect_types if kind not in self.leave_out)
+        if len(kinds) < 2:
+            raise DataError(
+                f"{manifest.category}: {len(kinds)} defect type{'s' * (len(kinds) != 1)} "
+                f"({', '.join(kinds) or 'none'}), the unseen protocol needs at least 2"
+            )
+        lessons = [_Lesson(manifest, split_seed, mode, kind, kinds) for mode in self.modes for kind in kinds]
+        cut = crossfit(manifest, split_seed, folds, self.name)
+        found = tuple(split for fold in cut for lesson in lessons for split in lesson.splits(fold))
+        there = {split.condition for split in found}
+        wanted = [lesson.condition(tested) for lesson in lessons for tested in ("seen", "unseen")]
+        return Splits(found, _notes([name for name in wanted if name not in there]))
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What is learnt: in mode ``one`` the type alone, else all types but it."""
+
+    manifest: Manifest
+    split_seed: int
+    mode: Mode
+    kind: str
+    kinds: tuple[str, ...]
+
+    @property
+    def seen(self) -> frozenset[str]:
+        return frozenset(name for name in self.kinds if (name == self.kind) == (self.mode == "one"))
+
+    def condition(self, tested: str) -> str:
+        return f"{self.mode}/{self.kind}/{tested}"
+
+    def splits(self, fold: Split) -> Iterator[Split]:
+        """Yield the splits of one fold: seen and unseen types, each for the lesson and for its control."""
+        learnt = self._of(fold.defects, self.seen)
+        tuned = self._of(fold.tune, self.seen)
+        if not learnt:
+            return
+        goods = of_label(self.manifest, fold.test, 0)
+        for tested, types in (("seen", self.seen), ("unseen", frozenset(self.kinds) - self.seen)):
+            defects = self._of(fold.test, types)
+            if not defects:
+                continue
+            told = {"mode": self.mode, "type": self.kind, "tested": tested}
+            own = replace(
+                fold,
+                condition=self.condition(tested),
+                defects=learnt,
+                tune=self._tune(fold, tuned),
+                test=tuple(sorted((*goods, *defects))),
+                setting={**told, "control": 0},
+            )
+            yield own
+            yield replace(
+                own,
+                condition=f"{own.condition}/control",
+                defects=self._any(fold, fold.defects, len(learnt), "pool"),
+                tune=self._tune(fold, self._any(fold, fold.tune, len(tuned), "tune")),
+                families=LEARNERS,
+                setting={**told, "control": 1},
+            )
+
+    def _of(self, names: Sequence[str], types: frozenset[str]) -> tuple[str, ...]:
+        return tuple(name for name in names if self.manifest.by_id[name].defect_type in types)
+
+    def _tune(self, fold: Split, defects: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the tuning images: without a defect that may be shown there is nothing to stop by."""
+        return tuple(sorted((*of_label(self.manifest, fold.tune, 0), *defects))) if defects else ()
+
+    def _any(self, fold: Split, names: Sequence[str], number: int, purpose: str) -> tuple[str, ...]:
+        """Draw ``number`` defects of any type from ``names``."""
+        whole = self._of(names, frozenset(self.kinds))
+        rng = generator(
+            self.manifest, self.split_seed, f"unseen/{fold.fold}/{self.mode}/{self.kind}/{purpose}"
+        )
+        return tuple(sorted(whole[place] for place in rng.permutation(len(whole))[:number]))
+
+
+def _notes(missing: Sequence[str]) -> tuple[str, ...]:
+    """Say which conditions no fold has, with an empty list for none."""
+    if not missing:
+        return ()
+    return (f"too few defects for {', '.join(missing)}: no fold has some to learn and others to test",)

@@ -1,0 +1,52 @@
+"""The protocols beyond detection as plain tables: a line for each model and condition."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import reduce
+from operator import add
+
+import numpy as np
+
+from defectbench.collect import Row
+from defectbench.report.rows import Condition
+
+
+def conditions(rows: Iterable[Row], endpoint: str, but: str) -> tuple[Condition, ...]:
+    """Return the lines of all protocols but one, in the sweep's order; a line's seeds are averaged."""
+    lines: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        if row.protocol != but:
+            lines[row.protocol, row.category, row.condition, row.label].append(row)
+    return tuple(_line(seeds, endpoint) for seeds in lines.values())
+
+
+def _line(rows: Sequence[Row], endpoint: str) -> Condition:
+    first = rows[0]
+    values = tuple(row.figures[endpoint] for row in rows)
+    counted = [row.counts for row in rows if row.counts is not None]
+    counts = reduce(add, counted) if counted else None
+    return Condition(
+        protocol=first.protocol,
+        category=first.category,
+        label=first.label,
+        family=first.family,
+        condition=first.condition,
+        value=mean(values),
+        spread=mean(row.spread.get(endpoint, math.nan) for row in rows),
+        draws=max(row.draws for row in rows),
+        seeds=values,
+        recall=counts.figures()["recall"] if counts else math.nan,
+        came=counts.false_alarm_rate if counts else math.nan,
+        folds=sum(row.folds for row in rows),
+        expected=sum(row.expected for row in rows),
+        cells=tuple(dict.fromkeys(key for row in rows for key in row.cells)),
+    )
+
+
+def mean(values: Iterable[float]) -> float:
+    """Return the mean of what is defined; NaN where nothing is."""
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
