@@ -9,26 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from defectbench.errors import DataError
-from defectbench.manifest import GOOD, Image, Manifest, make_manifest
+from defectbench.manifest import GOOD, Manifest, make_manifest
 from defectbench.protocols.base import Split, part_training_goods
 from defectbench.protocols.detection import Detection
-
-
-def picture(part: str, kind: str, number: int) -> Image:
-    """An image whose content is its name."""
-    name = f"{part}/{kind}/{number:03d}"
-    label = int(kind != GOOD)
-    return Image(name, name + ".png", name.encode().hex(), part, label, kind, 8, 8)  # type: ignore[arg-type]
-
-
-def category(train: int = 20, good: int = 9, defects: dict[str, int] | None = None) -> Manifest:
-    """A category with so many images."""
-    kinds = {"crack": 5, "stain": 7} if defects is None else defects
-    images = [picture("train", GOOD, k) for k in range(train)] + [
-        picture("test", GOOD, k) for k in range(good)
-    ]
-    images += [picture("test", kind, k) for kind, count in kinds.items() for k in range(count)]
-    return make_manifest("parts", "bolt", images)
+from manifests import category
 
 
 def splits(manifest: Manifest, seed: int = 0, **options: object) -> list[Split]:

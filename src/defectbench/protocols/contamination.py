@@ -41,7 +41,7 @@ class Contamination(Protocol):
         most = min(len(mixed.fold.defects) for mixed in cut) - 1
         goods, calibration = len(cut[0].fold.goods), len(cut[0].fold.calibration)
         wanted = {share: _lowered(share, goods, calibration, most) for share in sorted(self.shares)}
-        kept = [share for share in dict.fromkeys(wanted.values()) if not share or round(share * goods)]
+        kept = [share for share in dict.fromkeys(wanted.values()) if not share or replaced(share, goods)]
         if not kept:
             raise DataError(
                 f"{manifest.category}: no share of {', '.join(f'{s:g}' for s in wanted)} puts a defect among "
@@ -61,7 +61,7 @@ class _Mixed:
 
     def split(self, share: float) -> Split:
         fold = self.fold
-        taught, kept = (round(share * len(names)) for names in (fold.goods, fold.calibration))
+        taught, kept = (replaced(share, len(names)) for names in (fold.goods, fold.calibration))
         # One order from both its ends: what is taught at a small share is never calibration at a larger one.
         contaminants, among = self._pool[:taught], self._pool[len(self._pool) - kept :]
         return replace(
@@ -91,11 +91,20 @@ class _Mixed:
         return [names[place] for place in rng.permutation(len(names))]
 
 
+def replaced(share: float, goods: int) -> int:
+    """Return how many of ``goods`` a share replaces: to the nearest, halves up.
+
+    >>> replaced(0.05, 209), replaced(0.1, 5), replaced(0.05, 9)
+    (10, 1, 0)
+    """
+    return int(share * goods + 0.5)
+
+
 def _lowered(share: float, goods: int, calibration: int, most: int) -> float:
     """Return the share, or the largest below it that needs no more than ``most`` defects."""
 
     def needs(of: float) -> int:
-        return round(of * goods) + round(of * calibration)
+        return replaced(of, goods) + replaced(of, calibration)
 
     if needs(share) <= most:
         return share
@@ -105,11 +114,11 @@ def _lowered(share: float, goods: int, calibration: int, most: int) -> float:
 def _notes(wanted: dict[float, float], goods: int, calibration: int, most: int) -> Iterator[str]:
     """Say which shares are not what was asked for."""
     for share, lowered in wanted.items():
-        if lowered and not round(lowered * goods):
+        if lowered and not replaced(lowered, goods):
             yield f"share {share:g} dropped: it replaces none of {goods} training goods"
             continue
         if lowered < share:
             gives = f"the smallest fold's pool gives {most} defects and keeps 1 to learn"
             yield f"share {share:g} lowered to {lowered:g}: {gives}"
-        if lowered and not round(lowered * calibration):
+        if lowered and not replaced(lowered, calibration):
             yield f"share {lowered:g} replaces none of {calibration} calibration goods"

@@ -111,9 +111,9 @@ class _Lesson:
     def _any(self, fold: Split, names: Sequence[str], number: int, purpose: str) -> tuple[str, ...]:
         """Draw ``number`` defects of any type from ``names``."""
         whole = self._of(names, frozenset(self.kinds))
-        rng = generator(
-            self.manifest, self.split_seed, f"unseen/{fold.fold}/{self.mode}/{self.kind}/{purpose}"
-        )
+        # Named by what is learnt: of two types, "one" and "all but the other" are one lesson and one control.
+        lesson = "+".join(sorted(self.seen))
+        rng = generator(self.manifest, self.split_seed, f"unseen/{fold.fold}/{purpose}/{lesson}")
         return tuple(sorted(whole[place] for place in rng.permutation(len(whole))[:number]))
 
 
