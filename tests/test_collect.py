@@ -191,3 +191,95 @@ def test_views_list_every_reading(local: Store, whole: Collected) -> None:
     assert set(views["role"]) == {"test", "tune"}
     assert set(views["cell"]) == set(whole.results)
     assert views["threshold"][0] == folds[0].threshold
+
+
+FURTHER = {
+    "detection": {"folds": 3},
+    "unseen": {},
+    "scarcity": {"defects": [2, 4], "draws": 3},
+    "contamination": {"shares": [0, 0.1]},
+}
+
+
+@pytest.fixture(scope="module")
+def further(tmp_path_factory: pytest.TempPathFactory) -> Collected:
+    store = open_store(str(tmp_path_factory.mktemp("further")))
+    models = ("filterbank-logreg", "filterbank-knn")
+    made_up_sweep(store, categories=("grass",), models=models, goods=18, defects=18, protocols=FURTHER)
+    return collect(store, "madeup")
+
+
+def test_rows_have_a_line_for_each_condition(further: Collected) -> None:
+    found = {(row.protocol, row.condition, row.family) for row in further.rows()}
+    both, kinds = ("classifier", "detector"), ("crack", "scratch", "stain")
+    lessons = [
+        f"{mode}/{kind}/{tested}"
+        for mode in ("one", "all_but_one")
+        for kind in kinds
+        for tested in ("seen", "unseen")
+    ]
+    expected = {("detection", "crossfit", family) for family in both}
+    expected |= {("unseen", condition, family) for condition in lessons for family in both}
+    expected |= {("unseen", f"{condition}/control", "classifier") for condition in lessons}
+    expected |= {("scarcity", condition, "classifier") for condition in ("n=2", "n=4", "all")}
+    expected |= {("scarcity", "all", "detector")}
+    expected |= {
+        ("contamination", condition, family) for condition in ("share=0", "share=0.1") for family in both
+    }
+    assert found == expected
+    assert all(row.complete for row in further.rows())
+
+
+def test_rows_give_mean_and_spread_over_draws(further: Collected) -> None:
+    (row,) = [row for row in further.rows() if row.condition == "n=4"]
+    folds = further.folds(condition="n=4")
+    assert (row.folds, row.expected, row.draws) == (9, 9, 3)
+    by_draw = []
+    for draw in range(3):
+        own = [fold for fold in folds if fold.split.draw == draw]
+        pairs = [int(f.test.label.sum()) * int((1 - f.test.label).sum()) for f in own]
+        by_draw.append(np.average([image_auroc(f.test.label, f.test.score) for f in own], weights=pairs))
+    assert len(set(by_draw)) == 3
+    assert row.figures["image_auroc"] == pytest.approx(np.mean(by_draw))
+    assert row.spread["image_auroc"] == pytest.approx(np.std(by_draw, ddof=1))
+    assert row.counts is not None
+    assert row.counts.tp + row.counts.fn == 3 * 18
+    assert row.tuned is None, "below 8 there is nothing to tune by"
+    assert {other.draws for other in further.rows() if other.condition == "all"} == {0}
+    assert all(not other.spread for other in further.rows() if not other.draws)
+
+
+def test_the_ends_of_a_scale_have_the_figures_of_detection(further: Collected) -> None:
+    rows = {(row.label, row.condition): row for row in further.rows()}
+    for label in ("filterbank-logreg", "filterbank-knn"):
+        for end in ("all", "share=0"):
+            assert rows[label, end].figures == rows[label, "crossfit"].figures
+            assert rows[label, end].cells == rows[label, "crossfit"].cells
+
+
+def test_seen_and_unseen_are_tested_apart(further: Collected) -> None:
+    for fold in further.folds(protocol="unseen"):
+        kinds = set(fold.test.defect_type[fold.test.label == 1].tolist())
+        inside = fold.split.setting["type"] in kinds
+        assert inside == ((fold.split.setting["mode"] == "one") == (fold.split.setting["tested"] == "seen"))
+        assert len(fold.calibration) == 5
+
+
+def test_contaminated_thresholds_come_from_contaminated_calibration(further: Collected) -> None:
+    folds = further.folds(condition="share=0.1", label="filterbank-knn")
+    assert [int(fold.calibration.label.sum()) for fold in folds] == [1, 1, 1]
+    for fold in folds:
+        assert fold.calibrated == quantile_threshold(fold.calibration.score, 0.05)
+
+
+def test_views_tell_draws_apart(tmp_path: Path, further: Collected) -> None:
+    store = open_store(str(tmp_path / "views"))
+    write_views(store, further)
+    views = pq.read_table(io.BytesIO(store.get("sweeps/madeup/views.parquet").data)).to_pydict()
+    assert {"n=4/draw0", "n=4/draw1", "n=4/draw2", "all"} <= set(views["condition"])
+    tested = [
+        place
+        for place, name in enumerate(views["condition"])
+        if name == "n=4/draw1" and views["role"][place] == "test"
+    ]
+    assert len(tested) == 36

@@ -20,7 +20,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
     ("files", "schema", "memory", "pictures", "overlays", "cache", "stop"),
     ("stores",),
-    ("manifest", "catalog", "leaderboard", "metrics", "pixels", "predictions", "stats"),
+    ("manifest", "catalog", "leaderboard", "metrics", "pixels", "predictions", "stats", "crossover"),
     ("cell", "lease", "weights", "data", "protocols", "inspectors"),
     ("record", "results", "fitting", "checkpoints", "trial"),
     ("runners", "trackers", "sweep"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,13 @@ from defectbench.errors import (
     TryAgainError,
     UsageError,
 )
+from defectbench.manifest import Manifest
 from defectbench.plan import Plan
 from defectbench.record import Record
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweep import Where, parse
 from fakes import put_category
+from manifests import category
 
 FOUR = ("brick", "coin", "grass", "gravel")
 
@@ -219,3 +223,110 @@ def test_unknown_data_are_refused(store: DirectoryStore) -> None:
         planned(store, data={"dataset": "parts", "categories": ["gras"]})
     with pytest.raises(MissingInputError, match="part"):
         planned(store, data={"dataset": "part"})
+
+
+GOLDEN = {
+    "{'folds': 3}": [
+        "93c8368d39a8b445f1cb",
+        "4027f3aaf0ca544be4d5",
+        "e5657cbc30231246bd17",
+        "9f537725ad2c8b918d4b",
+    ],
+    "{'scheme': 'holdout'}": ["e03938d3fb5bb8f421c4", "581773c268c79595a80f"],
+}
+
+FOUR_PROTOCOLS = {
+    "detection": {"folds": 4},
+    "unseen": {},
+    "scarcity": {"draws": 2},
+    "contamination": {"shares": [0, 0.1, 0.2]},
+}
+
+
+def put_plain(store: DirectoryStore, name: str, manifest: Manifest) -> None:
+    store.put(f"datasets/{name}/bolt/manifest.json", replace(manifest, dataset=name).to_json())
+
+
+def test_a_study_shares_its_fits_among_protocols(store: DirectoryStore) -> None:
+    """Counted by hand: 20 + 5 goods, four folds, pools of six cracks and six stains."""
+    put_plain(store, "study", category(25, 12, {"crack": 12, "stain": 12}))
+    plan = planned(store, data={"dataset": "study"}, protocols=FOUR_PROTOCOLS)
+    readings = Counter(
+        (plan.splits[reading.split].split.protocol, reading.label == "padim")
+        for reading in plan.readings
+        if reading.label in ("filterbank-logreg", "padim")
+    )
+    assert readings == {
+        ("detection", False): 4,
+        ("detection", True): 4,
+        ("unseen", False): 4 * 2 * 2 * 2 * 2,  # folds, modes, types, seen or unseen, lesson or control
+        ("unseen", True): 4 * 2 * 2 * 2,
+        ("scarcity", False): 4 * (4 * 2 + 1),  # n = 1, 2, 4, 8 in two draws, and all; 16 is above the pool
+        ("scarcity", True): 4,
+        ("contamination", False): 4 * 3,
+        ("contamination", True): 4 * 3,
+    }
+    fits = Counter(plan.labels.values())
+    # Detection 4 (`all` and share 0 with it); then in each fold two lessons and two controls, two draws of
+    # four numbers, and two shares.
+    assert fits["filterbank-logreg"] == fits["mobilenetv3-small"] == 4 + 4 * (2 + 2) + 4 * 2 * 4 + 4 * 2 == 60
+    # One for all that holds goods alone; two shares a fold.
+    assert fits["filterbank-knn"] == fits["padim"] == 1 + 4 * 2 == 9
+    assert plan.saved == 2 * (116 - 60) + 2 * (52 - 9)
+
+
+def test_other_protocols_take_the_folds_of_detection(store: DirectoryStore) -> None:
+    def tested(**protocols: Any) -> set[tuple[str, ...]]:
+        plan = planned(store, protocols=protocols)
+        return {placed.split.test for placed in plan.splits if placed.split.condition in ("all", "crossfit")}
+
+    assert tested(scarcity={}, detection={"folds": 3}) == tested(detection={"folds": 3})
+    assert tested(scarcity={}) == tested(detection={"folds": 4})
+    assert tested(scarcity={}) == tested(detection={}) == tested(detection={}, scarcity={})
+
+
+def test_keys_of_detection_stay_what_they_were(store: DirectoryStore) -> None:
+    """Golden: a changed key would run everything anew. Only a raised fit version may change one."""
+    put_plain(store, "golden", category(25, 12, {"crack": 6, "stain": 6}))
+    found = {}
+    for scheme in ({"folds": 3}, {"scheme": "holdout"}):
+        keys = {"models": ["filterbank-logreg", "filterbank-knn"], "protocols": {"detection": scheme}}
+        plan = planned(store, data={"dataset": "golden"}, **keys)
+        found[str(scheme)] = list(plan.cells)
+    assert found == GOLDEN
+
+
+def test_notes_say_what_a_protocol_cannot_do_and_the_rest_goes_on(store: DirectoryStore) -> None:
+    put_category(store, "some", "one", 25, 12, 12, ("crack",), True)
+    put_category(store, "some", "tiny", 25, 12, 2, ("crack", "stain"), True)
+    put_category(store, "some", "two", 25, 12, 12, ("crack", "stain"), True)
+    keys = {
+        "data": {"dataset": "some"},
+        "protocols": {"detection": {}, "unseen": {}, "scarcity": {"draws": 10}},
+    }
+    plan = planned(store, models=["filterbank-logreg", "filterbank-knn"], **keys)
+    assert plan.notes == (
+        "one: 1 defect type (crack), the unseen protocol needs at least 2",
+        "one: scarcity: n=8, 16 dropped: the smallest fold's pool has 6 defects",
+        "tiny: 2 defective labelled images, the detection protocol needs at least 4",
+        "tiny: 2 defective labelled images, the unseen protocol needs at least 4",
+        "tiny: 2 defective labelled images, the scarcity protocol needs at least 4",
+        "two: scarcity: n=8, 16 dropped: the smallest fold's pool has 6 defects",
+    )
+    there = {(placed.category, placed.split.protocol) for placed in plan.splits}
+    every = {("two", name) for name in ("detection", "unseen", "scarcity")}
+    assert there == every | {("one", "detection"), ("one", "scarcity")}
+    assert Record.from_json(plan.record().to_json()) == plan.record()
+    assert plan.record().notes == plan.notes
+
+
+def test_a_sweep_that_can_split_nothing_is_refused(store: DirectoryStore) -> None:
+    put_category(store, "some", "one", 25, 12, 12, ("crack",), True)
+    with pytest.raises(DataError, match=r"one: 1 defect type \(crack\)"):
+        planned(store, data={"dataset": "some"}, protocols={"unseen": {}})
+
+
+def test_a_record_without_notes_is_read(store: DirectoryStore) -> None:
+    document = json.loads(planned(store).record().to_json())
+    del document["notes"]
+    assert Record.from_json(json.dumps(document).encode()).notes == ()

@@ -35,11 +35,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[DirectoryStore, Path
     put_category(store, "parts", "bolt", 6, 3, 4, ("crack", "stain"), True)
     put_category(store, "parts", "nut", 12, 6, 9, ("crack", "stain"), True)
     put_category(store, "parts", "washer", 12, 12, 18, ("crack", "stain"), False)
+    put_category(store, "parts", "gear", 30, 12, 30, ("crack", "stain"), True)
     return store, place / "cache"
 
 
 def cell_of(store: DirectoryStore, model: str, fold: int = 0, category: str = "bolt", **keys: object) -> Cell:
     """The model's cell of one fold, as small as the model can be."""
+    plan = plan_of(store, model, category, **keys)
+    return plan.cells[plan.readings[fold].cell]
+
+
+def plan_of(store: DirectoryStore, model: str, category: str, **keys: object) -> plans.Plan:
     entry = catalog.find(model)
     settings = {"epochs": 1} if entry.epochs else {}
     settings |= {"batch_size": 4} if "batch_size" in entry.settings else {}
@@ -53,8 +59,7 @@ def cell_of(store: DirectoryStore, model: str, fold: int = 0, category: str = "b
         "protocols": {"detection": {"folds": 3}},
         **keys,
     }
-    plan = plans.make(parse(document, Where("leak.yaml", {})), store)
-    return plan.cells[plan.readings[fold].cell]
+    return plans.make(parse(document, Where("leak.yaml", {})), store)
 
 
 def images_of(store: DirectoryStore, cache: Path, cell: Cell, manifest: Manifest | None = None) -> ImageSet:
@@ -117,6 +122,47 @@ def test_held_out_labels_and_masks_reach_no_score_and_no_threshold(
     assert one.heat_maps == two.heat_maps
     # The labels did change: the figures move.
     assert one.metrics["image_auroc"] == pytest.approx(1 - two.metrics["image_auroc"])
+
+
+@pytest.mark.parametrize("model", ["filterbank-logreg", "filterbank-knn"])
+@pytest.mark.parametrize(
+    ("protocol", "options", "condition"),
+    [
+        ("unseen", {}, "one/crack/unseen"),
+        ("scarcity", {"defects": [8], "draws": 1}, "n=8"),
+        ("contamination", {"shares": [0.2]}, "share=0.2"),
+    ],
+)
+def test_held_out_labels_reach_no_score_in_further_protocols(
+    model: str,
+    protocol: str,
+    options: dict[str, object],
+    condition: str,
+    data: tuple[DirectoryStore, Path],
+    tmp_path: Path,
+) -> None:
+    store, cache = data
+    plan = plan_of(store, model, "gear", protocols={"detection": {"folds": 3}, protocol: options})
+    split = next(place for place, one in enumerate(plan.splits) if one.split.condition == condition)
+    readings = [reading for reading in plan.readings if reading.split == split]
+    if protocol == "scarcity" and model == "filterbank-knn":
+        assert not readings, "a detector learns from no defect, so n says nothing about it"
+        return
+    cell = plan.cells[readings[0].cell]
+    true = images_of(store, cache, cell)
+    root = unpack(store, "parts", cell.category, true.manifest.digest, cache)
+    other = ImageSet(turned_over(true.manifest, cell), root, true.size, tmp_path)
+    one, two = (trial.run(cell, images, {}, "cpu", silent) for images in (true, other))
+    assert same_scores(one.predictions, two.predictions)
+    assert one.calibration_threshold == two.calibration_threshold
+    assert one.metrics["image_auroc"] == pytest.approx(1 - two.metrics["image_auroc"])
+    held_out = set(one.predictions.of_role("held_out").image_id)
+    assert set(plan.splits[split].split.test) <= held_out
+    assert not held_out & set(plan.splits[split].split.contaminants)
+    calibration = one.predictions.of_role("calibration")
+    assert int(calibration.label.sum()) == (
+        0 if protocol != "contamination" else round(0.2 * len(calibration))
+    )
 
 
 class Cheat(Inspector):

@@ -259,3 +259,13 @@ def test_report_and_track_take_a_name_or_a_file(bench: Path, capfd: pytest.Captu
 def test_a_hostile_store_url_shows_no_secret(capfd: pytest.CaptureFixture[str]) -> None:
     _, err = call(capfd, "data", "list", "--store", "s3://user:hunter2@bucket/x", code=64)
     assert "hunter2" not in err
+
+
+def test_plan_says_what_a_protocol_cannot_do(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    words = ("plan", "small.yaml", "--set", "protocols.scarcity={defects: [1, 100]}")
+    said = "bolt: scarcity: n=100 dropped: the smallest fold's pool has"
+    _, err = call(capfd, *words)
+    assert f"note: {said}" in " ".join(err.split())
+    out, _ = call(capfd, *words, "--format", "json")
+    (note,) = json.loads(out)["notes"]
+    assert note.startswith(said)

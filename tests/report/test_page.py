@@ -278,3 +278,39 @@ def test_a_full_disk_leaves_the_older_report(tmp_path: Path, small_disk: Path) -
         write(store, "madeup", small_disk / "out", tmp_path / "cache")
     assert page.read_bytes() == before
     assert sorted(entry.name for entry in small_disk.iterdir()) == ["ballast", "out"]
+
+
+def test_further_protocols_have_a_table_each_and_notes(tmp_path: Path) -> None:
+    protocols = {
+        "detection": {"folds": 3},
+        "unseen": {},
+        "scarcity": {"defects": [1, 50]},
+        "contamination": {},
+    }
+    store, record, page = report(tmp_path, protocols=protocols)
+    assert record.notes
+    html = page.read_text(encoding="utf-8")
+    text = Reader(html).text
+    assert all(note in text for note in record.notes)
+    for protocol in ("unseen", "scarcity", "contamination"):
+        assert f'aria-label="Conditions of {protocol}"' in html
+    tables = Tables(collect(store, "madeup"))
+    for line in tables.conditions:
+        assert line.condition in text
+        assert words.number(line.value) in text
+    scarce = next(line for line in tables.conditions if line.condition == "n=1")
+    assert (scarce.draws, scarce.folds, scarce.expected) == (10, 30, 30)
+    assert scarce.spread > 0
+    assert len((tmp_path / "out/tables/conditions.csv").read_text().splitlines()) == 1 + len(
+        tables.conditions
+    )
+
+
+def test_a_sweep_without_detection_says_so(tmp_path: Path) -> None:
+    protocols = {"scarcity": {"defects": [1], "draws": 2}}
+    _, _, page = report(tmp_path, protocols=protocols, unfinished=1)
+    text = Reader(page.read_text(encoding="utf-8")).text
+    assert "without the detection protocol" in text
+    assert "The sweep has no detection protocol, so there is nothing to decide" in text
+    assert "holdout" not in text.split("What the figures mean")[0]
+    assert "Incomplete." in text

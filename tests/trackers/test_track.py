@@ -254,3 +254,32 @@ def test_track_an_unknown_sweep_names_those_there_are(store: DirectoryStore, tra
     made_up_sweep(store, **SMALL)
     with pytest.raises(MissingInputError, match="madeup"):
         track(store, "madup", tracker)
+
+
+def test_track_names_conditions_and_draws(store: DirectoryStore, tracker: MlflowTracker) -> None:
+    protocols = {"detection": {"folds": 3}, "scarcity": {"defects": [2], "draws": 2}}
+    made_up_sweep(store, protocols=protocols, **SMALL)
+    track(store, "madeup", tracker)
+    query = f"tags.level = 'parent' and tags.model = '{CLASSIFIER}' and tags.protocol = 'scarcity'"
+    (parent,) = runs(tracker, query)
+    rows = {
+        r.condition: r
+        for r in collect(store, "madeup").rows()
+        if (r.label, r.protocol) == (CLASSIFIER, "scarcity")
+    }
+    metrics = parent.data.metrics
+    # MLflow's names may hold no "=".
+    assert metrics["n_2/image_auroc"] == rows["n=2"].figures["image_auroc"]
+    assert metrics["n_2/image_auroc_spread"] == rows["n=2"].spread["image_auroc"]
+    assert metrics["all/image_auroc"] == rows["all"].figures["image_auroc"]
+    assert "all/image_auroc_spread" not in metrics
+    assert parent.data.tags["condition"] == "n=2, all"
+    assert parent.data.params["folds"] == "3"
+    nested = runs(tracker, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
+    names = {run.info.run_name for run in nested}
+    drawn = {
+        f"fold {fold} of n=2/draw{draw}, {CLASSIFIER} grass scarcity"
+        for fold in range(3)
+        for draw in range(2)
+    }
+    assert names == drawn | {f"fold {fold} of all, {CLASSIFIER} grass scarcity" for fold in range(3)}
