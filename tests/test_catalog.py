@@ -1,4 +1,5 @@
 import importlib.util
+from dataclasses import replace
 
 import pytest
 
@@ -49,3 +50,24 @@ def test_find_names_the_nearest() -> None:
     assert catalog.find("padim").name == "padim"
     with pytest.raises(UsageError, match="did you mean 'patchcore'"):
         catalog.find("pathcore")
+
+
+def test_sizes_are_said_in_words_with_the_reason() -> None:
+    entry = catalog.find("padim")
+    assert entry.sizes == "32 px or more"
+    patches = replace(entry, smallest=28, multiple_of=14, sizes_because="patches of 14 px")
+    assert patches.sizes == "28 px or more, in multiples of 14 (patches of 14 px)"
+    assert [size for size in (14, 28, 32, 518) if patches.takes(size)] == [28, 518]
+    limited = replace(entry, largest=256)
+    assert limited.sizes == "32 to 256 px"
+    assert [size for size in (31, 32, 256, 257) if limited.takes(size)] == [32, 256]
+    assert replace(entry, smallest=518, largest=518).sizes == "518 px alone"
+
+
+def test_one_non_commercial_weights_file_flags_the_model() -> None:
+    entry = catalog.find("padim")
+    free = entry.weights[0]
+    bound = replace(free, licence="CC-BY-NC-4.0", commercial=False)
+    assert (free.terms, bound.terms) == ("BSD-3-Clause", "CC-BY-NC-4.0 (NON-COMMERCIAL)")
+    assert entry.commercial
+    assert not replace(entry, weights=(free, bound)).commercial

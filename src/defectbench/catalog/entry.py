@@ -1,0 +1,128 @@
+"""What a user must know about a model, and what planning must: one entry of the line-up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+from defectbench.catalog.rules import Setting
+
+Family = Literal["classifier", "detector", "supervised"]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Published weights, or pictures that a model learns its faults from: one file in the store.
+
+    Attributes:
+        name: under which the store keeps it: ``weights/<name>/<sha256>``.
+        source: where it comes from, as its library or its authors name it.
+        licence: of the weights, which may differ from the code's.
+        commercial: the licence allows commercial use; where it does not, tables say so.
+        url: where the published file lies; empty where timm's own table knows.
+        digest: how the published file's SHA-256 begins, as far as its authors tell; empty where they do not.
+        kind: ``file`` of a network's weights, or ``pictures``: a folder of them, kept as one tar.
+    """
+
+    name: str
+    source: str
+    licence: str
+    commercial: bool = True
+    url: str = ""
+    digest: str = ""
+    kind: Literal["file", "pictures"] = "file"
+
+    @property
+    def terms(self) -> str:
+        """Say the licence, and whether it rules commercial use out."""
+        return self.licence if self.commercial else f"{self.licence} (NON-COMMERCIAL)"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What `models check` counted at the model's own size.
+
+    Attributes:
+        parameters: with the head for two classes; a memory bank as two pictures fill it.
+        flops: operations to score one picture (products of matrices, convolutions), or None where they
+            cannot be counted.
+    """
+
+    parameters: int
+    flops: int | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One model.
+
+    Attributes:
+        name: what sweeps call it.
+        family: ``classifier``, ``detector`` or ``supervised`` (a detector that is taught defects).
+        builder: ``module:class`` of the inspector.
+        source: paper and code.
+        licence: of the code.
+        weights: files that ``weights: pretrained`` needs; empty where the model needs none.
+        image_size: side in pixels that a sweep without ``image_size`` gets.
+        smallest: smallest side that it takes.
+        largest: largest side that it takes; None for no limit.
+        multiple_of: sides must be multiples of this.
+        sizes_because: why it takes no others, in words; a sweep that asks for one is refused.
+        epochs: passes over the training images; 0 for a model that is not trained by gradient steps.
+        patience: epochs without a better tuning figure before a fit stops; 0 for those that go to the end.
+        ends: in words, how the fit ends.
+        heat_map: in words, where the heat map comes from.
+        settings: what an entry of a sweep may override, with the defaults.
+        aliases: names of the model in published tables.
+        extra: the extra of this package that it needs, or None.
+        fit_version: raised whenever a change of ours makes the same settings fit differently.
+        resumes: a fit that was stopped goes on from its last checkpoint; the others start it anew.
+        measured: its size and its cost; None until `models check` was asked.
+    """
+
+    name: str
+    family: Family
+    builder: str
+    source: str
+    licence: str
+    image_size: int
+    epochs: int
+    ends: str
+    heat_map: str
+    patience: int = 0
+    weights: tuple[Weights, ...] = ()
+    smallest: int = 32
+    largest: int | None = None
+    multiple_of: int = 1
+    sizes_because: str = ""
+    settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
+    aliases: tuple[str, ...] = ()
+    extra: str | None = "train"
+    fit_version: int = 1
+    resumes: bool = False
+    measured: Measured | None = None
+
+    def takes(self, size: int) -> bool:
+        """Whether the model takes pictures of ``size`` x ``size`` pixels."""
+        low_enough = self.largest is None or size <= self.largest
+        return self.smallest <= size and low_enough and size % self.multiple_of == 0
+
+    @property
+    def sizes(self) -> str:
+        """Say which sides it takes, in words, and why no others."""
+        if self.smallest == self.largest:
+            sides = f"{self.smallest} px alone"
+        elif self.largest is None:
+            sides = f"{self.smallest} px or more"
+        else:
+            sides = f"{self.smallest} to {self.largest} px"
+        steps = f", in multiples of {self.multiple_of}" if self.multiple_of > 1 else ""
+        because = f" ({self.sizes_because})" if self.sizes_because else ""
+        return sides + steps + because
+
+    @property
+    def commercial(self) -> bool:
+        """Whether the licences of all its weights allow commercial use."""
+        return all(weights.commercial for weights in self.weights)
