@@ -76,6 +76,7 @@ EXTRAS: Values = {
     "ttlSecondsAfterFinished": 2000000,
     "backoffLimit": 3,
     "terminationGracePeriodSeconds": 15,
+    "checkpointSeconds": 90.5,
     "queueName": "gpus",
     "priorityClassName": "low",
     "runtimeClassName": "nvidia",

@@ -96,6 +96,18 @@ def test_a_cell_held_by_another_is_taken_last(cells: tuple[Store, list[str]], tm
     assert [event.message for event in events if event.state is State.WAITING] == ["another"]
 
 
+def test_a_finished_cell_loses_what_its_killed_worker_left(
+    cells: tuple[Store, list[str]], tmp_path: Path
+) -> None:
+    store, [key, *_] = cells
+    assert worker(store, tmp_path, []).run([key]) is ExitCode.DONE
+    whole = set(store.keys(f"cells/{key}/"))
+    for name in ("checkpoint.json", "1/checkpoints/0123abcd", "2/checkpoints/4567cdef"):
+        store.put(f"cells/{key}/{name}", b"left")
+    assert worker(store, tmp_path, []).run([key]) is ExitCode.DONE
+    assert set(store.keys(f"cells/{key}/")) == whole
+
+
 def test_a_worker_whose_listener_went_away_stops(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
     store, keys = cells
     found = worker(store, tmp_path, [])

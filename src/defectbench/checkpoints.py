@@ -236,12 +236,10 @@ class Checkpoints:
 
     def _remove_blobs(self, but: str) -> None:
         """Remove what this attempt and those before it wrote, but for one blob."""
-        start = self._key("")
         try:
-            for key in list(self._store.keys(start)):
-                found = _BLOB.fullmatch(key.removeprefix(start))
-                if found and int(found[1]) <= self._lease.fence and found[0] != but:
-                    self._store.delete(key)
+            for attempt, blob in _blobs(self._store, self._lease.key):
+                if attempt <= self._lease.fence and blob != but:
+                    self._store.delete(self._key(blob))
         except DefectbenchError as error:
             _log.warning("cell %s: old checkpoints could not be removed: %s", self._lease.key, error)
 
@@ -255,3 +253,22 @@ class Checkpoints:
 
     def _key(self, *parts: str) -> str:
         return path(self._lease.key, *parts)
+
+
+def remove_leftovers(store: Store, key: str) -> None:
+    """Remove the checkpoints of a finished cell whose worker was killed before it could.
+
+    A store out of reach is only logged, for the cell is done.
+    """
+    try:
+        for name in [_POINTER, *(blob for _, blob in _blobs(store, key))]:
+            store.delete(path(key, name))
+    except DefectbenchError as error:
+        _log.warning("cell %s: its checkpoints could not be removed: %s", key, error)
+
+
+def _blobs(store: Store, key: str) -> list[tuple[int, str]]:
+    """Return the attempt and the path below the cell of each checkpoint blob that lies in the store."""
+    start = path(key, "")
+    found = (_BLOB.fullmatch(name.removeprefix(start)) for name in store.keys(start))
+    return [(int(blob[1]), blob[0]) for blob in found if blob]

@@ -14,7 +14,7 @@ import click
 
 from defectbench import job
 from defectbench.cell import Cell
-from defectbench.checkpoints import EVERY
+from defectbench.checkpoints import EVERY, remove_leftovers
 from defectbench.errors import DefectbenchError, ExitCode, TryAgainError
 from defectbench.lease import Held, look, take
 from defectbench.results import find_failure, find_true_result
@@ -87,6 +87,7 @@ class Worker:
 
     def _take(self, key: str) -> bool:
         if find_true_result(self.store, key) is not None:
+            remove_leftovers(self.store, key)
             self._end(key, ExitCode.DONE, "")
             return True
         failure = find_failure(self.store, key)

@@ -125,6 +125,8 @@ volumes:
   "HF_HOME" "/cache/huggingface" "TORCH_HOME" "/cache/torch" "MPLCONFIGDIR" "/cache/matplotlib"
   "TRITON_CACHE_DIR" "/cache/triton" "TORCHINDUCTOR_CACHE_DIR" "/cache/inductor"
   "CUDA_CACHE_PATH" "/cache/cuda" "NUMBA_CACHE_DIR" "/cache/numba" -}}
+- name: DEFECTBENCH_CHECKPOINT_SECONDS
+  value: {{ .Values.checkpointSeconds | toString | quote }}
 - name: DEFECTBENCH_CACHE_BYTES
   value: {{ include "defectbench.cacheBytes" .Values.cache.sizeLimit | quote }}
 {{- range $name, $value := $places }}
