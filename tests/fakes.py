@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from defectbench.sweep import Where, parse
 
 MODELS = ("filterbank-logreg", "mobilenetv3-small", "filterbank-knn", "padim")
 DEFECT_TYPES = ("crack", "scratch", "stain")
+Planted = Callable[[Cell, Image], float]
 SIDE = 32
 """Pixels of a made-up picture."""
 
@@ -56,6 +57,7 @@ def made_up_sweep(
     drift: float = 0.0,
     unfinished: int = 0,
     failed: int = 0,
+    planted: Planted | None = None,
     **keys: Any,
 ) -> Record:
     """Put a sweep with finished cells into the store and return its record.
@@ -66,6 +68,8 @@ def made_up_sweep(
         training_goods, goods, defects: pictures of each category; a fifth of the first calibrates.
         drift: how far scores of the test part lie above those of the training part, as on another day.
         unfinished: the last so many cells have no result; ``failed``: so many before these failed for good.
+        planted: how far the score of an image lies above that of the goods, in standard deviations, cell by
+            cell; takes the place of ``skill``.
         keys: other keys of the sweep's file, ``protocols`` among them.
     """
     for category in categories:
@@ -84,7 +88,7 @@ def made_up_sweep(
     done = len(plan.cells) - unfinished - failed
     for place, (key, cell) in enumerate(plan.cells.items()):
         if place < done:
-            finish(store, plan, cell, skill or {}, heat_maps, drift)
+            finish(store, plan, cell, skill or {}, heat_maps, drift, planted)
         elif place < done + failed:
             failure = Failure(ExitCode.DATA, "made up: the pictures are wrong", "Traceback: made up", 1)
             store.put(path(key, "failure.json"), failure.to_json())
@@ -124,12 +128,13 @@ def finish(
     skill: Mapping[str, float],
     heat_maps: bool = False,
     drift: float = 0.0,
+    planted: Planted | None = None,
 ) -> Result:
     """Write what a worker writes for a finished cell, and return the result."""
     label = plan.labels[cell.key]
     shift = skill.get(f"{label}/{cell.category}", skill.get(label, 1.5))
     manifest = Manifest.from_json(store.get(f"datasets/{cell.dataset}/{cell.category}/manifest.json").data)
-    predictions = Predictions.of(cell.key, list(_predict(cell, manifest, shift, drift)))
+    predictions = Predictions.of(cell.key, list(_predict(cell, manifest, shift, drift, planted)))
     files = {
         "1/predictions.parquet": predictions.to_parquet(),
         "1/history.parquet": history_to_parquet(_history(cell)),
@@ -193,7 +198,9 @@ def _tar(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _predict(cell: Cell, manifest: Manifest, shift: float, drift: float) -> Iterator[Prediction]:
+def _predict(
+    cell: Cell, manifest: Manifest, shift: float, drift: float, planted: Planted | None
+) -> Iterator[Prediction]:
     """Score what the fit did not learn from: every cell on a scale of its own."""
     rng = _rng("scores", cell.key)
     offset, scale = rng.normal(), float(np.exp(rng.normal()))
@@ -204,7 +211,8 @@ def _predict(cell: Cell, manifest: Manifest, shift: float, drift: float) -> Iter
             continue
         # How hard a picture is, all models agree in part: paired figures differ from unpaired ones.
         ease = _rng("ease", cell.category, image.id).normal()
-        moved = shift * image.label + drift * (image.part == "test")
+        moved = planted(cell, image) if planted else shift * image.label
+        moved += drift * (image.part == "test")
         score = offset + scale * (0.7 * ease + 0.7 * rng.normal() + moved)
         role = "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
         explanation = _explain(rng, shift) if image.mask else {}

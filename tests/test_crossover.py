@@ -67,8 +67,9 @@ def test_the_crossover_asks_for_the_bound_at_every_larger_number() -> None:
     found = crossover(curve(truth, 0.8, images=120), margin=MARGIN, seed=0)
     assert found.n == 8, "good at 2, bad again at 4"
     for level in found.levels:
-        assert level.bound < level.difference == pytest.approx(level.classifier - level.detector)
-        assert level.classifier == pytest.approx(truth[level.n], abs=0.06)
+        assert level.bound < level.difference == pytest.approx(level.classifier.value - level.detector.value)
+        assert level.classifier.low < level.classifier.value < level.classifier.high
+        assert level.classifier.value == pytest.approx(truth[level.n], abs=0.06)
     assert [level.bound > -MARGIN for level in found.levels] == [False, True, False, True, True]
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.errors import DataError
-from defectbench.stats import FoldScores, fold_average
+from defectbench.stats import FoldScores, Interval, fold_average
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1999
@@ -29,12 +30,15 @@ class Point:
 
     Attributes:
         n: how many labelled defects the classifier used, tuning included.
-        folds: the tested images of each fold; ``a`` holds the classifier's scores, a line for each draw,
-            ``b`` the detector's, a line for each seed. Images and detector are the same at every n.
+        folds: the tested images of each fold; ``a`` holds the classifier's scores, a line for each seed of
+            each draw in turn, ``b`` the detector's, a line for each seed. Images and detector are the same
+            at every n.
+        seeds: lines of ``a`` that are one draw: seeds are averaged, draws are resampled.
     """
 
     n: int
     folds: tuple[FoldScores, ...]
+    seeds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +46,14 @@ class Level:
     """What one number of labelled defects gives.
 
     Attributes:
-        classifier, detector: image AUROC, averaged over draws or seeds and over folds.
+        classifier, detector: image AUROC with its interval, averaged over draws or seeds and over folds.
         difference: classifier minus detector.
         bound: the difference's one-sided 95 % lower bound.
     """
 
     n: int
-    classifier: float
-    detector: float
+    classifier: Interval
+    detector: Interval
     difference: float
     bound: float
 
@@ -110,12 +114,18 @@ def crossover(
     ordered = tuple(sorted(points, key=lambda point: point.n))
     _check(ordered)
     numbers = [point.n for point in ordered]
-    drawn = _drawn(ordered, seed, resamples)
-    levels = tuple(_level(point, row) for point, row in zip(ordered, drawn, strict=True))
+    classifier, detector = _drawn(ordered, seed, resamples)
+    levels = tuple(
+        _level(point, row, detector, level) for point, row in zip(ordered, classifier, strict=True)
+    )
     found = _first(numbers, np.array([[each.bound] for each in levels]) > -margin)
-    several = _first(numbers, drawn > -margin)
-    low, high = (_quantile(several, share) for share in ((1 - level) / 2, (1 + level) / 2))
+    several = _first(numbers, classifier - detector > -margin)
+    low, high = (_quantile(several, share) for share in _tails(level))
     return Crossover(float(found[0]), low, high, levels)
+
+
+def _tails(level: float) -> tuple[float, float]:
+    return (1 - level) / 2, (1 + level) / 2
 
 
 def _first(numbers: Sequence[int], enough: NDArray[np.bool_]) -> Floats:
@@ -130,12 +140,17 @@ def _quantile(values: Floats, share: float) -> float:
     return float(np.sort(values)[min(int(share * len(values)), len(values) - 1)])
 
 
-def _level(point: Point, drawn: Floats) -> Level:
-    weights = [fold.weight for fold in point.folds]
-    classifier = fold_average([_auroc(fold, fold.a) for fold in point.folds], weights)
-    detector = fold_average([_auroc(fold, fold.b) for fold in point.folds], weights)
-    bound = float(np.quantile(drawn, _BOUND))
-    return Level(point.n, classifier, detector, classifier - detector, bound)
+def _level(point: Point, classifier: Floats, detector: Floats, level: float) -> Level:
+    ours = _interval(point, "a", classifier, level)
+    theirs = _interval(point, "b", detector, level)
+    bound = float(np.quantile(classifier - detector, _BOUND))
+    return Level(point.n, ours, theirs, ours.value - theirs.value, bound)
+
+
+def _interval(point: Point, model: Literal["a", "b"], drawn: Floats, level: float) -> Interval:
+    values = [_auroc(fold, fold.a if model == "a" else fold.b) for fold in point.folds]
+    low, high = (float(np.quantile(drawn, share)) for share in _tails(level))
+    return Interval(fold_average(values, [fold.weight for fold in point.folds]), low, high, level)
 
 
 def _auroc(fold: FoldScores, scores: Floats) -> float:
@@ -143,24 +158,24 @@ def _auroc(fold: FoldScores, scores: Floats) -> float:
     return float(fold.pairs(scores).mean()) / len(scores) if fold.weight else math.nan
 
 
-def _drawn(points: Sequence[Point], seed: int, resamples: int) -> Floats:
-    """Return classifier minus detector, (points, resamples), of the drawn images and draws."""
+def _drawn(points: Sequence[Point], seed: int, resamples: int) -> tuple[Floats, Floats]:
+    """Return the classifier's figures (points, resamples) and the detector's, on drawn images and draws."""
     rng = np.random.default_rng([seed, 1])
     total = sum(fold.weight for fold in points[0].folds)
-    found = np.zeros((len(points), resamples))
+    classifier, detector = np.zeros((len(points), resamples)), np.zeros(resamples)
     for place, fold in enumerate(points[0].folds):
         if not fold.weight:
             continue
+        share = fold.weight / total
         rows, columns = (_shares(rng, group.size, resamples) for group in (fold.defects, fold.goods))
-        detector = _resampled(fold, fold.b, rows, columns).mean(axis=0)
-        counts = sorted({len(point.folds[place].a) for point in points})
+        detector += _resampled(fold, fold.b, rows, columns).mean(axis=0) * share
+        counts = sorted({len(point.folds[place].a) // point.seeds for point in points})
         shares = {count: _shares(rng, count, resamples) for count in counts}
         for row, point in enumerate(points):
-            scores = point.folds[place].a
-            figures = _resampled(point.folds[place], scores, rows, columns)
-            classifier = (figures * shares[len(scores)].T).sum(axis=0)
-            found[row] += (classifier - detector) * (fold.weight / total)
-    return found
+            figures = _resampled(point.folds[place], point.folds[place].a, rows, columns)
+            draws = figures.reshape(-1, point.seeds, resamples).mean(axis=1)
+            classifier[row] += (draws * shares[len(draws)].T).sum(axis=0) * share
+    return classifier, detector
 
 
 def _shares(rng: np.random.Generator, items: int, resamples: int) -> Floats:
@@ -181,7 +196,9 @@ def _check(points: Sequence[Point]) -> None:
     first = points[0].folds
     if not any(fold.weight for fold in first):
         raise DataError("a learning curve needs a fold with tested images of both classes")
-    for point in points[1:]:
+    for point in points:
+        if any(len(fold.a) % point.seeds for fold in point.folds):
+            raise DataError(f"n={point.n} has lines of scores that are not {point.seeds} for each draw")
         alike = len(point.folds) == len(first) and all(
             np.array_equal(one.labels, other.labels) and np.array_equal(one.b, other.b)
             for one, other in zip(point.folds, first, strict=True)

@@ -22,6 +22,7 @@ from defectbench.metrics import Counts, image_ap, image_auroc, precision_recall_
 from defectbench.record import Contestant, Reading
 from defectbench.report import contest, mistakes
 from defectbench.report.conditions import conditions, mean
+from defectbench.report.learning import Crossing, Learning, LearningTables
 from defectbench.report.rows import (
     Category,
     CellLine,
@@ -38,6 +39,7 @@ from defectbench.report.rows import (
     Threshold,
     to_csv,
 )
+from defectbench.report.unseen import Novelty, Unseen, UnseenTables
 from defectbench.results import Result
 
 PROTOCOL = "detection"
@@ -67,6 +69,10 @@ FILES = (
     "costs",
     "mistakes",
     "conditions",
+    "unseen",
+    "novelties",
+    "learning",
+    "crossings",
     "cells",
 )
 """Tables that become CSV files."""
@@ -177,6 +183,34 @@ class Tables:
     def conditions(self) -> tuple[Condition, ...]:
         """What the protocols beyond detection gave, condition by condition."""
         return conditions(self._all_rows, self.endpoint, but=PROTOCOL)
+
+    @cached_property
+    def _unseen(self) -> UnseenTables:
+        return UnseenTables(self.collected, self.endpoint)
+
+    @cached_property
+    def _learning(self) -> LearningTables:
+        return LearningTables(self.collected)
+
+    @cached_property
+    def unseen(self) -> tuple[Unseen, ...]:
+        """The matrix trained-on x tested-on, entry by entry; empty without the unseen protocol."""
+        return self._unseen.matrix()
+
+    @cached_property
+    def novelties(self) -> tuple[Novelty, ...]:
+        """Seen against unseen defects; empty without the unseen protocol."""
+        return self._unseen.novelties()
+
+    @cached_property
+    def learning(self) -> tuple[Learning, ...]:
+        """The learning curves, point by point; empty without scarcity, or without both contenders."""
+        return self._learning.learning()
+
+    @cached_property
+    def crossings(self) -> tuple[Crossing, ...]:
+        """From how many labelled defects on a classifier suffices; empty likewise."""
+        return self._learning.crossings()
 
     @cached_property
     def costs(self) -> tuple[Cost, ...]:
