@@ -16,6 +16,7 @@ from sklearn.metrics import roc_auc_score
 from defectbench import metrics, stats
 from defectbench.errors import DataError, UsageError
 from defectbench.stats import FoldScores, Interval
+from truths import Truth, simulate, trials
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -162,16 +163,40 @@ def test_permutation_test_finds_a_true_difference():
     assert np.mean(np.array(p) <= 0.05) > 0.8
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
-    for auroc in (0.80, 0.95):
-        rng = np.random.default_rng(10)
-        hits = {"a": 0, "difference": 0}
-        for trial in range(400):
-            draws = stats.stratified_bootstrap(simulated(rng, auroc, auroc), seed=trial, resamples=499)
-            single, difference = draws.interval_a(0.95), draws.interval_difference(0.95)
-            hits["a"] += single.low <= auroc <= single.high
-            hits["difference"] += difference.low <= 0 <= difference.high
-        assert all(0.92 <= number / 400 <= 0.985 for number in hits.values()), (auroc, hits)
+def tolerance(share, number):
+    """Three standard errors of a share of ``number`` trials."""
+    return 3 * math.sqrt(share * (1 - share) / number)
+
+
+def test_intervals_cover_planted_differences_as_often_as_they_say():
+    """A short form of benchmarks/truths.py, whose 2,000 trials each stand in docs/statistics.md."""
+    planted = [Truth(0.80, 0.80), Truth(0.95, 0.90, seeds=1), Truth(0.95, 0.85)]
+    found = [trials(truth, 200, 499) for truth in planted]
+    room = tolerance(0.95, 600)
+    assert 0.95 - room <= sum(each.covered for each in found) / 600 <= 0.95 + room
+    assert 0.95 - room <= sum(each.covered_single for each in found) / 600 <= 0.95 + room
+    assert sum(each.false(truth) for each, truth in zip(found, planted, strict=True)) <= 0.05 * 600
+    assert found[2].verdicts["classifier"] > 140  # a tenth is found with 60 + 60 images
+
+
+def test_verdicts_are_rarely_false_near_one():
+    for auroc in (0.98, 0.995):
+        found = trials(Truth(auroc, auroc), 200, 499)
+        assert found.false(Truth(auroc, auroc)) / 200 <= 0.05 + tolerance(0.05, 200), auroc
+    assert found.warned == 200
+
+
+def test_folds_on_other_scales_change_nothing():
+    """One standard deviation between folds' scores: pooled, the AUROC falls; here not a bit moves."""
+    alike, apart = (
+        simulate(Truth(0.9, 0.85, spread=spread), np.random.default_rng(20)) for spread in (0.0, 1.0)
+    )
+    assert stats.compare(alike, seed=0, resamples=199) == stats.compare(apart, seed=0, resamples=199)
+    labels = np.concatenate([fold.labels for fold in alike])
+    pooled = [
+        roc_auc_score(labels, np.concatenate([fold.a[0] for fold in folds])) for folds in (alike, apart)
+    ]
+    assert pooled[1] < pooled[0] - 0.02
 
 
 def test_bootstrap_equals_drawing_images_one_by_one():

@@ -1,0 +1,86 @@
+"""Are planted truths recovered? Coverage of the intervals and false verdicts, by simulation.
+
+    python benchmarks/truths.py [--trials 2000] [--resamples 1999] [--only GROUP]
+
+Each trial makes up the scores of two models on the same images, in folds and seeds, with the AUROCs planted
+(tests/truths.py), and asks :mod:`defectbench.stats` what the report asks it. Seeds are fixed: the same
+command prints the same figures. The tables in docs/statistics.md are its output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from truths import Found, Truth, rejections, trials
+
+GROUPS: dict[str, tuple[Truth, ...]] = {
+    "usual": (
+        *(Truth(auroc, auroc) for auroc in (0.80, 0.85, 0.90, 0.95)),
+        *(Truth(a, b) for a, b in ((0.85, 0.80), (0.90, 0.85), (0.95, 0.90), (0.95, 0.80))),
+        *(Truth(a, b, seeds=1) for a, b in ((0.90, 0.90), (0.95, 0.90))),
+    ),
+    "near one": tuple(Truth(a, b) for a, b in ((0.98, 0.98), (0.995, 0.995), (0.99, 0.98), (0.995, 0.985))),
+    "few": tuple(
+        Truth(a, b, each=15)
+        for a, b in ((0.80, 0.80), (0.90, 0.90), (0.95, 0.90), (0.98, 0.98), (0.995, 0.995))
+    ),
+}
+
+COLUMNS = (
+    "planted",
+    "interval of the difference covers",
+    "of one model covers",
+    "false verdicts",
+    "equivalent",
+    "warned",
+    "false verdicts, test alone",
+)
+
+
+def line(truth: Truth, found: Found, alone: float) -> str:
+    """Return a row of the table in docs/statistics.md."""
+    counts = (
+        found.covered,
+        found.covered_single,
+        found.false(truth),
+        found.verdicts["equivalent"],
+        found.warned,
+    )
+    shares = [f"{100 * count / found.trials:.1f} %" for count in counts]
+    return f"| {' | '.join([truth.name, *shares, f'{100 * alone:.1f} %' if alone == alone else '–'])} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=2000)
+    parser.add_argument("--resamples", type=int, default=1999)
+    parser.add_argument(
+        "--alone", type=int, default=10000, help="trials of the test alone, without a difference"
+    )
+    parser.add_argument("--only", choices=GROUPS, help="one group of truths")
+    given = parser.parse_args()
+    start = time.process_time()
+    print(f"{given.trials} trials, {given.resamples} resamples; the test alone: {given.alone} trials, 999")
+    print(f"numpy {np.__version__}\n")
+    for name, truths in GROUPS.items():
+        if given.only not in (None, name):
+            continue
+        print(f"{name}\n\n| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
+        for truth in truths:
+            alone = float("nan") if truth.difference else rejections(truth, given.alone, 999)
+            print(line(truth, trials(truth, given.trials, given.resamples), alone), flush=True)
+        print()
+    print(f"{time.process_time() - start:.0f} CPU s")
+
+
+if __name__ == "__main__":
+    main()
