@@ -199,11 +199,7 @@ def image_auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     >>> image_auroc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
     0.875
     """
-    steps = _steps(labels, scores)
-    if not steps.both:
-        return NAN
-    twice = np.diff(steps.fp, prepend=0) @ (2 * steps.tp - np.diff(steps.tp, prepend=0))
-    return float(twice / (2 * steps.positives * steps.negatives))
+    return _steps(labels, scores).auroc()
 
 
 def image_ap(labels: ArrayLike, scores: ArrayLike) -> float:
@@ -214,10 +210,7 @@ def image_ap(labels: ArrayLike, scores: ArrayLike) -> float:
     >>> round(image_ap([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 4)
     0.8333
     """
-    steps = _steps(labels, scores)
-    if not steps.both:
-        return NAN
-    return float((np.diff(steps.tp, prepend=0) * steps.precision).sum() / steps.positives)
+    return _steps(labels, scores).ap()
 
 
 def roc_curve(labels: ArrayLike, scores: ArrayLike) -> Roc:
@@ -251,8 +244,7 @@ def f1_oracle(labels: ArrayLike, scores: ArrayLike) -> float:
     >>> f1_oracle([0, 1, 0, 1], [0.1, 0.3, 0.5, 0.9])
     0.8
     """
-    steps = _steps(labels, scores)
-    return float(steps.f1.max()) if steps.both else NAN
+    return _steps(labels, scores).best_f1()
 
 
 def recall_at_precision(labels: ArrayLike, scores: ArrayLike, precision: float) -> float:
@@ -263,10 +255,7 @@ def recall_at_precision(labels: ArrayLike, scores: ArrayLike, precision: float) 
     >>> recall_at_precision([0, 1, 0, 1, 1], [0.1, 0.3, 0.5, 0.8, 0.9], 0.95)
     0.6666666666666666
     """
-    steps = _steps(labels, scores)
-    if not steps.both:
-        return NAN
-    return float(steps.tp[steps.precision >= precision].max(initial=0) / steps.positives)
+    return _steps(labels, scores).recall_at_precision(precision)
 
 
 def false_alarms_at_recall(labels: ArrayLike, scores: ArrayLike, recall: float) -> float:
@@ -278,11 +267,7 @@ def false_alarms_at_recall(labels: ArrayLike, scores: ArrayLike, recall: float) 
     >>> false_alarms_at_recall([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8], 0.99)
     0.5
     """
-    steps = _steps(labels, scores)
-    if not steps.both:
-        return NAN
-    first = int(np.argmax(steps.tp / steps.positives >= recall))
-    return float(steps.fp[first] / steps.negatives)
+    return _steps(labels, scores).false_alarms_at_recall(recall)
 
 
 def counts_at(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Counts:
@@ -361,13 +346,14 @@ def threshold_free(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
     >>> threshold_free([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])["image_auroc"]
     0.75
     """
+    steps = _steps(labels, scores)
     return {
-        "image_auroc": image_auroc(labels, scores),
-        "image_ap": image_ap(labels, scores),
-        "f1_oracle": f1_oracle(labels, scores),
-        "recall_at_precision_95": recall_at_precision(labels, scores, 0.95),
-        "recall_at_precision_99": recall_at_precision(labels, scores, 0.99),
-        "false_alarms_at_recall_99": false_alarms_at_recall(labels, scores, 0.99),
+        "image_auroc": steps.auroc(),
+        "image_ap": steps.ap(),
+        "f1_oracle": steps.best_f1(),
+        "recall_at_precision_95": steps.recall_at_precision(0.95),
+        "recall_at_precision_99": steps.recall_at_precision(0.99),
+        "false_alarms_at_recall_99": steps.false_alarms_at_recall(0.99),
     }
 
 
@@ -375,7 +361,8 @@ def threshold_free(labels: ArrayLike, scores: ArrayLike) -> dict[str, float]:
 class _Steps:
     """Counts of what is called abnormal, as the threshold falls past each distinct score.
 
-    ``values`` (k,) distinct scores, falling; ``tp``, ``fp`` (k,): images scored at least that much.
+    ``values`` (k,) distinct scores, falling; ``tp``, ``fp`` (k,): images scored at least that much. The
+    figures are those of the public functions, NaN unless both classes are there.
     """
 
     values: Floats
@@ -395,6 +382,31 @@ class _Steps:
     @property
     def f1(self) -> Floats:
         return np.asarray(2 * self.tp / (self.tp + self.fp + self.positives), np.float64)
+
+    def auroc(self) -> float:
+        if not self.both:
+            return NAN
+        twice = np.diff(self.fp, prepend=0) @ (2 * self.tp - np.diff(self.tp, prepend=0))
+        return float(twice / (2 * self.positives * self.negatives))
+
+    def ap(self) -> float:
+        if not self.both:
+            return NAN
+        return float((np.diff(self.tp, prepend=0) * self.precision).sum() / self.positives)
+
+    def best_f1(self) -> float:
+        return float(self.f1.max()) if self.both else NAN
+
+    def recall_at_precision(self, precision: float) -> float:
+        if not self.both:
+            return NAN
+        return float(self.tp[self.precision >= precision].max(initial=0) / self.positives)
+
+    def false_alarms_at_recall(self, recall: float) -> float:
+        if not self.both:
+            return NAN
+        first = int(np.argmax(self.tp / self.positives >= recall))
+        return float(self.fp[first] / self.negatives)
 
     def thresholds(self) -> Floats:
         """(k+1,): above the first lies nothing, above the others ``tp + fp`` images of each step."""
@@ -417,7 +429,7 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], F
     truth, values = np.asarray(labels), _without_nan(scores)
     if truth.shape != values.shape or truth.ndim != 1:
         raise DataError(f"labels {truth.shape} and scores {values.shape} must be two lists of one length")
-    if not np.isin(truth, (0, 1)).all():
+    if not ((truth == 0) | (truth == 1)).all():
         raise DataError(f"labels are 0 (good) or 1 (abnormal), got {np.unique(truth).tolist()[:5]}")
     return truth.astype(bool), values
 

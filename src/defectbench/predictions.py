@@ -137,11 +137,11 @@ class Predictions:
         Raises:
             DataError: no parquet file, other columns or types, no rows, or rows of several cells.
         """
-        columns = _read(_PREDICTIONS, data, "predictions", nullable=EXPLANATION)
-        cells = sorted(set(columns.pop("cell")))
+        table = _read(_PREDICTIONS, data, "predictions", nullable=EXPLANATION)
+        cells = sorted(table["cell"].unique().to_pylist())
         if len(cells) != 1:
             raise DataError(f"predictions: expected the rows of one cell, got {len(cells)}: {cells[:5]}")
-        return cls(cells[0], *(_column(name, columns[name]) for name in _columns()))
+        return cls(cells[0], *(_array(table, name) for name in _columns()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +165,25 @@ def history_from_parquet(data: bytes) -> tuple[Point, ...]:
     Raises:
         DataError: no parquet file, or other columns or types.
     """
-    columns = _read(_HISTORY, data, "history")
-    return tuple(map(Point, columns["epoch"], columns["name"], columns["value"]))
+    table = _read(_HISTORY, data, "history")
+    return tuple(map(Point, *(table[name].to_pylist() for name in ("epoch", "name", "value"))))
 
 
 def _columns() -> tuple[str, ...]:
     return tuple(field.name for field in fields(Prediction))
 
 
+_KINDS = {"string": np.str_, "int8": np.int8, "double": np.float64}
+
+
 def _column(name: str, values: list[Any]) -> NDArray[Any]:
-    """Return a column as numpy; None becomes NaN."""
-    kind = {"string": np.str_, "int8": np.int8, "double": np.float64}[_PREDICTIONS[name]]
-    return np.array([NAN if value is None else value for value in values], dtype=kind)
+    """Return values as a column in numpy."""
+    return np.array(values, dtype=_KINDS[_PREDICTIONS[name]])
+
+
+def _array(table: pyarrow.Table, name: str) -> NDArray[Any]:
+    """Return a file's column in numpy; null becomes NaN."""
+    return np.asarray(table[name].to_numpy(), dtype=_KINDS[_PREDICTIONS[name]])
 
 
 def _problems(rows: Predictions) -> list[str]:
@@ -184,13 +191,18 @@ def _problems(rows: Predictions) -> list[str]:
     lengths = {name: int(getattr(rows, name).size) for name in _columns()}
     if len(set(lengths.values())) > 1:
         return [f"columns differ in length: {lengths}"]
-    twice = sorted(name for name, number in Counter(rows.image_id.tolist()).items() if number > 1)
+    names = rows.image_id.tolist()
+    twice = sorted(name for name, number in Counter(names).items() if number > 1) if _repeats(names) else []
     problems = [f"image {name} is there more than once" for name in twice]
     roles = sorted(set(rows.role.tolist()) - set(ROLES))
     problems += [f"unknown role {role!r}; allowed: {', '.join(ROLES)}" for role in roles]
     labels = sorted(set(rows.label.tolist()) - {0, 1})
     problems += [f"unknown label {label}; allowed: 0 (good), 1 (abnormal)" for label in labels]
     return problems
+
+
+def _repeats(names: Sequence[str]) -> bool:
+    return len(set(names)) < len(names)
 
 
 def _schema(columns: dict[str, str]) -> pyarrow.Schema:
@@ -220,15 +232,14 @@ def _arrow(values: Any, kind: Any, nullable: bool) -> Any:
     return pa.array(listed, type=kind, mask=mask)
 
 
-def _read(
-    columns: dict[str, str], data: bytes, what: str, nullable: tuple[str, ...] = ()
-) -> dict[str, list[Any]]:
-    """Read columns as lists, after comparing the schema name by name."""
+def _read(columns: dict[str, str], data: bytes, what: str, nullable: tuple[str, ...] = ()) -> pyarrow.Table:
+    """Read a file, after comparing its schema name by name."""
     import pyarrow as pa
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(pa.BufferReader(data))
+        # No threads of its own: cells are read many at once.
+        table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{what}: not a parquet file: {error}") from error
     got = {field.name: str(field.type) for field in table.schema}
@@ -246,4 +257,4 @@ def _read(
     ]
     if problems:
         raise DataError(problems)
-    return {name: table[name].to_pylist() for name in columns}
+    return table

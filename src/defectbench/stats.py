@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from math import lcm
 from statistics import NormalDist
 from types import MappingProxyType
@@ -227,14 +227,14 @@ def stratified_bootstrap(
 ) -> Resamples:
     """Draw images with replacement within each fold and class, jointly for both models and all seeds.
 
-    Fold weights stay those of the data. Memory: 8 bytes x ``resamples`` x the largest fold, twice.
+    Fold weights stay those of the data. Memory: a byte x ``resamples`` x all images, which is kept for the
+    next call with folds of the same sizes, and 8 bytes x ``resamples`` x the largest fold, twice.
 
     >>> fold = FoldScores.of([0, 0, 1, 1], [1, 3, 2, 4], [1, 2, 3, 4])
     >>> draws = stratified_bootstrap([fold], seed=0, resamples=99)
     >>> draws.a, draws.b, draws.interval_difference(0.9).low
     (0.75, 1.0, -1.0)
     """
-    rng = np.random.default_rng([seed, 0])
     told = [fold for fold in folds if fold.weight]
     total = sum(fold.weight for fold in told)
     if not total:
@@ -242,8 +242,8 @@ def stratified_bootstrap(
         return Resamples(NAN, NAN, nothing, nothing, nothing, nothing)
     drawn = {"a": np.zeros(resamples), "b": np.zeros(resamples)}
     influence: dict[str, list[Floats]] = {"a": [], "b": []}
-    for fold in told:
-        rows, columns = (_draw(rng, group.size, resamples) for group in (fold.defects, fold.goods))
+    sizes = tuple((fold.defects.size, fold.goods.size) for fold in told)
+    for fold, (rows, columns) in zip(told, _draws(sizes, resamples, seed), strict=True):
         for name, scores in (("a", fold.a), ("b", fold.b)):
             if endpoint == AUROC:
                 figures, moved = _drawn_aurocs(fold, scores, rows, columns)
@@ -395,9 +395,23 @@ def _warning(folds: Sequence[FoldScores], auroc: float) -> str:
     )
 
 
-def _draw(rng: np.random.Generator, images: int, resamples: int) -> Floats:
-    """(resamples, images): how often each image is drawn."""
-    return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.float64)
+def _draws(sizes: tuple[tuple[int, int], ...], resamples: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
+    """Yield for each fold how often each defect and each good is drawn, (resamples, images) each."""
+    for rows, columns in _drawn(sizes, resamples, seed):
+        yield rows.astype(np.float64), columns.astype(np.float64)
+
+
+@lru_cache(maxsize=1)  # all models of a category have folds of the same sizes
+def _drawn(
+    sizes: tuple[tuple[int, int], ...], resamples: int, seed: int
+) -> tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]:
+    rng = np.random.default_rng([seed, 0])
+    return tuple((_draw(rng, rows, resamples), _draw(rng, columns, resamples)) for rows, columns in sizes)
+
+
+def _draw(rng: np.random.Generator, images: int, resamples: int) -> NDArray[np.uint8]:
+    """(resamples, images): how often each image is drawn; never 256 times in any run of this world."""
+    return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.uint8)
 
 
 def _quantiles(drawn: Floats, low: float, high: float) -> tuple[float, float]:
