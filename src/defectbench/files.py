@@ -137,6 +137,23 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
         move(part, path)
 
 
+@contextlib.contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """Give a new folder to fill; it takes ``path``'s place when the block ends, and goes when it raises."""
+    draft = path.parent / f".{path.name}.{os.getpid()}.part"
+    draft.mkdir(parents=True)
+    older = draft.with_suffix(".old")
+    try:
+        yield draft
+        if path.exists():
+            path.replace(older)
+        draft.replace(path)
+        _sync_directory(path.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
 def _sync_directory(path: Path) -> None:
     # Makes the new name last through a power cut; some network disks cannot.
     with contextlib.suppress(OSError):

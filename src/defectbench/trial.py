@@ -118,7 +118,7 @@ def run(
     from threadpoolctl import threadpool_limits
 
     keeper = keeper or NoKeeper()
-    recipe = _recipe(cell, weights, device)
+    recipe = recipe_of(cell, weights, device)
 
     def make() -> Inspector:
         return build(catalog.find(cell.fit.model), recipe)
@@ -127,7 +127,7 @@ def run(
         inspector = make()
         # After the model's library is loaded: the limit reaches only the pools that are there.
         with threadpool_limits(cell.fit.threads):
-            lesson = _lesson(cell, images)
+            lesson = lesson_of(cell, images)
             fitted = Fitting(
                 make, lesson, keeper, memory, lambda p: tell(Step("fitting", p.done, p.total))
             ).run(inspector)
@@ -153,7 +153,8 @@ def run(
     return replace(outcome, history=saved.history, cost=cost)
 
 
-def _recipe(cell: Cell, weights: Mapping[str, Path], device: str) -> Recipe:
+def recipe_of(cell: Cell, weights: Mapping[str, Path], device: str) -> Recipe:
+    """Return what the cell's inspector is built from; arguments as in :func:`run`."""
     fit = cell.fit
     return Recipe(
         settings=fit.settings,
@@ -169,7 +170,8 @@ def _recipe(cell: Cell, weights: Mapping[str, Path], device: str) -> Recipe:
     )
 
 
-def _lesson(cell: Cell, images: ImageSet) -> Lesson:
+def lesson_of(cell: Cell, images: ImageSet) -> Lesson:
+    """Return all that the cell's fit may see."""
     fit, known = cell.fit, images.manifest.by_id
     unknown = [name for name in (*(name for name, _ in fit.train), *fit.tune) if name not in known]
     if unknown:

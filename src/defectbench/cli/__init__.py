@@ -6,6 +6,7 @@ import click
 
 from defectbench.cli.cluster import cancel, retry, submit
 from defectbench.cli.data import data
+from defectbench.cli.export import export, inspect
 from defectbench.cli.models import models, weights
 from defectbench.cli.render import render
 from defectbench.cli.select import select
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 for command in (
-    *(data, models, weights, select, plan, render, run, job, report, track),
+    *(data, models, weights, select, plan, render, run, job, report, track, export, inspect),
     *(submit, status, watch, why, logs, cancel, retry),
 ):
     main.add_command(command)

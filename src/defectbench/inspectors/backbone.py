@@ -127,6 +127,12 @@ def standardised(values: Tensor, model: nn.Module) -> Tensor:
     return ((values - mean) / deviation).contiguous()
 
 
+def standardisation(name: str) -> dict[str, list[float]]:
+    """Return the mean and the deviation of each channel, in [0, 1], that timm's network ``name`` expects."""
+    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return {"mean": [float(v) for v in config.mean], "deviation": [float(v) for v in config.std]}
+
+
 def weights_name(recipe: Recipe) -> str:
     """Name the weights for a feature cache: their digest, or the seed of random ones."""
     return f"random-{recipe.seed}" if not recipe.weights else recipe.weights_digest

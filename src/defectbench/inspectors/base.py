@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -205,6 +205,9 @@ class Inspector(ABC):
 
     device: str = "cpu"
     """Where it runs, resolved: ``cpu``, ``cuda`` or ``mps``."""
+
+    self_contained: ClassVar[bool] = False
+    """Whether what :meth:`save` writes is all that :meth:`load` needs: no weights file beside it."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe

@@ -54,6 +54,8 @@ class TimmClassifier(Resumable):
     ``warmup_epochs``, ``freeze`` (train the head alone, on features that all cells share: no augmentation).
     """
 
+    self_contained = True
+
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
         self.device = device.resolve(recipe.device)
@@ -91,21 +93,22 @@ class TimmClassifier(Resumable):
 
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
         """Yield log-odds and Grad-CAM map, one picture at a time, in float32 on every device."""
-        model = self._fitted()
+        model = self.network()
         explain = Explainer(model)
         for index in range(len(pictures)):
             with device.repeatable(self.recipe.seed, self.device):
                 inspection = explain(backbone.normalised(pictures[index][None], model, self.device))
             yield inspection
 
-    def _fitted(self) -> nn.Module:
+    def network(self) -> nn.Module:
+        """Return the fitted network, in eval mode: standardised pictures in, log-odds (b, 1) out."""
         if self._model is None:
             raise BugError("the classifier was asked for results before fit or load")
         return self._model
 
     def save(self, path: Path) -> None:
         """Write the network's state as safetensors."""
-        save_file({key: value.cpu().contiguous() for key, value in self._fitted().state_dict().items()}, path)
+        save_file({key: value.cpu().contiguous() for key, value in self.network().state_dict().items()}, path)
 
     def load(self, path: Path) -> None:
         """Read the network's state."""
@@ -115,7 +118,7 @@ class TimmClassifier(Resumable):
 
     def size(self) -> Size:
         """Count the network's parameters, and the products of matrices and convolutions of a forward pass."""
-        model = self._fitted()
+        model = self.network()
         side = self.recipe.image_size
         inputs = torch.zeros(1, 3, side, side, device=self.device)
         return Size(backbone.count(model), backbone.count_flops(model, inputs))

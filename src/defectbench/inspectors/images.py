@@ -19,7 +19,7 @@ from defectbench.inspectors.versions import made_with
 from defectbench.manifest import Image, Manifest
 from defectbench.pictures import read_mask, read_picture, resize_mask, resize_picture
 
-__all__ = ["BATCH", "ArrayPictures", "ImageSet", "default_cache"]
+__all__ = ["BATCH", "ArrayPictures", "FilePictures", "ImageSet", "default_cache"]
 
 BATCH = 8
 """Pictures of one call of ``compute``."""
@@ -213,6 +213,31 @@ class ArrayPictures:
         """Yield each picture's features."""
         for start in range(0, len(self._array), BATCH):
             yield from _computed(np.array(self._array[start : start + BATCH]), extractor, compute)
+
+
+class FilePictures:
+    """Picture files that no manifest knows, decoded as those of a category are; one batch is in memory.
+
+    Features are computed on batches of :data:`BATCH` pictures, the last one filled up with its last picture:
+    rounding may depend on how many pictures a batch has, and in a category nearly all have as many.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self._paths = tuple(paths)
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return resize_picture(read_picture(self._paths[index]), self._size)
+
+    def features(self, extractor: str, compute: Compute) -> Iterator[NDArray[np.float32]]:
+        """Yield each picture's features."""
+        for start in range(0, len(self), BATCH):
+            rows = [self[index] for index in range(start, min(start + BATCH, len(self)))]
+            whole = np.stack(rows + rows[-1:] * (BATCH - len(rows)))
+            yield from _computed(whole, extractor, compute)[: len(rows)]
 
 
 def _computed(pictures: NDArray[np.uint8], extractor: str, compute: Compute) -> NDArray[np.float32]:

@@ -1,0 +1,150 @@
+"""``defectbench export`` and ``inspect``: a cell's model in a folder, and pictures scored with it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from defectbench.cli.options import (
+    cache_option,
+    cache_or_default,
+    device_option,
+    note,
+    open_store,
+    progress_bar,
+    say_json,
+    say_table,
+    store_option,
+)
+
+if TYPE_CHECKING:
+    from defectbench.export.bundle import Bundle
+    from defectbench.export.scores import Verdict
+
+_COLUMNS = ("path", "score", "threshold", "call")
+
+
+@click.command()
+@click.argument("cell", metavar="CELL")
+@store_option
+@cache_option
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder to write: new, empty, or an earlier export.",
+)
+@click.option(
+    "--false-alarm-rate",
+    "rate",
+    default=0.05,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Share of good parts that the threshold may call abnormal.",
+)
+@click.option(
+    "--onnx/--no-onnx", default=True, show_default=True, help="Also model.onnx, for fine-tuned classifiers."
+)
+def export(cell: str, store: str, cache: Path | None, out: Path, rate: float, onnx: bool) -> None:
+    """Write a finished cell's model into a folder: state, settings, threshold, and a card explaining them.
+
+    CELL is a key, or how it starts; `plan SWEEP --format json` lists a sweep's. The store keeps no fitted
+    models: the cell is fitted again, on the device where it was, and nothing is written unless every score
+    is the cell's to the last bit.
+    """
+    from defectbench.export import folder, refit
+
+    folder.check_out(out)
+    place = open_store(store)
+    finished = refit.gather(place, refit.find_key(place, cell), cache_or_default(cache))
+    for text in refit.differences(finished.result):
+        note(f"note: the cell was fitted with {text}; if that matters, its scores will tell")
+    with progress_bar() as tell:
+        bundle = folder.write(finished, folder.Wish(out, rate, onnx), tell)
+    _say_export(bundle, out)
+
+
+def _say_export(bundle: Bundle, out: Path) -> None:
+    proof, threshold = bundle.proof, bundle.threshold
+    note(f"wrote {out}: {bundle.model} for {bundle.category}, cell {bundle.cell}")
+    note(f"checked: {proof.equal} of {proof.images} scores of the cell are equal to the last bit")
+    if proof.equal < proof.images:
+        others = f"the others differ by {proof.largest_difference:.3g} at most"
+        note(f"{others}; {proof.calls_changed} calls changed")
+    if proof.onnx_images is not None:
+        note(f"model.onnx: log-odds within {proof.onnx_largest_difference:.2g} of torch's")
+    if threshold.value is None or threshold.false_alarm_rate is None:
+        note("no threshold: the fit had no calibration goods")
+    else:
+        kept = f"keeps {threshold.false_alarm_rate:.2%} false alarms on {threshold.goods} calibration goods"
+        note(f"threshold {threshold.value!r}: {kept}, asked were {threshold.asked:.2%}")
+
+
+@click.command()
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for overlays.")
+@device_option
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv"]),
+    default="table",
+    show_default=True,
+    help="A table for people, JSON or CSV for pipes.",
+)
+def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str, form: str) -> None:
+    """Score pictures with an exported MODEL: files, or folders and all below them. No store is needed.
+
+    All pictures are read before the first is scored; those that cannot be are named, and nothing is scored
+    (65). Abnormal is what scores above the model's threshold. With --out each picture gets OUT/NAME.webp: the
+    picture, and its heat map laid over it, on one scale for all.
+    """
+    from defectbench.export import scores
+
+    found = scores.find(images)
+    with progress_bar() as tell:
+        scores.check(found, tell)
+        ready = scores.Model.open(model, device)
+        drift = ready.drift()
+        rows = []
+        for verdict in ready.score(found):
+            rows.append(_row(verdict))
+            if out is not None:
+                scores.write_overlay(verdict, ready.bundle, out)
+            tell("scoring", len(rows), len(found))
+    if drift:
+        note(
+            f"note: a test pattern scores {drift:.3g} away from what it scored at export: other libraries, "
+            "another device or another processor round otherwise"
+        )
+    _say_rows(rows, form)
+    if out is not None:
+        note(f"wrote {len(rows)} overlays to {out}")
+
+
+def _row(verdict: Verdict) -> dict[str, Any]:
+    values = (str(verdict.found.path), verdict.score, verdict.threshold, verdict.call)
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _say_rows(rows: Iterable[Mapping[str, Any]], form: str) -> None:
+    """Print the verdicts; JSON and CSV have scores in full."""
+    listed = list(rows)
+    if form == "json":
+        say_json(listed)
+    elif form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(listed)
+        click.echo(text.getvalue(), nl=False)
+    else:
+        say_table(
+            _COLUMNS, [["-" if row[name] is None else row[name] for name in _COLUMNS] for row in listed]
+        )

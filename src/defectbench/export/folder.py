@@ -1,0 +1,214 @@
+"""The folder of an exported model, written whole or not at all, and only after its scores were the cell's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectbench.errors import UsageError
+from defectbench.export import refit
+from defectbench.export.bundle import (
+    CARD,
+    DOCUMENT,
+    ONNX,
+    Bundle,
+    Heat,
+    Proof,
+    Threshold,
+    digests,
+    load,
+    weights_path,
+)
+from defectbench.export.card import write_card
+from defectbench.export.refit import Finished
+from defectbench.export.scores import Model, Tell
+from defectbench.files import copy_synced, disk_errors, folder_written_whole
+from defectbench.inspectors.base import Inspector
+from defectbench.inspectors.images import FilePictures
+from defectbench.metrics import quantile_threshold
+
+_STATE = "state"
+_SAMPLED = 64
+"""Places a side of each heat map that the overlays' scale is taken from."""
+_ONNX_CHECKED = 32
+_UNPROVEN = Proof(0, 0, 0.0, 0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for.
+
+    Attributes:
+        false_alarm_rate: that the threshold is set for.
+        onnx: whether a classifier's graph is written, where the model can have one.
+    """
+
+    out: Path
+    false_alarm_rate: float
+    onnx: bool
+
+
+def check_out(out: Path) -> None:
+    """Raise UsageError unless a model may be written there: a new or empty folder, or an earlier export."""
+    with disk_errors(out):
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"--out {out}: is a file; name a folder")
+        there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+        if there and not (out / DOCUMENT).is_file():
+            raise UsageError(
+                f"--out {out}: holds {there[0]}, which no export wrote; name a new or an empty folder"
+            )
+
+
+def write(finished: Finished, wish: Wish, tell: Tell) -> Bundle:
+    """Fit the cell's model again, hold it to the cell's scores, and write the folder ``wish.out``.
+
+    Raises:
+        UsageError: the folder holds something else.
+        ConfigurationError: the model comes out otherwise here, or a library or the device is missing.
+    """
+    check_out(wish.out)
+    onnx = wish.onnx and has_graph(finished)
+    # Links may lead elsewhere: the draft must lie on the target's own disk.
+    target = wish.out.resolve()
+    with disk_errors(wish.out), folder_written_whole(target) as draft:
+        images = finished.images()
+        inspector = refit.fit(finished, images, tell)
+        bundle = _write_state(finished, wish, inspector, draft)
+        bundle = _proven(finished, Model(bundle, load(bundle, draft, finished.result.device)), draft, tell)
+        if bundle.proof.equal < bundle.proof.images:
+            refit.check(finished, refit.scores(finished, inspector, images, tell))
+        if onnx:
+            bundle = _with_graph(finished, bundle, inspector, draft)
+        (draft / DOCUMENT).write_bytes(bundle.to_json())
+        (draft / CARD).write_text(write_card(finished, bundle, _sizes(draft)), encoding="utf-8")
+    return bundle
+
+
+def has_graph(finished: Finished) -> bool:
+    """Whether the cell's model can be an ONNX graph; ConfigurationError where only a library is missing."""
+    if finished.cell.family != "classifier" or "architecture" not in finished.entry.settings:
+        return False  # decided by the catalog where it can be: torch takes seconds to import
+    from defectbench.inspectors import onnx_graph
+
+    if not onnx_graph.takes(finished.entry):
+        return False
+    onnx_graph.check_extra()
+    return True
+
+
+def _write_state(finished: Finished, wish: Wish, inspector: Inspector, draft: Path) -> Bundle:
+    """Write the fitted state and the weights that it needs; return the document, not yet proven."""
+    inspector.save(draft / _STATE)
+    with (draft / _STATE).open("rb") as file:
+        state = _STATE + (".npz" if file.read(2) == b"PK" else ".safetensors")
+    (draft / _STATE).rename(draft / state)
+    if not inspector.self_contained:
+        for name, path in finished.files.items():
+            (draft / weights_path(name)).parent.mkdir(exist_ok=True)
+            with path.open("rb") as file:
+                copy_synced(file, draft / weights_path(name))
+    cell, fit = finished.cell, finished.cell.fit
+    return Bundle(
+        cell=cell.key,
+        model=fit.model,
+        family=cell.family,
+        dataset=cell.dataset,
+        category=cell.category,
+        data_digest=fit.data_digest,
+        settings=fit.settings,
+        image_size=fit.image_size,
+        epochs=fit.epochs,
+        patience=fit.patience,
+        seed=fit.seed,
+        threads=fit.threads,
+        balance=fit.balance,
+        fit_version=fit.fit_version,
+        weights_kind=cell.weights_kind,
+        weights=fit.weights,
+        preprocessing=_preprocessing(finished),
+        threshold=_threshold(finished, wish.false_alarm_rate),
+        heat=Heat(0.0, 1.0),
+        proof=_UNPROVEN,
+        device=finished.result.device,
+        versions=finished.result.versions,
+        files=digests(draft),
+        state=state,
+    )
+
+
+def _threshold(finished: Finished, rate: float) -> Threshold:
+    goods = finished.predictions.of_role("calibration").score
+    found = quantile_threshold(goods, rate)
+    if not len(goods):
+        return Threshold(None, rate, None, 0)
+    return Threshold(found.threshold, rate, found.false_alarm_rate, len(goods))
+
+
+def _preprocessing(finished: Finished) -> dict[str, Any]:
+    """Return what happens to a picture, in numbers."""
+    settings = finished.cell.fit.settings
+    network = settings.get("architecture", settings.get("backbone"))
+    steps: dict[str, Any] = {
+        "turned": "as its EXIF orientation says",
+        "colours": "RGB of 8 bits (grey three times, 16-bit grey over 257, transparent pixels over white)",
+        "size": finished.cell.fit.image_size,
+        "resampling": "bilinear, antialiased, by Pillow; the aspect ratio is not kept",
+    }
+    if network is not None:
+        from defectbench.inspectors import backbone
+
+        steps |= {"scaled_by": 1 / 255, **backbone.standardisation(str(network))}
+    return steps
+
+
+def _proven(finished: Finished, model: Model, draft: Path, tell: Tell) -> Bundle:
+    """Score what the cell scored, with the folder alone; return the document with proof and heat scale."""
+    paths, stored = finished.paths(), finished.predictions.score
+    found: list[float] = []
+    places: list[NDArray[np.float32]] = []
+    for inspection in model.inspect(FilePictures(paths, model.bundle.image_size)):
+        found.append(inspection.score)
+        places.append(_sampled(inspection.heat_map))
+        tell("checking", len(found), len(paths))
+    low, high = np.quantile(np.concatenate(places), (0.5, 0.99))
+    got, threshold = np.array(found), model.bundle.threshold
+    changed = sum(threshold.call(a) != threshold.call(b) for a, b in zip(got, stored, strict=True))
+    proof = Proof(
+        images=len(stored),
+        equal=int((got == stored).sum()),
+        largest_difference=float(np.abs(got - stored).max()),
+        calls_changed=changed,
+        pattern_score=model.pattern_score(),
+    )
+    return replace(model.bundle, proof=proof, heat=Heat(float(low), float(high)))
+
+
+def _sampled(heat_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    step = -(-max(heat_map.shape) // _SAMPLED)
+    return heat_map[::step, ::step].ravel()
+
+
+def _with_graph(finished: Finished, bundle: Bundle, inspector: Inspector, draft: Path) -> Bundle:
+    """Write the ONNX graph and hold it to the cell's log-odds."""
+    from defectbench.inspectors import onnx_graph
+
+    onnx_graph.write(inspector, draft / ONNX)
+    paths, stored = finished.paths(), finished.predictions.score
+    chosen = np.unique(np.linspace(0, len(paths) - 1, _ONNX_CHECKED).astype(np.int64))
+    pictures = FilePictures([paths[place] for place in chosen], bundle.image_size)
+    found = onnx_graph.log_odds(draft / ONNX, pictures, bundle.threads)
+    largest = onnx_graph.check(found, stored[chosen])
+    proof = replace(bundle.proof, onnx_images=len(found), onnx_largest_difference=largest)
+    return replace(bundle, proof=proof, files=digests(draft), opset=onnx_graph.OPSET)
+
+
+def _sizes(draft: Path) -> Iterator[tuple[str, int]]:
+    """Yield (path below the folder, bytes) of its files."""
+    for name in digests(draft):
+        yield name, (draft / name).stat().st_size

@@ -1,0 +1,190 @@
+"""Pictures that the bench never saw, scored with an exported model: no store, no labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectbench.errors import DataError, MissingInputError, UsageError
+from defectbench.export.bundle import Bundle, load, read
+from defectbench.files import written_whole
+from defectbench.inspectors.base import Inspection, Inspector, Pictures
+from defectbench.inspectors.images import ArrayPictures, FilePictures
+from defectbench.overlays import Picture, fitted, heat_over
+from defectbench.pictures import SUFFIXES, is_picture, read_picture
+
+Tell = Callable[[str, int, int], None]
+"""Hears what is done: (what, done, total)."""
+
+SIDE = 448
+"""Pixels of the longer side of a picture in an overlay."""
+
+_GAP = 8
+_QUALITY = 85
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A picture to score.
+
+    Attributes:
+        name: of its overlay below the folder of overlays, without the suffix that is added.
+    """
+
+    path: Path
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A picture, scored.
+
+    Attributes:
+        threshold: None where the model has none.
+        call: ``abnormal``, ``good``, or None without a threshold.
+        inspection: with the heat map.
+    """
+
+    found: Found
+    score: float
+    threshold: float | None
+    call: str | None
+    inspection: Inspection
+
+
+def find(arguments: Sequence[Path]) -> tuple[Found, ...]:
+    """Return the pictures that files and folders give, in order; folders are searched to their depths.
+
+    Raises:
+        MissingInputError: an argument is not there; all such are named.
+        DataError: a folder holds no picture.
+        UsageError: two pictures would have one overlay.
+    """
+    absent = [str(path) for path in arguments if not path.exists()]
+    if absent:
+        raise MissingInputError("\n".join(f"{path}: no such file or folder" for path in absent))
+    found: list[Found] = []
+    empty: list[str] = []
+    for argument in arguments:
+        if not argument.is_dir():
+            found.append(Found(argument, argument.name))
+            continue
+        inside = sorted(path for path in argument.rglob("*") if path.is_file() and is_picture(path))
+        found += (Found(path, _below(argument, path)) for path in inside)
+        if not inside:
+            empty.append(f"{argument}: no picture in it; endings read are {', '.join(sorted(SUFFIXES))}")
+    if empty:
+        raise DataError(empty)
+    _check_names(found)
+    return tuple(found)
+
+
+def _below(folder: Path, path: Path) -> str:
+    """Name a picture by its folder's name and its place there, so that good/0.png and bad/0.png differ."""
+    return (Path(folder.resolve().name) / path.relative_to(folder)).as_posix()
+
+
+def _check_names(found: Sequence[Found]) -> None:
+    first: dict[str, Path] = {}
+    for one in found:
+        other = first.setdefault(one.name, one.path)
+        if other is not one.path:
+            raise UsageError(
+                f"{other} and {one.path} would be called alike, {one.name}: give them one by one"
+            )
+
+
+def check(found: Sequence[Found], tell: Tell) -> None:
+    """Read every picture once.
+
+    Raises:
+        DataError: some cannot be read; all of them are named.
+    """
+    problems: list[str] = []
+    for done, one in enumerate(found):
+        tell("reading", done, len(found))
+        try:
+            read_picture(one.path)
+        except DataError as error:
+            problems += error.problems
+    tell("reading", len(found), len(found))
+    if problems:
+        raise DataError(problems)
+
+
+@dataclass(frozen=True)
+class Model:
+    """An exported model, ready to score."""
+
+    bundle: Bundle
+    inspector: Inspector
+
+    @classmethod
+    def open(cls, folder: Path, device: str) -> Model:
+        """Read the folder of an export; errors as in :func:`defectbench.export.bundle.read` and ``load``."""
+        bundle = read(folder)
+        return cls(bundle, load(bundle, folder, device))
+
+    def score(self, found: Sequence[Found]) -> Iterator[Verdict]:
+        """Yield a verdict for each picture, in order, in bounded memory.
+
+        Raises:
+            DataError: a score is not finite.
+        """
+        threshold = self.bundle.threshold
+        files = FilePictures([one.path for one in found], self.bundle.image_size)
+        for one, inspection in zip(found, self.inspect(files), strict=True):
+            if not np.isfinite(inspection.score):
+                raise DataError(f"{one.path}: {self.bundle.model} gave the score {inspection.score}")
+            yield Verdict(
+                one, inspection.score, threshold.value, threshold.call(inspection.score), inspection
+            )
+
+    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+        """Yield the inspector's inspections under the threads of the cell, which decide rounding."""
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(self.bundle.threads):
+            yield from self.inspector.inspect(pictures)
+
+    def pattern_score(self) -> float:
+        """Return the score of :func:`pattern`."""
+        (inspection,) = self.inspect(ArrayPictures(pattern(self.bundle.image_size)[None]))
+        return inspection.score
+
+    def drift(self) -> float:
+        """Return how far the pattern's score is from that at export; 0 on a machine that rounds alike."""
+        return abs(self.pattern_score() - self.bundle.proof.pattern_score)
+
+
+def pattern(size: int) -> NDArray[np.uint8]:
+    """Return a picture that is the same everywhere, (size, size, 3): waves of all lengths, nothing random."""
+    row, column = np.mgrid[0:size, 0:size].astype(np.int64)
+    return np.stack([(row * column) % 256, (row * row + column) % 256, (row + 3 * column) % 256], -1).astype(
+        np.uint8
+    )
+
+
+def overlay(picture: Picture, verdict: Verdict, bundle: Bundle) -> Picture:
+    """Return the picture and, right of it, its heat map laid over it, on the model's one scale."""
+    shown = fitted(picture, SIDE)
+    span = bundle.heat.high - bundle.heat.low or 1.0
+    level = (verdict.inspection.heat_map.astype(np.float64) - bundle.heat.low) / span
+    laid = heat_over(shown, np.clip(level, 0, 1).astype(np.float16), 0.0, 1.0)
+    gap = np.full((shown.shape[0], _GAP, 3), 255, np.uint8)
+    return np.concatenate([shown, gap, laid], axis=1)
+
+
+def write_overlay(verdict: Verdict, bundle: Bundle, out: Path) -> Path:
+    """Write a picture's overlay below ``out`` and return its path."""
+    from PIL import Image
+
+    path = out / f"{verdict.found.name}.webp"
+    image = Image.fromarray(overlay(read_picture(verdict.found.path), verdict, bundle))
+    with written_whole(path) as file:
+        image.save(file, "WEBP", quality=_QUALITY)
+    return path
