@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import shutil
 import xml.etree.ElementTree as ElementTree
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -139,13 +140,18 @@ def test_page_shows_each_contenders_worst_images(html: str) -> None:
 def test_files_lie_beside_the_page(whole: tuple[Store, Record, Path]) -> None:
     folder = whole[2].parent
     assert sorted(entry.name for entry in folder.iterdir()) == ["figures", "index.html", "tables"]
-    assert sorted(file.name for file in (folder / "tables").iterdir()) == sorted(f"{n}.csv" for n in FILES)
+    assert sorted(file.name for file in (folder / "tables").iterdir()) == sorted(
+        f"{name}.{kind}" for name in FILES for kind in ("csv", "parquet")
+    )
     drawings = sorted((folder / "figures").iterdir())
     assert len(drawings) == 1 + 2 + 2 * 8
     for drawing in drawings:
         root = ElementTree.fromstring(drawing.read_text(encoding="utf-8"))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(--" not in drawing.read_text(encoding="utf-8")
+        cells = root.findtext("{*}desc", "").removeprefix("Cells: ").split()
+        assert set(cells) <= set(whole[1].cells)
+        assert cells
 
 
 def test_the_same_results_give_the_same_bytes(whole: tuple[Store, Record, Path], tmp_path: Path) -> None:
@@ -272,7 +278,7 @@ def test_a_full_disk_leaves_the_older_report(tmp_path: Path, small_disk: Path) -
     page = write(store, "madeup", small_disk / "out", tmp_path / "cache", now=NOW)
     before = page.read_bytes()
     assert MARK in page.read_text(encoding="utf-8")
-    free = (1 << 20) - sum(file.stat().st_size for file in small_disk.rglob("*") if file.is_file())
+    free = shutil.disk_usage(small_disk).free
     (small_disk / "ballast").write_bytes(bytes(max(free - 60_000, 0)))
     with pytest.raises(TryAgainError):
         write(store, "madeup", small_disk / "out", tmp_path / "cache")

@@ -15,8 +15,8 @@ from defectbench.catalog import BY_TABLE_NAME
 from defectbench.errors import TryAgainError, UsageError
 from defectbench.inspectors.probe import Probe
 from defectbench.leaderboard import parse, read
-from defectbench.report.rows import to_csv
-from defectbench.report.selection import draw, rows, to_json, write
+from defectbench.report.selection import TableRow, draw, rows, to_json, write
+from defectbench.report.sheets import to_csv
 from defectbench.select import Kind, Selection, select
 from parts import mounted
 
@@ -51,7 +51,7 @@ def test_selection_json_names_the_study_s_two() -> None:
 
 
 def test_selection_csv_has_a_row_for_each_of_the_table_s() -> None:
-    found = list(csv.DictReader(io.StringIO(to_csv(rows(study("detectors"))))))
+    found = list(csv.DictReader(io.StringIO(to_csv(rows(study("detectors")), TableRow))))
     assert [row["status"] for row in found] == ["chosen", *["excluded"] * 5]
     assert found[0] == {
         "line": "2",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import parquet
 from scipy.stats import betabinom
 
 from defectbench import stats
@@ -216,24 +217,36 @@ def test_changed_settings_are_named(tmp_path: Path) -> None:
     assert [model.changed for model in Tables(collect(store, "madeup")).models] == [(), ("features=50",)]
 
 
-def test_csv_holds_every_row(whole: Tables) -> None:
-    files = whole.csv()
-    assert set(files) == {f"{name}.csv" for name in FILES}
+def test_files_hold_every_row(whole: Tables) -> None:
+    files = dict(whole.files())
+    assert set(files) == {f"{name}.{kind}" for name in FILES for kind in ("csv", "parquet")}
     for name in FILES:
-        lines = list(csv.DictReader(io.StringIO(files[f"{name}.csv"])))
+        lines = list(csv.DictReader(io.StringIO(files[f"{name}.csv"].decode())))
         assert len(lines) == len(getattr(whole, name))
         further = ("conditions", "unseen", "novelties", "learning", "crossings")
         assert bool(lines) == (name not in further), "detection is no further protocol"
-    first = next(csv.DictReader(io.StringIO(files["scores.csv"])))
+        assert len(parquet.read_table(io.BytesIO(files[f"{name}.parquet"]))) == len(lines)
+    first = next(csv.DictReader(io.StringIO(files["scores.csv"].decode())))
     assert float(first["value"]) == whole.scores[0].value
     assert first["cells"].split(";") == list(whole.scores[0].cells)
+
+
+def test_parquet_keeps_types(whole: Tables) -> None:
+    files = dict(whole.files())
+    rows = parquet.read_table(io.BytesIO(files["thresholds.parquet"])).to_pylist()
+    for row, line in zip(rows, whole.thresholds, strict=True):
+        assert tuple(row["cells"]) == line.cells
+        assert row["broken"] is line.broken
+        assert row["recall"] == (None if math.isnan(line.recall) else line.recall)
 
 
 def test_an_empty_sweep_gives_empty_tables(tmp_path: Path) -> None:
     tables = sweep(tmp_path, categories=("grass",), unfinished=8)
     assert tables.scores == tables.thresholds == tables.mistakes == tables.curves == ()
     assert len(tables.cells) == 8
-    assert tables.csv()["scores.csv"] == ""
+    files = dict(tables.files())
+    assert files["scores.csv"].decode().startswith("label,family,baseline,category,value")
+    assert parquet.read_table(io.BytesIO(files["scores.parquet"])).schema.field("value").type == "double"
 
 
 def rescaled(collected: Collected, how: Callable[[np.ndarray], np.ndarray]) -> Sequence[Fold]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -55,15 +55,19 @@ class Drawing:
         name: of its file, without ``.svg``.
         text: what it shows, for those who do not see it.
         drawn: the SVG element in placeholder colours.
+        cells: keys of the cells that it is drawn from.
     """
 
     name: str
     text: str
     drawn: str
+    cells: tuple[str, ...] = ()
 
     def file(self) -> str:
-        """Return the SVG file."""
+        """Return the SVG file, which names its cells."""
         svg = self.drawn
+        if self.cells:
+            svg = svg.replace("</title>", f"</title>\n<desc>Cells: {' '.join(self.cells)}</desc>", 1)
         for placeholder, colour in COLOURS.values():
             svg = svg.replace(placeholder, colour)
         return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}\n'
@@ -101,7 +105,9 @@ def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, axes
 
 
-def finish(figure: Figure, name: str, text: str, *, paper: bool = False) -> Drawing:
+def finish(
+    figure: Figure, name: str, text: str, *, cells: Iterable[str] = (), paper: bool = False
+) -> Drawing:
     """Return the figure as an SVG element that says what it shows; with ``paper`` on a ground of its own."""
     from markupsafe import escape
 
@@ -119,4 +125,4 @@ def finish(figure: Figure, name: str, text: str, *, paper: bool = False) -> Draw
     svg = re.sub(r"'?DejaVu Sans'?[^;\"]*(?=[;\"])", _FONT.replace('"', "'"), svg)
     svg = svg.replace("<svg ", f'<svg role="img" aria-label="{escape(text)}" ', 1)
     svg = svg.replace(">", f">\n<title>{escape(text)}</title>", 1)
-    return Drawing(name, text, svg)
+    return Drawing(name, text, svg, tuple(dict.fromkeys(cells)))

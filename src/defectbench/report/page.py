@@ -1,11 +1,10 @@
-"""The report: one page that needs nothing but itself, its tables as CSV and its figures as SVG."""
+"""The report: one page that needs nothing but itself, its tables as CSV and Parquet, its figures as SVG."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import logging
-import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,8 +20,8 @@ from defectbench.collect import Collected, collect, write_views
 from defectbench.errors import NoRightsError, TryAgainError, UsageError
 from defectbench.files import disk_errors
 from defectbench.metrics import METRICS
-from defectbench.report import plots, words
-from defectbench.report.canvas import Drawing
+from defectbench.report import words
+from defectbench.report.drawings import Drawings
 from defectbench.report.material import Material, Panels
 from defectbench.report.rows import Condition, Explanation, Mistake, Reference, Score, Threshold
 from defectbench.report.tables import CALLS, EXPLANATION, Tables
@@ -44,8 +43,9 @@ _RULES: Mapping[str, str] = {
 def write(store: Store, name: str, out: Path, cache: Path, *, now: datetime | None = None) -> Path:
     """Write the report of a sweep and return the path of its page.
 
-    ``out`` gets ``index.html``, ``tables/*.csv`` and ``figures/*.svg``. The page needs none of the others. An
-    older report there is replaced when the new one is whole. A partial sweep gives a partial report.
+    ``out`` gets ``index.html``, its tables in ``tables`` and its figures in ``figures``. The page needs
+    neither. An older report there is replaced when the new one is whole. A partial sweep gives a partial
+    report.
 
     Args:
         out: a new or empty folder, or that of an older report.
@@ -63,11 +63,11 @@ def write(store: Store, name: str, out: Path, cache: Path, *, now: datetime | No
     _write_views(store, collected)
     report = Report(Tables(collected), Material(collected, store, cache), now or datetime.now(UTC))
     with disk_errors(out), _replacing(out) as folder:
-        _write(folder / PAGE, report.html())
-        for file, text in report.tables.csv().items():
-            _write(folder / "tables" / file, text)
+        _write(folder / PAGE, report.html().encode())
+        for file, content in report.tables.files():
+            _write(folder / "tables" / file, content)
         for drawing in report.drawings:
-            _write(folder / "figures" / f"{drawing.name}.svg", drawing.file())
+            _write(folder / "figures" / f"{drawing.name}.svg", drawing.file().encode())
     return out / PAGE
 
 
@@ -84,6 +84,7 @@ class Report:
 
     def __init__(self, tables: Tables, material: Material, now: datetime) -> None:
         self.tables, self.material, self.now = tables, material, now
+        self.drawings = Drawings(tables)
         self.collected = tables.collected
         self.record = tables.collected.record
 
@@ -120,43 +121,6 @@ class Report:
             style=style,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
-
-    @cached_property
-    def drawings(self) -> tuple[Drawing, ...]:
-        """All figures, in the page's order."""
-        parts = ([*self.difference_drawings], [*self.score_drawings.values()], [*self.roc.values()])
-        return tuple(drawing for part in (*parts, [*self.precision_recall.values()]) for drawing in part)
-
-    @cached_property
-    def difference_drawings(self) -> tuple[Drawing, ...]:
-        """The paired differences, or nothing where none can be told."""
-        rows = self.tables.comparisons
-        return (plots.differences(rows, self.tables.margin),) if rows else ()
-
-    @cached_property
-    def score_drawings(self) -> Mapping[str, Drawing]:
-        """Category -> the endpoint of its models."""
-        found: dict[str, list[Score]] = {}
-        for score in self.tables.scores:
-            found.setdefault(score.category, []).append(score)
-        seen = [value for score in self.tables.scores for value in (score.value, score.low)]
-        lowest = min([0.5, *(value for value in seen if not math.isnan(value))])
-        return {name: plots.scores(name, self.tables.endpoint, rows, lowest) for name, rows in found.items()}
-
-    @cached_property
-    def drawn(self) -> frozenset[str]:
-        """Models with curves."""
-        return frozenset(curves.label for curves in self.tables.curves)
-
-    @cached_property
-    def roc(self) -> Mapping[tuple[str, str], Drawing]:
-        """(model, category) -> ROC curves."""
-        return {(c.label, c.category): plots.roc(c) for c in self.tables.curves}
-
-    @cached_property
-    def precision_recall(self) -> Mapping[tuple[str, str], Drawing]:
-        """(model, category) -> precision-recall curves."""
-        return {(c.label, c.category): plots.precision_recall(c) for c in self.tables.curves}
 
     @cached_property
     def score_of(self) -> Mapping[tuple[str, str], Score]:
@@ -228,11 +192,13 @@ class Report:
         return self.collected.contestant(label).family
 
     def cells_of(self) -> list[tuple[str, str, list[Any]]]:
-        """Return (category, model, its cells), in the order of running."""
+        """Return (category, model, its cells), in the sweep's order."""
         groups: dict[tuple[str, str], list[Any]] = {}
         for cell in self.tables.cells:
             groups.setdefault((cell.category, cell.label), []).append(cell)
-        return [(category, label, cells) for (category, label), cells in groups.items()]
+        places = self.record.categories
+        order = sorted(groups, key=lambda group: (places.index(group[0]), self.tables.labels.index(group[1])))
+        return [(category, label, groups[category, label]) for category, label in order]
 
 
 def _part(name: str) -> str:
@@ -271,6 +237,6 @@ def _replacing(out: Path) -> Iterator[Path]:
                 (draft / part).replace(out / part)
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8", newline="\n")
+    path.write_bytes(content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,9 +21,9 @@ def roc(curves: Curves) -> Drawing:
         for curve in curves.roc:
             axes.plot(curve.x, curve.y, color=ink(curves.family), linewidth=0.9, alpha=0.8)
         _unit_square(axes, "false alarms", "recall")
-        return finish(
-            figure, f"roc+{curves.label}+{curves.category}", _curve_text("ROC", "AUROC", curves, curves.roc)
-        )
+        text = _curve_text("ROC", "AUROC", curves, curves.roc)
+        name = f"roc+{curves.label}+{curves.category}"
+        return finish(figure, name, text, cells=[curve.cell for curve in curves.roc])
 
 
 def precision_recall(curves: Curves) -> Drawing:
@@ -36,7 +36,8 @@ def precision_recall(curves: Curves) -> Drawing:
             )
         _unit_square(axes, "recall", "precision")
         text = _curve_text("Precision-recall", "average precision", curves, curves.precision_recall)
-        return finish(figure, f"pr+{curves.label}+{curves.category}", text)
+        name = f"pr+{curves.label}+{curves.category}"
+        return finish(figure, name, text, cells=[curve.cell for curve in curves.precision_recall])
 
 
 def scores(category: str, endpoint: str, rows: Sequence[Score], lowest: float) -> Drawing:
@@ -62,7 +63,8 @@ def scores(category: str, endpoint: str, rows: Sequence[Score], lowest: float) -
         _names(axes, [row.label for row in reversed(rows)])
         axes.set_xlim(lowest - 0.01, 1.01)
         parts = [f"{row.label} {_interval(row.value, row.low, row.high)}" for row in rows]
-        return finish(figure, f"{endpoint}+{category}", f"{endpoint} on {category}: {'; '.join(parts)}.")
+        text = f"{endpoint} on {category}: {'; '.join(parts)}."
+        return finish(figure, f"{endpoint}+{category}", text, cells=cells_of(rows))
 
 
 def differences(rows: Sequence[Comparison], margin: float) -> Drawing:
@@ -94,7 +96,12 @@ def differences(rows: Sequence[Comparison], margin: float) -> Drawing:
             )
         parts = [f"{row.category} {_interval(row.difference, row.low, row.high)}" for row in rows]
         text = f"Classifier minus detector by category, margin ±{margin:g}: {'; '.join(parts)}."
-        return finish(figure, "differences", text)
+        return finish(figure, "differences", text, cells=cells_of(rows))
+
+
+def cells_of(rows: Iterable[Comparison | Score]) -> list[str]:
+    """Return the cells of all rows."""
+    return [cell for row in rows for cell in row.cells]
 
 
 def _interval(value: float, low: float, high: float) -> str:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -330,21 +325,3 @@ class Curves:
     share: float
     roc: tuple[Curve, ...]
     precision_recall: tuple[Curve, ...]
-
-
-def to_csv(rows: Sequence[Any]) -> str:
-    """Return rows of one dataclass as CSV: its fields as the header, NaN empty, lists joined by ``;``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if rows:
-        writer.writerow([field.name for field in fields(rows[0])])
-        writer.writerows([[_plain(value) for value in asdict(row).values()] for row in rows])
-    return text.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and math.isnan(value):
-        return ""
-    if isinstance(value, tuple):
-        return ";".join(str(_plain(item)) for item in value)
-    return "" if value is None else value

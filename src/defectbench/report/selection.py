@@ -17,7 +17,7 @@ from defectbench.files import disk_errors, written_whole
 from defectbench.leaderboard import RULES, Row
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
 from defectbench.report.labels import Tag, place
-from defectbench.report.rows import to_csv
+from defectbench.report.sheets import to_csv
 from defectbench.select import SIDE, Choice, Line, Selection
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def write(selection: Selection, out: Path, table: Path) -> Drawing:
     drawing = draw(selection)
     files = {
         f"{_NAME}.json": to_json(selection),
-        f"{_NAME}.csv": to_csv(rows(selection)),
+        f"{_NAME}.csv": to_csv(rows(selection), TableRow),
         f"{_NAME}.svg": drawing.file(),
     }
     if out.exists() and not out.is_dir():

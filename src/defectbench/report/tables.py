@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, reduce
 from operator import add
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
@@ -37,8 +37,8 @@ from defectbench.report.rows import (
     Model,
     Score,
     Threshold,
-    to_csv,
 )
+from defectbench.report.sheets import to_csv, to_parquet
 from defectbench.report.unseen import Novelty, Unseen, UnseenTables
 from defectbench.results import Result
 
@@ -75,7 +75,7 @@ FILES = (
     "crossings",
     "cells",
 )
-"""Tables that become CSV files."""
+"""Tables that become files."""
 
 _SEED = 0
 _NAN = math.nan
@@ -248,9 +248,12 @@ class Tables:
         first = {one.family: one.label for one in reversed(record.contestants)}
         return record.contenders or tuple(sorted(first.values(), key=self.labels.index))
 
-    def csv(self) -> dict[str, str]:
-        """Return the CSV files: name -> text."""
-        return {f"{name}.csv": to_csv(getattr(self, name)) for name in FILES}
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the tables as files, each as CSV and as Parquet: (name, content)."""
+        for name in FILES:
+            rows, kind = getattr(self, name), _kind(name)
+            yield f"{name}.csv", to_csv(rows, kind).encode()
+            yield f"{name}.parquet", to_parquet(rows, kind)
 
     def _in_order(self, lines: Mapping[tuple[str, str], list[_Line]]) -> Iterator[list[_Line]]:
         """Yield what there is by category and model, both in the sweep's order."""
@@ -348,6 +351,12 @@ class Tables:
             for name in EXPLANATION
         }
         return Explanation(first.category, first.label, first.family, measured, cells=_cells(rows), **figures)
+
+
+def _kind(name: str) -> type:
+    """Return the class of a table's rows, which an empty table has too."""
+    of: type = get_args(get_type_hints(getattr(Tables, name).func)["return"])[0]
+    return of
 
 
 def _oracle(rows: Sequence[Row]) -> Threshold:

@@ -1,0 +1,63 @@
+"""A table's rows as files: CSV for people and spreadsheets, Parquet for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def to_csv(rows: Sequence[Any], kind: type) -> str:
+    """Return rows of the dataclass ``kind`` as CSV: fields as header, NaN empty, lists joined by ``;``."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in fields(kind)])
+    writer.writerows([[_plain(value) for value in asdict(row).values()] for row in rows])
+    return text.getvalue()
+
+
+def to_parquet(rows: Sequence[Any], kind: type) -> bytes:
+    """Return rows of the dataclass ``kind`` as Parquet: typed columns, NaN null, lists as lists."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema([(name, _type(hint)) for name, hint in get_type_hints(kind).items()])
+    columns = {name: [_defined(getattr(row, name)) for row in rows] for name in schema.names}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _type(hint: Any) -> pa.DataType:
+    """Return the column type of a field.
+
+    >>> str(_type(tuple[float, ...])), str(_type(Literal["a"] | None))
+    ('list<element: double>', 'string')
+    """
+    import pyarrow as pa
+
+    if get_origin(hint) in (Union, UnionType):
+        return _type(next(each for each in get_args(hint) if each is not type(None)))
+    if get_origin(hint) is tuple:
+        return pa.list_(pa.field("element", _type(get_args(hint)[0])))
+    if get_origin(hint) is Literal:
+        return pa.string()
+    return {str: pa.string(), float: pa.float64(), int: pa.int64(), bool: pa.bool_()}[hint]
+
+
+def _defined(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return ";".join(str(_plain(item)) for item in value)
+    defined = _defined(value)
+    return "" if defined is None else defined
