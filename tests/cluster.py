@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,18 @@ def namespace_objects(name: str) -> list[dict[str, Any]]:
         where = "name" if document["kind"] == "Namespace" else "namespace"
         document["metadata"][where] = name
     return made
+
+
+def fresh_namespace(cluster: Cluster) -> Iterator[str]:
+    """A namespace with the submitter's rights; all in it goes when the generator is resumed."""
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    cluster.apply(*namespace_objects(name))
+    account = ("get", "serviceaccount", "default", f"--namespace={name}")
+    wait_until(lambda: cluster.try_kubectl(*account).returncode == 0)
+    yield name
+    # Pods first and at once: their GPUs are the next test's.
+    cluster.kubectl("delete", "jobs,pods", "--all", f"--namespace={name}", "--grace-period=1")
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import Cluster, find_cluster, namespace_objects, wait_until
+from cluster import Cluster, find_cluster, fresh_namespace
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from parts import BUCKET, S3Server, find_gateway, mounted
@@ -74,6 +74,17 @@ def store(store_url: str) -> Store:
     return open_store(store_url)
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database with all its tables and nothing in them."""
+    pytest.importorskip("mlflow")
+    from defectbench.trackers.choose import open_tracker
+
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    open_tracker(str(path)).delete("0" * 32)
+    return path
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """An empty disk of 1 MiB."""
@@ -100,11 +111,4 @@ def cluster_with_node(cluster: Cluster) -> Cluster:
 @pytest.fixture
 def namespace(cluster: Cluster) -> Iterator[str]:
     """A fresh namespace under restricted Pod Security where the submitter has its rights; all in it goes."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
-    cluster.apply(*namespace_objects(name))
-    account = ("get", "serviceaccount", "default", f"--namespace={name}")
-    wait_until(lambda: cluster.try_kubectl(*account).returncode == 0)
-    yield name
-    # Pods first and at once: their GPUs are the next test's.
-    cluster.kubectl("delete", "jobs,pods", "--all", f"--namespace={name}", "--grace-period=1")
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    yield from fresh_namespace(cluster)

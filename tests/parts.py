@@ -1,4 +1,4 @@
-"""The real parts that tests stand on: an S3 server, disks that are full or read-only."""
+"""The real parts that tests stand on: an S3 server, MLflow's, disks that are full or read-only."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +34,7 @@ class S3Server:
 
     binary: str
     directory: Path
+    host: str = "127.0.0.1"
     port: int = field(default_factory=free_port)
     access_key: str = "tester"
     secret_key: str = "a-secret-of-tests"
@@ -39,7 +42,7 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -53,13 +56,19 @@ class S3Server:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
 
+    def secret(self, namespace: str) -> dict[str, Any]:
+        """The Secret by which pods of a namespace know it."""
+        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        metadata = {"name": "defectbench-s3", "namespace": namespace}
+        return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys}
+
     def start(self) -> None:
         data = self.directory / "data"
         (data / BUCKET).mkdir(parents=True, exist_ok=True)
         command = [
             self.binary,
             "--port",
-            f"127.0.0.1:{self.port}",
+            f"{self.host}:{self.port}",
             "--health",
             "/healthz",
             "posix",
@@ -83,10 +92,57 @@ class S3Server:
             assert self.process is not None
             if self.process.poll() is not None:
                 raise RuntimeError((self.directory / "log").read_text())
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            with contextlib.suppress(OSError), socket.create_connection((self.host, self.port), 1):
                 return
             time.sleep(0.05)
         raise RuntimeError("versitygw does not answer")
+
+
+@dataclass
+class MlflowServer:
+    """``mlflow server`` over a database in a directory."""
+
+    directory: Path
+    host: str = "127.0.0.1"
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "mlflow", "server", "--host", self.host, "--port", str(self.port)]
+        command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.directory}/mlflow.db"]
+        command += ["--artifacts-destination", str(self.directory / "artifacts")]
+        command += ["--allowed-hosts", f"{self.host}:{self.port}"]
+        settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=os.environ | settings,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                start_new_session=True,
+            )
+        self._wait()
+
+    def kill(self) -> None:
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, 9)
+            self.process.wait()
+            self.process = None
+
+    def _wait(self) -> None:
+        for _ in range(1200):
+            assert self.process is not None
+            assert self.process.poll() is None, (self.directory / "log").read_text()
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=2):
+                return
+            time.sleep(0.1)
+        raise RuntimeError("mlflow server does not answer")
 
 
 def find_gateway() -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ NAME = "filterbank-logreg"
 
 EPOCHS, STEPS = 4, 10
 PLACES = 4
+
+_log = logging.getLogger("defectbench.stepper")
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Stepper(Resumable):
             odds = 1 / (1 + np.exp(-shown @ state.weights))
             state.weights += 0.5 * (lesson.labels[chosen] - odds) * shown
             state.done += 1
+            _log.info("step %d", state.done)
             ended = state.done % STEPS == 0
             figures = {"train_loss": float((state.weights**2).sum())} if ended else {}
             report(Progress(state.done // STEPS, EPOCHS, figures, save))

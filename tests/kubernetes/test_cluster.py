@@ -9,6 +9,7 @@ import socketserver
 import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -170,3 +171,9 @@ def test_submitter_may_not_read_other_namespaces(cluster: Cluster, namespace: st
         refused = cluster.try_kubectl("get", what, f"--namespace={other}", user="submitter")
         assert refused.returncode == 1
         assert f'cannot list resource "{what}"' in refused.stderr
+
+
+def test_bridge_keeps_its_address_as_pods_come_and_go(cluster_with_node: Cluster) -> None:
+    set_by_us = "3"  # NET_ADDR_SET of the kernel: not taken from a pod
+    (bridge,) = Path("/sys/class/net").glob("defectbench*")
+    assert (bridge / "addr_assign_type").read_text().strip() == set_by_us

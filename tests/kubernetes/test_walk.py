@@ -8,46 +8,21 @@ pictures are fewer.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import pytest
 
 from cluster import Cluster
 from parts import ROOT, free_port
+from shell import VERSION, Shell, checkout, runs
 
-VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-SLIM = f"docker.io/library/defectbench:{VERSION}-slim"
 S3_IMAGE = "defectbench.test/versitygw"
 STEPS = range(2, 7)
-PATIENCE = 480.0
-"""Seconds for the whole walk on a busy machine; two minutes on a free one."""
-
-TOOLS = """
-set -eu -o pipefail
-trap 'echo "failed: $BASH_COMMAND"' ERR
-kubectl() {{ "{root}/.parts/bin/kubectl" --kubeconfig "{config}" "$@"; }}
-helm() {{
-    if [ "$1" = install ]; then set -- "$@" --values overrides.json; fi
-    "{root}/.parts/bin/helm" --kubeconfig "{config}" "$@"
-}}
-defectbench() {{ "{python}" -m defectbench "$@"; }}
-make() {{ command make --old-file .venv/.synced RUN="{python} -m" "$@"; }}
-address() {{
-    kubectl -n {namespace} get pod -l "app.kubernetes.io/name=$1" -o 'jsonpath={{.items[0].status.podIP}}'
-}}
-"""
 
 
 def blocks(step: int) -> list[str]:
@@ -102,14 +77,12 @@ def overrides(s3_tag: str, host: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def s3_tag(cluster: Cluster) -> str:
-    """The tag of the S3 server's image; without it, or the slim one, skip."""
-    if not cluster.kubelet:
-        pytest.skip("the test cluster has no node, so no images; run: make cluster, as root on Linux")
-    listed = cluster.tool("ctr", "images", "ls", "-q").split()
+def s3_tag(node: Cluster) -> str:
+    """The tag of the S3 server's image; without it, skip."""
+    listed = node.tool("ctr", "images", "ls", "-q").split()
     tags = [name.rpartition(":")[2] for name in listed if name.startswith(f"{S3_IMAGE}:")]
-    if SLIM not in listed or not tags:
-        pytest.skip("the test cluster's node has no image of ours; run: make image-slim")
+    if not tags:
+        pytest.skip("the test cluster's node has no S3 server of ours; run: make image-slim")
     return tags[-1]
 
 
@@ -121,54 +94,6 @@ class Walked:
     output: str
     namespace: str
     mlflow: str
-
-
-def checkout(folder: Path) -> Path:
-    """A folder that looks like the checkout and may be written into."""
-    for name in ("Makefile", "charts", "docs", "jobs", "pyproject.toml", "src", "tools"):
-        (folder / name).symlink_to(ROOT / name)
-    return folder
-
-
-def environment(kubeconfig: Path) -> dict[str, str]:
-    """The caller's, without any settings of its own for stores, trackers and clusters."""
-    others = ("AWS_", "DEFECTBENCH_", "MLFLOW_", "KUBECONFIG", "HELM_", "MAKE", "MFLAGS")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(others)}
-    path = f"{ROOT / '.parts' / 'bin'}:{os.environ['PATH']}"
-    settings = {"PATH": path, "PYTHONPATH": str(ROOT / "src"), "KUBECONFIG": str(kubeconfig)}
-    return kept | settings | {"AWS_EC2_METADATA_DISABLED": "true"}
-
-
-@dataclass(frozen=True)
-class Shell:
-    """Bash with the test cluster's kubectl and helm, in a folder that looks like the checkout."""
-
-    folder: Path
-    namespace: str
-
-    def run(self, script: str) -> str:
-        """Run it, end all that it left running, and return what was printed; failing fails the test."""
-        output = self.folder / "output"
-        with output.open("w") as file:
-            shell = subprocess.Popen(
-                ["bash", "-c", self.tools() + script],
-                cwd=self.folder,
-                env=environment(self.folder / "kubeconfig"),
-                stdout=file,
-                stderr=file,
-                start_new_session=True,
-            )
-            try:
-                code = shell.wait(PATIENCE)
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(shell.pid, signal.SIGKILL)
-        assert code == 0, output.read_text()[-6000:]
-        return output.read_text()
-
-    def tools(self) -> str:
-        config = self.folder / "kubeconfig"
-        return TOOLS.format(root=ROOT, config=config, python=sys.executable, namespace=self.namespace)
 
 
 @pytest.fixture
@@ -186,32 +111,6 @@ def walked(cluster_with_node: Cluster, s3_tag: str, namespace: str, tmp_path: Pa
 def address(cluster: Cluster, namespace: str, name: str) -> str:
     pods = cluster.get("pods", f"--namespace={namespace}", f"--selector=app.kubernetes.io/name={name}")
     return str(pods["items"][0]["status"]["podIP"])
-
-
-def ask_mlflow(uri: str, path: str, question: dict[str, Any]) -> Any:
-    """MLflow's answer over its REST interface."""
-    body = json.dumps(question).encode()
-    request = Request(f"{uri}/api/2.0/mlflow/{path}", body, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=60) as answer:
-        return json.load(answer)
-
-
-def runs(uri: str, experiment: str) -> list[dict[str, Any]]:
-    """All runs of an experiment: name, status, tags, metrics."""
-    (found,) = [
-        each["experiment_id"]
-        for each in ask_mlflow(uri, "experiments/search", {"max_results": 100})["experiments"]
-        if each["name"] == experiment
-    ]
-    answer = ask_mlflow(uri, "runs/search", {"experiment_ids": [found], "max_results": 1000})
-    return [
-        {
-            "status": each["info"]["status"],
-            "tags": {tag["key"]: tag["value"] for tag in each["data"].get("tags", [])},
-            "metrics": {metric["key"]: metric["value"] for metric in each["data"].get("metrics", [])},
-        }
-        for each in answer["runs"]
-    ]
 
 
 def assert_tracked(uri: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -14,40 +13,17 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import catalog, job
-from defectbench import plan as plans
+from attempts import assert_same, finish, pointer, prepared, steps
+from defectbench import catalog
 from defectbench.errors import TryAgainError
 from defectbench.files import locked
 from defectbench.lease import Held, Lease, look, take
-from defectbench.results import Result, find_failure, find_true_result, read_file
-from defectbench.runners.base import Event
-from defectbench.stop import Stop
+from defectbench.results import find_failure, find_true_result
 from defectbench.stores.base import Store
 from defectbench.stores.directory import HOUSE, DirectoryStore
-from defectbench.sweep import Where, parse
-from fakes import put_category
 from stepper import EPOCHS, NAME, STEPS, planted
 
 STEPPER = Path(__file__).resolve().parents[1] / "stepper.py"
-QUALITY = ("predictions.parquet", "history.parquet", "heatmaps.npz")
-
-
-def prepared(store: Store, *models: object, **keys: object) -> list[str]:
-    """Put a category and a sweep's specs into the store; return its cells."""
-    put_category(store, "parts", "bolt", 12, 6, 6, ("crack", "stain"), True)
-    document = {
-        "name": "small",
-        "data": {"dataset": "parts"},
-        "models": list(models),
-        "weights": "none",
-        "image_size": 64,
-        "threads": 1,
-        "protocols": {"detection": {"folds": 3}},
-        **keys,
-    }
-    plan = plans.make(parse(document, Where("small.yaml", {})), store)
-    plans.write(plan, store, list(plan.cells))
-    return list(plan.cells)
 
 
 @contextmanager
@@ -89,43 +65,6 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str], se
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.01)
-
-
-def pointer(store: Store, key: str) -> dict[str, object]:
-    found = store.find(f"cells/{key}/checkpoint.json")
-    return json.loads(found.data) if found else {}
-
-
-def steps(store: Store, key: str) -> int:
-    fit = pointer(store, key).get("fit", {"steps": 0})
-    assert isinstance(fit, dict)
-    return int(fit["steps"])
-
-
-def finish(store: Store, key: str, cache: Path, patience: float = 0.3) -> Result:
-    """Run the cell to its end in this process, taking over what nobody holds any more."""
-    before = look(store, key)
-    lease: Lease | Held | None = None
-    while not isinstance(lease, Lease):
-        lease = take(store, key, "heir", seen=lease, patience=patience)
-        time.sleep(0.05)
-
-    def say(event: Event) -> None:
-        """Nobody listens."""
-
-    return job.run(job.read_cell(store, key), job.Place(store, cache, "cpu", Stop(), say), lease, before)
-
-
-def assert_same(store: Store, whole: Store, key: str) -> None:
-    """Both ended the cell alike: files byte for byte, figures but the costs."""
-    one, other = find_true_result(store, key), find_true_result(whole, key)
-    assert one is not None
-    assert other is not None
-    for name in QUALITY:
-        assert read_file(store, one, name) == read_file(whole, other, name)
-    assert one.metrics == other.metrics
-    assert one.calibration_threshold == other.calibration_threshold
-    assert not [name for name in store.keys(f"cells/{key}/") if "checkpoint" in name]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ NAMESPACE = "defectbench"
 NODE = "defectbench-node"
 GPU_COUNT = 2
 BRIDGE = "defectbench0"
+BRIDGE_ADDRESS = "02:db:00:00:00:01"
 """One machine has one such node: bridge and addresses are fixed."""
 SUBNET = "198.18.64.0/24"
 HOST = "198.18.64.1"

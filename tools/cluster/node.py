@@ -14,7 +14,7 @@ from pathlib import Path
 import cgroups
 import node_files
 from images import BUSYBOX, write_busybox
-from layout import BIN, BRIDGE, HOST, SUBNET, Layout
+from layout import BIN, BRIDGE, BRIDGE_ADDRESS, HOST, SUBNET, Layout
 from services import Service, clean_environment, wait, wait_ready
 
 PARTS = tuple(str(BIN / name) for name in ("containerd", "containerd-shim-runc-v2", "ctr", "kubelet"))
@@ -99,7 +99,8 @@ def make_bridge(layout: Layout) -> None:
     note.touch()
     ip("link", "add", BRIDGE, "type", "bridge", check=False)
     ip("address", "replace", f"{HOST}/{SUBNET.partition('/')[2]}", "dev", BRIDGE)
-    ip("link", "set", BRIDGE, "up")
+    # Else it takes that of a pod, and another when that pod goes: the rest then loses us for half a minute.
+    ip("link", "set", BRIDGE, "address", BRIDGE_ADDRESS, "up")
 
 
 def has_bridge() -> bool:
