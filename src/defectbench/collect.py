@@ -7,6 +7,7 @@ with weight positives x negatives; only counts are pooled, each after its own fo
 from __future__ import annotations
 
 import io
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ import numpy as np
 
 from defectbench import record as records
 from defectbench.catalog import Family
+from defectbench.data.archive import find_shortcut
+from defectbench.data.shortcut import Shortcut
 from defectbench.errors import DataError, MissingInputError, nearest
 from defectbench.metrics import (
     METRICS,
@@ -38,6 +41,7 @@ from defectbench.results import Failure, Result, find_failure, find_result, read
 from defectbench.stores.base import Store
 
 _READERS = 8
+log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _EXPLANATION = {
     "pixel_auroc": "pixel_auroc",
@@ -122,6 +126,7 @@ class Collected:
         predictions: of the same cells.
         failures: cells that failed for good.
         damaged: cell -> why its result is not used.
+        shortcuts: category -> how well looks tell train/good from test/good, where an import measured it.
     """
 
     record: Record
@@ -129,6 +134,7 @@ class Collected:
     predictions: Mapping[str, Predictions]
     failures: Mapping[str, Failure]
     damaged: Mapping[str, str]
+    shortcuts: Mapping[str, Shortcut] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -261,7 +267,16 @@ def collect_record(store: Store, record: Record) -> Collected:
         predictions={key: rows for key, (_, rows) in found.items()},
         failures=_each(lambda key: find_failure(store, key), unfinished),
         damaged=damaged,
+        shortcuts=_each(lambda category: _shortcut(store, record, category), record.categories),
     )
+
+
+def _shortcut(store: Store, record: Record, category: str) -> Shortcut | None:
+    try:
+        return find_shortcut(store, record.dataset, category, record.digests[category])
+    except DataError as error:
+        log.warning("%s: %s", category, error)
+        return None
 
 
 def _each(read: Callable[[str], _Item | None], keys: Iterable[str]) -> dict[str, _Item]:

@@ -286,6 +286,22 @@ def counts_at(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Counts:
     return Counts(tp, fp, int((~truth).sum()) - fp, int(truth.sum()) - tp)
 
 
+def share_interval(hits: int, of: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the exact interval of a share (Clopper & Pearson 1934); NaN where there is nothing.
+
+    >>> low, high = share_interval(0, 60)
+    >>> (low, round(high, 4))
+    (0.0, 0.0596)
+    """
+    from scipy.special import betaincinv
+
+    if not of:
+        return NAN, NAN
+    tail = (1 - level) / 2
+    low = float(betaincinv(hits, of - hits + 1, tail)) if hits else 0.0
+    return low, float(betaincinv(hits + 1, of - hits, 1 - tail)) if hits < of else 1.0
+
+
 def f1_all_abnormal(labels: ArrayLike) -> float:
     """Return the F1 of calling every image abnormal: what any F1 must be held against.
 

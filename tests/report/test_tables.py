@@ -16,7 +16,8 @@ from defectbench import stats
 from defectbench.collect import Collected, Fold, collect
 from defectbench.metrics import METRICS, Counts
 from defectbench.report.mistakes import WORST, worst
-from defectbench.report.tables import CALLS, EXPLANATION, FILES, Tables, chance_of
+from defectbench.report.tables import EXPLANATION, FILES, Tables
+from defectbench.report.thresholds import CALLS, chance_of
 from defectbench.stores.choose import open_store
 from fakes import made_up_sweep
 

@@ -17,6 +17,8 @@ from defectbench.data import Step, silent
 from defectbench.data.check import Fact, Report, check
 from defectbench.data.layouts import Source, read_layout
 from defectbench.data.names import check_name, is_name
+from defectbench.data.shortcut import Shortcut
+from defectbench.data.shortcut import key as shortcut_key
 from defectbench.errors import DataError, MissingInputError, nearest
 from defectbench.files import disk_errors, locked
 from defectbench.manifest import GOOD, Image, Manifest, make_manifest
@@ -66,6 +68,7 @@ def import_dataset(
     for done, pack in enumerate(packs):
         progress(f"storing {pack.manifest.category}", done, len(packs))
         _store(pack, store)
+        _store_shortcut(pack.manifest, found.shortcuts.get(pack.manifest.category), store)
     progress("storing", len(packs), len(packs))
     return [pack.manifest for pack in packs]
 
@@ -153,6 +156,23 @@ def _store(pack: _Pack, store: Store) -> None:
     blob = store.find(manifest_key)
     if blob is None or blob.data != text:
         store.put(manifest_key, text)
+
+
+def _store_shortcut(manifest: Manifest, found: Shortcut | None, store: Store) -> None:
+    """Keep what the check measured, for the report."""
+    key = shortcut_key(manifest.dataset, manifest.category, manifest.digest)
+    if found is not None and store.find(key) is None:
+        store.put(key, found.to_json())
+
+
+def find_shortcut(store: Store, dataset: str, category: str, digest: str) -> Shortcut | None:
+    """Return what the import measured of a category's data; None where it could not, or an older one did not.
+
+    Raises:
+        DataError: what is kept is damaged.
+    """
+    blob = store.find(shortcut_key(dataset, category, digest))
+    return None if blob is None else Shortcut.from_json(blob.data)
 
 
 def _write_tar(pack: _Pack, path: Path) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from defectbench.data import Step, silent
 from defectbench.data.duplicates import frame, near_duplicates
 from defectbench.data.layouts import Reading, Source
+from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
 from defectbench.manifest import GOOD
 from defectbench.pictures import read_mask_values, read_picture, traits
@@ -60,6 +61,7 @@ class Report:
         notes: what a user should know, one line each.
         counts: one for each category.
         facts: picture file -> what it holds, for those that can be read.
+        shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
     """
 
     reading: Reading
@@ -67,18 +69,21 @@ class Report:
     notes: tuple[str, ...]
     counts: tuple[Counts, ...]
     facts: Mapping[Path, Fact]
+    shortcuts: Mapping[str, Shortcut]
 
 
 def check(reading: Reading, progress: Step = silent) -> Report:
     """Open every picture and mask and return all problems and notes."""
     problems, notes = [*reading.problems], [*reading.notes]
     facts: dict[Path, Fact] = {}
+    shortcuts: dict[str, Shortcut] = {}
     done = 0
     for category in reading.categories:
         sources = [source for source in reading.sources if source.category == category]
         frames: dict[Path, NDArray[np.float32]] = {}
+        seen: dict[str, list[Looks]] = {"train": [], "test": []}
         for source in sources:
-            problems += _read(source, facts, frames)
+            problems += _read(source, facts, frames, seen)
             done += 1
             progress(f"checking {category}", done, len(reading.sources))
         problems += [*_names(sources), *_twins(sources), *_missing_parts(category, sources)]
@@ -86,14 +91,23 @@ def check(reading: Reading, progress: Step = silent) -> Report:
         same_problems, same_notes = _identical(sources, facts)
         problems += [*mask_problems, *same_problems, *_near(sources, facts, frames)]
         notes += mask_notes + same_notes + [*_uncommon(category, sources, facts)]
+        told = discriminate(seen["train"], seen["test"])
+        if told is not None:
+            shortcuts[category] = told
+            notes += [f"{category}: {told.warning}"] if told.suspicious else []
     counts = tuple(_counts(reading, category) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
-    return Report(reading, tuple(problems), tuple(notes), counts, facts)
+    return Report(reading, tuple(problems), tuple(notes), counts, facts, shortcuts)
 
 
-def _read(source: Source, facts: dict[Path, Fact], frames: dict[Path, NDArray[np.float32]]) -> Iterator[str]:
-    """Decode the picture into ``facts`` and ``frames`` and yield the problems of it and its mask."""
+def _read(
+    source: Source,
+    facts: dict[Path, Fact],
+    frames: dict[Path, NDArray[np.float32]],
+    seen: dict[str, list[Looks]],
+) -> Iterator[str]:
+    """Decode the picture into ``facts``, ``frames`` and, a good one, ``seen``; yield the problems of it."""
     try:
         data = source.file.read_bytes()
         picture = read_picture(data, str(source.file))
@@ -106,6 +120,8 @@ def _read(source: Source, facts: dict[Path, Fact], frames: dict[Path, NDArray[np
         pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
         facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data))
         frames[source.file] = frame(picture)
+        if source.defect_type == GOOD:
+            seen[source.part].append(looks(picture))
         if source.mask:
             yield from _mask_faults(source, source.mask, (height, width))
 

@@ -24,7 +24,8 @@ from defectbench.report import words
 from defectbench.report.drawings import Drawings
 from defectbench.report.material import Material, Panels
 from defectbench.report.rows import Condition, Explanation, Mistake, Reference, Score, Threshold
-from defectbench.report.tables import CALLS, EXPLANATION, Tables
+from defectbench.report.tables import EXPLANATION, Tables
+from defectbench.report.thresholds import CALLS
 from defectbench.stores.base import Store
 
 log = logging.getLogger(__name__)

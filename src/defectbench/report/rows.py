@@ -131,6 +131,7 @@ class Threshold:
         promised, resolution: false-alarm rate of a calibrated threshold, and 1/(n+1) of the calibration
             goods.
         came: the false-alarm rate on the tested goods.
+        came_low, came_high: its 95 % interval, from the goods of the seed in the middle; NaN for the oracle.
         broken: so many false alarms came that the promise cannot have held (less than 1 in 1,000 by chance).
         precision_at_rate, cost: at the sweep's defect rate and prices; NaN without.
     """
@@ -142,6 +143,8 @@ class Threshold:
     promised: float
     resolution: float
     came: float
+    came_low: float
+    came_high: float
     broken: bool
     recall: float
     precision: float
@@ -225,8 +228,33 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """How well a trivial discriminator tells a category's train/good from its test/good.
+
+    Attributes:
+        auroc, low, high: cross-validated, with its 95 % interval; NaN where it was not measured.
+        train, test: good pictures of each part.
+        suspicious: a classifier could live off the difference.
+        warning: what to make of it, in words; empty where there is nothing to warn of.
+    """
+
+    category: str
+    auroc: float
+    low: float
+    high: float
+    train: int
+    test: int
+    suspicious: bool
+    warning: str
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
-    """What one model's fits took, averaged over its finished cells; memory is the largest."""
+    """What one model's fits took, averaged over its finished cells; memory is the largest.
+
+    Attributes:
+        labelled: images with a label that a fit of detection uses, tuning included: the fewest, the most.
+    """
 
     label: str
     family: Family
@@ -238,6 +266,7 @@ class Cost:
     parameters: float
     flops: float
     peak_memory_bytes: float
+    labelled: tuple[int, int]
     devices: tuple[str, ...]
 
 

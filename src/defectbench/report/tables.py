@@ -9,8 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property, reduce
-from operator import add
+from functools import cached_property
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
@@ -18,11 +17,15 @@ import numpy as np
 from defectbench import catalog, stats
 from defectbench.catalog import Family
 from defectbench.collect import Collected, Fold, Row
-from defectbench.metrics import Counts, image_ap, image_auroc, precision_recall_curve, roc_curve
+from defectbench.data.shortcut import Shortcut
+from defectbench.metrics import image_ap, image_auroc, precision_recall_curve, roc_curve
+from defectbench.protocols.base import Split
 from defectbench.record import Contestant, Reading
-from defectbench.report import contest, mistakes
+from defectbench.report import contest, cost, mistakes
 from defectbench.report.conditions import conditions, mean
+from defectbench.report.cost import Choice, Tradeoff
 from defectbench.report.learning import Crossing, Learning, LearningTables
+from defectbench.report.needs import Need, size_up
 from defectbench.report.rows import (
     Category,
     CellLine,
@@ -36,9 +39,11 @@ from defectbench.report.rows import (
     Mistake,
     Model,
     Score,
+    Shift,
     Threshold,
 )
 from defectbench.report.sheets import to_csv, to_parquet
+from defectbench.report.thresholds import Calls, cells_of
 from defectbench.report.unseen import Novelty, Unseen, UnseenTables
 from defectbench.results import Result
 
@@ -55,9 +60,6 @@ EXPLANATION = (
 )
 """Figures of the heat maps, in the order of the table's columns."""
 
-CALLS = ("recall", "precision", "accuracy", "balanced_accuracy", "f1")
-"""Figures of a threshold, in the order of the table's columns."""
-
 FILES = (
     "models",
     "categories",
@@ -67,6 +69,10 @@ FILES = (
     "thresholds",
     "explanations",
     "costs",
+    "tradeoffs",
+    "choices",
+    "needs",
+    "shifts",
     "mistakes",
     "conditions",
     "unseen",
@@ -79,7 +85,6 @@ FILES = (
 
 _SEED = 0
 _NAN = math.nan
-_UNLIKELY = 0.001
 _BASELINE = "defectbench.inspectors.baseline:"
 _Line = TypeVar("_Line")
 
@@ -151,8 +156,8 @@ class Tables:
         )
 
     @cached_property
-    def comparisons(self) -> tuple[Comparison, ...]:
-        """The contenders, paired, by category; empty in holdout, where nothing is paired."""
+    def _contests(self) -> tuple[contest.Contest, ...]:
+        """What can be compared; nothing in holdout, where nothing is paired."""
         contenders = self.collected.record.contenders
         if not self.paired or contenders is None:
             return ()
@@ -161,18 +166,32 @@ class Tables:
             classifier, detector = (self._folds[category, label] for label in contenders)
             shared = contest.find(category, classifier, detector, self.seeds, self.cuts[category])
             found += [shared] if shared is not None else []
-        return contest.decide(found, contenders, self.endpoint, self.margin)
+        return tuple(found)
+
+    @cached_property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """The contenders, paired, by category."""
+        contenders = self.collected.record.contenders
+        return contest.decide(self._contests, contenders, self.endpoint, self.margin) if contenders else ()
+
+    @cached_property
+    def needs(self) -> tuple[Need, ...]:
+        """How many tested images would decide a difference of one margin, by category."""
+        contenders = self.collected.record.contenders
+        return size_up(self._contests, contenders, self.endpoint, self.margin) if contenders else ()
+
+    @cached_property
+    def shifts(self) -> tuple[Shift, ...]:
+        """Whether the parts' good pictures look alike, by category; NaN where no import measured it."""
+        shortcuts = self.collected.shortcuts
+        return tuple(_shift(name, shortcuts.get(name)) for name in self.collected.record.categories)
 
     @cached_property
     def thresholds(self) -> tuple[Threshold, ...]:
         """Calls by each rule, in the order in which they may be trusted, within each category."""
-        found: list[Threshold] = []
-        for category in self.collected.record.categories:
-            lines = [self._rows[category, label] for label in self.labels if self._rows[category, label]]
-            for rule in (self._calibrated, self._tuned, _oracle):
-                found += [line for rows in lines if (line := rule(rows)) is not None]
-            found += [self._everything(category)] if lines else []
-        return tuple(found)
+        return Calls(self._rows, self._folds, self.labels, self.defect_rate, self.prices).lines(
+            self.collected.record.categories
+        )
 
     @cached_property
     def explanations(self) -> tuple[Explanation, ...]:
@@ -216,7 +235,19 @@ class Tables:
     def costs(self) -> tuple[Cost, ...]:
         """What the fits took, a line for each model that has a result."""
         found = ((label, self._results(label)) for label in self.labels)
-        return tuple(_cost(label, results) for label, results in found if results)
+        return tuple(cost.cost(label, results, self._splits(results)) for label, results in found if results)
+
+    @cached_property
+    def tradeoffs(self) -> tuple[Tradeoff, ...]:
+        """Every model's quality against each of its costs."""
+        return cost.tradeoffs(self.costs, self.scores, {mean.label: mean.value for mean in self.means})
+
+    @cached_property
+    def choices(self) -> tuple[Choice, ...]:
+        """What each choice would cost on the line; empty where the sweep sets no prices."""
+        if self.prices is None or self.defect_rate is None:
+            return ()
+        return cost.choices(self.thresholds, self.defect_rate, self.prices["missed_defect"])
 
     @cached_property
     def cells(self) -> tuple[CellLine, ...]:
@@ -269,6 +300,11 @@ class Tables:
         cells = dict.fromkeys(r.cell for r in self.collected.record.readings if r.label == label)
         return [self.collected.results[key] for key in cells if key in self.collected.results]
 
+    def _splits(self, results: Sequence[Result]) -> list[Split]:
+        """Return detection's splits that a model's family reads."""
+        placed = [placed.split for placed in self.collected.record.splits]
+        return [s for s in placed if s.protocol == PROTOCOL and results[0].family in s.families]
+
     def _score(self, rows: Sequence[Row]) -> Score:
         first = rows[0]
         values = tuple(row.figures[self.endpoint] for row in rows)
@@ -284,7 +320,7 @@ class Tables:
             seeds=values,
             folds=sum(row.folds for row in rows),
             expected=first.expected * len(self.seeds),
-            cells=_cells(rows),
+            cells=cells_of(rows),
         )
 
     def _interval(self, folds: Sequence[Fold]) -> stats.Interval:
@@ -296,52 +332,6 @@ class Tables:
         resampled = stats.stratified_bootstrap(scores, seed=_SEED, endpoint=self.endpoint, resamples=draws)
         return resampled.interval_a(0.95)
 
-    def _calibrated(self, rows: Sequence[Row]) -> Threshold | None:
-        counted = [row for row in rows if not math.isnan(row.promised)]
-        if not counted:
-            return None
-        first = self._folds[rows[0].category, rows[0].label][0]  # all folds share the calibration goods
-        counts = [row.counts for row in counted if row.counts]
-        promised, number = first.calibrated.false_alarm_rate, len(first.calibration)
-        # The seeds' images are the same: the middle seed stands for all.
-        middle = sorted(counts, key=lambda each: each.fp)[(len(counts) - 1) // 2]
-        return self._calls(
-            counted,
-            "calibrated",
-            counts,
-            promised=promised,
-            resolution=1 / (number + 1),
-            chance=chance_of(middle.fp, middle.fp + middle.tn, number, promised),
-        )
-
-    def _tuned(self, rows: Sequence[Row]) -> Threshold | None:
-        counts = [row.tuned for row in rows if row.tuned is not None]
-        return self._calls(rows, "tuned", counts) if counts else None
-
-    def _everything(self, category: str) -> Threshold:
-        """Calling every image abnormal needs no model."""
-        tested = next(self._folds[category, label] for label in self.labels if self._folds[category, label])
-        labels = np.concatenate(
-            [fold.test.label for fold in tested if fold.reading.seed == tested[0].reading.seed]
-        )
-        counts = Counts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
-        figures = {"came": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
-        return _threshold(category, "", None, "everything abnormal", (), figures)
-
-    def _calls(self, rows: Sequence[Row], rule: str, counts: Sequence[Counts], **promise: float) -> Threshold:
-        pooled, first = reduce(add, counts), rows[0]
-        figures = promise | {"came": pooled.false_alarm_rate} | self._prices(pooled) | pooled.figures()
-        return _threshold(first.category, first.label, first.family, rule, _cells(rows), figures)
-
-    def _prices(self, counts: Counts) -> dict[str, float]:
-        """Return what the sweep's defect rate and prices make of the counts."""
-        if self.defect_rate is None:
-            return {}
-        figures = {"precision_at_rate": counts.precision_at(self.defect_rate)}
-        if self.prices is not None:
-            figures["cost"] = counts.cost_at(self.defect_rate, **self.prices)
-        return figures
-
     def _explanation(self, rows: Sequence[Row]) -> Explanation:
         first = rows[0]
         folds = self._folds[first.category, first.label]
@@ -350,61 +340,15 @@ class Tables:
             name: mean(row.figures.get(name, _NAN) for row in rows) if measured else _NAN
             for name in EXPLANATION
         }
-        return Explanation(first.category, first.label, first.family, measured, cells=_cells(rows), **figures)
+        return Explanation(
+            first.category, first.label, first.family, measured, cells=cells_of(rows), **figures
+        )
 
 
 def _kind(name: str) -> type:
     """Return the class of a table's rows, which an empty table has too."""
     of: type = get_args(get_type_hints(getattr(Tables, name).func)["return"])[0]
     return of
-
-
-def _oracle(rows: Sequence[Row]) -> Threshold:
-    """Only its F1, as in result.json: an average over folds, each with the threshold that suits it."""
-    figures = {"f1": mean(row.figures["f1_oracle"] for row in rows)}
-    first = rows[0]
-    return _threshold(first.category, first.label, first.family, "oracle", _cells(rows), figures)
-
-
-def _threshold(
-    category: str,
-    label: str,
-    family: Family | None,
-    rule: str,
-    cells: tuple[str, ...],
-    figures: Mapping[str, float],
-) -> Threshold:
-    names = ("promised", "resolution", "came", *CALLS, "precision_at_rate", "cost")
-    values = {name: figures.get(name, _NAN) for name in names}
-    broken = bool(figures.get("chance", 1.0) < _UNLIKELY)
-    return Threshold(category, label, family, rule, broken=broken, cells=cells, **values)
-
-
-def chance_of(alarms: int, goods: int, calibration: int, promised: float) -> float:
-    """Return how likely at least so many false alarms are, if tested and calibration goods are alike.
-
-    The threshold is a calibration score, so the rate that it gives is itself random: Beta(k, n + 1 - k) for
-    the k-th largest of n, promised k/(n+1). The alarms among the tested goods are then beta-binomial (Vovk
-    2012, arXiv:1209.2673).
-
-    >>> round(chance_of(1, 1, 19, 0.05), 12), round(chance_of(2, 2, 9, 0.1), 4)
-    (0.05, 0.0182)
-    """
-    above = round(promised * (calibration + 1))
-    a, b = above, calibration + 1 - above
-    logs = [
-        _log_choose(goods, x) + _log_beta(x + a, goods - x + b) - _log_beta(a, b)
-        for x in range(alarms, goods + 1)
-    ]
-    return float(sum(math.exp(log) for log in logs))
-
-
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def _log_beta(a: int, b: int) -> float:
-    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
 
 
 def _model(contestant: Contestant) -> Model:
@@ -442,27 +386,12 @@ def _category(name: str, digest: str, folds: Sequence[Fold]) -> Category:
     )
 
 
-def _cells(rows: Sequence[Row]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(key for row in rows for key in row.cells))
-
-
-def _cost(label: str, results: Sequence[Result]) -> Cost:
-    def of(name: str) -> list[float]:
-        return [result.cost[name] for result in results if name in result.cost]
-
-    return Cost(
-        label=label,
-        family=results[0].family,
-        cells=len(results),
-        total_fit_seconds=sum(of("fit_seconds")),
-        fit_seconds=mean(of("fit_seconds")),
-        inference_seconds_per_image=mean(of("inference_seconds_per_image")),
-        images_per_second=mean(of("images_per_second")),
-        parameters=mean(of("parameters")),
-        flops=mean(of("flops")),
-        peak_memory_bytes=max(of("peak_memory_bytes"), default=_NAN),
-        devices=tuple(sorted({result.device for result in results})),
-    )
+def _shift(category: str, found: Shortcut | None) -> Shift:
+    if found is None:
+        return Shift(category, _NAN, _NAN, _NAN, 0, 0, False, "")
+    warning = found.warning if found.suspicious else ""
+    figures = (found.auroc, found.low, found.high, found.train, found.test)
+    return Shift(category, *figures, found.suspicious, warning)
 
 
 def _cell(collected: Collected, key: str, readings: Sequence[Reading]) -> CellLine:
