@@ -23,6 +23,7 @@ from defectbench.metrics import METRICS
 from defectbench.report import words
 from defectbench.report.drawings import Drawings
 from defectbench.report.material import Material, Panels
+from defectbench.report.matrices import Matrix, matrices
 from defectbench.report.rows import Condition, Explanation, Mistake, Reference, Score, Threshold
 from defectbench.report.tables import EXPLANATION, Tables
 from defectbench.report.thresholds import CALLS
@@ -170,6 +171,14 @@ class Report:
     def explained(self, category: str) -> list[Explanation]:
         """Return the lines of one category."""
         return [line for line in self.tables.explanations if line.category == category]
+
+    def matrices(self, category: str) -> list[Matrix]:
+        """Return the matrices trained-on x tested-on of one category."""
+        return [matrix for matrix in self._matrices if matrix.category == category]
+
+    @cached_property
+    def _matrices(self) -> tuple[Matrix, ...]:
+        return matrices(self.tables.unseen)
 
     def reference(self, category: str) -> Reference | None:
         """Return what a map that knows nothing would get; None where the masks cannot be had."""

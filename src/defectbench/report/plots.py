@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -12,6 +12,14 @@ from defectbench.report.rows import Comparison, Curve, Curves, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+
+class Traced(Protocol):
+    """A row that knows its cells."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Keys of the cells it was read from."""
 
 
 def roc(curves: Curves) -> Drawing:
@@ -60,7 +68,7 @@ def scores(category: str, endpoint: str, rows: Sequence[Score], lowest: float) -
                 markerfacecolor=face,
                 markeredgewidth=1.1,
             )
-        _names(axes, [row.label for row in reversed(rows)])
+        name_lines(axes, [row.label for row in reversed(rows)])
         axes.set_xlim(lowest - 0.01, 1.01)
         parts = [f"{row.label} {_interval(row.value, row.low, row.high)}" for row in rows]
         text = f"{endpoint} on {category}: {'; '.join(parts)}."
@@ -77,7 +85,7 @@ def differences(rows: Sequence[Comparison], margin: float) -> Drawing:
             colour = ink(row.verdict if decided else "ink")
             axes.plot([row.low, row.high], [place, place], color=colour, linewidth=1.4)
             axes.plot([row.difference], [place], "o", markersize=5, color=colour)
-        _names(axes, [row.category for row in reversed(rows)])
+        name_lines(axes, [row.category for row in reversed(rows)])
         bounds = [abs(v) for row in rows for v in (row.low, row.high, row.difference) if np.isfinite(v)]
         reach = 1.08 * max([*bounds, 2 * margin])
         axes.set_xlim(-reach, reach)
@@ -99,7 +107,7 @@ def differences(rows: Sequence[Comparison], margin: float) -> Drawing:
         return finish(figure, "differences", text, cells=cells_of(rows))
 
 
-def cells_of(rows: Iterable[Comparison | Score]) -> list[str]:
+def cells_of(rows: Iterable[Traced]) -> list[str]:
     """Return the cells of all rows."""
     return [cell for row in rows for cell in row.cells]
 
@@ -124,8 +132,8 @@ def _unit_square(axes: Axes, across: str, up: str) -> None:
     axes.set_ylabel(up, color=ink("muted"), labelpad=0)
 
 
-def _names(axes: Axes, names: Sequence[str]) -> None:
-    """Name the lines of a dot plot."""
+def name_lines(axes: Axes, names: Sequence[str]) -> None:
+    """Name the lines of a dot plot, from below."""
     axes.set_yticks(range(len(names)), list(names))
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.tick_params(axis="y", length=0, labelcolor=ink("ink"))

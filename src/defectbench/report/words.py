@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from defectbench.collect import Collected
+from defectbench.report.learning import Crossing
 from defectbench.report.rows import Comparison, Model
 
 CAVEAT = (
@@ -17,6 +18,8 @@ _MINUS = "−"
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 EXPERIMENTS = {
+    "detection": "The original study's holdout split: the two families are tested on different images, so "
+    "nothing paired is computed, and there is no verdict from it.",
     "unseen": "A classifier that has learnt one defect type (one), or all but one (all_but_one), tested on "
     "the goods and the seen or the unseen types. Its control has learnt as many defects of any type.",
     "scarcity": "A classifier taught by n labelled defects, those that tune it included; mean over draws, ± "
@@ -107,17 +110,31 @@ def capital(text: str) -> str:
 def finding(row: Comparison, endpoint: str, margin: float) -> str:
     """Return one sentence about the two contenders on a category."""
     names = {"classifier": (row.classifier, row.detector), "detector": (row.detector, row.classifier)}
+    values = (row.classifier_value, row.detector_value)
     if row.verdict in ("classifier", "detector"):
         first, second = names[row.verdict]
+        values = values if row.verdict == "classifier" else values[::-1]
         says = f"the {row.verdict} {first} is better than {second}"
     elif row.verdict == "equivalent":
         says = f"{row.classifier} and {row.detector} are equivalent within ±{margin:g}"
     else:
         says = f"it is undecided between the classifier {row.classifier} and the detector {row.detector}"
     return (
-        f"On {row.category} {says}: {endpoint} {number(row.classifier_value)} against "
-        f"{number(row.detector_value)}, classifier minus detector {signed(row.difference)} "
+        f"On {row.category} {says}: {endpoint} {number(values[0])} against "
+        f"{number(values[1])}, classifier minus detector {signed(row.difference)} "
         f"(95\u00a0% interval {signed(row.low)} to {signed(row.high)}; {p_value(row.corrected)}, corrected)."
+    )
+
+
+def crossing(row: Crossing) -> str:
+    """Return one sentence about from how many labelled defects on a classifier suffices."""
+    if math.isinf(row.n):
+        says = f"no number of labelled defects tested (up to {row.tested[-1]}) makes"
+    else:
+        says = f"{row.n:g} labelled {'defect makes' if row.n == 1 else 'defects make'}"
+    return (
+        f"On {row.category} {says} {row.classifier} as good as {row.detector} within {row.margin:g} "
+        f"(crossover {row.text}, 95\u00a0% interval {row.interval})."
     )
 
 
