@@ -85,15 +85,15 @@ def test_an_empty_protocol_means_its_defaults(tmp_path: Path) -> None:
             "detectoin:",
             "FILE:9: protocols.detectoin: unknown key 'detectoin'; did you mean 'det",
         ),
-        ("scheme: crossfit", "scheme: kfold", "input should be 'crossfit', 'holdout' or 'both', got 'kfold'"),
+        ("scheme: crossfit", "scheme: kfold", "expected 'crossfit', 'holdout' or 'both', got 'kfold'"),
         (
             "folds: 4",
             "folds: 2",
-            "FILE:9: protocols.detection.folds: input should be greater than or equal to 3, g",
+            "FILE:9: protocols.detection.folds: expected 3 or more, g",
         ),
         ("[0, 1]", "[]", "FILE:7: seeds: expected a list of at least 1, got []"),
         ("[0, 1]", "[0, 0]", "FILE:7: seeds.1: seed 0 stands twice"),
-        ("[0, 1]", "[0, -1]", "FILE:7: seeds.1: input should be greater than or equal to 0, got -1"),
+        ("[0, 1]", "[0, -1]", "FILE:7: seeds.1: expected 0 or more, got -1"),
         ("[bolt, nut]", "[]", "FILE:2: data.categories: expected a list of at least 1, got []"),
         ("[bolt, nut]", "[bolt, bolt]", "FILE:2: data.categories.1: category 'bolt' stands twice"),
         ("name: study", "name: ../up", "FILE:1: name: expected 1 to 63 letters, digits"),
@@ -116,6 +116,13 @@ def test_an_empty_protocol_means_its_defaults(tmp_path: Path) -> None:
 def test_a_wrong_sweep_is_refused_with_its_line(tmp_path: Path, old: str, new: str, words: str) -> None:
     assert old in GOOD
     assert words in refusal(tmp_path, GOOD.replace(old, new, 1))
+
+
+def test_a_wrong_item_is_one_problem(tmp_path: Path) -> None:
+    found = refusal(tmp_path, GOOD.replace("[0, 1]", "[-1]", 1))
+    assert found.strip() == "FILE:7: seeds.0: expected 0 or more, got -1"
+    both = refusal(tmp_path, GOOD.replace("[0, 1]", "[]", 1).replace("folds: 4", "folds: 2"))
+    assert len(both.strip().splitlines()) == 2
 
 
 WRONG_SETTINGS = [
@@ -290,7 +297,7 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_wrong_override_is_named_as_such(tmp_path: Path) -> None:
-    assert "--set threads: threads: input should be greater" in refusal(tmp_path, GOOD, "threads=0")
+    assert "--set threads: threads: expected 1 or more" in refusal(tmp_path, GOOD, "threads=0")
     assert "--set colour: colour: unknown key" in refusal(tmp_path, GOOD, "colour=red")
     assert "expected key.path=value" in refusal(tmp_path, GOOD, "threads")
     assert "name is no mapping" in refusal(tmp_path, GOOD, "name.first=x")

@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from defectbench.errors import BugError, DefectbenchError, ExitCode, UsageError
+from defectbench.errors import BugError, DataError, DefectbenchError, ExitCode, UsageError
 
 
 def main() -> None:
@@ -56,8 +56,10 @@ def _message(error: DefectbenchError) -> str:
     text = str(error)
     if isinstance(error, UsageError):
         return f"Error: {text}"
-    lines = text.splitlines()
-    return f"Error: {text}" if len(lines) == 1 else "\n".join([f"Error: {len(lines)} problems", *lines])
+    problems = error.problems if isinstance(error, DataError) else text.splitlines()
+    return (
+        f"Error: {text}" if len(problems) == 1 else "\n".join([f"Error: {len(problems)} problems", *problems])
+    )
 
 
 if __name__ == "__main__":

@@ -382,7 +382,7 @@ def parse(document: Mapping[str, Any], where: Where) -> Sweep:
         for position, choice in enumerate(sweep.models):
             _check_resources(choice, sweep, where, position)
     except ValidationError as error:
-        raise SweepError("\n".join(_say(problem, where) for problem in error.errors())) from None
+        raise _refusal(error, where) from None
     sweep._where = where
     return sweep
 
@@ -392,7 +392,16 @@ def _check_resources(choice: Choice, sweep: Sweep, where: Where, position: int) 
         Resources.model_validate(choice.resources or {})
     except ValidationError as error:
         path = ("models", position, "resources")
-        raise SweepError("\n".join(_say(problem, where, path) for problem in error.errors())) from None
+        raise _refusal(error, where, path) from None
+
+
+def _refusal(error: ValidationError, where: Where, above: Path_ = ()) -> SweepError:
+    """Return all of pydantic's findings as one error."""
+    problems = error.errors()
+    # pydantic leaves a wrong item out and then finds its list too short: that is no second problem.
+    wrong = {problem["loc"][:-1] for problem in problems}
+    told = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in wrong]
+    return SweepError("\n".join(_say(problem, where, above) for problem in told))
 
 
 def _say(problem: Any, where: Where, above: Path_ = ()) -> str:
@@ -416,6 +425,14 @@ _PLAINLY = {
     "model": "expected a mapping",
 }
 
+_RANGES = {
+    "greater_than_equal": "expected {ge:g} or more",
+    "greater_than": "expected more than {gt:g}",
+    "less_than_equal": "expected {le:g} or less",
+    "less_than": "expected less than {lt:g}",
+    "literal_error": "expected {expected}",
+}
+
 
 def _plainly(kind: str, context: Mapping[str, Any]) -> str | None:
     """Say in plain words what pydantic's error ``kind`` means; None where its own are plain."""
@@ -426,6 +443,8 @@ def _plainly(kind: str, context: Mapping[str, Any]) -> str | None:
             if kind == "too_short"
             else f"expected a list of {most} at most"
         )
+    if kind in _RANGES:
+        return _RANGES[kind].format(**context)
     if context.get("class_name") == "Choice":
         return "expected a model's name or a mapping with `name`"
     if kind == "string_pattern_mismatch":

@@ -211,6 +211,14 @@ def test_a_broken_data_set_is_refused_whole(bench: Path, capfd: pytest.CaptureFi
     assert len(found["problems"]) >= 3
 
 
+def test_a_folder_of_no_known_layout_is_one_problem(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (bench / "bare").mkdir()
+    _, err = call(capfd, "data", "import", "bare", code=65)
+    assert err.startswith("Error: ")
+    assert "bare: no known layout; looked for\n  visa: split_csv" in err
+    assert "problems" not in err
+
+
 def test_a_read_only_store_ends_with_75_and_the_same_command_later_goes_on(
     bench: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,9 +125,9 @@ def read_layout(root: Path, layout: str | None = None) -> Reading:
 
 
 _LOOKED_FOR = {
-    "visa": "visa is split_csv/1cls.csv and the files it names",
-    "mvtec": "mvtec is <category>/train/good, <category>/test/<type>, <category>/ground_truth/<type>",
-    "folder": f"folder is one of {'/'.join(sorted(GOOD_NAMES))} beside one of {'/'.join(sorted(BAD_NAMES))}",
+    "visa": "visa: split_csv/1cls.csv and the files it names",
+    "mvtec": "mvtec: <category>/train/good, <category>/test/<type>, <category>/ground_truth/<type>",
+    "folder": f"folder: one of {'/'.join(sorted(GOOD_NAMES))} beside one of {'/'.join(sorted(BAD_NAMES))}",
 }
 
 
@@ -138,7 +138,7 @@ def _recognise(root: Path) -> str:
         return "mvtec"
     if _folder_categories(root):
         return "folder"
-    raise DataError([f"{root}: no known layout", *(f"looked for {text}" for text in _LOOKED_FOR.values())])
+    raise DataError("\n  ".join((f"{root}: no known layout; looked for", *_LOOKED_FOR.values())))
 
 
 def _entries(folder: Path) -> list[Path]:
