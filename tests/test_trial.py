@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import stand_ins
 from defectbench import catalog, trial
 from defectbench import plan as plans
 from defectbench.catalog import Entry
@@ -52,10 +53,10 @@ def plan_of(store: DirectoryStore, model: str, category: str, **keys: object) ->
     document = {
         "name": "leak",
         "data": {"dataset": "parts", "categories": [category]},
-        "models": [{"name": model, **settings}],
+        "models": [{"name": model, **settings, **stand_ins.DETECTORS.get(model, {})}],
         "weights": "none",
         "threads": 1,
-        "image_size": max(SIDE, -(-entry.smallest // entry.multiple_of) * entry.multiple_of),
+        "image_size": stand_ins.side(entry, SIDE),
         "protocols": {"detection": {"folds": 3}},
         **keys,
     }

@@ -178,15 +178,25 @@ def lesson_of(cell: Cell, images: ImageSet) -> Lesson:
         raise BugError(f"cell {cell.key} names images that its data do not have: {unknown[:3]}")
     pictures: Pictures = images.select([name for name, _ in fit.train])
     labels = np.array([label for _, label in fit.train], np.int64)
+    masks = _masks(cell, images)
     if fit.defect_turns:
         turned = TurnedPictures(pictures, labels == 1)
-        pictures, labels = turned, labels[turned.places]
+        pictures, labels, masks = turned, labels[turned.places], turned.masks(masks)
     return Lesson(
         pictures=pictures,
         labels=labels,
         tuning=images.select(fit.tune) if fit.tune else None,
         tuning_labels=np.array([known[name].label for name in fit.tune], np.int64),
+        masks=masks,
     )
+
+
+def _masks(cell: Cell, images: ImageSet) -> dict[int, NDArray[np.bool_]]:
+    """Return the masks of the defects that a supervised detector is taught as such, by their place."""
+    if catalog.find(cell.fit.model).family != "supervised":
+        return {}
+    masks = {place: images.mask(name) for place, (name, label) in enumerate(cell.fit.train) if label == 1}
+    return {place: mask for place, mask in masks.items() if mask is not None}
 
 
 def _score(cell: Cell, inspector: Inspector, images: ImageSet, tell: Tell) -> Outcome:

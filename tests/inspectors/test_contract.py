@@ -11,11 +11,13 @@ from functools import lru_cache
 import numpy as np
 import pytest
 
+import stand_ins
 from defectbench import catalog
 from defectbench.errors import DataError
 from defectbench.inspectors.base import Inspection, Inspector, Lesson, Progress, Recipe
 from defectbench.inspectors.choose import build
 from defectbench.inspectors.images import ArrayPictures
+from stand_ins import side
 
 pytestmark = pytest.mark.torch
 
@@ -29,6 +31,7 @@ SMALLER: dict[str, dict[str, catalog.Setting]] = {
     # Its windows are padded to 32 x 32 tokens at any image size: 2 s a picture. The same network with the
     # windows of 224 px takes a twentieth. tests/test_trial.py fits the entry as it stands.
     "tinyvit-21m-512": {"architecture": "tiny_vit_21m_224.dist_in22k_ft_in1k"},
+    **stand_ins.DETECTORS,
 }
 """Settings of one entry that do the same."""
 
@@ -36,11 +39,6 @@ SMALLER: dict[str, dict[str, catalog.Setting]] = {
 def epochs(entry: catalog.Entry) -> int:
     """Two, to see one follow the other; one for those whose steps take long."""
     return min(entry.epochs, 2 if entry.image_size <= 288 else 1)
-
-
-def side(entry: catalog.Entry) -> int:
-    """The smallest size from 64 on that the model takes."""
-    return next(size for size in range(64, 1025) if entry.takes(size))
 
 
 def textures(number: int, size: int, seed: int, defect: bool = False) -> np.ndarray:
@@ -67,21 +65,24 @@ def lesson(entry: catalog.Entry) -> Lesson:
     size = side(entry)
     if entry.family == "detector":
         return Lesson(ArrayPictures(textures(5, size, 1)), np.zeros(5, np.int64))
+    defects = textures(2, size, 3, defect=True)
     return Lesson(
-        ArrayPictures(np.concatenate([textures(3, size, 1), textures(2, size, 3, defect=True)])),
+        ArrayPictures(np.concatenate([textures(3, size, 1), defects])),
         np.array([0, 0, 0, 1, 1]),
         ArrayPictures(np.concatenate([textures(1, size, 2), textures(1, size, 4, defect=True)])),
         np.array([0, 1]),
+        {3: defects[0, :, :, 0] == 10, 4: defects[1, :, :, 0] == 10} if entry.family == "supervised" else {},
     )
 
 
-@lru_cache
+@lru_cache(maxsize=4)
 def shown(name: str) -> np.ndarray:
     size = side(catalog.find(name))
     return np.concatenate([textures(2, size, 5), textures(1, size, 6, defect=True)])
 
 
-@lru_cache
+# Tests come model by model, so few fits need be kept; all of them would fill the memory.
+@lru_cache(maxsize=4)
 def fitted(name: str, seed: int = 0, again: int = 0) -> tuple[Inspector, tuple[Progress, ...]]:
     """A fit, shared by the tests; ``again`` names another one of the same, under other global generators."""
     import torch
@@ -98,7 +99,7 @@ def fitted(name: str, seed: int = 0, again: int = 0) -> tuple[Inspector, tuple[P
     return inspector, tuple(told)
 
 
-@lru_cache
+@lru_cache(maxsize=4)
 def inspected(name: str, seed: int = 0, again: int = 0) -> tuple[Inspection, ...]:
     inspector, _ = fitted(name, seed, again)
     return tuple(inspector.inspect(ArrayPictures(shown(name))))
@@ -109,6 +110,11 @@ def same(one: tuple[Inspection, ...], other: tuple[Inspection, ...]) -> bool:
     return all(
         a.score == b.score and np.array_equal(a.heat_map, b.heat_map) for a, b in zip(one, other, strict=True)
     )
+
+
+def each(names: list[str]) -> pytest.MarkDecorator:
+    """Parametrise over models so that pytest runs one model's tests after the other's."""
+    return pytest.mark.parametrize("name", names, scope="module")
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +132,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
     assert not attempts
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_yields_one_finite_inspection_for_each_picture(name: str) -> None:
     found = inspected(name)
     assert len(found) == len(shown(name))
@@ -138,7 +144,7 @@ def test_inspector_yields_one_finite_inspection_for_each_picture(name: str) -> N
         assert np.isfinite(inspection.heat_map).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_keeps_the_order_of_the_pictures(name: str) -> None:
     inspector, _ = fitted(name)
     turned = list(inspector.inspect(ArrayPictures(shown(name)[::-1])))
@@ -147,7 +153,7 @@ def test_inspector_keeps_the_order_of_the_pictures(name: str) -> None:
     np.testing.assert_allclose([inspection.score for inspection in turned], expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_scores_a_picture_apart_from_the_others(name: str) -> None:
     inspector, _ = fitted(name)
     for picture, together in zip(shown(name), inspected(name), strict=True):
@@ -156,7 +162,7 @@ def test_inspector_scores_a_picture_apart_from_the_others(name: str) -> None:
         np.testing.assert_allclose(alone.heat_map, together.heat_map, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_loads_what_it_saved(name: str, tmp_path) -> None:
     inspector, _ = fitted(name)
     inspector.save(tmp_path / "model")
@@ -168,19 +174,19 @@ def test_inspector_loads_what_it_saved(name: str, tmp_path) -> None:
     assert other.size() == inspector.size()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_gives_the_same_twice(name: str) -> None:
     assert same(inspected(name), inspected(name, again=1))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_depends_on_the_seed_where_it_draws(name: str) -> None:
     entry = catalog.find(name)
     draws = bool(entry.weights) or "bank" in entry.settings
     assert same(inspected(name), inspected(name, seed=1)) != draws
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_reports_its_progress(name: str) -> None:
     _, told = fitted(name)
     done = [progress.done for progress in told]
@@ -193,7 +199,7 @@ def test_inspector_reports_its_progress(name: str) -> None:
         assert all("train_loss" in progress.figures for progress in figures)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_stops_when_the_report_raises(name: str) -> None:
     entry = catalog.find(name)
     calls: list[Progress] = []
@@ -207,14 +213,14 @@ def test_inspector_stops_when_the_report_raises(name: str) -> None:
     assert len(calls) == 1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(NAMES)
 def test_inspector_counts_what_it_weighs(name: str) -> None:
     size = fitted(name)[0].size()
     assert size.parameters > 0
     assert size.flops is None or size.flops > 1000
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@each(CLASSIFIERS)
 @pytest.mark.parametrize("label", [0, 1])
 def test_classifier_refuses_a_lesson_of_one_class(name: str, label: int) -> None:
     entry = catalog.find(name)
@@ -223,7 +229,7 @@ def test_classifier_refuses_a_lesson_of_one_class(name: str, label: int) -> None
         build(entry, recipe(entry)).fit(Lesson(pictures, np.full(3, label)), lambda progress: None)
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@each(CLASSIFIERS)
 def test_classifier_fits_without_tuning_pictures(name: str) -> None:
     entry = catalog.find(name)
     taught = lesson(entry)
@@ -234,7 +240,7 @@ def test_classifier_fits_without_tuning_pictures(name: str) -> None:
     assert np.isfinite(next(inspector.inspect(ArrayPictures(shown(name)))).score)
 
 
-@pytest.mark.parametrize("name", DETECTORS)
+@each(DETECTORS)
 def test_detector_refuses_defects_and_an_empty_lesson(name: str) -> None:
     entry = catalog.find(name)
     size = side(entry)
@@ -248,9 +254,7 @@ def test_detector_refuses_defects_and_an_empty_lesson(name: str) -> None:
 
 
 # Those that are trained step by step are left out: a few steps from random weights teach nothing.
-@pytest.mark.parametrize(
-    "name", [*(name for name in DETECTORS if not catalog.find(name).epochs), "filterbank-logreg"]
-)
+@each([*(name for name in DETECTORS if not catalog.find(name).epochs), "filterbank-logreg"])
 def test_inspector_scores_a_gross_defect_highest(name: str) -> None:
     *goods, defect = (inspection.score for inspection in inspected(name))
     assert defect > max(goods)

@@ -97,7 +97,7 @@ def test_glass_scores_in_the_order_of_anomalib() -> None:
     shown = pictures(4, 9)
     network = backbone.create(BACKBONE, wanted)
     with torch.no_grad():
-        theirs = inspector._model()(backbone.normalised(shown, network, "cpu"))
+        theirs = inspector.model()(backbone.normalised(shown, network, "cpu"))
     ours = list(inspector.inspect(ArrayPictures(shown)))
     sigmoids = 1 / (1 + np.exp(-np.array([inspection.score for inspection in ours])))
     np.testing.assert_allclose(sigmoids, theirs.pred_score.numpy(), rtol=1e-4)
@@ -107,7 +107,7 @@ def test_glass_scores_in_the_order_of_anomalib() -> None:
 
 def test_glass_trains_all_but_its_backbone() -> None:
     wanted = recipe("glass", batch_size=4)
-    untaught = Glass(wanted)._model().state_dict()
-    taught = fit(Glass(wanted), pictures(5, 1))._model().state_dict()
+    untaught = Glass(wanted).model().state_dict()
+    taught = fit(Glass(wanted), pictures(5, 1)).model().state_dict()
     moved = {key.split(".")[0] for key in taught if not torch.equal(taught[key], untaught[key])}
     assert moved == {"discriminator", "projection"}

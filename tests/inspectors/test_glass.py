@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from defectbench import catalog
 from defectbench.errors import DataError
 from defectbench.inspectors.base import Lesson, Progress, Recipe
-from defectbench.inspectors.glass import _TRAINED, Glass, _Best
+from defectbench.inspectors.glass import Glass
 from defectbench.inspectors.images import ArrayPictures
+from defectbench.inspectors.stepped import Best
 from defectbench.metrics import image_auroc
 
 pytestmark = pytest.mark.torch
@@ -66,8 +67,7 @@ def scores(inspector: Glass) -> list[float]:
 
 
 def parts(inspector: Glass) -> dict[str, torch.Tensor]:
-    model = inspector._model()
-    return {f"{p}.{key}": v for p in _TRAINED for key, v in getattr(model, p).state_dict().items()}
+    return inspector.learnt(inspector.model())
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +111,9 @@ def test_glass_stops_when_its_patience_is_used_up(tuned: tuple[Glass, list[Progr
 
 
 def test_glass_waits_from_the_last_rise() -> None:
-    model = torch.nn.ModuleDict({part: torch.nn.Linear(1, 1) for part in _TRAINED})
-    best, seen = _Best(), []
+    best, seen = Best(), []
     for auroc in (0.5, 0.4, 0.6, 0.6, 0.6):
-        best.see(auroc, model)
+        best.see(auroc, {})
         seen.append(best.over(2))
     assert seen == [False, False, False, False, True]
 

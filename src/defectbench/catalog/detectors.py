@@ -2,12 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
-from defectbench.catalog.entry import Entry
-from defectbench.catalog.networks import RESNET18, WIDE_RESNET50
+from defectbench.catalog.entry import Entry, Weights
+from defectbench.catalog.networks import (
+    DENSENET201,
+    DINOV2_BASE,
+    DINOV2_S,
+    DTD,
+    IMAGENETTE,
+    RESNET18,
+    RESNEXT101,
+    TEACHER_M,
+    TEACHER_S,
+    WIDE_RESNET50,
+    WIDE_RESNET101,
+)
+from defectbench.catalog.rules import Setting
 
 _ANOMALIB = "https://github.com/open-edge-platform/anomalib"
+
+_EPOCHS = (
+    "after its published epochs; in a holdout the epoch with the best tuning AUROC is kept, and a "
+    "`patience` of its own ends the fit when that AUROC has not risen for so many epochs"
+)
+_STEPS = "after `steps` steps or `epochs` epochs, whichever come first; in a holdout as the others"
+_PYRAMID = "the decoder halves the picture five times and back"
+_NOISE = "its noise has up to 32 periods on a grid of a quarter of the picture"
+_PATCHES = "patches of 14 px: for 512 px take 504 or 518"
+
+
+def _stepped(
+    name: str, builder: str, paper: str, weights: tuple[Weights, ...], heat_map: str, **more: object
+) -> Entry:
+    """Return the entry of a detector that anomalib's torch model and our loop make."""
+    values: dict[str, object] = {
+        "name": name,
+        "family": "detector",
+        "builder": f"defectbench.inspectors.{builder}",
+        "source": f"{paper}; anomalib's torch model, {_ANOMALIB}",
+        "licence": "Apache-2.0",
+        "image_size": 256,
+        "ends": _EPOCHS,
+        "heat_map": heat_map,
+        "weights": weights,
+    }
+    settings: Mapping[str, Setting] = more.pop("settings")  # type: ignore[assignment]
+    return Entry(**(values | more), settings=MappingProxyType(dict(settings)))  # type: ignore[arg-type]
+
+
+def _efficientad(letter: str, teacher: Weights, builder: str) -> Entry:
+    return _stepped(
+        f"efficientad-{letter.lower()}",
+        f"efficientad:{builder}",
+        f"Batzner et al. 2023, arXiv:2303.14535 (EfficientAD-{letter})",
+        (teacher, IMAGENETTE),
+        "mean of the student's and the autoencoder's distances, on the scale of goods that are set aside",
+        epochs=10000,
+        ends=_STEPS,
+        smallest=256,
+        sizes_because="its autoencoder's code spans 8 x 8 thirty-seconds of the picture",
+        settings={"width": 1.0, "steps": 70000, "learning_rate": 1e-4, "weight_decay": 1e-5},
+        aliases=("EfficientAD",) if letter == "S" else (f"EfficientAD-{letter}",),
+    )
+
+
+_SUPERSIMPLENET: Mapping[str, Setting] = MappingProxyType(
+    {
+        "backbone": WIDE_RESNET50.name,
+        "layers": ("layer2", "layer3"),
+        "batch_size": 32,
+        "learning_rate": 1e-4,
+    }
+)
+_PATCHCORE: Mapping[str, Setting] = MappingProxyType(
+    {"backbone": WIDE_RESNET50.name, "layers": ("layer2", "layer3"), "coreset": 0.1, "neighbours": 9}
+)
 
 DETECTORS: tuple[Entry, ...] = (
     Entry(
@@ -49,15 +120,9 @@ DETECTORS: tuple[Entry, ...] = (
         ends="one pass over the training images, then the coreset",
         heat_map="distance of each patch to the memory bank",
         weights=(WIDE_RESNET50,),
-        settings=MappingProxyType(
-            {
-                "backbone": "wide_resnet50_2.tv_in1k",
-                "layers": ("layer2", "layer3"),
-                "coreset": 0.1,
-                "neighbours": 9,
-            }
-        ),
+        settings=_PATCHCORE,
         aliases=("PatchCore",),
+        matched_with="wide-resnet50",
     ),
     Entry(
         name="glass",
@@ -67,8 +132,7 @@ DETECTORS: tuple[Entry, ...] = (
         licence="Apache-2.0",
         image_size=288,
         epochs=640,
-        ends="after its published epochs; in a holdout the epoch with the best tuning AUROC is kept, and a "
-        "`patience` of its own ends the fit when that AUROC has not risen for so many epochs",
+        ends=_EPOCHS,
         heat_map="the discriminator's output at each patch",
         weights=(WIDE_RESNET50,),
         settings=MappingProxyType(
@@ -82,5 +146,230 @@ DETECTORS: tuple[Entry, ...] = (
         aliases=("GLASS",),
         fit_version=2,
         resumes=True,
+    ),
+    Entry(
+        name="patchcore-large",
+        family="detector",
+        builder="defectbench.inspectors.ensemble:PatchcoreEnsemble",
+        source="Roth et al. 2021, arXiv:2106.08265, its ensemble of three backbones; "
+        f"anomalib's torch model, {_ANOMALIB}, coreset and scales of our own",
+        licence="Apache-2.0",
+        image_size=320,
+        epochs=0,
+        ends="one pass over nine tenths of the training images, then the coreset, for each backbone",
+        heat_map="mean of three distances of each patch to a memory bank, on the scale of goods set aside",
+        weights=(WIDE_RESNET101, RESNEXT101, DENSENET201),
+        settings=MappingProxyType(
+            {
+                "backbone": WIDE_RESNET101.name,
+                "second_backbone": RESNEXT101.name,
+                "third_backbone": DENSENET201.name,
+                "layers": ("layer2", "layer3"),
+                "second_layers": ("layer2", "layer3"),
+                "third_layers": ("features.denseblock2", "features.denseblock3"),
+                "coreset": 0.01,
+                "neighbours": 9,
+            }
+        ),
+        aliases=("PatchCore Large",),
+    ),
+    Entry(
+        name="patchcore-16shot",
+        family="detector",
+        builder="defectbench.inspectors.ensemble:PatchcoreFewShot",
+        source=f"Roth et al. 2021, arXiv:2106.08265; anomalib's torch model, {_ANOMALIB}, coreset of our own",
+        licence="Apache-2.0",
+        image_size=256,
+        epochs=0,
+        ends="one pass over 16 training images that the seed draws, then the coreset",
+        heat_map="distance of each patch to the memory bank",
+        weights=(WIDE_RESNET50,),
+        settings=MappingProxyType({**_PATCHCORE, "shots": 16}),
+        aliases=("PatchCore-16shot",),
+    ),
+    Entry(
+        name="simplenet",
+        family="detector",
+        builder="defectbench.inspectors.simplenet:SimpleNet",
+        source="Liu et al. 2023, arXiv:2303.15140; written from the paper: anomalib has none",
+        licence="Apache-2.0",
+        image_size=224,
+        epochs=160,
+        ends=f"{_EPOCHS}; the authors' code picks the epoch on the test set",
+        heat_map="the discriminator's output at each patch",
+        weights=(WIDE_RESNET50,),
+        settings=MappingProxyType(
+            {
+                "backbone": WIDE_RESNET50.name,
+                "layers": ("layer2", "layer3"),
+                "batch_size": 4,
+                "learning_rate": 1e-4,
+            }
+        ),
+        aliases=("SimpleNet",),
+    ),
+    _stepped(
+        "supersimplenet",
+        "supersimplenet:SuperSimpleNet",
+        "Rolih et al. 2024, arXiv:2408.03143",
+        (WIDE_RESNET50,),
+        "logits of the segmenting head",
+        epochs=300,
+        smallest=72,
+        sizes_because=_NOISE,
+        settings=_SUPERSIMPLENET,
+    ),
+    _stepped(
+        "supersimplenet-supervised",
+        "supersimplenet:SupervisedSuperSimpleNet",
+        "Rolih et al. 2024, arXiv:2408.03143, taught labelled defects and their masks",
+        (WIDE_RESNET50,),
+        "logits of the segmenting head",
+        family="supervised",
+        epochs=300,
+        smallest=72,
+        sizes_because=_NOISE,
+        ends="after its published epochs; the one with the best tuning AUROC is kept where there are "
+        "tuning images",
+        settings=_SUPERSIMPLENET,
+    ),
+    _stepped(
+        "reverse-distillation",
+        "reverse_distillation:ReverseDistillation",
+        "Deng and Li 2022, arXiv:2201.10703",
+        (WIDE_RESNET50,),
+        "cosine distance of encoder's and decoder's features",
+        epochs=200,
+        smallest=64,
+        multiple_of=32,
+        sizes_because=_PYRAMID,
+        settings={
+            "backbone": WIDE_RESNET50.name,
+            "layers": ("layer1", "layer2", "layer3"),
+            "batch_size": 16,
+            "learning_rate": 5e-3,
+        },
+    ),
+    _stepped(
+        "stfpm",
+        "stfpm:Stfpm",
+        "Wang et al. 2021, arXiv:2103.04257",
+        (RESNET18,),
+        "product of the layers' distances of student and teacher",
+        epochs=100,
+        settings={
+            "backbone": RESNET18.name,
+            "layers": ("layer1", "layer2", "layer3"),
+            "batch_size": 32,
+            "learning_rate": 0.4,
+            "weight_decay": 1e-4,
+        },
+    ),
+    _stepped(
+        "fastflow",
+        "fastflow:FastFlow",
+        "Yu et al. 2021, arXiv:2111.07677",
+        (WIDE_RESNET50,),
+        "less the probability of the features at each place",
+        epochs=500,
+        multiple_of=16,
+        sizes_because="its flows are built for feature maps of a quarter, an eighth, a sixteenth",
+        settings={
+            "backbone": WIDE_RESNET50.name,
+            "flow_steps": 8,
+            "batch_size": 32,
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-5,
+        },
+    ),
+    _stepped(
+        "cfa",
+        "cfa:Cfa",
+        "Lee et al. 2022, arXiv:2206.04325",
+        (WIDE_RESNET50,),
+        "distance of each patch to the nearest mean feature",
+        image_size=224,
+        epochs=30,
+        settings={
+            "backbone": WIDE_RESNET50.name,
+            "batch_size": 4,
+            "learning_rate": 1e-3,
+            "weight_decay": 5e-4,
+        },
+    ),
+    _stepped(
+        "draem",
+        "draem:Draem",
+        "Zavrtanik et al. 2021, arXiv:2108.07610",
+        (DTD,),
+        "log-odds of the segmentation",
+        epochs=700,
+        smallest=64,
+        multiple_of=32,
+        sizes_because="its networks halve the picture five times and back",
+        settings={"channels": 128, "batch_size": 8, "learning_rate": 1e-4},
+    ),
+    _stepped(
+        "uninet",
+        "uninet:UniNet",
+        "Wei et al. 2025 (CVPR), UniNet",
+        (WIDE_RESNET50,),
+        "cosine distances of student and teachers",
+        epochs=100,
+        smallest=64,
+        multiple_of=32,
+        sizes_because=_PYRAMID,
+        settings={
+            "backbone": WIDE_RESNET50.name,
+            "batch_size": 8,
+            "learning_rate": 5e-3,
+            "weight_decay": 1e-5,
+        },
+    ),
+    _stepped(
+        "dinomaly",
+        "dinomaly:Dinomaly",
+        "Guo et al. 2024, arXiv:2405.14325",
+        (DINOV2_BASE,),
+        "cosine distance of encoder's and decoder's tokens",
+        image_size=392,
+        epochs=10000,
+        ends=_STEPS,
+        smallest=56,
+        multiple_of=14,
+        sizes_because=_PATCHES,
+        settings={
+            "backbone": DINOV2_BASE.name,
+            "decoder_depth": 8,
+            "steps": 5000,
+            "batch_size": 16,
+            "learning_rate": 2e-3,
+            "weight_decay": 1e-4,
+        },
+    ),
+    Entry(
+        name="anomalydino",
+        family="detector",
+        builder="defectbench.inspectors.anomalydino:AnomalyDino",
+        source="Damm et al. 2024, arXiv:2405.14529, without masks; score and map of anomalib's torch model, "
+        f"{_ANOMALIB}, search of our own",
+        licence="Apache-2.0",
+        image_size=448,
+        epochs=0,
+        ends="one pass over the training images",
+        heat_map="cosine distance of each patch to the nearest good patch",
+        smallest=56,
+        multiple_of=14,
+        sizes_because=_PATCHES,
+        weights=(DINOV2_S,),
+        settings=MappingProxyType({"backbone": DINOV2_S.name, "layer": "blocks.11"}),
+        matched_with="dinov2-vits14",
+    ),
+    *(
+        _efficientad(letter, teacher, builder)
+        for letter, teacher, builder in (
+            ("S", TEACHER_S, "EfficientAd"),
+            ("M", TEACHER_M, "EfficientAdMedium"),
+        )
     ),
 )

@@ -76,6 +76,8 @@ class Entry:
         heat_map: in words, where the heat map comes from.
         settings: what an entry of a sweep may override, with the defaults.
         aliases: names of the model in published tables.
+        matched_with: a classifier on the same backbone with the same weights, or empty: between such two the
+            family alone differs, so a report shows them first.
         extra: the extra of this package that it needs, or None.
         fit_version: raised whenever a change of ours makes the same settings fit differently.
         resumes: a fit that was stopped goes on from its last checkpoint; the others start it anew.
@@ -99,6 +101,7 @@ class Entry:
     sizes_because: str = ""
     settings: Mapping[str, Setting] = field(default_factory=lambda: MappingProxyType({}))
     aliases: tuple[str, ...] = ()
+    matched_with: str = ""
     extra: str | None = "train"
     fit_version: int = 1
     resumes: bool = False

@@ -113,6 +113,17 @@ SETTINGS: Mapping[str, Rule] = MappingProxyType(
         "bank": Bounds(1, whole=True),
         "features": Bounds(1, whole=True),
         "coreset": Bounds(0, 1, above=True),
+        "second_backbone": Names("a timm network"),
+        "third_backbone": Names("a timm network"),
+        "second_layers": Names("the second backbone's layers", many=True),
+        "third_layers": Names("the third backbone's layers", many=True),
+        "layer": Names("a layer of the backbone"),
+        "shots": Bounds(1, whole=True),
+        "steps": Bounds(1, whole=True),
+        "flow_steps": Bounds(1, 64, whole=True),
+        "decoder_depth": Bounds(8, 64, whole=True),  # eight of its layers are compared with the encoder's
+        "channels": Bounds(2, 4096, whole=True),
+        "width": Bounds(0, 1, above=True),
     }
 )
 """What a model's own settings may be, whichever model has them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ from defectbench.inspectors.device import repeatable
 
 _SHOWN = 5
 
+DECODED = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet101_2")
+"""Those for which anomalib has a decoder."""
 
-def create(name: str, recipe: Recipe, outputs: int | None = None) -> nn.Module:
+
+def create(name: str, recipe: Recipe, outputs: int | None = None, *, any_size: bool = False) -> nn.Module:
     """Return timm's network ``name`` in float32 on the CPU, in eval mode.
 
     The recipe's weights file is loaded by key; without one the initial weights come from the recipe's seed.
 
     Args:
         outputs: units of a new head in place of the published one; None keeps the published head.
+        any_size: a transformer that is published for one size is built for that one, and fits its places to
+            the pictures; without it, it is built for the recipe's size.
 
     Raises:
         UsageError: timm knows no such network.
@@ -38,11 +43,24 @@ def create(name: str, recipe: Recipe, outputs: int | None = None) -> nn.Module:
         raise UsageError(f"unknown timm network {name!r}; {nearest(name, timm.list_models())[:300]}")
     options: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
     with repeatable(recipe.seed, "cpu"):
-        model: nn.Module = timm.create_model(name, pretrained=False, **options, **_size_option(name, recipe))
+        sized = {"dynamic_img_size": True} if any_size else _size_option(name, recipe)
+        model: nn.Module = timm.create_model(name, pretrained=False, **options, **sized)
     path = _file_of(recipe)
     if path is not None:
         _load(model, path, name, new_head=outputs is not None)
     return model.eval()
+
+
+def architecture(name: str, allowed: Sequence[str]) -> str:
+    """Return timm's name less the tag of its weights, where it is one of ``allowed``.
+
+    Raises:
+        UsageError: the model is not made for such a backbone.
+    """
+    plain = name.partition(".")[0]
+    if plain not in allowed:
+        raise UsageError(f"setting backbone: {name!r}; allowed: {', '.join(allowed)}, with a tag or without")
+    return plain
 
 
 def _size_option(name: str, recipe: Recipe) -> dict[str, Any]:
@@ -86,6 +104,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(found)
 
 
+def fill(model: nn.Module, path: Path, name: str) -> None:
+    """Load a file into a network that is not timm's; DataError names the keys that differ."""
+    _load(model, path, name, new_head=False)
+
+
 def _load(model: nn.Module, path: Path, name: str, *, new_head: bool) -> None:
     state = read_weights(path)
     expected = model.state_dict()
@@ -115,8 +138,12 @@ def _head_keys(model: nn.Module) -> list[str]:
 
 def normalised(pictures: NDArray[np.uint8], model: nn.Module, device: str) -> Tensor:
     """Return (b, size, size, 3) uint8 pictures as (b, 3, size, size) float32, standardised for it."""
-    values = torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 255.0
-    return standardised(values, model)
+    return standardised(scaled(pictures, device), model)
+
+
+def scaled(pictures: NDArray[np.uint8], device: str) -> Tensor:
+    """Return (b, size, size, 3) uint8 pictures as (b, 3, size, size) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(pictures)).to(device).permute(0, 3, 1, 2).float() / 255.0
 
 
 def standardised(values: Tensor, model: nn.Module) -> Tensor:
@@ -143,7 +170,7 @@ def count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def count_flops(model: nn.Module, inputs: Tensor) -> int:
+def count_flops(model: Callable[[Tensor], object], inputs: Tensor) -> int:
     """Return the operations of one forward pass: those of products of matrices and of convolutions."""
     from torch.utils.flop_counter import FlopCounterMode
 

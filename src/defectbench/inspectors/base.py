@@ -114,12 +114,15 @@ class Lesson:
         labels: (n,) int64, 0 good, 1 abnormal. All 0 for a detector.
         tuning: pictures for early stopping, or None.
         tuning_labels: their labels, (m,) int64; empty without ``tuning``.
+        masks: place among the training pictures -> (size, size) bool, where the defect is; for supervised
+            detectors alone, and only of defects that are taught as such.
     """
 
     pictures: Pictures
     labels: NDArray[np.int64]
     tuning: Pictures | None = None
     tuning_labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    masks: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def check_goods(lesson: Lesson) -> None:

@@ -89,9 +89,9 @@ class _FrozenDetector(Inspector):
 
     def load(self, path: Path) -> None:
         """Read the fitted tensors."""
-        self._adopt(load_file(path, device=self.device))
+        self.adopt(load_file(path, device=self.device))
 
-    def _adopt(self, state: dict[str, Tensor]) -> None:
+    def adopt(self, state: dict[str, Tensor]) -> None:
         """Hold the fitted tensors, laid out in one way: a product's rounding depends on the layout."""
         self._state = {name: value.contiguous().clone() for name, value in state.items()}
 
@@ -131,7 +131,7 @@ class Padim(_FrozenDetector):
             report(Progress(index + 1, total))
         with torch.no_grad():
             mean, inverse = self._model().gaussian.fit(held)
-        self._adopt({"mean": mean, "inv_covariance": inverse})
+        self.adopt({"mean": mean, "inv_covariance": inverse})
 
     def _embeddings(self, pictures: Pictures) -> Iterator[Tensor]:
         for maps in self._features().of(pictures):
@@ -213,7 +213,7 @@ class Patchcore(_FrozenDetector):
         per_picture = len(points) // len(pictures)
         del points
         bank = self._rows(pictures, chosen, per_picture, report)
-        self._adopt({"memory_bank": bank})
+        self.adopt({"memory_bank": bank})
 
     def _projected(self, pictures: Pictures, report: Report) -> NDArray[np.int16]:
         """Return all training patches, projected and on the coreset's grid."""
@@ -261,8 +261,9 @@ class Patchcore(_FrozenDetector):
         score = model.compute_anomaly_score(distances.view(1, -1), nearest.view(1, -1), rows)
         return score, model.anomaly_map_generator(distances.view(1, 1, height, width), (side, side))
 
-    def _adopt(self, state: dict[str, Tensor]) -> None:
-        super()._adopt(state)
+    def adopt(self, state: dict[str, Tensor]) -> None:
+        """Hold the bank, and give it to anomalib's model."""
+        super().adopt(state)
         self._model().memory_bank = self._state["memory_bank"]
 
     def size(self) -> Size:

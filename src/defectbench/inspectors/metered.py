@@ -22,7 +22,7 @@ class MeteredPictures:
 
     def __init__(self, pictures: Pictures) -> None:
         self._pictures = pictures
-        self._compute: Compute | None = None
+        self._computes: dict[str, Compute] = {}
         self.waited = 0.0
 
     def __len__(self) -> int:
@@ -35,7 +35,7 @@ class MeteredPictures:
 
     def features(self, extractor: str, compute: Compute) -> Iterator[NDArray[np.float32]]:
         """Yield the features, as ``pictures`` does."""
-        self._compute = compute
+        self._computes[extractor] = compute
         rows = self._pictures.features(extractor, compute)
         while True:
             started = time.perf_counter()
@@ -51,10 +51,11 @@ class MeteredPictures:
         What the fit waited for features (computed, read from the cache, or awaited from another process) is
         taken out; what computing them takes is put in, estimated from a few pictures.
         """
-        if self._compute is None:
+        if not self._computes:
             return 0.0
         batch = np.stack([self._pictures[index] for index in range(min(sample, len(self)))])
         started = time.perf_counter()
-        self._compute(batch)
+        for compute in self._computes.values():
+            compute(batch)
         each = (time.perf_counter() - started) / len(batch)
         return each * len(self) - self.waited

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,14 @@ class TurnedPictures:
         """One picture, turned."""
         picture = self._pictures[int(self.places[index])]
         return np.ascontiguousarray(np.rot90(picture, self._quarters[index]))
+
+    def masks(self, masks: Mapping[int, NDArray[np.bool_]]) -> dict[int, NDArray[np.bool_]]:
+        """Return the masks of the pictures shown, turned alike; ``masks`` are by place in ``pictures``."""
+        return {
+            index: np.rot90(masks[int(place)], quarter)
+            for index, (place, quarter) in enumerate(zip(self.places, self._quarters, strict=True))
+            if int(place) in masks
+        }
 
     def features(
         self, extractor: str, compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
