@@ -35,7 +35,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("record", "results", "fitting", "checkpoints", "trial"),
     ("runners", "trackers", "sweep"),
     ("plan", "collect", "select", "job"),
-    ("track", "submission", "export"),
+    ("track", "submission", "export", "estimate"),
     ("worker", "report"),
     ("cli",),
     ("__main__",),

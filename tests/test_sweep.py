@@ -85,7 +85,7 @@ def test_an_empty_protocol_means_its_defaults(tmp_path: Path) -> None:
             "detectoin:",
             "FILE:9: protocols.detectoin: unknown key 'detectoin'; did you mean 'det",
         ),
-        ("scheme: crossfit", "scheme: kfold", "input should be 'crossfit' or 'holdout', got 'kfold'"),
+        ("scheme: crossfit", "scheme: kfold", "input should be 'crossfit', 'holdout' or 'both', got 'kfold'"),
         (
             "folds: 4",
             "folds: 2",

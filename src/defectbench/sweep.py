@@ -259,7 +259,7 @@ class Sweep(Strict):
     def folds(self) -> int:
         """How many folds all protocols cut: detection's, where it is cross-fitted in this sweep."""
         own: Detection | None = getattr(self.protocols, Detection.name)
-        return own.folds if own is not None and own.scheme == "crossfit" else FOLDS
+        return own.folds if own is not None and own.scheme != "holdout" else FOLDS
 
     def line(self, *path: str | int) -> str:
         """Return ``file:line`` of a value, for messages about it."""

@@ -6,7 +6,7 @@ import pytest
 from defectbench.data.check import check
 from defectbench.data.defects import DEFECTS
 from defectbench.data.layouts import read_layout
-from defectbench.data.scenes import AS_MVTEC, SCENES, poses
+from defectbench.data.scenes import AS_MVTEC, MVTEC_TYPES, SCENES, poses
 from defectbench.data.synth import draw, synth
 from defectbench.errors import UsageError
 from defectbench.pictures import read_mask, read_picture
@@ -48,10 +48,14 @@ def test_synth_writes_a_data_set_that_checks_clean(tmp_path):
 
 
 def test_synth_takes_the_names_of_mvtec(tmp_path):
-    synth(tmp_path / "x", categories=AS_MVTEC, **SMALL)
+    synth(tmp_path / "x", categories=AS_MVTEC, types=MVTEC_TYPES, **SMALL)
     reading = read_layout(tmp_path / "x")
     assert reading.categories == ("bottle", "carpet", "grid", "hazelnut")
-    notes = check(reading).notes
+    report = check(reading)
+    for counts in report.counts:
+        assert set(counts.defects) == set(MVTEC_TYPES[counts.category])
+    assert {kind for types in MVTEC_TYPES.values() for kind in types.values()} == set(DEFECTS)
+    notes = report.notes
     assert any("MVTec AD's has 209 training goods, 20 test goods, 63 test defects" in note for note in notes)
 
 

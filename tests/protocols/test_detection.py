@@ -103,6 +103,17 @@ def test_holdout_cuts_as_the_original_study() -> None:
     assert len(everyone) == 12 + len(classifier.tune) + len(classifier.test)
 
 
+def test_both_is_crossfit_and_beside_it_the_holdout_under_its_own_name() -> None:
+    manifest = category(30, 20, {"crack": 12, "stain": 12})
+    found = splits(manifest, scheme="both")
+    assert found[:4] == splits(manifest)
+    assert [replace(split, protocol="detection") for split in found[4:]] == list(
+        splits(manifest, scheme="holdout")
+    )
+    assert {split.protocol for split in found[4:]} == {"holdout"}
+    assert Detection(scheme="both", folds=3).model_dump() == {"scheme": "both", "folds": 3}
+
+
 def test_a_category_too_small_is_refused_with_all_that_it_lacks() -> None:
     with pytest.raises(DataError) as caught:
         splits(category(1, 2, {"crack": 2}), folds=3)

@@ -74,6 +74,12 @@ def test_detectors_read_all_alone() -> None:
         assert set(LEARNERS) <= set(split.families)
 
 
+def test_supervised_detectors_learn_the_same_defects_as_classifiers() -> None:
+    for split in splits():
+        assert split.train("supervised") == split.train("classifier")
+        assert split.tuning("supervised") == split.tuning("classifier") == split.tune
+
+
 def test_a_number_above_the_smallest_pool_is_dropped_and_said() -> None:
     manifest = category(30, 12, {"crack": 13, "stain": 12})
     pools = [len(fold.defects) for fold in crossfit(manifest, 0, 4, "scarcity")]

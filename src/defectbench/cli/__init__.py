@@ -23,8 +23,8 @@ def main() -> None:
     \b
     A first answer on pictures of your own (a folder with good/ and bad/ in it):
       defectbench data import FOLDER --name mine
-      defectbench run jobs/local/demo.yaml --set data.dataset=mine --set name=mine
-      defectbench report mine --out report
+      defectbench run jobs/local/quick.yaml --set data.dataset=mine
+      defectbench report quick --out report
 
     Exit codes: 0 done, 1 some cells failed, 64 usage, 65 data, 66 missing input, 69 missing weights,
     70 bug, 75 try again later, 77 no rights, 78 configuration, 124 deadline passed, 143 stopped.

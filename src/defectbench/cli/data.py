@@ -42,7 +42,11 @@ def data() -> None:
 @click.option("--test-good", default=30, show_default=True, help="Good pictures to test on, each category.")
 @click.option("--defects", default=8, show_default=True, help="Abnormal pictures of each defect type.")
 @click.option("--seed", default=0, show_default=True, help="Same seed, same files.")
-@click.option("--mvtec-names", is_flag=True, help="Under names of MVTec AD: bottle, hazelnut, carpet, grid.")
+@click.option(
+    "--mvtec-names",
+    is_flag=True,
+    help="Under names of MVTec AD: bottle, hazelnut, carpet, grid, and their defect types.",
+)
 def synth(
     directory: Path,
     categories: tuple[str, ...],
@@ -54,7 +58,7 @@ def synth(
     mvtec_names: bool,
 ) -> None:
     """Render defects with masks into real photographs, in the MVTec layout under DIRECTORY."""
-    from defectbench.data.scenes import AS_MVTEC, SCENES
+    from defectbench.data.scenes import AS_MVTEC, MVTEC_TYPES, SCENES
     from defectbench.data.synth import synth as write
     from defectbench.errors import UsageError, nearest
 
@@ -71,6 +75,7 @@ def synth(
             test_good=test_good,
             defects_per_type=defects,
             seed=seed,
+            types=MVTEC_TYPES if mvtec_names else {},
             progress=step,
         )
     note(f"{directory} is ready: defectbench data import {directory} --name {directory.name}")

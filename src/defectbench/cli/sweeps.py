@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argu
 
 if TYPE_CHECKING:
     from defectbench.cell import Cell
+    from defectbench.estimate import Hours
     from defectbench.plan import Plan
     from defectbench.runners.base import Event
     from defectbench.stores.base import Store
@@ -51,6 +53,9 @@ name_argument = click.argument("sweep", metavar="SWEEP")
     show_default=True,
     help="A table for people, JSON for pipes, the chart's values for Helm.",
 )
+@click.option(
+    "--hours", is_flag=True, help="Estimate the hours of what is to run, from cells measured in the store."
+)
 @values_options
 @specs_option
 def plan(
@@ -62,12 +67,15 @@ def plan(
     only_cell: tuple[str, ...],
     overrides: tuple[str, ...],
     form: str,
+    hours: bool,
     values_files: tuple[Path, ...],
     value_overrides: tuple[str, ...],
     image: str | None,
     write_specs: bool,
 ) -> None:
     """Show what a sweep comes to: its distinct fits, what is finished and what is missing; start nothing."""
+    if form == "values" and hours:
+        raise click.UsageError("--hours belongs to a table or --format json")
     if form != "values":
         _refuse_chart_options(values_files, value_overrides, image, write_specs)
     place = open_store(store)
@@ -78,15 +86,16 @@ def plan(
         prepare(planned, place, cells, values, write_specs)
         say_yaml([values])
     else:
-        _say_plan(planned, place, cells, tracking_uri, form)
+        _say_plan(planned, place, cells, tracking_uri, form, hours)
 
 
 def _say_plan(
-    planned: Plan, place: Store, cells: Mapping[str, Cell], tracking_uri: str | None, form: str
+    planned: Plan, place: Store, cells: Mapping[str, Cell], tracking_uri: str | None, form: str, hours: bool
 ) -> None:
     from defectbench.runners.progress import finished
 
     done = finished(place, list(cells))
+    guessed = _hours(planned, place, [key for key in cells if key not in done]) if hours else ()
     if form == "json":
         say_json(
             {
@@ -96,6 +105,7 @@ def _say_plan(
                 "finished": len(done),
                 "missing_weights": dict(planned.missing),
                 "notes": list(planned.notes),
+                **({"hours": [asdict(each) for each in guessed]} if hours else {}),
                 "cells": [_cell(planned, key, key in done) for key in cells],
             }
         )
@@ -104,10 +114,29 @@ def _say_plan(
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
     note(f"tracker: {uri or 'none; an S3 store has none of its own, see --tracking-uri'}")
+    for each in guessed:
+        note(f"hours: {_hours_text(each)}")
     for reason in planned.missing.values():
         note(f"missing: {reason}")
     for text in planned.notes:
         note(f"note: {text}")
+
+
+def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[Hours, ...]:
+    from defectbench.estimate import estimate
+
+    return estimate(planned, keys, place)
+
+
+def _hours_text(of: Hours) -> str:
+    """Say what one model's cells will take.
+
+    >>> from defectbench.estimate import Hours
+    >>> _hours_text(Hours("padim", 4, 1.25, "cpu", 256, "2 cells measured at 256 px on cpu"))
+    'padim: about 1.2 for 4 fits (2 cells measured at 256 px on cpu)'
+    """
+    amount = "?" if of.hours is None else f"about {of.hours:.2g}"
+    return f"{of.label}: {amount} for {of.cells} fit{'s' * (of.cells != 1)} ({of.basis})"
 
 
 def _refuse_chart_options(*given: object) -> None:

@@ -77,6 +77,28 @@ AS_MVTEC: Mapping[str, str] = MappingProxyType(
 )
 """MVTec AD's names for our scenes, to try a sweep that was written for MVTec AD."""
 
+MVTEC_TYPES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "bottle": {"broken_large": "crack", "broken_small": "hole", "contamination": "foreign_body"},
+        "hazelnut": {"crack": "crack", "cut": "scratch", "hole": "hole", "print": "stain"},
+        "carpet": {
+            "color": "stain",
+            "cut": "scratch",
+            "hole": "hole",
+            "metal_contamination": "foreign_body",
+            "thread": "crack",
+        },
+        "grid": {
+            "bent": "scratch",
+            "broken": "hole",
+            "glue": "stain",
+            "metal_contamination": "foreign_body",
+            "thread": "crack",
+        },
+    }
+)
+"""Category -> MVTec AD's defect types -> what we render for them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pose:

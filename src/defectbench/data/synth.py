@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ SMALLEST, LARGEST = 32, 1024
 
 @dataclass(frozen=True, slots=True)
 class _Shot:
-    """One picture to be made: ``defect`` is ``good`` or a type, ``seeds`` feed its generator."""
+    """One picture to be made: ``defect`` is ``good`` or what is rendered, ``seeds`` feed its generator."""
 
     path: str
     scene: Scene
@@ -47,6 +48,7 @@ def synth(
     test_good: int = 20,
     defects_per_type: int = 8,
     seed: int = 0,
+    types: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     progress: Step = silent,
 ) -> None:
     """Write a data set in MVTec AD's layout to ``directory``, whole or not at all.
@@ -58,9 +60,11 @@ def synth(
         directory: must not be there yet, or be empty.
         categories: names of scenes, or category name -> scene (:data:`~defectbench.data.scenes.AS_MVTEC`).
         size: side in pixels, 32 to 1024.
-        train_good, test_good, defects_per_type: pictures of each category; each of the five types of
-            :data:`~defectbench.data.defects.DEFECTS` gets the last number.
+        train_good, test_good, defects_per_type: pictures of each category; each type gets the last number.
         seed: 0 or more.
+        types: category -> its defect types -> what is rendered for them, of the five of
+            :data:`~defectbench.data.defects.DEFECTS` (:data:`~defectbench.data.scenes.MVTEC_TYPES`). A
+            category that is not among them has all five under their own names.
 
     Raises:
         UsageError: an argument is out of range, a scene unknown, or the directory not empty.
@@ -72,7 +76,13 @@ def synth(
     shots = [
         shot
         for category, scene in sorted(named.items())
-        for shot in _plan(category, SCENES[scene], train_good, test_good, defects_per_type, seed)
+        for shot in _plan(
+            category,
+            SCENES[scene],
+            types.get(category, {kind: kind for kind in DEFECTS}),
+            (train_good, test_good, defects_per_type),
+            seed,
+        )
     ]
     with disk_errors(directory):
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -104,12 +114,13 @@ def _check_arguments(named: Mapping[str, str], size: int, numbers: Mapping[str, 
 
 
 def _plan(
-    category: str, scene: Scene, train_good: int, test_good: int, defects_per_type: int, seed: int
+    category: str, scene: Scene, types: Mapping[str, str], numbers: tuple[int, int, int], seed: int
 ) -> list[_Shot]:
     """Return the category's pictures. No pose of the test part serves both a good and a defective one."""
+    train_good, test_good, defects_per_type = numbers
     wanted: dict[Part, list[tuple[str, int]]] = {
         "train": [(GOOD, train_good)],
-        "test": [(GOOD, test_good), *((kind, defects_per_type) for kind in DEFECTS)],
+        "test": [(GOOD, test_good), *((kind, defects_per_type) for kind in types)],
     }
     shots = []
     for number, (part, kinds) in enumerate(wanted.items()):
@@ -122,7 +133,8 @@ def _plan(
             for index in range(count):
                 path = f"{category}/{part}/{kind}/{index:03d}.png"
                 place = int(next(order))
-                shots.append(_Shot(path, scene, drawn[place], kind, (*key, 2, place)))
+                rendered = types.get(kind, GOOD)
+                shots.append(_Shot(path, scene, drawn[place], rendered, (*key, 2, place)))
     return shots
 
 

@@ -28,6 +28,7 @@ def _line(rows: Sequence[Row], endpoint: str) -> Condition:
     values = tuple(row.figures[endpoint] for row in rows)
     counted = [row.counts for row in rows if row.counts is not None]
     counts = reduce(add, counted) if counted else None
+    calls = counts.figures() if counts else {}
     return Condition(
         protocol=first.protocol,
         category=first.category,
@@ -38,8 +39,12 @@ def _line(rows: Sequence[Row], endpoint: str) -> Condition:
         spread=mean(row.spread.get(endpoint, math.nan) for row in rows),
         draws=max(row.draws for row in rows),
         seeds=values,
-        recall=counts.figures()["recall"] if counts else math.nan,
+        recall=calls.get("recall", math.nan),
         came=counts.false_alarm_rate if counts else math.nan,
+        precision=calls.get("precision", math.nan),
+        accuracy=calls.get("accuracy", math.nan),
+        f1=calls.get("f1", math.nan),
+        f1_oracle=mean(row.figures["f1_oracle"] for row in rows),
         folds=sum(row.folds for row in rows),
         expected=sum(row.expected for row in rows),
         cells=tuple(dict.fromkeys(key for row in rows for key in row.cells)),

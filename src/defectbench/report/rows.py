@@ -188,7 +188,9 @@ class Condition:
         spread: its standard deviation over draws, the seeds' mean; NaN where there are fewer than two.
         draws: how many draws have results; 0 where nothing is drawn.
         seeds: the endpoint of each seed that has a result.
-        recall, came: share of defects found and of false alarms, at the default threshold; NaN without one.
+        recall, came, precision, accuracy, f1: at the default threshold, counts pooled over folds, draws and
+            seeds; came is the share of false alarms. NaN without a threshold.
+        f1_oracle: the oracle's, averaged over folds, draws and seeds.
         folds, expected: fits read, over all seeds and draws, and how many the sweep has.
     """
 
@@ -203,6 +205,10 @@ class Condition:
     seeds: tuple[float, ...]
     recall: float
     came: float
+    precision: float
+    accuracy: float
+    f1: float
+    f1_oracle: float
     folds: int
     expected: int
     cells: tuple[str, ...]
