@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "sample",
         "crossover",
         "novelty",
+        "sample",
     ),
     ("cell", "lease", "weights", "data", "protocols", "inspectors"),
     ("record", "results", "fitting", "checkpoints", "trial"),

@@ -13,6 +13,7 @@ from defectbench.cell import Cell
 from defectbench.collect import collect
 from defectbench.manifest import Image
 from defectbench.report.tables import Tables
+from defectbench.report.unseen import Unseen
 from defectbench.stores.choose import open_store
 from fakes import Planted, made_up_sweep
 
@@ -123,19 +124,28 @@ def test_without_both_contenders_there_is_no_curve(tmp_path: Path) -> None:
     assert {line.condition for line in found.conditions} == {"n=1", "all"}
 
 
+VISIBLE = 3.0
+"""By how many standard deviations a defect that is seen stands out."""
+
+
 def sees_by_family(cell: Cell, image: Image) -> float:
     """The detector is blind to stains. The classifier sees what it has learnt, and nothing else."""
     if not image.label:
         return 0.0
     if cell.family == "detector":
-        return 0.0 if image.defect_type == "stain" else 3.0
-    return 3.0 if image.defect_type in types_learnt(cell) else 0.0
+        return 0.0 if image.defect_type == "stain" else VISIBLE
+    return VISIBLE if image.defect_type in types_learnt(cell) else 0.0
 
 
-@pytest.fixture(scope="module")
-def blind(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+def visible(entry: Unseen) -> bool:
+    """Whether an entry's model was made to see the type that it is tested on."""
+    return entry.learnt if entry.label == LEARNER else entry.tested != "stain"
+
+
+def blind_tables(path: Path) -> Tables:
+    """A sweep of two seeds in which each family is blind to something."""
     return tables(
-        tmp_path_factory.mktemp("blind"),
+        path,
         sees_by_family,
         goods=40,
         defects=90,
@@ -144,13 +154,17 @@ def blind(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     )
 
 
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Tables:
+    return blind_tables(tmp_path_factory.mktemp("blind"))
+
+
 def test_a_type_that_one_family_cannot_see_shows_in_the_matrix(blind: Tables) -> None:
     kinds = ("crack", "scratch", "stain")
     entries = [entry for entry in blind.unseen if not entry.control]
     assert len(entries) == 2 * 2 * 9, "models, modes, lines x columns"
     for entry in entries:
-        sees = entry.learnt if entry.label == LEARNER else entry.tested != "stain"
-        assert entry.value == pytest.approx(auroc(3.0) if sees else 0.5, abs=0.15), entry
+        assert entry.value == pytest.approx(auroc(VISIBLE) if visible(entry) else 0.5, abs=0.15), entry
         assert entry.learnt == ((entry.tested == entry.type) == (entry.mode == "one"))
         assert entry.tested in kinds
         assert (entry.defects, entry.folds, len(entry.seeds)) == (30, 6, 2)
@@ -170,33 +184,44 @@ def test_what_novelty_costs_is_told_with_its_interval(blind: Tables) -> None:
     assert len(lines) == 4
     for mode in ("one", "all_but_one"):
         learner, detector = lines[LEARNER, mode], lines[DETECTOR, mode]
-        assert learner.seen == pytest.approx(auroc(3.0), abs=0.05)
+        assert learner.seen == pytest.approx(auroc(VISIBLE), abs=0.05)
         assert learner.unseen == pytest.approx(0.5, abs=0.1)
         assert learner.loss == pytest.approx(learner.unseen - learner.control, abs=1e-9)
         assert learner.loss_low < learner.loss < learner.loss_high < -0.2
         assert learner.lead == pytest.approx(learner.unseen - detector.unseen, abs=1e-9)
         # The detector sees two types of three.
-        assert learner.lead_low < 0.5 - (2 * auroc(3.0) + 0.5) / 3 < learner.lead_high
+        assert learner.lead_low < 0.5 - (2 * auroc(VISIBLE) + 0.5) / 3 < learner.lead_high
         assert math.isnan(detector.loss)
         assert math.isnan(detector.lead)
         assert math.isnan(detector.control)
 
 
+SHARES = (0.0, 0.05, 0.1)
+LOSS = {DETECTOR: 10.0, LEARNER: 5.0}
+"""Standard deviations lost for each unit of contamination: the detector one by a tenth, the learner half."""
+
+
+def spoilt(label: str, share: float) -> float:
+    """The AUROC planted at a share."""
+    return auroc(2.5 - LOSS[label] * share)
+
+
+def spoilt_tables(path: Path) -> Tables:
+    """A sweep whose models see the less of a defect the more of what they took for good is defective."""
+
+    def seen(cell: Cell, image: Image) -> float:
+        goods = [name for name, label in cell.fit.train if not label]
+        share = sum("/good/" not in name for name in goods) / len(goods)
+        return image.label * (2.5 - LOSS[cell.fit.model] * share)
+
+    return tables(path, seen, goods=120, defects=120, training_goods=100, protocols={"contamination": {}})
+
+
 def test_contamination_lowers_the_detector_by_what_was_planted(tmp_path: Path) -> None:
-    """Each tenth of contamination takes one SD from the detector and half of one from the classifier."""
-
-    def spoilt(cell: Cell, image: Image) -> float:
-        wrong = sum("/good/" not in name and not label for name, label in cell.fit.train)
-        loss = 10 * wrong / sum(not label for _, label in cell.fit.train)
-        return image.label * (2.5 - loss * (1.0 if cell.family == "detector" else 0.5))
-
-    found = tables(
-        tmp_path, spoilt, goods=120, defects=120, training_goods=100, protocols={"contamination": {}}
-    )
-    figures = {(line.label, line.condition): line.value for line in found.conditions}
-    for share in (0.0, 0.05, 0.1):
-        for label, loss in ((DETECTOR, 10 * share), (LEARNER, 5 * share)):
+    figures = {(line.label, line.condition): line.value for line in spoilt_tables(tmp_path).conditions}
+    for share in SHARES:
+        for label in MODELS:
             # The standard error of an AUROC of 0.85 with 120 + 120 images is 0.025.
-            assert figures[label, f"share={share:g}"] == pytest.approx(auroc(2.5 - loss), abs=0.06)
+            assert figures[label, f"share={share:g}"] == pytest.approx(spoilt(label, share), abs=0.06)
     drop = figures[DETECTOR, "share=0"] - figures[DETECTOR, "share=0.1"]
-    assert drop == pytest.approx(auroc(2.5) - auroc(1.5), abs=0.06)
+    assert drop == pytest.approx(spoilt(DETECTOR, 0.0) - spoilt(DETECTOR, 0.1), abs=0.06)
