@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "stats",
         "crossover",
         "novelty",
+        "sample",
     ),
     ("cell", "lease", "weights", "data", "protocols", "inspectors"),
     ("record", "results", "fitting", "checkpoints", "trial"),
