@@ -56,20 +56,21 @@ def wins(labels, scores):
 
 
 def plain_permutation_p(folds):
-    """Swap the ranks image by image, in every way, and count each AUROC's pairs anew."""
+    """Swap the ranks image by image, in every way, and count pairs anew; widened fold by fold."""
     ranked = [(f.labels, reference.rankdata(f.a[0]), reference.rankdata(f.b[0])) for f in folds]
 
-    def difference(swaps):
+    def difference(swaps, widened=True):
         start, total = 0, 0.0
         for labels, a, b in ranked:
             swap = np.array(swaps[start : start + labels.size])
             start += labels.size
             one, two = np.where(swap, b, a), np.where(swap, a, b)
-            total += wins(labels, one) - wins(labels, two)
+            room = math.sqrt(labels.size / (labels.size - 1)) if widened else 1
+            total += room * (wins(labels, one) - wins(labels, two))
         return total
 
     images = sum(f.labels.size for f in folds)
-    observed = abs(difference([False] * images))
+    observed = abs(difference([False] * images, widened=False))
     return np.mean([abs(difference(s)) >= observed - 1e-9 for s in product([False, True], repeat=images)])
 
 

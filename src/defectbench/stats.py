@@ -267,6 +267,11 @@ def permutation_test(
     where all patterns of swaps are no more than ``resamples``, else by random patterns with
     p = (1 + as large) / (1 + drawn). With unequal numbers of seeds the shorter list is repeated.
 
+    The n ranks of a fold add up to a constant, so that swapping them varies the difference by (n - 1)/n of
+    what new images would: every swapped pattern is widened by the square root of n/(n - 1). Without this
+    p <= 0.05 came, where there was no difference, in 5.0-5.6 % of the trials at 60 + 60 images and in 6-7 %
+    at 15 + 15.
+
     >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [4, 5, 6, 1, 2, 3])
     >>> permutation_test([fold], seed=0)
     0.03125
@@ -276,13 +281,15 @@ def permutation_test(
         return NAN
     seeds = _common_seeds(told)
     if endpoint == AUROC:
-        shares = np.concatenate([_contributions(fold, seeds) for fold in told])
-        quarters = np.rint(4 * shares).astype(np.int64)  # whole numbers: ties must be ties
-        quarters = quarters[quarters != 0]
-        return _sign_test(lambda signs: signs @ quarters, quarters.size, resamples, seed)
+        shares = [_contributions(fold, seeds) for fold in told]
+        wide = np.concatenate([share * _room(share.size) for share in shares])
+        wide = wide[wide != 0]
+        observed = float(sum(share.sum() for share in shares))
+        return _sign_test(lambda signs: signs @ wide, observed, wide.size, resamples, seed)
     images = sum(fold.labels.size for fold in told)
     ranked = [_ranked(fold, seeds) for fold in told]
-    return _sign_test(partial(_swapped, ranked, _figure(endpoint)), images, resamples, seed)
+    observed = sum(fold.gap(_figure(endpoint)) for fold in ranked)
+    return _sign_test(partial(_swapped, ranked, _figure(endpoint)), observed, images, resamples, seed)
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -473,6 +480,14 @@ class _Ranked:
     b: Floats
     weight: int
 
+    def gap(self, figure: Figure, swapped: NDArray[np.bool_] | None = None) -> float:
+        """Return a - b, times the weight, after swapping the ranks of some images."""
+        one, two = self.a, self.b
+        if swapped is not None:
+            one, two = np.where(swapped, two, one), np.where(swapped, one, two)
+        gaps = [figure(self.labels, x) - figure(self.labels, y) for x, y in zip(one, two, strict=True)]
+        return self.weight * float(np.mean(gaps))
+
 
 def _ranked(fold: FoldScores, seeds: int) -> _Ranked:
     a, b = (
@@ -488,23 +503,25 @@ def _swapped(folds: Sequence[_Ranked], figure: Figure, signs: NDArray[np.int64])
     start = 0
     for fold in folds:
         end = start + fold.labels.size
-        for place, row in enumerate(signs[:, start:end]):
-            one, two = np.where(row > 0, fold.a, fold.b), np.where(row > 0, fold.b, fold.a)
-            gaps = [figure(fold.labels, x) - figure(fold.labels, y) for x, y in zip(one, two, strict=True)]
-            out[place] += fold.weight * float(np.mean(gaps))
+        swaps = signs[:, start:end] < 0
+        out += _room(fold.labels.size) * np.array([fold.gap(figure, swapped) for swapped in swaps])
         start = end
     return out
 
 
+def _room(images: int) -> float:
+    """Return by how much a fold's swapped patterns are widened; see :func:`permutation_test`."""
+    return float(np.sqrt(images / (images - 1)))
+
+
 def _sign_test(
-    difference: Callable[[NDArray[np.int64]], NDArray[np.int64] | Floats], images: int, number: int, seed: int
+    difference: Callable[[NDArray[np.int64]], Floats], observed: float, images: int, number: int, seed: int
 ) -> float:
-    """Return the p of the pattern without swaps among all patterns, or ``number`` random ones."""
-    observed = float(np.abs(difference(np.ones((1, images), dtype=np.int64)))[0])
+    """Return the p of ``observed`` among all patterns of swaps, or ``number`` random ones."""
     exact = images < 62 and 2**images <= number
     as_large = drawn = 0
     for batch in _all_signs(images) if exact else _random_signs(images, number, seed):
-        as_large += int((np.abs(difference(batch)) >= observed - 1e-9).sum())
+        as_large += int((np.abs(difference(batch)) >= abs(observed) - 1e-9).sum())
         drawn += len(batch)
     return as_large / drawn if exact else (1 + as_large) / (1 + drawn)
 

@@ -13,6 +13,7 @@ import pytest
 
 from defectbench.cell import path
 from defectbench.collect import collect
+from defectbench.data.shortcut import Shortcut, key
 from defectbench.errors import MissingInputError, TryAgainError, UsageError
 from defectbench.record import Record
 from defectbench.report import words
@@ -129,6 +130,25 @@ def test_page_says_what_must_be_said(whole: tuple[Store, Record, Path]) -> None:
     assert "centre prior" in text
     assert "Incomplete" not in text
     assert "The promise is broken" not in text
+
+
+def test_page_shows_evidence_and_expected_costs(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    prices = {"false_alarm": 2, "missed_defect": 100}
+    record = made_up_sweep(
+        store, categories=("grass", "brick"), models=CONTENDERS, defect_rate=0.01, prices=prices
+    )
+    found = Shortcut(0.93, 0.85, 0.97, 25, 12)
+    store.put(key("parts", "grass", record.digests["grass"]), found.to_json())
+    page = write(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW)
+    text, html = text_of(page), page.read_text(encoding="utf-8")
+    assert "grass. Whole-picture looks" in text
+    assert "0.850 – 0.970</td>" in html
+    assert html.count("not measured: imported by an older version") == 1
+    assert "with a probability of 80 %" in text
+    assert "<td>ship everything</td>" in html
+    assert "1000.0" in text
+    assert "<td>on the front</td>" in html
 
 
 def test_page_shows_each_contenders_worst_images(html: str) -> None:

@@ -17,10 +17,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from defectbench.collect import Collected, collect, write_views
+from defectbench.data.shortcut import SUSPICIOUS
 from defectbench.errors import NoRightsError, TryAgainError, UsageError
 from defectbench.files import disk_errors
 from defectbench.metrics import METRICS
 from defectbench.report import words
+from defectbench.report.cost import COSTS
 from defectbench.report.drawings import Drawings
 from defectbench.report.material import Material, Panels
 from defectbench.report.matrices import Matrix, matrices
@@ -117,6 +119,8 @@ class Report:
             rules=_RULES,
             experiments=words.EXPERIMENTS,
             calls=CALLS,
+            costs=COSTS,
+            suspicious=SUSPICIOUS,
             explanation=EXPLANATION,
             mark=MARK,
             script=script,
