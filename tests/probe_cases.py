@@ -25,7 +25,8 @@ class Easy(Inspector):
             yield Inspection(float(grey.mean()), grey)
 
     def save(self, path: Path) -> None:
-        np.savez(path, learnt=self.learnt)
+        with path.open("wb") as file:  # by its name numpy would add a suffix
+            np.savez(file, learnt=self.learnt)
 
     def load(self, path: Path) -> None:
         self.learnt = int(np.load(path)["learnt"])

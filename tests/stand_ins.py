@@ -1,4 +1,8 @@
-"""Smaller networks of the same class, for tests that fit every entry of the catalog."""
+"""Smaller networks of the same class, for tests that fit or differentiate every entry of the catalog.
+
+What an entry adds to its class is a name and a depth: ``tests/inspectors/test_probe.py`` builds each one as
+it stands and takes a score and a map of it.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +36,27 @@ DETECTORS: Mapping[str, Mapping[str, catalog.Setting]] = {
     "efficientad-m": {"width": 1 / 32, "steps": 3},
 }
 """Settings that keep a detector's fits short."""
+SWIN = "swinv2_tiny_window8_256.ms_in1k"
+DINO = "vit_small_patch14_dinov2.lvd142m"
+
+_EFFICIENTNET = "tf_efficientnet_b0.ns_jft_in1k"
+_SMALLER: Mapping[str, str] = {
+    # Its windows are padded to 32 x 32 tokens at any image size: 2 s a picture. The same network with the
+    # windows of 224 px takes a twentieth.
+    "tinyvit-21m-512": "tiny_vit_21m_224.dist_in22k_ft_in1k",
+    **dict.fromkeys((f"fixefficientnet-b{variant}" for variant in (3, 4, 6, 7)), _EFFICIENTNET),
+    **dict.fromkeys(("noisystudent-b4", "noisystudent-b7"), _EFFICIENTNET),
+    "swinv2-b": SWIN,
+    "convnext-tiny": "test_convnext.r160_in1k",
+    "efficientnetv2-s": "test_efficientnet.r160_in1k",
+    "wide-resnet50": "test_resnet.r160_in1k",
+}
+
+
+def changes(entry: catalog.Entry) -> dict[str, catalog.Setting]:
+    """The smaller network and the shorter course, where the entry has such."""
+    smaller = _SMALLER.get(entry.name)
+    return {"architecture": smaller} if smaller else dict(DETECTORS.get(entry.name, {}))
 
 
 def side(entry: catalog.Entry, least: int = 64) -> int:

@@ -22,6 +22,7 @@ def test_entry_says_what_a_user_must_know(entry: catalog.Entry) -> None:
     assert importlib.util.find_spec(module) is not None
     assert entry.takes(entry.image_size)
     assert entry.takes(128) or entry.sizes_because
+    assert entry.multiple_of == 1 or entry.sizes_because
     assert not entry.takes(entry.smallest - 1)
     assert all((entry.source, entry.licence, entry.ends, entry.heat_map))
     assert all(weights.name and weights.source and weights.licence for weights in entry.weights)

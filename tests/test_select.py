@@ -266,3 +266,16 @@ def test_tables_names_find_the_catalog_s_entries() -> None:
     assert catalog.BY_TABLE_NAME["GLASS"] is catalog.find("glass")
     names = [name for entry in catalog.ENTRIES for name in (entry.name, *entry.aliases)]
     assert len(catalog.BY_TABLE_NAME) == len(names)
+
+
+def test_measured_parameters_choose_the_same_classifier() -> None:
+    """docs/selection.md has these figures."""
+    rows = read(REFERENCE / "classifiers.csv").rows
+    found = {row.model: catalog.BY_TABLE_NAME[row.model].measured for row in rows}
+    counted = [replace(row, size=one.parameters / 1e6) for row in rows if (one := found[row.model])]
+    assert len(counted) == 8
+    choice, by_table = choose(counted), choose(rows)
+    assert [one.row.model for one in choice.candidates] == [one.row.model for one in by_table.candidates]
+    best, second, *_ = choice.candidates
+    assert (best.row.model, round(best.row.size, 1)) == ("TinyViT-21M-512-distill", 20.7)
+    assert (round(best.residual, 3), round(second.residual, 3)) == (0.601, 0.163)

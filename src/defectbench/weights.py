@@ -1,4 +1,4 @@
-"""Weights in the store: ``weights/<name>/<sha256>``. Nothing here asks a hub.
+"""Weights in the store: ``weights/<name>/<sha256>``. Nothing here asks a hub (:mod:`defectbench.hub` does).
 
 Published weights have timm's full name; a user's own file, which takes their place in one sweep, lies under
 ``file-<name>``, so that ``pretrained`` never meets it.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from defectbench.catalog import Entry, Setting
-from defectbench.errors import MissingInputError, MissingWeightsError, TryAgainError
+from defectbench.catalog import ENTRIES, Entry, Setting, Weights
+from defectbench.errors import MissingInputError, MissingWeightsError, TryAgainError, UsageError
 from defectbench.files import disk_errors, draft, locked, move, sweep
 from defectbench.stores.base import Store
 
@@ -60,7 +62,7 @@ def resolve(entry: Entry, settings: Mapping[str, Setting], kind: str, store: Sto
     if kind == "none" or not names:
         return {}
     if kind == "pretrained":
-        return {name: _only(entry, name, store) for name in names}
+        return {name: only(name, store, entry.name) for name in names}
     path = Path(kind)
     if not path.is_file():
         raise MissingWeightsError(f"{entry.name}: weights {kind!r}: allowed: none, pretrained, or a file")
@@ -68,25 +70,39 @@ def resolve(entry: Entry, settings: Mapping[str, Setting], kind: str, store: Sto
         return {_FILE + names[0]: digest_of(path)}
 
 
-def _only(entry: Entry, name: str, store: Store) -> str:
-    """Return the digest of the one file under the weights' name."""
+def only(name: str, store: Store, who: str = "this command") -> str:
+    """Return the digest of the one file under the weights' name.
+
+    Args:
+        who: needs them, for the message.
+
+    Raises:
+        MissingWeightsError: there is none, or several; says what to do.
+    """
     digests = [key.rsplit("/", 1)[1] for key in store.keys(f"weights/{name}/")]
     if len(digests) == 1:
         return digests[0]
     if digests:
         raise MissingWeightsError(
-            f"{entry.name}: {store.url} has {len(digests)} files of the weights {name}: name one by "
+            f"{who}: {store.url} has {len(digests)} files of the weights {name}: name one by "
             f"`weights: FILE`, or remove the others of {', '.join(sorted(digests))}"
         )
-    if not is_full_name(name):
+    weights = described(name)
+    if weights not in _known() and not is_full_name(name):
         raise MissingWeightsError(
-            f"{entry.name}: {name!r} names a network but not its weights: say timm's full name, as in "
+            f"{who}: {name!r} names a network but not its weights: say timm's full name, as in "
             "resnet18.tv_in1k, or `weights: none` for random ones"
         )
+    what, path = ("pictures", "FOLDER") if weights.kind == "pictures" else ("weights", "FILE")
     raise MissingWeightsError(
-        f"{entry.name} needs the weights {name}, which {store.url} does not have: bring the file with "
-        f"`defectbench weights push {name} FILE`, or say `weights: none` for random ones"
+        f"{who} needs the {what} {name}, which {store.url} does not have: bring them with "
+        f"`defectbench weights push {name} {path}`, fetch all that a sweep needs with "
+        "`defectbench weights push --sweep SWEEP`, or say `weights: none` for random ones"
     )
+
+
+def _known() -> set[Weights]:
+    return {item for entry in ENTRIES for item in entry.weights}
 
 
 def is_full_name(name: str) -> bool:
@@ -98,18 +114,67 @@ def is_full_name(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9_]+\.[A-Za-z0-9_]+", name) is not None
 
 
+def described(name: str) -> Weights:
+    """Return what the catalog says of weights, or of any network's of timm's that a setting may name."""
+    found = (item for entry in ENTRIES for item in entry.weights if item.name == name)
+    return next(found, Weights(name, f"timm {name}", "see timm's page of it"))
+
+
 def push(store: Store, name: str, path: Path) -> str:
     """Put a file into the store under the weights' name; nothing happens where it is. Return its SHA-256.
 
+    A folder of pictures becomes a tar, the same bytes for the same pictures.
+
     Raises:
-        MissingInputError: there is no such file.
+        MissingInputError: there is no such file, or the folder is empty.
+        UsageError: a folder for weights that are a file, or a file that is no tar for pictures.
     """
-    if not path.is_file():
+    if not path.exists():
         raise MissingInputError(f"no such weights file: {path}")
-    with disk_errors(path):
-        digest = digest_of(path)
-    _upload(store, name, digest, path)
+    with disk_errors(path), tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
+        file = _one_file(described(name), path, Path(folder) / "pictures.tar")
+        digest = digest_of(file)
+        _upload(store, name, digest, file)
     return digest
+
+
+def _one_file(weights: Weights, path: Path, packed: Path) -> Path:
+    """Return the file to keep: ``path``, or a folder's pictures in a tar at ``packed``."""
+    if weights.kind == "file":
+        if path.is_dir():
+            raise UsageError(f"weights {weights.name}: {path} is a folder; a file is allowed")
+        return path
+    if path.is_dir():
+        _pack(path, packed)
+        return packed
+    if not tarfile.is_tarfile(path):
+        raise UsageError(f"{weights.name} are pictures: {path} is neither a folder nor a tar")
+    return path
+
+
+def _pack(folder: Path, packed: Path) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    if not files:
+        raise MissingInputError(f"{folder} is empty: pictures are wanted")
+    with tarfile.open(packed, "w", format=tarfile.PAX_FORMAT) as tar:
+        for file in files:
+            info = tarfile.TarInfo(file.relative_to(folder).as_posix())
+            info.size, info.mode = file.stat().st_size, 0o644
+            with file.open("rb") as source:
+                tar.addfile(info, source)
+
+
+def pull(store: Store, names: Sequence[str], target: Path) -> dict[str, Path]:
+    """Bring weights to this machine, each as it lies in the store; return their names -> files.
+
+    Args:
+        target: the cache where jobs look, or any folder.
+
+    Raises:
+        MissingWeightsError: the store lacks one, or has several.
+    """
+    digests = {name: only(name, store) for name in names}
+    return {name: _fetch(store, name, digest, target) for name, digest in digests.items()}
 
 
 def push_file(store: Store, weights: Mapping[str, str], path: Path) -> None:
@@ -135,7 +200,7 @@ def _upload(store: Store, name: str, digest: str, path: Path) -> None:
 def fetch(store: Store, weights: Mapping[str, str], cache: Path) -> dict[str, Path]:
     """Return weights' name -> local file, downloaded once and checked against its SHA-256.
 
-    A user's file comes under the name of the weights whose place it takes.
+    A user's file comes under the name of the weights whose place it takes. Pictures come as their tar.
 
     Raises:
         MissingWeightsError: the store lacks a file, or what it has is damaged.

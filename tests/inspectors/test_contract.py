@@ -27,14 +27,6 @@ DETECTORS = [entry.name for entry in catalog.ENTRIES if entry.family == "detecto
 SMALL: dict[str, catalog.Setting] = {"bank": 150, "batch_size": 8, "features": 20}
 """Settings that keep fits short; an entry takes those that it has."""
 
-SMALLER: dict[str, dict[str, catalog.Setting]] = {
-    # Its windows are padded to 32 x 32 tokens at any image size: 2 s a picture. The same network with the
-    # windows of 224 px takes a twentieth. tests/test_trial.py fits the entry as it stands.
-    "tinyvit-21m-512": {"architecture": "tiny_vit_21m_224.dist_in22k_ft_in1k"},
-    **stand_ins.DETECTORS,
-}
-"""Settings of one entry that do the same."""
-
 
 def epochs(entry: catalog.Entry) -> int:
     """Two, to see one follow the other; one for those whose steps take long."""
@@ -57,7 +49,7 @@ def textures(number: int, size: int, seed: int, defect: bool = False) -> np.ndar
 
 def recipe(entry: catalog.Entry, seed: int = 0) -> Recipe:
     settings = {name: SMALL.get(name, value) for name, value in entry.settings.items()}
-    settings |= SMALLER.get(entry.name, {})
+    settings |= stand_ins.changes(entry)
     return Recipe(settings, side(entry), epochs(entry), entry.patience, seed, device="cpu")
 
 
@@ -81,10 +73,25 @@ def shown(name: str) -> np.ndarray:
     return np.concatenate([textures(2, size, 5), textures(1, size, 6, defect=True)])
 
 
-# Tests come model by model, so few fits need be kept; all of them would fill the memory.
-@lru_cache(maxsize=4)
 def fitted(name: str, seed: int = 0, again: int = 0) -> tuple[Inspector, tuple[Progress, ...]]:
     """A fit, shared by the tests; ``again`` names another one of the same, under other global generators."""
+    return _fitted(twin(name), seed, again)
+
+
+def twin(name: str) -> str:
+    """The first entry that is fitted alike: entries of one smaller network need one fit."""
+    entry = catalog.find(name)
+    return next(
+        other.name
+        for other in catalog.ENTRIES
+        if (other.builder, epochs(other), other.patience) == (entry.builder, epochs(entry), entry.patience)
+        and recipe(other) == recipe(entry)
+    )
+
+
+# Tests come model by model, so few fits need be kept; all of them would fill the memory.
+@lru_cache(maxsize=4)
+def _fitted(name: str, seed: int, again: int) -> tuple[Inspector, tuple[Progress, ...]]:
     import torch
 
     torch.manual_seed(again)
@@ -99,8 +106,12 @@ def fitted(name: str, seed: int = 0, again: int = 0) -> tuple[Inspector, tuple[P
     return inspector, tuple(told)
 
 
-@lru_cache(maxsize=4)
 def inspected(name: str, seed: int = 0, again: int = 0) -> tuple[Inspection, ...]:
+    return _inspected(twin(name), seed, again)
+
+
+@lru_cache
+def _inspected(name: str, seed: int, again: int) -> tuple[Inspection, ...]:
     inspector, _ = fitted(name, seed, again)
     return tuple(inspector.inspect(ArrayPictures(shown(name))))
 

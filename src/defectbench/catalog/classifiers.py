@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from defectbench.catalog.entry import Entry, Weights
+from defectbench.catalog.entry import Entry, Measured, Weights
+from defectbench.catalog.networks import DINOV2_S, DINOV2_SIDES, WIDE_RESNET50
 from defectbench.catalog.rules import Setting
 
 _TIMM = "https://github.com/huggingface/pytorch-image-models"
@@ -15,7 +16,37 @@ _CLASSIFIER_SETTINGS: Mapping[str, Setting] = MappingProxyType(
 )
 
 
-def _classifier(name: str, timm_name: str, source: str, size: int, heat_map: str, **more: object) -> Entry:
+_MEASURED: Mapping[str, Measured] = MappingProxyType(
+    {
+        "mobilenetv3-small": Measured(1_518_881, 570_918_912),
+        "resnet50": Measured(23_510_081, 42_706_407_424),
+        "tinyvit-21m-512": Measured(20_691_697, 53_766_096_000),
+        "fixefficientnet-b3": Measured(10_697_769, 10_027_560_064),
+        "fixefficientnet-b4": Measured(17_550_409, 15_667_179_712),
+        "fixefficientnet-b6": Measured(40_738_009, 35_023_036_608),
+        "fixefficientnet-b7": Measured(63_789_521, 53_892_529_152),
+        "noisystudent-b4": Measured(17_550_409, 15_667_179_712),
+        "noisystudent-b7": Measured(63_789_521, 53_892_529_152),
+        "swinv2-b": Measured(86_894_841, 277_318_772_736),
+        "convnext-tiny": Measured(27_820_897, 46_547_731_968),
+        "efficientnetv2-s": Measured(20_178_769, 29_734_167_040),
+        "wide-resnet50": Measured(66_836_289, 119_076_294_656),
+        "dinov2-vits14": Measured(22_056_577, 93_393_479_424, side=518),
+    }
+)
+_FIXRES = "https://dl.fbaipublicfiles.com/FixRes_data/FixRes_Pretrained_Models/FixEfficientNet"
+_LAYER4 = "Grad-CAM of the abnormal logit at layer4's last block"
+_LAST_BLOCK = "Grad-CAM of the abnormal logit at the last block"
+
+
+def _published(timm_name: str, licence: str = "Apache-2.0", digest: str = "") -> tuple[Weights, ...]:
+    """Return the weights that timm publishes under a full name."""
+    return (Weights(timm_name, f"timm {timm_name}", licence, digest=digest),)
+
+
+def _classifier(
+    name: str, timm_name: str, source: str, size: int, heat_map: str = _LAST_BLOCK, **more: object
+) -> Entry:
     """Return the entry of a fine-tuned timm classifier."""
     values: dict[str, object] = {
         "name": name,
@@ -28,11 +59,48 @@ def _classifier(name: str, timm_name: str, source: str, size: int, heat_map: str
         "patience": 8,
         "ends": _EARLY,
         "heat_map": heat_map,
-        "weights": (Weights(timm_name, f"timm {timm_name}", "Apache-2.0"),),
+        "weights": _published(timm_name),
         "settings": MappingProxyType({"architecture": timm_name, **_CLASSIFIER_SETTINGS}),
         "resumes": True,
+        "measured": _MEASURED[name],
     }
     return Entry(**(values | more))  # type: ignore[arg-type]
+
+
+def _fixefficientnet(variant: int, size: int) -> Entry:
+    """Return EfficientNet-B``variant`` with the FixRes authors' weights, fine-tuned from NoisyStudent's.
+
+    timm has the network but not these weights, so their name is the network's with a tag of our own.
+    """
+    name = f"tf_efficientnet_b{variant}.fixres_ns_jft_in1k"
+    file = f"fixEfficientNet_b{variant}_ns.pth"
+    weights = Weights(
+        name,
+        f"facebookresearch/FixRes, {file} (with NoisyStudent's extra data)",
+        "CC-BY-NC-4.0",
+        commercial=False,
+        url=f"{_FIXRES}/{file}",
+    )
+    return _classifier(
+        f"fixefficientnet-b{variant}",
+        name,
+        "Touvron et al. 2020, arXiv:2003.08237",
+        size,
+        weights=(weights,),
+        aliases=(f"FixEfficientNet-B{variant}",),
+    )
+
+
+def _noisystudent(variant: int, size: int, digest: str) -> Entry:
+    name = f"tf_efficientnet_b{variant}.ns_jft_in1k"
+    return _classifier(
+        f"noisystudent-b{variant}",
+        name,
+        "Xie et al. 2019, arXiv:1911.04252",
+        size,
+        weights=_published(name, digest=digest),
+        aliases=(f"NoisyStudent (EfficientNet-B{variant})",),
+    )
 
 
 CLASSIFIERS: tuple[Entry, ...] = (
@@ -55,14 +123,15 @@ CLASSIFIERS: tuple[Entry, ...] = (
         "mobilenetv3_small_100.lamb_in1k",
         "Howard et al. 2019, arXiv:1905.02244",
         224,
-        "Grad-CAM of the abnormal logit at the last block",
+        weights=_published("mobilenetv3_small_100.lamb_in1k", digest="266a294c"),
     ),
     _classifier(
         "resnet50",
         "resnet50.a1_in1k",
         "He et al. 2015, arXiv:1512.03385",
         224,
-        "Grad-CAM of the abnormal logit at layer4's last block",
+        _LAYER4,
+        weights=_published("resnet50.a1_in1k", digest="14fe96d1"),
     ),
     _classifier(
         "tinyvit-21m-512",
@@ -71,5 +140,57 @@ CLASSIFIERS: tuple[Entry, ...] = (
         512,
         "Grad-CAM of the abnormal logit at stage 4's last local_conv",
         aliases=("TinyViT-21M-512-distill",),
+    ),
+    _fixefficientnet(3, 472),
+    _fixefficientnet(4, 472),
+    _fixefficientnet(6, 680),
+    _fixefficientnet(7, 632),
+    _noisystudent(4, 380, "d6313a46"),
+    _noisystudent(7, 600, "1dbc32de"),
+    _classifier(
+        "swinv2-b",
+        "swinv2_base_window12to24_192to384.ms_in22k_ft_in1k",
+        "Liu et al. 2021, arXiv:2111.09883",
+        384,
+        "Grad-CAM of the abnormal logit at the last block, its channels brought forward",
+        weights=_published("swinv2_base_window12to24_192to384.ms_in22k_ft_in1k", "MIT"),
+        aliases=("SwinV2-B",),
+    ),
+    _classifier("convnext-tiny", "convnext_tiny.fb_in1k", "Liu et al. 2022, arXiv:2201.03545", 224),
+    _classifier(
+        "efficientnetv2-s",
+        "tf_efficientnetv2_s.in21k_ft_in1k",
+        "Tan and Le 2021, arXiv:2104.00298",
+        384,
+        weights=_published("tf_efficientnetv2_s.in21k_ft_in1k", digest="d7dafa41"),
+    ),
+    _classifier(
+        "wide-resnet50",
+        WIDE_RESNET50.name,
+        "Zagoruyko and Komodakis 2016, arXiv:1605.07146; the weights that PatchCore has",
+        224,
+        _LAYER4,
+        weights=(WIDE_RESNET50,),
+    ),
+    _classifier(
+        "dinov2-vits14",
+        DINOV2_S.name,
+        "Oquab et al. 2023, arXiv:2304.07193; linear probe: the network is frozen, the head alone learns",
+        518,
+        "Grad-CAM of the abnormal logit at the last block's first normalisation, on the patches' tokens",
+        weights=(DINOV2_S,),
+        settings=MappingProxyType(
+            {
+                "architecture": DINOV2_S.name,
+                **_CLASSIFIER_SETTINGS,
+                "learning_rate": 1e-2,
+                "freeze": True,
+            }
+        ),
+        epochs=100,
+        patience=20,
+        smallest=28,
+        multiple_of=14,
+        sizes_because=DINOV2_SIDES,
     ),
 )

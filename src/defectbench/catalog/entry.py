@@ -23,6 +23,7 @@ class Weights:
         commercial: the licence allows commercial use; where it does not, tables say so.
         url: where the published file lies; empty where timm's own table knows.
         digest: how the published file's SHA-256 begins, as far as its authors tell; empty where they do not.
+        member: the one file of the zip at ``url`` that is meant; empty where that is no zip.
         kind: ``file`` of a network's weights, or ``pictures``: a folder of them, kept as one tar.
     """
 
@@ -32,6 +33,7 @@ class Weights:
     commercial: bool = True
     url: str = ""
     digest: str = ""
+    member: str = ""
     kind: Literal["file", "pictures"] = "file"
 
     @property
@@ -42,16 +44,18 @@ class Weights:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What `models check` counted at the model's own size.
+    """What `models check --size 512` counted.
 
     Attributes:
-        parameters: with the head for two classes; a memory bank as two pictures fill it.
+        parameters: with the head for two classes; a memory bank as four pictures fill it.
         flops: operations to score one picture (products of matrices, convolutions), or None where they
             cannot be counted.
+        side: of the picture.
     """
 
     parameters: int
     flops: int | None
+    side: int = 512
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,17 @@ from __future__ import annotations
 from defectbench.catalog.entry import Weights
 
 WIDE_RESNET50 = Weights(
-    "wide_resnet50_2.tv_in1k", "timm wide_resnet50_2.tv_in1k (torchvision IMAGENET1K_V1)", "BSD-3-Clause"
+    "wide_resnet50_2.tv_in1k",
+    "timm wide_resnet50_2.tv_in1k (torchvision IMAGENET1K_V1)",
+    "BSD-3-Clause",
+    digest="95faca4d",
 )
-RESNET18 = Weights("resnet18.tv_in1k", "timm resnet18.tv_in1k (torchvision IMAGENET1K_V1)", "BSD-3-Clause")
+RESNET18 = Weights(
+    "resnet18.tv_in1k",
+    "timm resnet18.tv_in1k (torchvision IMAGENET1K_V1)",
+    "BSD-3-Clause",
+    digest="f37072fd",
+)
 WIDE_RESNET101 = Weights(
     "wide_resnet101_2.tv_in1k", "timm wide_resnet101_2.tv_in1k (torchvision IMAGENET1K_V1)", "BSD-3-Clause"
 )
@@ -17,7 +25,13 @@ RESNEXT101 = Weights(
 DENSENET201 = Weights(
     "densenet201.tv_in1k", "timm densenet201.tv_in1k (torchvision IMAGENET1K_V1)", "BSD-3-Clause"
 )
-DINOV2_S = Weights("vit_small_patch14_dinov2.lvd142m", "timm vit_small_patch14_dinov2.lvd142m", "Apache-2.0")
+DINOV2_S = Weights(
+    "vit_small_patch14_dinov2.lvd142m",
+    "timm vit_small_patch14_dinov2.lvd142m (facebookresearch/dinov2, dinov2_vits14_pretrain.pth)",
+    "Apache-2.0",
+)
+DINOV2_SIDES = "patches of 14 px: 512 is no multiple; the next are 504 and 518, its own"
+"""Why a DINOv2 network takes no side between."""
 DINOV2_BASE = Weights(
     "vit_base_patch14_reg4_dinov2.lvd142m", "timm vit_base_patch14_reg4_dinov2.lvd142m", "Apache-2.0"
 )
@@ -30,12 +44,14 @@ TEACHER_S = Weights(
     "pretrained_teacher_small.pth of anomalib's efficientad_pretrained_weights.zip",
     "Apache-2.0",
     url=_TEACHERS,
+    member="pretrained_teacher_small.pth",
 )
 TEACHER_M = Weights(
     "efficientad-teacher-medium",
     "pretrained_teacher_medium.pth of anomalib's efficientad_pretrained_weights.zip",
     "Apache-2.0",
     url=_TEACHERS,
+    member="pretrained_teacher_medium.pth",
 )
 IMAGENETTE = Weights(
     "imagenette",

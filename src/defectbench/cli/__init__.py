@@ -6,12 +6,14 @@ import click
 
 from defectbench.cli.cluster import cancel, retry, submit
 from defectbench.cli.data import data
+from defectbench.cli.doctor import doctor
 from defectbench.cli.export import export, inspect
-from defectbench.cli.models import models, weights
+from defectbench.cli.models import models
 from defectbench.cli.render import render
 from defectbench.cli.select import select
 from defectbench.cli.sweeps import plan, report, run, track
 from defectbench.cli.watching import logs, status, watch, why
+from defectbench.cli.weights import weights
 from defectbench.cli.work import job
 
 
@@ -33,6 +35,6 @@ def main() -> None:
 
 for command in (
     *(data, models, weights, select, plan, render, run, job, report, track, export, inspect),
-    *(submit, status, watch, why, logs, cancel, retry),
+    *(submit, status, watch, why, logs, cancel, retry, doctor),
 ):
     main.add_command(command)

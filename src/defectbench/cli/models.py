@@ -1,13 +1,18 @@
-"""``defectbench models`` and ``defectbench weights``."""
+"""``defectbench models``."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from defectbench.cli.options import format_option, note, open_store, say_json, say_table, store_option
+from defectbench.cli.options import format_option, note, say_json, say_table
+from defectbench.errors import ExitCode
+
+if TYPE_CHECKING:
+    from defectbench.catalog import Entry
+    from defectbench.inspectors.exam import Result
 
 
 @click.group()
@@ -25,10 +30,10 @@ def list_(form: str) -> None:
         say_json([_plain(entry.name) for entry in ENTRIES])
         return
     rows = [
-        (entry.name, entry.family, f"{entry.image_size} px", "yes" if entry.weights else "no", entry.ends)
+        (entry.name, entry.family, f"{entry.image_size} px", entry.licence, _terms(entry), entry.ends)
         for entry in ENTRIES
     ]
-    say_table(("model", "family", "size", "pretrained weights", "ends"), rows)
+    say_table(("model", "family", "size", "licence of the code", "of pretrained weights", "ends"), rows)
 
 
 @models.command()
@@ -41,56 +46,64 @@ def show(name: str, form: str) -> None:
         say_json(entry)
     else:
         say_table(("", name), [(key, _lines(value)) for key, value in entry.items() if key != "name"])
+        if not entry["commercial"]:
+            note(f"note: the pretrained weights of {name} are not for commercial use")
 
 
-@click.group()
-def weights() -> None:
-    """Pretrained weights in the store; nothing is ever fetched from a hub while cells run."""
-
-
-@weights.command("list")
-@store_option
+@models.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "whole", is_flag=True, help="Every model of the catalog.")
+@click.option("--size", default=512, show_default=True, type=click.IntRange(min=32), help="Side in pixels.")
+@click.option("--seconds", default=1800.0, show_default=True, help="For each model.")
+@click.option("--memory", default=12.0, show_default=True, help="GiB of data for each model's process.")
 @format_option
-def list_weights(store: str, form: str) -> None:
-    """List which weights the catalog's models need and what the store has."""
-    from defectbench.catalog import ENTRIES
+def check(
+    names: tuple[str, ...], whole: bool, size: int, seconds: float, memory: float, form: str
+) -> ExitCode:
+    """Put models through a fit of two tiny batches at a size: score, heat map, save, load, equal scores.
 
-    place = open_store(store)
-    there = [key.split("/")[1:3] for key in place.keys("weights/")]
-    rows = []
-    for needed in sorted({item for entry in ENTRIES for item in entry.weights}, key=lambda item: item.name):
-        digests = [digest for name, digest in there if name == needed.name]
-        users = [entry.name for entry in ENTRIES if needed in entry.weights]
-        row = {"weights": needed.name, "models": users, "licence": needed.licence, "source": needed.source}
-        rows.append({**row, "sha256": digests})
-    if form == "json":
-        say_json(rows)
-        return
-    shown = [[_words(value) for value in row.values()] for row in rows]
-    say_table(("weights", "models", "licence", "source", "in the store (SHA-256)"), shown)
-
-
-@weights.command()
-@click.argument("name")
-@click.argument("file", type=click.Path(path_type=Path))
-@store_option
-def push(name: str, file: Path, store: str) -> None:
-    """Put FILE into the store as the weights NAME (`weights list` shows the names).
-
-    Another network's weights, for a sweep's `backbone` or `architecture`, have timm's full name.
+    Random weights, no network, one thread, one process a model, in bounded memory (Linux). A model that does
+    not take the size is examined at the next one that it takes. Ends with the code of the first that failed.
     """
-    from defectbench.catalog import ENTRIES
-    from defectbench.errors import UsageError, nearest
-    from defectbench.weights import is_full_name
-    from defectbench.weights import push as put
+    from defectbench.catalog import ENTRIES, find
+    from defectbench.inspectors.exam import examine
 
-    known = {item.name for entry in ENTRIES for item in entry.weights}
-    if name not in known and not is_full_name(name):
-        raise UsageError(f"no model needs weights {name!r}; {nearest(name, known)}")
-    if name not in known:
-        note(f"no model needs weights {name!r} unless a sweep names that network; {nearest(name, known)}")
-    digest = put(open_store(store), name, file)
-    note(f"weights {name} {digest} are in {store}")
+    asked = [entry.name for entry in ENTRIES] if whole else [find(name).name for name in names]
+    if not asked:
+        raise click.UsageError("say which models: NAME..., or --all")
+    results = []
+    for result in examine(asked, size, seconds, int(memory * 2**30)):
+        note(f"{result.name}: {result.says}")
+        results.append(result)
+    if form == "json":
+        say_json([asdict(result) for result in results])
+    else:
+        say_table(_CHECKED, [_checked(result, size) for result in results])
+    return next((ExitCode(result.code) for result in results if result.code), ExitCode.DONE)
+
+
+_CHECKED = ("model", "size", "heat map", "parameters (M)", "GFLOP", "seconds", "peak memory (GiB)", "")
+
+
+def _checked(result: Result, size: int) -> tuple[object, ...]:
+    from defectbench.catalog import find
+
+    passed = "passes" if not result.code else f"FAILS ({result.code}): {result.says}"
+    other = "" if result.side == size else f"; takes {find(result.name).sizes}"
+    return (
+        result.name,
+        result.side,
+        "{} x {}".format(*result.heat_map),
+        round(result.parameters / 1e6, 2),
+        "-" if result.flops is None else round(result.flops / 1e9, 2),
+        result.seconds,
+        round(result.peak_memory_bytes / 2**30, 2),
+        passed + other,
+    )
+
+
+def _terms(entry: Entry) -> str:
+    return "; ".join(dict.fromkeys(weights.terms for weights in entry.weights)) or "needs none"
 
 
 def _plain(name: str) -> dict[str, object]:
@@ -100,6 +113,8 @@ def _plain(name: str) -> dict[str, object]:
     entry = find(name)
     plain = asdict(replace(entry, settings={}))
     plain["settings"] = dict(entry.settings)
+    plain["commercial"] = entry.commercial
+    plain["sizes"] = entry.sizes
     plain["allowed"] = {setting: str(SETTINGS[setting]) for setting in entry.settings}
     return plain
 
@@ -107,14 +122,14 @@ def _plain(name: str) -> dict[str, object]:
 def _lines(value: object) -> str:
     """Return plain data in words, a mapping's entries on lines of their own."""
     if isinstance(value, dict):
-        return "\n".join(f"{key}: {_words(item)}" for key, item in value.items()) or "-"
-    return _words(value)
+        return "\n".join(f"{key}: {words(item)}" for key, item in value.items()) or "-"
+    return words(value)
 
 
-def _words(value: object) -> str:
+def words(value: object) -> str:
     """Return plain data in words, for a table."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {words(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
-        return "; ".join(map(_words, value)) or "-"
+        return "; ".join(map(words, value)) or "-"
     return "-" if value is None else str(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +10,16 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from defectbench.errors import DataError, MissingWeightsError, UsageError, nearest
+from defectbench.errors import UsageError, nearest
+from defectbench.inspectors import formats
 from defectbench.inspectors.base import Recipe
 from defectbench.inspectors.device import repeatable
 
-_SHOWN = 5
+_TAGS = {"fixres_ns_jft_in1k": "ns_jft_in1k"}
+"""Tags of weights that timm does not have -> the tag whose network and normalisation are theirs."""
+_COUNTER = "num_batches_tracked"
 
 DECODED = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "wide_resnet101_2")
 """Those for which anomalib has a decoder."""
@@ -42,9 +43,10 @@ def create(name: str, recipe: Recipe, outputs: int | None = None, *, any_size: b
     if not timm.is_model(name.partition(".")[0]):
         raise UsageError(f"unknown timm network {name!r}; {nearest(name, timm.list_models())[:300]}")
     options: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
+    known = timm_name(name)
     with repeatable(recipe.seed, "cpu"):
-        sized = {"dynamic_img_size": True} if any_size else _size_option(name, recipe)
-        model: nn.Module = timm.create_model(name, pretrained=False, **options, **sized)
+        sized = {"dynamic_img_size": True} if any_size else _size_option(known, recipe)
+        model: nn.Module = timm.create_model(known, pretrained=False, **options, **sized)
     path = _file_of(recipe)
     if path is not None:
         _load(model, path, name, new_head=outputs is not None)
@@ -63,6 +65,16 @@ def architecture(name: str, allowed: Sequence[str]) -> str:
     return plain
 
 
+def timm_name(name: str) -> str:
+    """Return the name by which timm builds the network of weights that it may not have.
+
+    >>> timm_name("tf_efficientnet_b3.fixres_ns_jft_in1k"), timm_name("resnet18.tv_in1k")
+    ('tf_efficientnet_b3.ns_jft_in1k', 'resnet18.tv_in1k')
+    """
+    network, dot, tag = name.partition(".")
+    return network + dot + _TAGS.get(tag, tag)
+
+
 def _size_option(name: str, recipe: Recipe) -> dict[str, Any]:
     """Return ``img_size`` for a network that is built for one size, nothing for the others."""
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -79,61 +91,32 @@ def _file_of(recipe: Recipe) -> Path | None:
     return next(iter(recipe.weights.values()))
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return key -> tensor of a safetensors file or of a torch state dict (never running its pickle).
-
-    Raises:
-        MissingWeightsError: no such file.
-        DataError: the file is neither.
-    """
-    if not path.is_file():
-        raise MissingWeightsError(f"weights file {path} is not there")
-    try:
-        return load_file(path)
-    except SafetensorError:
-        pass
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's unpickler raises whatever the bytes lead it to
-        raise DataError(f"weights file {path.name}: neither safetensors nor a torch state dict") from error
-    for key in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise DataError(f"weights file {path.name}: no mapping from keys to tensors")
-    return dict(found)
-
-
 def fill(model: nn.Module, path: Path, name: str) -> None:
     """Load a file into a network that is not timm's; DataError names the keys that differ."""
     _load(model, path, name, new_head=False)
 
 
 def _load(model: nn.Module, path: Path, name: str, *, new_head: bool) -> None:
-    state = read_weights(path)
+    state = formats.as_timm_has_it(formats.read(path), model)
     expected = model.state_dict()
+    # Files older than torch 0.4.1 do not count batches, and nothing here reads the count.
+    state |= {key: expected[key] for key in expected.keys() - state.keys() if key.endswith(_COUNTER)}
     if new_head:
-        for key in _head_keys(model):
-            state[key] = expected[key]
-    lacking = sorted(expected.keys() - state.keys())
-    foreign = sorted(state.keys() - expected.keys())
-    misshapen = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
-    problems = [
-        f"weights file {path.name} does not fit {name}: {what} {len(keys)} keys, such as "
-        f"{', '.join(keys[:_SHOWN])}"
-        for what, keys in (("it lacks", lacking), ("it has foreign", foreign), ("other shapes at", misshapen))
-        if keys
-    ]
-    if problems:
-        raise DataError(problems)
+        heads = _head_keys(model)
+        state = {key: value for key, value in state.items() if not key.startswith(_head_name(model))}
+        state |= {key: expected[key] for key in heads}
+    formats.check_keys(expected, state, f"weights file {path.name} does not fit {name}")
     model.load_state_dict(state)
+
+
+def _head_name(model: nn.Module) -> str:
+    config: Any = model.pretrained_cfg
+    return f"{config['classifier']}."
 
 
 def _head_keys(model: nn.Module) -> list[str]:
     """Return the keys of the head's weights."""
-    config: Any = model.pretrained_cfg
-    head = config["classifier"]
-    return [key for key in model.state_dict() if key.startswith(f"{head}.")]
+    return [key for key in model.state_dict() if key.startswith(_head_name(model))]
 
 
 def normalised(pictures: NDArray[np.uint8], model: nn.Module, device: str) -> Tensor:

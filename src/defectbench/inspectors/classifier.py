@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,12 +33,9 @@ from defectbench.inspectors.base import (
     check_tuning,
 )
 from defectbench.inspectors.gradcam import Explainer
+from defectbench.inspectors.room import LEAST, Room
 from defectbench.inspectors.versions import made_with
 from defectbench.metrics import image_auroc
-
-_SMALLEST_BATCH = 2
-"""Batch normalisation cannot learn from one example."""
-
 
 Tick = Callable[[], None]
 """Says that a piece of work is done; may raise."""
@@ -72,7 +70,7 @@ class TimmClassifier(Resumable):
     def _train(self, lesson: Lesson, report: Report, saved: Path | None) -> None:
         check_labels(lesson)
         check_tuning(lesson)
-        model = self._create().to(self.device)
+        model = device.placed(self._create(), self.device)
         with device.repeatable(self.recipe.seed, self.device):
             training = _Training(self._material(model, lesson, report), lesson, self.recipe, report)
             if saved is not None:
@@ -114,7 +112,7 @@ class TimmClassifier(Resumable):
         """Read the network's state."""
         model = self._create()
         model.load_state_dict(load_file(path))
-        self._model = model.to(self.device).eval()
+        self._model = device.placed(model, self.device).eval()
 
     def size(self) -> Size:
         """Count the network's parameters, and the products of matrices and convolutions of a forward pass."""
@@ -275,6 +273,7 @@ class _Training:
         self._weights = torch.from_numpy(weights).float()
         batches = len(self._batches(np.random.default_rng(recipe.seed)))
         warm_up = min(recipe.whole("warmup_epochs", 0), recipe.epochs // 2) * batches
+        self._room = Room(material.module, recipe.whole("batch_size", LEAST), self._rng)
         self._optimiser = _optimiser(material.module, recipe)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser, lambda step: cosine(step, warm_up, recipe.epochs * batches)
@@ -298,18 +297,28 @@ class _Training:
         """Take the epoch's steps that are left."""
         self._material.train()
         for chosen in self._cut(now.order)[len(now.losses) :]:
-            logits = self._material.logits(chosen, self._rng)
-            loss = self._loss(logits, self._lesson.labels[chosen])
-            self._optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._room.step(partial(self._gradients, chosen))
             self._optimiser.step()
             self._schedule.step()
-            now.losses.append(float(loss.detach()))
+            now.losses.append(loss)
             self._tick()
+
+    def _gradients(self, chosen: NDArray[np.int64]) -> float:
+        """Compute the gradients of a batch's loss, in as many parts as the device needs; return the loss."""
+        self._optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for part in self._room.parts(chosen):
+            logits = self._material.logits(part, self._rng)
+            loss = self._loss(logits, self._lesson.labels[part]) * (len(part) / len(chosen))
+            self._room.backward(loss)
+            total += float(loss.detach())
+        return total
 
     def _end(self, now: _Epoch) -> None:
         """Take the epoch's figures and close it."""
         figures = {"train_loss": float(np.mean(now.losses)), "learning_rate": now.rate}
+        if not self._room.full:
+            figures["pictures_at_once"] = float(self._room.pictures)
         if self._lesson.tuning is not None:
             auroc, loss = self._tune()
             self._best.see(auroc, loss, self._material.module)
@@ -329,6 +338,7 @@ class _Training:
             "generators": checkpoint.generators(self._rng, self._device),
             "done": self._done,
             "now": now and {"rate": now.rate, "order": torch.from_numpy(now.order), "losses": now.losses},
+            "room": self._room.state(),
             "best": {"figures": self._best.figures, "waited": self._best.waited, "state": self._best.state},
         }
         checkpoint.write(path, state)
@@ -342,6 +352,7 @@ class _Training:
             self._done, now = state["done"], state["now"]
             self._now = now and _Epoch(now["rate"], now["order"].numpy(), now["losses"])
             self._best = _Best(**state["best"])
+            self._room.restore(state["room"])
             checkpoint.restore_generators(state["generators"], self._rng, self._device)
 
     def _batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
@@ -350,9 +361,9 @@ class _Training:
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Return an order's batches; a last batch of one joins the one before it."""
-        size = self._recipe.whole("batch_size", _SMALLEST_BATCH)
+        size = self._recipe.whole("batch_size", LEAST)
         starts = list(range(0, len(order), size))
-        if len(order) - starts[-1] < _SMALLEST_BATCH and len(starts) > 1:
+        if len(order) - starts[-1] < LEAST and len(starts) > 1:
             starts.pop()
         return np.split(order, starts[1:])
 

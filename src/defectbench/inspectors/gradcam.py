@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,9 +26,11 @@ class RawGradCAM(GradCAM):  # type: ignore[misc]
     rectified and keeps its own grid and range. Scaled maps would peak at 1 on good pictures too.
     """
 
-    def __init__(self, model: nn.Module, target: nn.Module) -> None:
+    def __init__(self, model: nn.Module, target: Target) -> None:
         # GradCAM's own constructor cannot ask for the input's gradient, which frozen parameters need.
-        BaseCAM.__init__(self, model, [target], compute_input_gradient=True)
+        BaseCAM.__init__(
+            self, model, [target.layer], reshape_transform=target.as_map, compute_input_gradient=True
+        )
 
     def compute_cam_per_layer(
         self, input_tensor: Tensor, targets: list[Any], eigen_smooth: bool
@@ -43,24 +49,53 @@ class RawGradCAM(GradCAM):  # type: ignore[misc]
         return cam_per_target_layer[0]
 
 
-def target_layer(model: nn.Module) -> nn.Module:
-    """Return the layer whose (b, channels, h, w) output is weighted: the last one with a spatial grid.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a map is taken.
 
-    TinyViT's last stage gives (b, tokens, channels), on which Grad-CAM goes wrong without a word: its last
-    block's ``local_conv`` is (b, channels, h, w).
+    Attributes:
+        layer: whose output is weighted.
+        as_map: brings that output to (b, channels, h, w); None where it is so.
+    """
+
+    layer: nn.Module
+    as_map: Callable[[Tensor], Tensor] | None = None
+
+
+def target_of(model: nn.Module) -> Target:
+    """Return the last layer with a spatial grid that the logit depends on.
+
+    Layers that give tokens or put channels last would lead Grad-CAM astray without a word. TinyViT's last
+    stage gives (b, tokens, channels), so its last block's ``local_conv`` is taken, which is
+    (b, channels, h, w). Swin gives (b, h, w, channels). A vision transformer whose head reads the class token
+    alone does not depend on the patches' tokens after the last block, but on those that its attention reads.
     """
     net: Any = model
-    last: nn.Module
     match type(model).__name__:
         case "TinyVit":
-            last = net.stages[-1].blocks[-1].local_conv
+            return Target(net.stages[-1].blocks[-1].local_conv)
         case "ResNet":
-            last = net.layer4[-1]
+            return Target(net.layer4[-1])
         case "MobileNetV3" | "EfficientNet":
-            last = net.blocks[-1]
+            return Target(net.blocks[-1])
+        case "SwinTransformerV2" | "SwinTransformer":
+            return Target(net.layers[-1].blocks[-1], _channels_first)
+        case "VisionTransformer":
+            return Target(net.blocks[-1].norm1, partial(_patches, prefix=net.num_prefix_tokens))
         case _:
-            last = net.get_submodule(net.feature_info[-1]["module"])
-    return last
+            return Target(net.get_submodule(net.feature_info[-1]["module"]))
+
+
+def _channels_first(values: Tensor) -> Tensor:
+    """(b, h, w, channels) -> (b, channels, h, w)."""
+    return values.permute(0, 3, 1, 2)
+
+
+def _patches(values: Tensor, prefix: int) -> Tensor:
+    """(b, prefix + side * side, channels) -> (b, channels, side, side): pictures are square."""
+    batch, tokens, channels = values.shape
+    side = math.isqrt(tokens - prefix)
+    return values[:, prefix:].transpose(1, 2).reshape(batch, channels, side, side)
 
 
 class Explainer:
@@ -68,7 +103,7 @@ class Explainer:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model.eval().requires_grad_(False)
-        self._cam = RawGradCAM(self._model, target_layer(model))
+        self._cam = RawGradCAM(self._model, target_of(model))
 
     def __call__(self, inputs: Tensor) -> Inspection:
         """Return log-odds and map of one picture, (1, 3, size, size)."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,12 +20,15 @@ import numpy as np
 from defectbench import catalog
 from defectbench.catalog import Entry
 from defectbench.errors import BugError, ConfigurationError, DefectbenchError, ExitCode, TryAgainError
+from defectbench.inspectors import apart
 from defectbench.inspectors.base import Lesson, Recipe
 from defectbench.inspectors.choose import build
 from defectbench.inspectors.images import ArrayPictures
 
 SECONDS = 600.0
 """How long one model may take, its library's import included."""
+
+_MODULE = "defectbench.inspectors.probe"
 
 LEARNT = 2
 """Pictures that a model is given to learn from: two classes, or what a covariance needs."""
@@ -75,7 +77,7 @@ def _ask(names: Sequence[str], side: int, seconds: float) -> dict[str, Probe]:
     """Return what models say, in one process; where one ends it, the next go on in another."""
     found: dict[str, Probe] = {}
     while left := [name for name in names if name not in found]:
-        output, end = _run([str(side), *left], seconds * len(left))
+        output, end = apart.run(_MODULE, [str(side), *left], seconds * len(left))
         answers = [json.loads(line) for line in output.splitlines()]
         found |= {answer["name"]: _probe_of(answer) for answer in answers}
         silent = [name for name in left if name not in found][:1]
@@ -83,30 +85,8 @@ def _ask(names: Sequence[str], side: int, seconds: float) -> dict[str, Probe]:
     return found
 
 
-def _run(arguments: Sequence[str], seconds: float) -> tuple[str, str]:
-    """Return the whole lines that the process printed, and how it ended."""
-    command = [sys.executable, "-m", "defectbench.inspectors.probe", *arguments]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=seconds
-        )
-    except subprocess.TimeoutExpired as late:
-        return _whole_lines(late.stdout), f"its process had not ended after {seconds:g} s"
-    return _whole_lines(done.stdout), f"its process ended with {done.returncode}: {_last_line(done.stderr)}"
-
-
 def _unknown(name: str, end: str) -> Probe:
     return Probe(False, end, error=TryAgainError(f"{name}: no picture went through it, because {end}"))
-
-
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or ["it said nothing"])[-1]
-
-
-def _whole_lines(output: bytes | str | None) -> str:
-    # After a timeout subprocess gives bytes, whatever was asked for.
-    text = output.decode() if isinstance(output, bytes) else output or ""
-    return text[: text.rfind("\n") + 1]
 
 
 def _probe_of(answer: Mapping[str, Any]) -> Probe:
@@ -152,7 +132,7 @@ def _control(entry: Entry, side: int) -> ExitCode:
 
 
 def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_last_line(str(error))}"
+    return f"{type(error).__name__}: {apart.last_line(str(error))}"
 
 
 def forward(entry: Entry, side: int) -> dict[str, Any]:

@@ -1,0 +1,146 @@
+"""A device that is too small: the step is taken again with less at once, and ends as one that fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from defectbench import catalog
+from defectbench.errors import TryAgainError
+from defectbench.inspectors import classifier, room
+from defectbench.inspectors.base import Lesson, Progress, Recipe
+from defectbench.inspectors.classifier import TimmClassifier
+from defectbench.inspectors.images import ArrayPictures
+from defectbench.inspectors.room import Room
+
+pytestmark = pytest.mark.torch
+
+SIDE, BATCH = 32, 8
+BATCH_NORM, LAYER_NORM = "test_efficientnet.r160_in1k", "test_convnext.r160_in1k"
+State = dict[str, torch.Tensor]
+
+
+def lesson() -> Lesson:
+    rng = np.random.default_rng(1)
+    shown = rng.integers(0, 256, (19, SIDE, SIDE, 3), np.uint8)
+    tuning = ArrayPictures(rng.integers(0, 256, (4, SIDE, SIDE, 3), np.uint8))
+    return Lesson(ArrayPictures(shown), np.arange(19) % 2, tuning, np.array([0, 1, 0, 1]))
+
+
+def fitted(network: str, place: Path) -> tuple[State, list[Progress]]:
+    """Two epochs of batches of 8, 8 and 3."""
+    settings = catalog.find("resnet50").settings | {"architecture": network, "batch_size": BATCH}
+    model = TimmClassifier(Recipe(settings, SIDE, 2, 0, 0, device="cpu"))
+    told: list[Progress] = []
+    model.fit(lesson(), told.append)
+    model.save(place / "model")
+    return load_file(place / "model"), told
+
+
+def same(one: State, other: State) -> bool:
+    return all(torch.equal(value, other[key]) for key, value in one.items())
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], list[int]]:
+    """Make a device on which more than so many pictures do not fit, unless activations are not kept."""
+
+    def make(limit: int, saving_helps: bool) -> list[int]:
+        tried: list[int] = []
+        forward = classifier._Whole.logits
+
+        def logits(self: classifier._Whole, chosen: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+            found = forward(self, chosen, rng)  # draws, and moves the averages of batch normalisation
+            tried.append(len(chosen))
+            saves = any(getattr(part, "grad_checkpointing", False) for part in self.module.modules())
+            if len(chosen) > limit and not (saving_helps and saves):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore words.")
+            return found
+
+        monkeypatch.setattr(classifier._Whole, "logits", logits)
+        return tried
+
+    return make
+
+
+def begun_with(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let fits begin with fewer pictures at once, and with what is tried before them."""
+
+    class Begun(Room):
+        def __init__(self, module: torch.nn.Module, batch: int, rng: np.random.Generator) -> None:
+            super().__init__(module, batch, rng)
+            self.restore({"pictures": pictures, "saving": True})
+
+    monkeypatch.setattr(classifier, "Room", Begun)
+
+
+@pytest.mark.parametrize("network", [BATCH_NORM, LAYER_NORM])
+def test_fit_that_ran_out_of_memory_is_one_in_parts(
+    network: str, small: Callable[[int, bool], list[int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tried = small(3, False)
+    state, told = fitted(network, tmp_path)
+    assert tried[:4] == [8, 8, 4, 2], "whole, without kept activations, in two parts, in four"
+    assert max(tried[4:]) == 3
+    figures = [progress.figures for progress in told if progress.figures]
+    assert [of["pictures_at_once"] for of in figures] == [2, 2]
+    begun_with(2, monkeypatch)
+    parts, others = fitted(network, tmp_path)
+    assert same(state, parts)
+    assert told == others
+
+
+def test_fit_without_kept_activations_is_the_same(
+    small: Callable[[int, bool], list[int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole, undisturbed = fitted(BATCH_NORM, tmp_path)
+    tried = small(3, True)
+    state, told = fitted(BATCH_NORM, tmp_path)
+    assert tried[:3] == [8, 8, 8]
+    assert same(state, whole)
+    assert told == undisturbed
+    assert all("pictures_at_once" not in progress.figures for progress in told)
+
+
+def test_gradients_in_parts_are_the_batch_s_where_nothing_is_normalised_over_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    _, whole = fitted(LAYER_NORM, tmp_path)
+    begun_with(3, monkeypatch)
+    _, parts = fitted(LAYER_NORM, tmp_path)
+    losses = [
+        [progress.figures["train_loss"] for progress in told if progress.figures] for told in (whole, parts)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_device_that_has_no_room_for_two_says_what_to_do(
+    small: Callable[[int, bool], list[int]], tmp_path: Path
+) -> None:
+    tried = small(1, False)
+    with pytest.raises(TryAgainError, match=r"2 pictures at once .*2.00 GiB.\): use a smaller image_size"):
+        fitted(BATCH_NORM, tmp_path)
+    assert tried == [8, 8, 4, 2]
+
+
+def test_parts_hold_no_single_picture_and_no_more_than_fit() -> None:
+    module = torch.nn.Linear(1, 1)
+    for pictures in (2, 3, 4, 8):
+        for number in range(2, 18):
+            one = Room(module, 16, np.random.default_rng(0))
+            one.pictures = pictures
+            parts = one.parts(np.arange(number))
+            assert np.array_equal(np.concatenate(parts), np.arange(number))
+            assert min(map(len, parts)) >= 2
+            assert max(map(len, parts)) <= max(pictures, 3)
+    whole = Room(module, 16, np.random.default_rng(0))
+    assert [len(part) for part in whole.parts(np.arange(17))] == [17]
+
+
+def test_network_that_cannot_checkpoint_says_so() -> None:
+    assert not room.set_checkpointing(torch.nn.Linear(1, 1))
