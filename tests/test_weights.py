@@ -42,7 +42,10 @@ def test_needed_weights_of_the_catalog_follow_the_network_that_a_setting_names(e
     assert weights.needed(entry, entry.settings) == tuple(item.name for item in entry.weights)
     for key in ("backbone", "architecture"):
         if key in entry.settings:
-            assert weights.needed(entry, {**entry.settings, key: "vgg11.tv_in1k"}) == ("vgg11.tv_in1k",)
+            named = entry.settings[key]
+            expected = ["vgg11.tv_in1k" if item.name == named else item.name for item in entry.weights]
+            assert weights.needed(entry, {**entry.settings, key: "vgg11.tv_in1k"}) == tuple(expected)
+            assert "vgg11.tv_in1k" in expected
 
 
 def test_fetch_downloads_once(store: DirectoryStore, pushed: dict[str, str], tmp_path: Path) -> None:
