@@ -149,6 +149,17 @@ WRONG_SETTINGS = [
     ("name: resnet50, warmup_epochs", "-1", "a whole number, 0 or more"),
     ("name: resnet50, freeze", "1", "true or false (the catalog's is False), got 1"),
     ("name: resnet50, architecture", "[a]", "the name of a timm network"),
+    ("name: patchcore-large, second_backbone", "3", "the name of a timm network"),
+    ("name: patchcore-large, third_backbone", "3", "the name of a timm network"),
+    ("name: patchcore-large, second_layers", "[]", "a list of the second backbone's layers"),
+    ("name: patchcore-large, third_layers", "[]", "a list of the third backbone's layers"),
+    ("name: anomalydino, layer", "11", "the name of a layer of the backbone"),
+    ("name: patchcore-16shot, shots", "0", "a whole number, 1 or more"),
+    ("name: dinomaly, steps", "0", "a whole number, 1 or more"),
+    ("name: dinomaly, decoder_depth", "7", "a whole number from 8 to 64"),
+    ("name: fastflow, flow_steps", "0", "a whole number from 1 to 64"),
+    ("name: draem, channels", "1", "a whole number from 2 to 4096"),
+    ("name: efficientad-s, width", "0", "a number above 0 and up to 1"),
 ]
 
 

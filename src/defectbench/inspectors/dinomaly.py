@@ -56,7 +56,7 @@ class Dinomaly(Stepped):
             weight_decay=self.recipe.number("weight_decay"),
             amsgrad=True,
         )
-        warmup = min(_WARMUP, course.steps - 1)
+        warmup = max(0, min(_WARMUP, course.steps - 1))
         schedule = WarmCosineScheduler(
             optimiser,
             base_value=rate,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from defectbench.errors import DataError, MissingWeightsError
+from defectbench.errors import MissingWeightsError
 from defectbench.inspectors import backbone, textures
 from defectbench.inspectors.anomalib_models import efficientad
 from defectbench.inspectors.base import Lesson
@@ -22,7 +22,6 @@ IMAGENETTE = "imagenette"
 _OUTPUTS = 384
 _GREY = 0.3
 _TENTH = 10
-_FEWEST = 2
 _QUANTILES = 0.9, 0.995
 _SAMPLED = 2**24
 
@@ -74,13 +73,11 @@ class EfficientAd(Stepped):
         return self._parted(lesson)[0]
 
     def _parted(self, lesson: Lesson) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the goods that are learnt from, and those that set the maps' scale."""
+        """Return the goods that are learnt from, and those that set the scale; a single one does both."""
         total = len(lesson.pictures)
-        if total < _FEWEST:
-            raise DataError(f"{total} training picture: EfficientAD sets one aside, so it needs {_FEWEST}")
         order = np.random.default_rng(self.recipe.seed).permutation(total)
         aside = max(1, round(total / _TENTH))
-        return np.sort(order[aside:]), np.sort(order[:aside])
+        return np.sort(order[aside:] if total > 1 else order), np.sort(order[:aside])
 
     def begin(self, model: Any, images: Iterator[Tensor]) -> None:
         """Take mean and deviation of the teacher's channels."""

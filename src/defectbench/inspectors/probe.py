@@ -144,9 +144,10 @@ def forward(entry: Entry, side: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     pictures = ArrayPictures(rng.integers(0, 256, (LEARNT, side, side, 3), np.uint8))
     labels = np.zeros(LEARNT, np.int64) if entry.family == "detector" else np.arange(LEARNT) % 2
+    masks = {place: np.ones((side, side), np.bool_) for place in np.flatnonzero(labels).tolist()}
     # After the library is loaded: the limit reaches only the pools that are there.
     with threadpool_limits(1):
-        inspector.fit(Lesson(pictures, labels), lambda progress: None)
+        inspector.fit(Lesson(pictures, labels, masks=masks), lambda progress: None)
         (inspection,) = inspector.inspect(ArrayPictures(np.stack([pictures[0]])))
         size = inspector.size()
     if not np.isfinite(inspection.score) or not np.isfinite(inspection.heat_map).all():
