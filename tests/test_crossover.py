@@ -105,6 +105,21 @@ def test_points_may_have_different_numbers_of_draws() -> None:
     assert found.n == 4
 
 
+def test_seeds_of_a_draw_are_averaged_and_draws_resampled() -> None:
+    """Equal seeds change nothing; as many draws more would make the curve surer than it is."""
+    points = curve({1: 0.7, 4: 0.9}, 0.8)
+    twice = [
+        Point(point.n, tuple(FoldScores(f.labels, f.a.repeat(2, axis=0), f.b) for f in point.folds), seeds=2)
+        for point in points
+    ]
+    one, two = (crossover(each, margin=MARGIN, seed=3, resamples=199) for each in (points, twice))
+    for a, b in zip(one.levels, two.levels, strict=True):
+        assert b.classifier.low == pytest.approx(a.classifier.low)
+        assert b.bound == pytest.approx(a.bound)
+    with pytest.raises(DataError, match="n=1 has lines of scores that are not 3 for each draw"):
+        crossover([Point(1, points[0].folds, seeds=3)], margin=MARGIN, seed=0)
+
+
 def test_what_is_no_curve_is_refused() -> None:
     points = curve({1: 0.7, 2: 0.8}, 0.8)
     with pytest.raises(DataError, match=r"distinct numbers of labelled defects, got \[\]"):

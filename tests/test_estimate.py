@@ -86,7 +86,7 @@ def test_plan_says_the_hours(
     words = ["plan", str(tmp_path / "next.yaml"), "--store", str(tmp_path / "bench"), "--hours"]
     assert run(words) == 0
     err = capfd.readouterr().err
-    assert "hours: filterbank-knn: about 2 for 1 fit (1 cell measured at 64 px on cpu)" in err
+    assert "hours: filterbank-knn: about 2.0 for 1 fit (1 cell measured at 64 px on cpu)" in err
     assert "hours: padim: ? for 1 fit (unknown: no finished cell of padim in the store)" in err
     assert run([*words, "--format", "json"]) == 0
     assert [each["hours"] for each in json.loads(capfd.readouterr().out)["hours"]] == [2.0, None]

@@ -11,8 +11,12 @@ from pathlib import Path
 import pytest
 
 from defectbench import plan as plans
+from defectbench.__main__ import run
+from defectbench.collect import collect
 from defectbench.data.scenes import MVTEC_TYPES
+from defectbench.data.synth import synth
 from defectbench.plan import Plan
+from defectbench.report.tables import Tables
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweep import read
 from manifests import category
@@ -118,3 +122,38 @@ def test_the_quick_sweep_takes_any_data_set(store: DirectoryStore) -> None:
     assert {model.weights for model in plan.models} == {"none"}
     assert {model.entry.family for model in plan.models} == {"classifier", "detector"}
     assert len(plan.cells) <= 12
+
+
+def test_the_study_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All three experiments and a learning curve, on MVTec AD's names; baselines stand in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEFECTBENCH_CACHE", str(tmp_path / "cache"))
+    numbers = {"train_good": 8, "test_good": 6, "defects_per_type": 6}
+    synth(tmp_path / "data", categories={"bottle": "coin"}, types=MVTEC_TYPES, size=64, **numbers)
+    assert run(["data", "import", "data", "--name", "mvtec"]) == 0
+    settings = (
+        "data.categories=[bottle]",
+        "models=[filterbank-logreg,filterbank-knn]",
+        "contenders=[filterbank-logreg,filterbank-knn]",
+        "weights=none",
+        "seeds=[0]",
+        "threads=1",
+        "image_size=64",
+        "protocols.detection.folds=3",
+        "protocols.unseen.modes=[one]",
+        "protocols.scarcity.defects=[2,4]",
+        "protocols.scarcity.draws=1",
+    )
+    given = [word for each in settings for word in ("--set", each)]
+    assert run(["run", str(JOBS / "study.yaml"), "--no-track", *given]) == 0
+    assert run(["report", "study", "--out", "report"]) == 0
+    tables = Tables(collect(DirectoryStore(tmp_path / "bench"), "study"))
+    assert {line.protocol for line in tables.conditions} == {"holdout", "unseen", "scarcity"}
+    assert all(line.folds == line.expected for line in tables.conditions)
+    assert [row.category for row in tables.comparisons] == ["bottle"]
+    assert all(line.defects == 18 for line in tables.explanations)
+    assert {entry.tested for entry in tables.unseen} == set(MVTEC_TYPES["bottle"])
+    assert [crossing.complete for crossing in tables.crossings] == [True]
+    page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    for heading in ("Verdict", "Explanation", "Holdout", "Unseen", "Scarcity"):
+        assert f">{heading}</h" in page

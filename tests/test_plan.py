@@ -285,6 +285,26 @@ def test_other_protocols_take_the_folds_of_detection(store: DirectoryStore) -> N
     assert tested(scarcity={}) == tested(detection={}) == tested(detection={}, scarcity={})
 
 
+def test_supervised_detectors_are_taught_what_classifiers_are(store: DirectoryStore) -> None:
+    put_plain(store, "taught", category(25, 12, {"crack": 12, "stain": 12}))
+    models = ["filterbank-logreg", "supersimplenet-supervised", "filterbank-knn"]
+    keys = {"data": {"dataset": "taught"}, "contenders": ["filterbank-logreg", "filterbank-knn"]}
+    protocols = {"scarcity": {"defects": [1, 8], "draws": 2}, "unseen": {}, "detection": {"scheme": "both"}}
+    plan = planned(store, models=models, image_size=128, protocols=protocols, **keys)
+    read = {(reading.label, reading.split): plan.cells[reading.cell].fit for reading in plan.readings}
+    ours, theirs = (
+        {
+            split: (fit.train, fit.tune, fit.calibration)
+            for (label, split), fit in read.items()
+            if label == name
+        }
+        for name in models[:2]
+    )
+    assert ours == theirs
+    assert {len(fit.tune) > 0 for fit in read.values()} == {True, False}
+    assert all(not label for (name, _), fit in read.items() if name == models[2] for _, label in fit.train)
+
+
 def test_keys_of_detection_stay_what_they_were(store: DirectoryStore) -> None:
     """Golden: a changed key would run everything anew. Only a raised fit version may change one."""
     put_plain(store, "golden", category(25, 12, {"crack": 6, "stain": 6}))

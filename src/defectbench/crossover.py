@@ -168,12 +168,11 @@ def _drawn(points: Sequence[Point], seed: int, resamples: int) -> tuple[Floats, 
             continue
         share = fold.weight / total
         rows, columns = (_shares(rng, group.size, resamples) for group in (fold.defects, fold.goods))
-        detector += _resampled(fold, fold.b, rows, columns).mean(axis=0) * share
+        detector += _resampled(fold, fold.b, len(fold.b), rows, columns)[0] * share
         counts = sorted({len(point.folds[place].a) // point.seeds for point in points})
         shares = {count: _shares(rng, count, resamples) for count in counts}
         for row, point in enumerate(points):
-            figures = _resampled(point.folds[place], point.folds[place].a, rows, columns)
-            draws = figures.reshape(-1, point.seeds, resamples).mean(axis=1)
+            draws = _resampled(point.folds[place], point.folds[place].a, point.seeds, rows, columns)
             classifier[row] += (draws * shares[len(draws)].T).sum(axis=0) * share
     return classifier, detector
 
@@ -183,9 +182,10 @@ def _shares(rng: np.random.Generator, items: int, resamples: int) -> Floats:
     return rng.multinomial(items, np.full(items, 1 / items), resamples) / items
 
 
-def _resampled(fold: FoldScores, scores: Floats, rows: Floats, columns: Floats) -> Floats:
-    """Return the AUROC of each line of scores on each resample, (lines, resamples)."""
-    return np.stack([((rows @ fold.pairs(line[None])) * columns).sum(axis=1) for line in scores])
+def _resampled(fold: FoldScores, scores: Floats, seeds: int, rows: Floats, columns: Floats) -> Floats:
+    """Return the AUROC of each draw, its ``seeds`` lines averaged, on each resample: (draws, resamples)."""
+    draws = scores.reshape(-1, seeds, scores.shape[1])
+    return np.stack([((rows @ (fold.pairs(lines) / seeds)) * columns).sum(axis=1) for lines in draws])
 
 
 def _check(points: Sequence[Point]) -> None:

@@ -132,10 +132,10 @@ def _hours_text(of: Hours) -> str:
     """Say what one model's cells will take.
 
     >>> from defectbench.estimate import Hours
-    >>> _hours_text(Hours("padim", 4, 1.25, "cpu", 256, "2 cells measured at 256 px on cpu"))
+    >>> _hours_text(Hours("padim", 4, 1.234, "cpu", 256, "2 cells measured at 256 px on cpu"))
     'padim: about 1.2 for 4 fits (2 cells measured at 256 px on cpu)'
     """
-    amount = "?" if of.hours is None else f"about {of.hours:.2g}"
+    amount = "?" if of.hours is None else f"about {of.hours:,.{0 if of.hours >= 10 else 1}f}"
     return f"{of.label}: {amount} for {of.cells} fit{'s' * (of.cells != 1)} ({of.basis})"
 
 

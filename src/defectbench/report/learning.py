@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -207,16 +207,15 @@ class LearningTables:
         if not stages:
             return None
         reference = tuple(tuple(folds) for folds in theirs.values())
-        counts = len(own), self._expected(category, label)
+        counts = len(own), self._expected[category, label]
         return _Curve(category, label, family, self._detector, stages, reference, self._margin, *counts)
 
-    def _expected(self, category: str, label: str) -> int:
+    @cached_property
+    def _expected(self) -> Counter[tuple[str, str]]:
+        """(category, model) -> fits that the sweep reads."""
         record = self._collected.record
-        placed = ((reading.label, record.splits[reading.split]) for reading in record.readings)
-        return sum(
-            name == label and one.category == category and one.split.protocol == PROTOCOL
-            for name, one in placed
-        )
+        placed = ((record.splits[reading.split], reading.label) for reading in record.readings)
+        return Counter((one.category, label) for one, label in placed if one.split.protocol == PROTOCOL)
 
 
 def _conditions(folds: Sequence[Fold]) -> list[str]:
