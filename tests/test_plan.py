@@ -98,6 +98,27 @@ def test_a_key_stays_with_what_does_not_decide_the_fit(store: DirectoryStore, ke
     assert padim <= set(planned(store, **keys).cells)
 
 
+def test_balance_is_an_ablation_of_two_entries_of_one_model(store: DirectoryStore) -> None:
+    entries = [
+        {"name": "mobilenetv3-small", "balance": each, "label": f"mobilenet-{each}"}
+        for each in ("weights", "oversample", "none")
+    ]
+    plan = planned(store, models=[*entries, "padim"], balance="none")
+    assert [model.balance for model in plan.models] == ["weights", "oversample", "none", "none"]
+    fits = {label: {k for k, of in plan.labels.items() if of == label} for label in plan.labels.values()}
+    assert {len(keys) for label, keys in fits.items() if label != "padim"} == {4 * 4}
+    assert len(plan.cells) == 3 * 4 * 4 + 4
+    changed = {one.label: dict(one.changed).get("balance") for one in plan.record().contestants}
+    assert changed == {
+        "mobilenet-weights": None,
+        "mobilenet-oversample": "oversample",
+        "mobilenet-none": "none",
+        "padim": None,
+    }
+    alone = planned(store, models=["mobilenetv3-small"], balance="none")
+    assert set(alone.cells) == fits["mobilenet-none"]
+
+
 def test_spec_and_record_survive_json(store: DirectoryStore) -> None:
     plan = planned(store)
     for cell in plan.cells.values():

@@ -52,6 +52,7 @@ class Found:
     Attributes:
         covered, covered_single: the 95 % interval of the difference, and of model a's AUROC, held the truth.
         verdicts: verdict -> how often.
+        rejected: p was 0.05 or less: false where nothing differs, else the test's power.
         warned: the comparison itself warned that the interval is too narrow.
     """
 
@@ -59,6 +60,7 @@ class Found:
     covered: int = 0
     covered_single: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
+    rejected: int = 0
     warned: int = 0
 
     def add(self, truth: Truth, compared: stats.Comparison) -> None:
@@ -67,6 +69,7 @@ class Found:
         self.covered += _inside(compared.difference, truth.difference)
         self.covered_single += _inside(compared.a, truth.a)
         self.verdicts[verdict] += 1
+        self.rejected += compared.p <= 0.05
         self.warned += bool(compared.warning)
 
     def false(self, truth: Truth) -> int:

@@ -269,7 +269,7 @@ def permutation_test(
 
     The n ranks of a fold add up to a constant, so that swapping them varies the difference by (n - 1)/n of
     what new images would: every swapped pattern is widened by the square root of n/(n - 1). Without this
-    p <= 0.05 came, where there was no difference, in 5.0-5.6 % of the trials at 60 + 60 images and in 6-7 %
+    p <= 0.05 came, where there was no difference, in 4.9-5.6 % of the trials at 60 + 60 images and in 6-7 %
     at 15 + 15.
 
     >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [4, 5, 6, 1, 2, 3])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -47,7 +49,10 @@ def test_classifier_finds_subtle_spots_and_splits_its_score_over_the_places() ->
         assert inspection.heat_map.sum() + intercept == pytest.approx(inspection.score, abs=1e-3)
 
 
-def test_classifier_is_scikit_learns_on_the_pooled_features() -> None:
+@pytest.mark.parametrize(
+    ("balance", "weight"), [("weights", "balanced"), ("oversample", "balanced"), ("none", None)]
+)
+def test_classifier_is_scikit_learns_on_the_pooled_features(balance: str, weight: str | None) -> None:
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
@@ -55,16 +60,14 @@ def test_classifier_is_scikit_learns_on_the_pooled_features() -> None:
 
     pictures = np.concatenate([crops(10, 1), crops(6, 4, depth=60)])
     labels = np.array([0] * 10 + [1] * 6)
-    classifier = FilterBankClassifier(RECIPE)
+    classifier = FilterBankClassifier(replace(RECIPE, balance=balance))
     classifier.fit(Lesson(ArrayPictures(pictures), labels), lambda progress: None)
     state = classifier._fitted()
     white = ((filterbank.describe(pictures) - state["centre"]) / state["scale"]) @ state["whitener"]
     pooled = np.stack([_pool(picture).sum((0, 1)) for picture in white])
     # The colours of grey pictures are rounding and no more; StandardScaler would blow them up.
     inputs = StandardScaler().fit_transform(pooled[:, pooled.std(0) > 1e-6])
-    reference = LogisticRegression(C=1.0, class_weight="balanced", max_iter=5000, tol=1e-6).fit(
-        inputs, labels
-    )
+    reference = LogisticRegression(C=1.0, class_weight=weight, max_iter=5000, tol=1e-6).fit(inputs, labels)
     scores = [inspection.score for inspection in classifier.inspect(ArrayPictures(pictures))]
     np.testing.assert_allclose(scores, reference.decision_function(inputs), rtol=1e-3, atol=1e-3)
 

@@ -74,6 +74,20 @@ def test_classifier_learns_a_plain_defect(settings: dict[str, catalog.Setting], 
     assert image_auroc([0] * 8 + [1] * 8, [inspection.score for inspection in found]) > 0.9
 
 
+def test_classifier_meets_the_imbalance_as_told() -> None:
+    """20 goods and 6 defects: counted more, shown more often, or left as they are."""
+    goods = ArrayPictures(marked(8, 5, False))
+    scores = {}
+    for balance in ("weights", "oversample", "none"):
+        inspector, _ = taught(recipe(epochs=1, balance=balance, learning_rate=3e-3), lesson(tuning=False))
+        scores[balance] = np.array([inspection.score for inspection in inspector.inspect(goods)])
+        again, _ = taught(recipe(epochs=1, balance=balance, learning_rate=3e-3), lesson(tuning=False))
+        assert [inspection.score for inspection in again.inspect(goods)] == scores[balance].tolist()
+    assert not np.allclose(scores["weights"], scores["none"])
+    assert not np.allclose(scores["oversample"], scores["weights"])
+    assert scores["none"].mean() < scores["weights"].mean(), "the rare class weighs less"
+
+
 def test_classifier_keeps_the_best_epoch_and_stops_early() -> None:
     inspector, told = taught(recipe(epochs=40, patience=2, learning_rate=3e-3), lesson())
     curve = [progress.figures["tuning_auroc"] for progress in told if progress.figures]
