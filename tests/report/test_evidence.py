@@ -13,7 +13,7 @@ from defectbench.data.check import published_counts
 from defectbench.record import Contestant
 from defectbench.report.breakdown import SIZES, Breakdown, breakdowns, sizes
 from defectbench.report.material import Material
-from defectbench.report.pairs import MATCHED, matched_pairs
+from defectbench.report.pairs import matched_pairs
 from defectbench.report.published import published
 from defectbench.report.tables import Tables
 from defectbench.stores.base import Store
@@ -95,12 +95,13 @@ def test_matched_pairs_share_backbone_and_weights() -> None:
 
 
 def test_matched_pairs_are_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(MATCHED, "patchcore", "mobilenetv3-small")
+    pair = ("mobilenetv3-small", "patchcore")
+    monkeypatch.setattr("defectbench.report.tables.matched_pairs", lambda contestants: (pair,))
     tables = Tables(collect(store, "madeup"))
     assert [row.category for row in tables.matched] == ["grid", "brick"]
     values = {(score.label, score.category): score.value for score in tables.scores}
     for row in tables.matched:
-        assert (row.classifier, row.detector) == ("mobilenetv3-small", "patchcore")
+        assert (row.classifier, row.detector) == pair
         difference = values["mobilenetv3-small", row.category] - values["patchcore", row.category]
         assert row.difference == pytest.approx(difference)
         assert row.corrected >= row.p

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from defectbench import catalog
 from defectbench.record import Contestant
-
-MATCHED = {"patchcore": "wide-resnet50", "anomalydino": "dinov2-vits14"}
-"""Detector -> classifier on the same pretrained backbone, by catalog names."""
 
 
 def matched_pairs(contestants: Sequence[Contestant]) -> tuple[tuple[str, str], ...]:
@@ -16,5 +14,7 @@ def matched_pairs(contestants: Sequence[Contestant]) -> tuple[tuple[str, str], .
         (ours.label, theirs.label)
         for theirs in contestants
         for ours in contestants
-        if MATCHED.get(theirs.model) == ours.model and ours.weights == theirs.weights
+        if theirs.family == "detector"
+        and catalog.find(theirs.model).matched_with == ours.model
+        and ours.weights == theirs.weights
     )
