@@ -152,8 +152,9 @@ def test_page_shows_evidence_and_expected_costs(tmp_path: Path) -> None:
 
 
 def test_page_shows_each_contenders_worst_images(html: str) -> None:
-    # 2 categories x 2 contenders x 3 false alarms (picture, heat map) and 3 misses (and mask)
-    assert Reader(html).tags.count("img") == 2 * 2 * (3 * 2 + 3 * 3)
+    # 2 categories x 2 contenders x 3 false alarms (picture, heat map) and 3 misses (and mask); and side by
+    # side 2 categories x 3 defect types (picture, mask, two heat maps)
+    assert Reader(html).tags.count("img") == 2 * 2 * (3 * 2 + 3 * 3) + 2 * 3 * 4
     assert html.count("good part: no defect to mark") == 12
 
 
@@ -161,7 +162,7 @@ def test_files_lie_beside_the_page(whole: tuple[Store, Record, Path]) -> None:
     folder = whole[2].parent
     assert sorted(entry.name for entry in folder.iterdir()) == ["figures", "index.html", "tables"]
     assert sorted(file.name for file in (folder / "tables").iterdir()) == sorted(
-        f"{name}.{kind}" for name in FILES for kind in ("csv", "parquet")
+        f"{name}.{kind}" for name in (*FILES, "published", "breakdowns") for kind in ("csv", "parquet")
     )
     drawings = sorted((folder / "figures").iterdir())
     assert len(drawings) == 1 + 2 + 2 * 8

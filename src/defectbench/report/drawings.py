@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Protocol, TypeVar
 
-from defectbench.report import experiment_plots, plots
+from defectbench.report import cost_plots, experiment_plots, plots
 from defectbench.report.canvas import Drawing
+from defectbench.report.cost import COSTS
 from defectbench.report.learning import Learning
 from defectbench.report.rows import Condition
 from defectbench.report.tables import Tables
@@ -24,7 +25,7 @@ class Drawings:
         yield from self.differences
         for group in (self.scores, self.roc, self.precision_recall):
             yield from group.values()
-        for drawings in (self.novelties, self.crossovers, self.contaminations):
+        for drawings in (self.novelties, self.crossovers, self.contaminations, self.pareto):
             yield from drawings
 
     @cached_property
@@ -89,6 +90,16 @@ class Drawings:
                 models.setdefault(line.label, []).append(line)
             found.append(experiment_plots.contamination(name, models, low))
         return tuple(found)
+
+    @cached_property
+    def pareto(self) -> tuple[Drawing, ...]:
+        """Quality against each cost that is known."""
+        rows = self._tables.tradeoffs
+        found = (
+            cost_plots.pareto([row for row in rows if row.cost == name], self._tables.endpoint)
+            for name in COSTS
+        )
+        return tuple(drawing for drawing in found if drawing is not None)
 
 
 def _lowest(values: Iterable[float]) -> float:

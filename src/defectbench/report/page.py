@@ -22,11 +22,15 @@ from defectbench.errors import NoRightsError, TryAgainError, UsageError
 from defectbench.files import disk_errors
 from defectbench.metrics import METRICS
 from defectbench.report import words
+from defectbench.report.breakdown import FIGURES, Breakdown, breakdowns
 from defectbench.report.cost import COSTS
 from defectbench.report.drawings import Drawings
-from defectbench.report.material import Material, Panels
+from defectbench.report.material import Material, Pair, Panels
 from defectbench.report.matrices import Matrix, matrices
+from defectbench.report.pairs import matched_pairs
+from defectbench.report.published import Published, published
 from defectbench.report.rows import Condition, Explanation, Mistake, Reference, Score, Threshold
+from defectbench.report.sheets import as_files
 from defectbench.report.tables import EXPLANATION, Tables
 from defectbench.report.thresholds import CALLS
 from defectbench.stores.base import Store
@@ -68,7 +72,7 @@ def write(store: Store, name: str, out: Path, cache: Path, *, now: datetime | No
     report = Report(Tables(collected), Material(collected, store, cache), now or datetime.now(UTC))
     with disk_errors(out), _replacing(out) as folder:
         _write(folder / PAGE, report.html().encode())
-        for file, content in report.tables.files():
+        for file, content in report.files():
             _write(folder / "tables" / file, content)
         for drawing in report.drawings:
             _write(folder / "figures" / f"{drawing.name}.svg", drawing.file().encode())
@@ -122,6 +126,7 @@ class Report:
             costs=COSTS,
             suspicious=SUSPICIOUS,
             explanation=EXPLANATION,
+            breakdown=tuple(FIGURES),
             mark=MARK,
             script=script,
             style=style,
@@ -175,6 +180,63 @@ class Report:
     def explained(self, category: str) -> list[Explanation]:
         """Return the lines of one category."""
         return [line for line in self.tables.explanations if line.category == category]
+
+    @cached_property
+    def matched_contenders(self) -> bool:
+        """Whether the two contenders stand on one backbone."""
+        return self.record.contenders in matched_pairs(self.record.contestants)
+
+    @cached_property
+    def published(self) -> tuple[Published, ...]:
+        """What others published on these categories."""
+        return published(self.tables)
+
+    @cached_property
+    def breakdowns(self) -> tuple[Breakdown, ...]:
+        """Where the heat maps fall, by the defect's type and size."""
+        return breakdowns(self.tables, self.material.areas)
+
+    def files(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the tables as files: (name, content)."""
+        yield from self.tables.files()
+        yield from as_files("published", self.published, Published)
+        yield from as_files("breakdowns", self.breakdowns, Breakdown)
+
+    def broken_down(self, category: str) -> list[Breakdown]:
+        """Return the breakdowns of one category for the models whose images are shown, group by group."""
+        lines = [b for b in self.breakdowns if b.category == category and b.label in self.tables.shown]
+        order = list(dict.fromkeys((line.by, line.group) for line in lines))
+        return sorted(lines, key=lambda line: order.index((line.by, line.group)))
+
+    def side_by_side(self, category: str) -> list[tuple[str, str, Pair]]:
+        """Return (defect type, image, its panels): one held-out defect of each type, seen by both contenders.
+
+        It is the one of middle area, so neither the best nor the worst is picked.
+        """
+        of = [self._tested_by(category, label) for label in self.tables.shown]
+        areas = self.material.areas(category)
+        kinds: dict[str, list[str]] = {}
+        for name, (kind, _) in of[0].items():
+            if name in areas and all(name in each for each in of):
+                kinds.setdefault(kind, []).append(name)
+        found = []
+        for kind, names in sorted(kinds.items()):
+            name = sorted(names, key=lambda each: (areas[each], each))[len(names) // 2]
+            panels = self.material.pair(category, name, [each[name][1] for each in of])
+            found += [(kind, name, panels)] if panels is not None else []
+        return found
+
+    def _tested_by(self, category: str, label: str) -> dict[str, tuple[str, str]]:
+        """Return image -> (defect type, cell) of the first seed's tested defects."""
+        folds = [f for f in self.tables.folds_of(category, label) if f.reading.seed == self.tables.seeds[0]]
+        return {
+            str(name): (str(kind), fold.reading.cell)
+            for fold in folds
+            for name, kind, bad in zip(
+                fold.test.image_id, fold.test.defect_type, fold.test.label, strict=True
+            )
+            if bad
+        }
 
     def matrices(self, category: str) -> list[Matrix]:
         """Return the matrices trained-on x tested-on of one category."""

@@ -5,13 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+def as_files(name: str, rows: Sequence[Any], kind: type) -> Iterator[tuple[str, bytes]]:
+    """Yield a table's files: (name, content)."""
+    yield f"{name}.csv", to_csv(rows, kind).encode()
+    yield f"{name}.parquet", to_parquet(rows, kind)
 
 
 def to_csv(rows: Sequence[Any], kind: type) -> str:

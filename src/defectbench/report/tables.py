@@ -26,6 +26,7 @@ from defectbench.report.conditions import conditions, mean
 from defectbench.report.cost import Choice, Tradeoff
 from defectbench.report.learning import Crossing, Learning, LearningTables
 from defectbench.report.needs import Need, size_up
+from defectbench.report.pairs import matched_pairs
 from defectbench.report.rows import (
     Category,
     CellLine,
@@ -42,7 +43,7 @@ from defectbench.report.rows import (
     Shift,
     Threshold,
 )
-from defectbench.report.sheets import to_csv, to_parquet
+from defectbench.report.sheets import as_files
 from defectbench.report.thresholds import Calls, cells_of
 from defectbench.report.unseen import Novelty, Unseen, UnseenTables
 from defectbench.results import Result
@@ -66,6 +67,7 @@ FILES = (
     "scores",
     "means",
     "comparisons",
+    "matched",
     "thresholds",
     "explanations",
     "costs",
@@ -157,13 +159,17 @@ class Tables:
 
     @cached_property
     def _contests(self) -> tuple[contest.Contest, ...]:
-        """What can be compared; nothing in holdout, where nothing is paired."""
+        """What can be compared of the contenders."""
         contenders = self.collected.record.contenders
-        if not self.paired or contenders is None:
+        return self._find(contenders) if contenders else ()
+
+    def _find(self, pair: tuple[str, str]) -> tuple[contest.Contest, ...]:
+        """Return what can be compared of a classifier and a detector; nothing in holdout."""
+        if not self.paired:
             return ()
         found = []
         for category in self.collected.record.categories:
-            classifier, detector = (self._folds[category, label] for label in contenders)
+            classifier, detector = (self._folds[category, label] for label in pair)
             shared = contest.find(category, classifier, detector, self.seeds, self.cuts[category])
             found += [shared] if shared is not None else []
         return tuple(found)
@@ -173,6 +179,15 @@ class Tables:
         """The contenders, paired, by category."""
         contenders = self.collected.record.contenders
         return contest.decide(self._contests, contenders, self.endpoint, self.margin) if contenders else ()
+
+    @cached_property
+    def matched(self) -> tuple[Comparison, ...]:
+        """Pairs on one backbone with the same weights, paired, by category: here only the family differs."""
+        return tuple(
+            row
+            for pair in matched_pairs(self.collected.record.contestants)
+            for row in contest.decide(self._find(pair), pair, self.endpoint, self.margin)
+        )
 
     @cached_property
     def needs(self) -> tuple[Need, ...]:
@@ -185,6 +200,14 @@ class Tables:
         """Whether the parts' good pictures look alike, by category; NaN where no import measured it."""
         shortcuts = self.collected.shortcuts
         return tuple(_shift(name, shortcuts.get(name)) for name in self.collected.record.categories)
+
+    def folds_of(self, category: str, label: str) -> list[Fold]:
+        """Return detection's folds of one model and category, over all seeds."""
+        return self._folds.get((category, label), [])
+
+    def rows_of(self, category: str, label: str) -> list[Row]:
+        """Return detection's lines of one model and category, one for each seed."""
+        return self._rows.get((category, label), [])
 
     @cached_property
     def thresholds(self) -> tuple[Threshold, ...]:
@@ -283,8 +306,7 @@ class Tables:
         """Yield the tables as files, each as CSV and as Parquet: (name, content)."""
         for name in FILES:
             rows, kind = getattr(self, name), _kind(name)
-            yield f"{name}.csv", to_csv(rows, kind).encode()
-            yield f"{name}.parquet", to_parquet(rows, kind)
+            yield from as_files(name, rows, kind)
 
     def _in_order(self, lines: Mapping[tuple[str, str], list[_Line]]) -> Iterator[list[_Line]]:
         """Yield what there is by category and model, both in the sweep's order."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from defectbench.collect import Collected
 from defectbench.report.learning import Crossing
+from defectbench.report.needs import Need
 from defectbench.report.rows import Comparison, Model
 
 CAVEAT = (
@@ -18,8 +19,6 @@ _MINUS = "−"
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 EXPERIMENTS = {
-    "detection": "The original study's holdout split: the two families are tested on different images, so "
-    "nothing paired is computed, and there is no verdict from it.",
     "holdout": "The original study's single split: the detector is stopped by half of the labelled images "
     "and tested on the other half; the classifier learns half of the defects at four rotations and is tested "
     "on a quarter. The families' test images differ, so nothing is paired; the threshold is the tuned one.",
@@ -138,6 +137,16 @@ def crossing(row: Crossing) -> str:
     return (
         f"On {row.category} {says} {row.classifier} as good as {row.detector} within {row.margin:g} "
         f"(crossover {row.text}, 95\u00a0% interval {row.interval})."
+    )
+
+
+def need(row: Need) -> str:
+    """Return one sentence about how many labelled images would decide."""
+    if math.isnan(row.need_defects):
+        return "How many labelled images would decide cannot be told from these."
+    return (
+        f"About {row.need_goods:,.0f} goods and {row.need_defects:,.0f} defects would find a difference of "
+        f"{row.margin:g} with {100 * row.power:.0f}\u00a0% power; {row.goods} and {row.defects} were tested."
     )
 
 
