@@ -15,9 +15,12 @@ from scipy.stats import betabinom
 from defectbench import stats
 from defectbench.collect import Collected, Fold, collect
 from defectbench.metrics import METRICS, Counts
+from defectbench.record import Contestant
 from defectbench.report.mistakes import WORST, worst
-from defectbench.report.tables import EXPLANATION, FILES, Tables
+from defectbench.report.rows import Model
+from defectbench.report.tables import EXPLANATION, FILES, Tables, _model
 from defectbench.report.thresholds import CALLS, chance_of
+from defectbench.report.words import weights_lines
 from defectbench.stores.choose import open_store
 from fakes import made_up_sweep
 
@@ -300,3 +303,22 @@ def test_curves_are_one_a_fold_and_seed(whole: Tables) -> None:
         first = curves.roc[0]
         area = np.sum(np.diff(first.x) * (first.y[1:] + first.y[:-1]) / 2)
         assert area == pytest.approx(first.figure)
+
+
+def test_models_say_their_licences_and_which_rule_commerce_out() -> None:
+    def row(name: str, weights: str) -> Model:
+        return _model(Contestant(name, name, "classifier", weights, 512, {}))
+
+    bound, free, random = (
+        row("fixefficientnet-b7", "pretrained"),
+        row("resnet50", "pretrained"),
+        row("fixefficientnet-b3", "none"),
+    )
+    assert bound.licence == "code Apache-2.0; weights CC-BY-NC-4.0 (NON-COMMERCIAL)"
+    assert free.licence == "code Apache-2.0; weights Apache-2.0"
+    assert random.licence == "code Apache-2.0"
+    *_, said = weights_lines([bound, free, random])
+    assert said == "Not for commercial use, by the licence of the weights: fixefficientnet-b7."
+    assert len(weights_lines([free, random])) == 2
+    other = Contestant("r", "resnet50", "classifier", "pretrained", 512, {"architecture": "vgg11.tv_in1k"})
+    assert _model(other).licence == "code Apache-2.0; weights see timm's page of it"

@@ -18,6 +18,8 @@ class Model:
     Attributes:
         baseline: it needs no weights and learns no features: it keeps the deep models honest.
         changed: settings that are not the catalog's, ``name=value``.
+        licence: of the code, and of the pretrained weights where the sweep uses them.
+        commercial: these licences allow commercial use.
     """
 
     label: str
@@ -27,6 +29,8 @@ class Model:
     weights: str
     image_size: int
     changed: tuple[str, ...]
+    licence: str
+    commercial: bool
 
 
 @dataclass(frozen=True, slots=True)

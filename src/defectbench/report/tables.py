@@ -47,6 +47,7 @@ from defectbench.report.sheets import as_files
 from defectbench.report.thresholds import Calls, cells_of
 from defectbench.report.unseen import Novelty, Unseen, UnseenTables
 from defectbench.results import Result
+from defectbench.weights import described, needed
 
 PROTOCOL = "detection"
 EXPLANATION = (
@@ -374,6 +375,7 @@ def _kind(name: str) -> type:
 
 
 def _model(contestant: Contestant) -> Model:
+    licence, commercial = _licence(contestant)
     return Model(
         label=contestant.label,
         model=contestant.model,
@@ -382,7 +384,19 @@ def _model(contestant: Contestant) -> Model:
         weights=contestant.weights,
         image_size=contestant.image_size,
         changed=tuple(f"{name}={value}" for name, value in contestant.changed.items()),
+        licence=licence,
+        commercial=commercial,
     )
+
+
+def _licence(contestant: Contestant) -> tuple[str, bool]:
+    """Return the licences of code and pretrained weights in words, and whether they allow commercial use."""
+    entry = catalog.find(contestant.model)
+    settings = {**entry.settings, **contestant.changed}
+    names = needed(entry, settings) if contestant.weights == "pretrained" else ()
+    used = [described(name) for name in names]
+    terms = [f"code {entry.licence}", *dict.fromkeys(f"weights {weights.terms}" for weights in used)]
+    return "; ".join(terms), all(weights.commercial for weights in used)
 
 
 def _is_baseline(contestant: Contestant) -> bool:

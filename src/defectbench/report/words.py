@@ -161,7 +161,11 @@ def weights_lines(models: Sequence[Model]) -> list[str]:
         "file": "Weights from a file that the user gave: {}.",
         "not needed": "No weights needed: {}.",
     }
-    return [says.get(kind, kind + ": {}.").format(", ".join(labels)) for kind, labels in of.items()]
+    lines = [says.get(kind, kind + ": {}.").format(", ".join(labels)) for kind, labels in of.items()]
+    bound = [model.label for model in models if not model.commercial]
+    return lines + (
+        [f"Not for commercial use, by the licence of the weights: {', '.join(bound)}."] if bound else []
+    )
 
 
 def gaps(collected: Collected) -> list[str]:
