@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from defectbench import catalog
 from defectbench import plan as plans
 from defectbench.__main__ import run
 from defectbench.collect import collect
@@ -114,6 +115,18 @@ def test_scarcity_shares_the_fits_of_the_study(store: DirectoryStore, study: Pla
     assert found["contamination", "tinyvit-21m-512"] == 4 * 3 * 4
     # Cross-fitted: four folds' classifiers and a detector in each of four categories.
     assert len(plan.cells.keys() & study.cells.keys()) == 4 * 4 + 4
+
+
+def test_the_lineup_is_every_model_on_every_category(store: DirectoryStore) -> None:
+    plan = planned(store, "lineup.yaml")
+    assert {model.entry.name for model in plan.models} == {entry.name for entry in catalog.ENTRIES}
+    assert all(model.image_size == model.entry.image_size for model in plan.models)
+    assert len(plan.digests) == 15
+    assert plan.notes == ()
+    # A learner has a fit for each fold, a detector one for all.
+    counts = Counter(plan.labels.values())
+    for model in plan.models:
+        assert counts[model.label] == 15 * (1 if model.entry.family == "detector" else 4)
 
 
 def test_the_quick_sweep_takes_any_data_set(store: DirectoryStore) -> None:
