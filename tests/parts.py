@@ -115,7 +115,7 @@ class MlflowServer:
         command = [sys.executable, "-m", "mlflow", "server", "--host", self.host, "--port", str(self.port)]
         command += ["--workers", "1", "--backend-store-uri", f"sqlite:///{self.directory}/mlflow.db"]
         command += ["--artifacts-destination", str(self.directory / "artifacts")]
-        command += ["--allowed-hosts", f"{self.host}:{self.port}"]
+        command += ["--allowed-hosts", f"{self.host}:{self.port}", "--cors-allowed-origins", self.uri]
         settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(

@@ -157,6 +157,16 @@ def test_mlflow_answers_to_its_service_names() -> None:
     assert "*" not in names
 
 
+def test_mlflow_serves_its_page_at_further_names() -> None:
+    """A browser names the page's address with what the page asks for, and MLflow looks at that, too."""
+    made = rendered("mlflow.allowedHosts={mlflow.example.com}")["Deployment", "devstack-mlflow"]
+    (server,) = made["spec"]["template"]["spec"]["containers"]
+    (origins,) = (each for each in server["command"] if each.startswith("--cors-allowed-origins="))
+    assert {"https://mlflow.example.com", "http://mlflow.example.com:*"} <= set(
+        origins.partition("=")[2].split(",")
+    )
+
+
 def test_parts_can_be_left_out() -> None:
     names = {name for _, name in rendered("mlflow.enabled=false")}
     assert names == {"devstack-s3", "defectbench-s3"}

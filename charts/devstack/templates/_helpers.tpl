@@ -126,3 +126,12 @@ metadata:
 {{- end -}}
 {{- join "," $all -}}
 {{- end }}
+
+{{/* The addresses of its page at those names: elsewhere MLflow refuses what the page itself asks for. */}}
+{{- define "devstack.origins" -}}
+{{- $all := list -}}
+{{- range splitList "," (include "devstack.hosts" .) -}}
+{{- $all = append (append $all (printf "http://%s" .)) (printf "https://%s" .) -}}
+{{- end -}}
+{{- join "," $all -}}
+{{- end }}
