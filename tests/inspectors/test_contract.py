@@ -29,8 +29,8 @@ SMALL: dict[str, catalog.Setting] = {"bank": 150, "batch_size": 8, "features": 2
 
 
 def epochs(entry: catalog.Entry) -> int:
-    """Two, to see one follow the other; one for those whose steps take long."""
-    return min(entry.epochs, 2 if entry.image_size <= 288 else 1)
+    """Two, to see one follow the other; one for those whose steps take long, or that count them."""
+    return min(entry.epochs, 2 if entry.image_size <= 288 and "steps" not in entry.settings else 1)
 
 
 def textures(number: int, size: int, seed: int, defect: bool = False) -> np.ndarray:
