@@ -257,7 +257,7 @@ def test_track_an_unknown_sweep_names_those_there_are(store: DirectoryStore, tra
 
 
 def test_track_names_conditions_and_draws(store: DirectoryStore, tracker: MlflowTracker) -> None:
-    protocols = {"detection": {"folds": 3}, "scarcity": {"defects": [2], "draws": 2}}
+    protocols = {"detection": {"scheme": "both", "folds": 3}, "scarcity": {"defects": [2], "draws": 2}}
     made_up_sweep(store, protocols=protocols, **SMALL)
     track(store, "madeup", tracker)
     query = f"tags.level = 'parent' and tags.model = '{CLASSIFIER}' and tags.protocol = 'scarcity'"
@@ -283,3 +283,8 @@ def test_track_names_conditions_and_draws(store: DirectoryStore, tracker: Mlflow
         for draw in range(2)
     }
     assert names == drawn | {f"fold {fold} of all, {CLASSIFIER} grass scarcity" for fold in range(3)}
+    # The holdout beside crossfit is a line of its own.
+    (single,) = runs(tracker, query.replace("scarcity", "holdout"))
+    (row,) = (r for r in collect(store, "madeup").rows() if (r.label, r.protocol) == (CLASSIFIER, "holdout"))
+    assert row.counts == row.tuned
+    assert single.data.metrics["f1"] == row.figures["f1"]
