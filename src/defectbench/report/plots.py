@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from defectbench.report import squares
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
 from defectbench.report.rows import Comparison, Curve, Curves, Score
 
@@ -24,28 +25,28 @@ class Traced(Protocol):
 
 def roc(curves: Curves) -> Drawing:
     """Draw the ROC curve of each fold and seed of one model and category."""
-    with new_figure(1.75, 1.75) as (figure, axes):
-        axes.plot([0, 1], [0, 1], color=ink("rule"), linewidth=0.7, linestyle=(0, (3, 2)))
-        for curve in curves.roc:
-            axes.plot(curve.x, curve.y, color=ink(curves.family), linewidth=0.9, alpha=0.8)
-        _unit_square(axes, "false alarms", "recall")
-        text = _curve_text("ROC", "AUROC", curves, curves.roc)
-        name = f"roc+{curves.label}+{curves.category}"
-        return finish(figure, name, text, cells=[curve.cell for curve in curves.roc])
+    return squares.draw(
+        f"roc+{curves.label}+{curves.category}",
+        _curve_text("ROC", "AUROC", curves, curves.roc),
+        ("false alarms", "recall"),
+        [(curve.x, curve.y) for curve in curves.roc],
+        (np.array([0.0, 1.0]), np.array([0.0, 1.0])),
+        curves.family,
+        [curve.cell for curve in curves.roc],
+    )
 
 
 def precision_recall(curves: Curves) -> Drawing:
     """Draw the precision-recall curve of each fold and seed of one model and category, in steps."""
-    with new_figure(1.75, 1.75) as (figure, axes):
-        axes.axhline(curves.share, color=ink("rule"), linewidth=0.7, linestyle=(0, (3, 2)))
-        for curve in curves.precision_recall:
-            axes.plot(
-                curve.x, curve.y, drawstyle="steps-pre", color=ink(curves.family), linewidth=0.9, alpha=0.8
-            )
-        _unit_square(axes, "recall", "precision")
-        text = _curve_text("Precision-recall", "average precision", curves, curves.precision_recall)
-        name = f"pr+{curves.label}+{curves.category}"
-        return finish(figure, name, text, cells=[curve.cell for curve in curves.precision_recall])
+    return squares.draw(
+        f"pr+{curves.label}+{curves.category}",
+        _curve_text("Precision-recall", "average precision", curves, curves.precision_recall),
+        ("recall", "precision"),
+        [squares.steps(curve.x, curve.y) for curve in curves.precision_recall],
+        (np.array([0.0, 1.0]), np.full(2, curves.share)),
+        curves.family,
+        [curve.cell for curve in curves.precision_recall],
+    )
 
 
 def scores(category: str, endpoint: str, rows: Sequence[Score], lowest: float) -> Drawing:
@@ -121,15 +122,6 @@ def _interval(value: float, low: float, high: float) -> str:
 def _curve_text(what: str, figure: str, curves: Curves, lines: Sequence[Curve]) -> str:
     values = ", ".join("not defined" if np.isnan(line.figure) else f"{line.figure:.3f}" for line in lines)
     return f"{what} curves of {curves.label} on {curves.category}; {figure} of each fold: {values}."
-
-
-def _unit_square(axes: Axes, across: str, up: str) -> None:
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
-    axes.set_xticklabels(["0", "0.5", "1"])
-    axes.set_yticklabels(["0", "0.5", "1"])
-    axes.set_box_aspect(1)
-    axes.set_xlabel(across, color=ink("muted"), labelpad=1)
-    axes.set_ylabel(up, color=ink("muted"), labelpad=0)
 
 
 def name_lines(axes: Axes, names: Sequence[str]) -> None:
