@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 
 from defectbench.export.bundle import DOCUMENT, ONNX, Bundle
@@ -168,7 +167,7 @@ def _files(bundle: Bundle, sizes: Iterable[tuple[str, int]]) -> Iterator[str]:
 
 def _licences(finished: Finished) -> Iterator[str]:
     """Say whose terms hold; what the catalog does not know is said too."""
-    entry, known = finished.entry, {item.name: item.licence for item in finished.entry.weights}
+    entry, known = finished.entry, {item.name: item.terms for item in finished.entry.weights}
     terms = {f"the model's code ({entry.source})": entry.licence}
     terms |= {
         f"the weights {name}": known.get(name, "not in the catalog: ask who made the file")
@@ -180,7 +179,7 @@ def _licences(finished: Finished) -> Iterator[str]:
         f"- the pictures of `{finished.cell.dataset}` that it learnt from: ask who made them. MVTec AD, for "
         "one, is CC BY-NC-SA 4.0, not for commercial use."
     )
-    if any(re.search(r"\bNC\b|non-?commercial", text, re.IGNORECASE) for text in terms.values()):
+    if finished.cell.fit.weights and not entry.commercial:
         yield "- **Not for commercial use**: a licence above says so."
 
 
