@@ -10,10 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import stand_ins
 from defectbench import catalog
 from defectbench.errors import TryAgainError
-from defectbench.inspectors import classifier, room
+from defectbench.inspectors import classifier, room, stepped, stfpm
 from defectbench.inspectors.base import Lesson, Progress, Recipe
+from defectbench.inspectors.choose import build
 from defectbench.inspectors.classifier import TimmClassifier
 from defectbench.inspectors.images import ArrayPictures
 from defectbench.inspectors.room import Room
@@ -76,7 +78,8 @@ def begun_with(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(module, batch, rng)
             self.restore({"pictures": pictures, "saving": True})
 
-    monkeypatch.setattr(classifier, "Room", Begun)
+    for module in (classifier, stepped):
+        monkeypatch.setattr(module, "Room", Begun)
 
 
 @pytest.mark.parametrize("network", [BATCH_NORM, LAYER_NORM])
@@ -117,6 +120,44 @@ def test_gradients_in_parts_are_the_batch_s_where_nothing_is_normalised_over_it(
         [progress.figures["train_loss"] for progress in told if progress.figures] for told in (whole, parts)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def taught(place: Path) -> tuple[State, list[Progress]]:
+    """Two epochs of a detector that is trained step by step, in batches of 4 and 2."""
+    entry = catalog.find("stfpm")
+    settings = entry.settings | stand_ins.changes(entry)
+    model = build(entry, Recipe(settings, 64, 2, 0, 0, device="cpu"))
+    told: list[Progress] = []
+    shown = np.random.default_rng(1).integers(0, 256, (6, 64, 64, 3), np.uint8)
+    model.fit(Lesson(ArrayPictures(shown), np.zeros(6, np.int64)), told.append)
+    model.save(place / "model")
+    return load_file(place / "model"), told
+
+
+def test_detector_that_ran_out_of_memory_is_one_in_parts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole, undisturbed = taught(tmp_path)
+    tried: list[int] = []
+    loss = stfpm.Stfpm.loss
+
+    def small(self: stfpm.Stfpm, model: object, batch: stepped.Batch) -> torch.Tensor:
+        found = loss(self, model, batch)
+        tried.append(len(batch.images))
+        if len(batch.images) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return found
+
+    monkeypatch.setattr(stfpm.Stfpm, "loss", small)
+    state, told = taught(tmp_path)
+    assert tried[:4] == [4, 2, 2, 2]
+    assert [progress.figures["pictures_at_once"] for progress in told if progress.figures] == [2, 2]
+    begun_with(2, monkeypatch)
+    parts, others = taught(tmp_path)
+    assert same(state, parts)
+    assert told == others
+    assert not same(state, whole)
+    assert all("pictures_at_once" not in progress.figures for progress in undisturbed)
 
 
 def test_device_that_has_no_room_for_two_says_what_to_do(

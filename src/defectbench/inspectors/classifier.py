@@ -317,8 +317,7 @@ class _Training:
     def _end(self, now: _Epoch) -> None:
         """Take the epoch's figures and close it."""
         figures = {"train_loss": float(np.mean(now.losses)), "learning_rate": now.rate}
-        if not self._room.full:
-            figures["pictures_at_once"] = float(self._room.pictures)
+        figures |= self._room.figures()
         if self._lesson.tuning is not None:
             auroc, loss = self._tune()
             self._best.see(auroc, loss, self._material.module)

@@ -61,6 +61,10 @@ class Room:
         """Whether whole batches fit."""
         return self.pictures >= self._batch
 
+    def figures(self) -> dict[str, float]:
+        """Return what a learning curve must tell: how many pictures at once, where it is not the batch."""
+        return {} if self.full else {"pictures_at_once": float(self.pictures)}
+
     def parts(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Return a batch in parts that fit, none of a single picture; whole where whole batches fit."""
         if self.full:

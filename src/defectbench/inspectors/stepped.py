@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -32,6 +33,7 @@ from defectbench.inspectors.base import (
     check_goods,
     check_tuning,
 )
+from defectbench.inspectors.room import Room
 from defectbench.metrics import image_auroc
 
 State = dict[str, Tensor]
@@ -292,6 +294,7 @@ class _Training:
         self._course = Course.of(inspector.recipe, math.ceil(len(self._shown) / self._size))
         self._rng = np.random.default_rng(inspector.recipe.seed)
         self._teaching = inspector.teaching(model, self._course)
+        self._room = Room(model, self._size, self._rng)
         self._steps = 0
         self._done = 0
         self._now: _Epoch | None = None
@@ -339,29 +342,37 @@ class _Training:
         for chosen in self._cut(now.order)[len(now.losses) :]:
             if self._steps == self._course.steps:
                 return
-            now.losses.append(self._step(self._batch(chosen)))
+            now.losses.append(self._step(chosen))
             self._steps += 1
             self._tick()
 
-    def _step(self, batch: Batch) -> float:
-        teaching = self._teaching
-        for optimiser in teaching.optimisers:
+    def _gradients(self, chosen: NDArray[np.int64]) -> float:
+        """Compute the gradients of a step's loss, in as many parts as the device needs; return the loss."""
+        for optimiser in self._teaching.optimisers:
             optimiser.zero_grad(set_to_none=True)
-        loss = self._inspector.loss(self._model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = 0.0
+        for part in self._room.parts(chosen):
+            loss = self._inspector.loss(self._model, self._batch(part)) * (len(part) / len(chosen))
+            self._room.backward(loss)
+            total += float(loss.detach())
+        return total
+
+    def _step(self, chosen: NDArray[np.int64]) -> float:
+        teaching = self._teaching
+        loss = self._room.step(partial(self._gradients, chosen))
         if teaching.clip:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), teaching.clip)
         for optimiser in teaching.optimisers:
             optimiser.step()
         for schedule in teaching.by_step:
             schedule.step()
-        return float(loss.detach())
+        return loss
 
     def _end(self, now: _Epoch) -> None:
         """Take the epoch's figures and close it."""
         for schedule in self._teaching.by_epoch:
             schedule.step()
-        figures = {"train_loss": float(np.mean(now.losses))}
+        figures = {"train_loss": float(np.mean(now.losses)), **self._room.figures()}
         if self._lesson.tuning is not None:
             figures["tuning_auroc"] = self._tune(self._lesson.tuning)
             self._best.see(figures["tuning_auroc"], self._inspector.learnt(self._model))
@@ -394,6 +405,7 @@ class _Training:
             "optimisers": [optimiser.state_dict() for optimiser in self._teaching.optimisers],
             "schedules": [schedule.state_dict() for schedule in self._schedules()],
             "generators": checkpoint.generators(self._rng, self._inspector.device),
+            "room": self._room.state(),
             "steps": self._steps,
             "done": self._done,
             "now": now and {"order": torch.from_numpy(now.order), "losses": now.losses},
@@ -417,4 +429,5 @@ class _Training:
                     self._model, {key: value.to(self._inspector.device) for key, value in carried}
                 )
             self._best = Best(**state["best"])
+            self._room.restore(state["room"])
             checkpoint.restore_generators(state["generators"], self._rng, self._inspector.device)
