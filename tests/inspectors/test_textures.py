@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from defectbench.data.scenes import SCENES
+from defectbench.errors import DataError, MissingWeightsError
+from defectbench.inspectors import textures
+from defectbench.inspectors.base import Recipe
+
+
+def recipe(**weights: Path) -> Recipe:
+    return Recipe({}, 32, 1, 0, 0, weights=weights)
+
+
+def tar_of(folder: Path, names: tuple[str, ...]) -> Path:
+    (folder / "in").mkdir()
+    path = folder / "digest"
+    with tarfile.open(path, "w") as archive:
+        for name in names:
+            Image.new("RGB", (40, 20), (10, 20, 30)).save(folder / "in" / name, format="PNG")
+            archive.add(folder / "in" / name, f"images/{name}")
+    return path
+
+
+def test_without_weights_pictures_are_photographs_that_no_synthetic_product_is_made_of() -> None:
+    found = textures.pictures(recipe())
+    assert [path.name for path in found] == list(textures.PHOTOGRAPHS)
+    assert all(path.is_file() for path in found)
+    assert not {scene.photograph for scene in SCENES.values()} & set(textures.PHOTOGRAPHS)
+
+
+def test_pictures_of_a_tar_are_unpacked_once_and_sorted(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path, ("b.png", "a.png", "readme.txt"))
+    found = textures.pictures(recipe(dtd=tar))
+    assert [path.name for path in found] == ["a.png", "b.png"]
+    tar.write_bytes(b"gone")
+    assert textures.pictures(recipe(other=Path("net"), dtd=tar), "dtd") == found
+
+
+def test_a_file_that_holds_no_pictures_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "none").write_bytes(b"no tar")
+    with pytest.raises(DataError, match="dtd: none is no tar of pictures"):
+        textures.pictures(recipe(dtd=tmp_path / "none"))
+    with pytest.raises(DataError, match="has no picture"):
+        textures.pictures(recipe(dtd=tar_of(tmp_path, ("readme.txt",))))
+    with pytest.raises(MissingWeightsError, match="no pictures imagenette: got dtd"):
+        textures.pictures(recipe(dtd=tmp_path / "none"), "imagenette")
+
+
+def test_a_texture_is_the_middle_of_a_picture(tmp_path: Path) -> None:
+    found = textures.pictures(recipe(dtd=tar_of(tmp_path, ("a.png",))))
+    shown = textures.Textures(found, 16)
+    assert len(shown) == 1
+    assert shown[0].shape == (16, 16, 3)
+    assert np.array_equal(shown[0][0, 0], [10, 20, 30])
