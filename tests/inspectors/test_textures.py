@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from defectbench import catalog
 from defectbench.data.scenes import SCENES
-from defectbench.errors import DataError, MissingWeightsError
+from defectbench.errors import DataError, MissingWeightsError, TryAgainError
 from defectbench.inspectors import textures
-from defectbench.inspectors.base import Recipe
+from defectbench.inspectors.base import Lesson, Recipe
+from defectbench.inspectors.choose import build
+from defectbench.inspectors.images import ArrayPictures
 
 
 def recipe(**weights: Path) -> Recipe:
@@ -58,3 +61,19 @@ def test_a_texture_is_the_middle_of_a_picture(tmp_path: Path) -> None:
     assert len(shown) == 1
     assert shown[0].shape == (16, 16, 3)
     assert np.array_equal(shown[0][0, 0], [10, 20, 30])
+
+
+@pytest.mark.torch
+def test_a_fitted_model_is_loaded_without_the_textures_it_was_taught_by(tmp_path: Path) -> None:
+    entry = catalog.find("draem")
+    settings = {**entry.settings, "channels": 2, "batch_size": 2}
+    goods = ArrayPictures(np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8))
+    taught = build(entry, Recipe(settings, 64, 1, 0, 0, device="cpu"))
+    taught.fit(Lesson(goods, np.zeros(2, np.int64)), lambda progress: None)
+    taught.save(tmp_path / "state")
+    lacking = Recipe(settings, 64, 1, 0, 0, device="cpu", weights={"dtd": tmp_path / "gone"})
+    loaded = build(entry, lacking)
+    loaded.load(tmp_path / "state")
+    assert [one.score for one in loaded.inspect(goods)] == [one.score for one in taught.inspect(goods)]
+    with pytest.raises(TryAgainError, match="gone"):
+        build(entry, lacking).fit(Lesson(goods, np.zeros(2, np.int64)), lambda progress: None)

@@ -102,6 +102,15 @@ def has_graph(finished: Finished) -> bool:
     return True
 
 
+def _write_weights(finished: Finished, draft: Path) -> None:
+    """Write the networks that the state leaves out; pictures are for fits alone."""
+    pictures = {item.name for item in finished.entry.weights if item.kind == "pictures"}
+    for name in finished.files.keys() - pictures:
+        (draft / weights_path(name)).parent.mkdir(exist_ok=True)
+        with finished.files[name].open("rb") as file:
+            copy_synced(file, draft / weights_path(name))
+
+
 def _write_state(finished: Finished, wish: Wish, inspector: Inspector, draft: Path) -> Bundle:
     """Write the fitted state and the weights that it needs; return the document, not yet proven."""
     inspector.save(draft / _STATE)
@@ -109,10 +118,7 @@ def _write_state(finished: Finished, wish: Wish, inspector: Inspector, draft: Pa
         state = _STATE + (".npz" if file.read(2) == b"PK" else ".safetensors")
     (draft / _STATE).rename(draft / state)
     if not inspector.self_contained:
-        for name, path in finished.files.items():
-            (draft / weights_path(name)).parent.mkdir(exist_ok=True)
-            with path.open("rb") as file:
-                copy_synced(file, draft / weights_path(name))
+        _write_weights(finished, draft)
     cell, fit = finished.cell, finished.cell.fit
     return Bundle(
         cell=cell.key,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +32,7 @@ class Draem(Stepped):
     """
 
     def build(self) -> nn.Module:
-        """Return anomalib's model in the wanted width, and its generator of faults."""
+        """Return anomalib's model in the wanted width."""
         channels = self.recipe.whole("channels", least=2)
         with torch.device("meta"):  # its two networks are always of the published width
             model: nn.Module = draem.DraemModel()
@@ -39,9 +40,14 @@ class Draem(Stepped):
         model.discriminative_subnetwork = draem.DiscriminativeSubNetwork(
             in_channels=6, out_channels=2, base_width=channels // 2
         )
-        self._faults: Any = PerlinAnomalyGenerator(blend_factor=_BLEND)
-        self._faults.anomaly_source_paths = textures.pictures(self.recipe)
         return model
+
+    @cached_property
+    def _faults(self) -> Any:
+        """The generator of faults, for fits alone: a fitted model is loaded without its textures."""
+        faults: Any = PerlinAnomalyGenerator(blend_factor=_BLEND)
+        faults.anomaly_source_paths = textures.pictures(self.recipe)
+        return faults
 
     def prepared(self, pictures: NDArray[np.uint8]) -> Tensor:
         """Return the pictures in [0, 1]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -57,8 +58,12 @@ class EfficientAd(Stepped):
             backbone.fill(model.teacher, self.recipe.weights[teacher], teacher)
         for parameter in (*model.mean_std.parameters(), *model.quantiles.parameters()):
             parameter.requires_grad_(False)
-        self._others = textures.Textures(textures.pictures(self.recipe, IMAGENETTE), self.recipe.image_size)
         return cast(nn.Module, model)
+
+    @cached_property
+    def _others(self) -> textures.Textures:
+        """Pictures of anything else, asked for by a fit alone: a fitted model is loaded without them."""
+        return textures.Textures(textures.pictures(self.recipe, IMAGENETTE), self.recipe.image_size)
 
     def prepared(self, pictures: NDArray[np.uint8]) -> Tensor:
         """Return the pictures in [0, 1]; the networks standardise them."""
