@@ -308,7 +308,7 @@ def test_holdout_turns_defects_alone(data: tuple[DirectoryStore, Path]) -> None:
     store, cache = data
     cell = cell_of(store, "filterbank-logreg", category="nut", protocols={"detection": {"scheme": "holdout"}})
     images = images_of(store, cache, cell)
-    lesson = trial._lesson(cell, images)
+    lesson = trial.lesson_of(cell, images)
     defects = sum(label for _, label in cell.fit.train)
     assert len(lesson.pictures) == len(cell.fit.train) + 3 * defects
     assert lesson.labels.sum() == 4 * defects

@@ -32,7 +32,7 @@ resources: {gpu: 1, cpu: 0.2, memory: 1Gi}
 CELLS, JOBS = 8, 4
 """Of each of two categories three fits of the classifier and one of the detector; a Job for each model."""
 
-COSTS = ("costs.csv", "cells.csv")
+COSTS = ("costs.csv", "tradeoffs.csv", "cells.csv")
 """Tables of seconds and bytes, which no two runs have alike."""
 
 SCRIPT = """

@@ -207,12 +207,11 @@ def test_a_stop_leaves_nothing_half_written_and_the_same_command_goes_on(
     arguments = ("run", sweep, "--store", place, "--cache", tmp_path / "stopped-cache", "--no-track")
     process = command(*arguments, "--workers", 2)
     deadline = time.monotonic() + 60
-    while not list(place.glob("cells/*/result.json")) and time.monotonic() < deadline:
+    # At the first lease: by the first result a busy machine may have all of them.
+    while not list(place.glob("cells/*/lease.json")) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(number)
     _, err = process.communicate(timeout=120)
-    if process.returncode == 0:
-        pytest.skip("this machine finished before the signal came")
     assert process.returncode == 143, err
     for result in place.glob("cells/*/result.json"):
         assert find_true_result(store, result.parent.name) is not None
