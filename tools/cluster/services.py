@@ -98,7 +98,15 @@ def wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 def wait_ready(service: Service, ready: Callable[[], bool], seconds: float = 60) -> None:
     """Wait for a service to answer; one that ends or is late stops all with the end of its log."""
-    wait(lambda: ready() or not service.pid(), seconds)
+    wait(lambda: ready() or _ended(service), seconds)
     if not ready():
         state = "does not answer" if service.pid() else "ended"
         raise SystemExit(f"{service.name} {state}; the end of {service.log}:\n{service.tail()}")
+
+
+def _ended(service: Service) -> bool:
+    """Whether there is no process, asked twice: one that has just begun shows no command for a moment."""
+    if service.pid():
+        return False
+    time.sleep(0.5)
+    return not service.pid()
