@@ -14,12 +14,21 @@ from defectbench.stores.choose import open_store
 from parts import BUCKET, S3Server, find_gateway, mounted
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares the one cluster, or the image store, on one worker: a test may restart a kubelet."""
     for item in items:
         names = getattr(item, "fixturenames", ())
         if "cluster" in names or item.path.parent.name in ("kubernetes", "docker"):
             item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse a pytest under which xdist's groups are lost: their tests would disturb one another."""
+    if getattr(session.config.option, "loadgroup", False):
+        for item in session.items:
+            if item.get_closest_marker("xdist_group") and not item.nodeid.endswith("@cluster"):
+                raise pytest.UsageError(f"pytest {pytest.__version__}: xdist does not group {item.nodeid}")
 
 
 @pytest.fixture(scope="session", autouse=True)
