@@ -43,7 +43,7 @@ from defectbench.stores.base import Store
 _READERS = 8
 log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
-_EXPLANATION = {
+EXPLANATION_COLUMNS = {
     "pixel_auroc": "pixel_auroc",
     "pixel_ap": "pixel_ap",
     "pointing": "pointing_hit",
@@ -348,7 +348,7 @@ def _curves(folds: Sequence[Fold]) -> dict[str, float]:
 def _explanations(folds: Sequence[Fold]) -> dict[str, float]:
     """Average the per-image explanation figures over the tested defects that have them."""
     means: dict[str, float] = {}
-    for name, column in _EXPLANATION.items():
+    for name, column in EXPLANATION_COLUMNS.items():
         values = np.concatenate([getattr(fold.test, column) for fold in folds])
         known = values[~np.isnan(values)]
         means[name] = float(known.mean()) if len(known) else math.nan

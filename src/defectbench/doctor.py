@@ -36,6 +36,7 @@ EXTRAS = {
     "kubernetes": "kubernetes",
     "mlflow": "mlflow",
     "helm": "helm_python",
+    "export": "onnxruntime",
 }
 """Extra of this package -> a module that it brings."""
 

@@ -74,8 +74,9 @@ def measured(store: Store, first: Sequence[str]) -> tuple[Measured, ...]:
     """Return the rates of finished cells: those of ``first``, then others, :data:`SAMPLES` at most."""
     ended = (name.split("/") for name in store.keys("cells/") if name.endswith("/result.json"))
     there = [key for _, key, *_ in ended]
-    own = [key for key in first if key in set(there)]
-    rest = [key for key in there if key not in set(own)]
+    ours = set(there) & set(first)
+    own = [key for key in first if key in ours]
+    rest = [key for key in there if key not in ours]
     chosen = (own + rest[:: max(1, len(rest) // SAMPLES)])[:SAMPLES]
     with ThreadPoolExecutor(_READERS) as pool:
         return tuple(one for one in pool.map(lambda key: _measured(store, key), chosen) if one is not None)

@@ -53,17 +53,11 @@ def difference(
     if not told:
         return Interval(NAN, NAN, NAN, level)
     weights = [block.scores.weight for block in told]
-    values = [float(_wins(block).mean()) for block in told]
+    values = [float(block.scores.gaps().mean()) for block in told]
     shares = _drawn(told, np.random.default_rng([seed, 2]), resamples)
     drawn = sum(weight * _resampled(block, shares) for block, weight in zip(told, weights, strict=True))
     low, high = np.quantile(drawn / sum(weights), ((1 - level) / 2, (1 + level) / 2))
     return Interval(fold_average(values, weights), float(low), float(high), level)
-
-
-def _wins(block: Block) -> Floats:
-    """Return (defects, goods): how much likelier model a ranks the pair rightly than b."""
-    scores = block.scores
-    return scores.pairs(scores.a) / len(scores.a) - scores.pairs(scores.b) / len(scores.b)
 
 
 def _drawn(
@@ -86,4 +80,4 @@ def _resampled(block: Block, drawn: Mapping[tuple[int, str], Floats]) -> Floats:
     counts = np.stack([drawn[block.fold, image] for image in block.images], axis=1)
     rows, columns = counts[:, block.scores.defects], counts[:, block.scores.goods]
     # Each type is drawn to its own size, so both sums are those of the data.
-    return np.asarray(((rows @ _wins(block)) * columns).sum(axis=1) / block.scores.weight)
+    return np.asarray(((rows @ block.scores.gaps()) * columns).sum(axis=1) / block.scores.weight)

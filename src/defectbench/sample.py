@@ -85,14 +85,22 @@ def needed(
     found = spread(folds)
     if found is None or not found.variance():
         return NAN, NAN
-    reach = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
-    times = found.times((difference / reach) ** 2)
+    times = found.times((difference / reach(power, alpha)) ** 2)
     return found.sizes[0] * times, found.sizes[1] * times
+
+
+def reach(power: float = POWER, alpha: float = ALPHA) -> float:
+    """Return how many standard errors a difference is that the two-sided test finds with ``power``.
+
+    >>> round(reach(), 3)
+    2.802
+    """
+    return NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(power)
 
 
 def _parts(fold: FoldScores) -> tuple[float, float, float]:
     """Return (defects, goods, pairs) of one fold: expected mean squares of the two-way layout."""
-    gaps = fold.pairs(fold.a) / len(fold.a) - fold.pairs(fold.b) / len(fold.b)
+    gaps = fold.gaps()
     rows, columns = gaps.shape
     by_row, by_column = gaps.mean(axis=1), gaps.mean(axis=0)
     rest = gaps - by_row[:, None] - by_column + gaps.mean()

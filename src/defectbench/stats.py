@@ -95,6 +95,10 @@ class FoldScores:
             total += _wins(row[self.defects], row[self.goods])
         return total
 
+    def gaps(self) -> Floats:
+        """Return (defects, goods): how much likelier model a ranks the pair rightly than b, over seeds."""
+        return self.pairs(self.a) / len(self.a) - self.pairs(self.b) / len(self.b)
+
 
 @dataclass(frozen=True, slots=True)
 class Interval:

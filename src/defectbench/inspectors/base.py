@@ -125,6 +125,18 @@ class Lesson:
     masks: Mapping[int, NDArray[np.bool_]] = field(default_factory=dict)
 
 
+def set_aside(total: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the goods that are learnt, and the tenth of them that sets a scale; a single one does both.
+
+    >>> learnt, aside = set_aside(20, seed=0)
+    >>> len(learnt), len(aside), sorted([*learnt, *aside]) == list(range(20))
+    (18, 2, True)
+    """
+    order = np.random.default_rng(seed).permutation(total)
+    aside = max(1, round(total / 10))
+    return np.sort(order[aside:] if total > 1 else order), np.sort(order[:aside])
+
+
 def check_goods(lesson: Lesson) -> None:
     """Raise DataError unless the lesson has pictures and all of them count as good."""
     if not len(lesson.pictures):

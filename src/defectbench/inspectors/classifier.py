@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -297,22 +296,14 @@ class _Training:
         """Take the epoch's steps that are left."""
         self._material.train()
         for chosen in self._cut(now.order)[len(now.losses) :]:
-            loss = self._room.step(partial(self._gradients, chosen))
+            loss = self._room.gradients(chosen, self._loss_of)
             self._optimiser.step()
             self._schedule.step()
             now.losses.append(loss)
             self._tick()
 
-    def _gradients(self, chosen: NDArray[np.int64]) -> float:
-        """Compute the gradients of a batch's loss, in as many parts as the device needs; return the loss."""
-        self._optimiser.zero_grad(set_to_none=True)
-        total = 0.0
-        for part in self._room.parts(chosen):
-            logits = self._material.logits(part, self._rng)
-            loss = self._loss(logits, self._lesson.labels[part]) * (len(part) / len(chosen))
-            self._room.backward(loss)
-            total += float(loss.detach())
-        return total
+    def _loss_of(self, chosen: NDArray[np.int64]) -> Tensor:
+        return self._loss(self._material.logits(chosen, self._rng), self._lesson.labels[chosen])
 
     def _end(self, now: _Epoch) -> None:
         """Take the epoch's figures and close it."""

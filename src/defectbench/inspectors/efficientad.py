@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from defectbench.errors import MissingWeightsError
 from defectbench.inspectors import backbone, textures
 from defectbench.inspectors.anomalib_models import efficientad
-from defectbench.inspectors.base import Lesson
+from defectbench.inspectors.base import Lesson, set_aside
 from defectbench.inspectors.stepped import Batch, Course, Stepped, Teaching
 
 IMAGENETTE = "imagenette"
@@ -22,7 +22,6 @@ IMAGENETTE = "imagenette"
 
 _OUTPUTS = 384
 _GREY = 0.3
-_TENTH = 10
 _QUANTILES = 0.9, 0.995
 _SAMPLED = 2**24
 
@@ -75,14 +74,7 @@ class EfficientAd(Stepped):
 
     def shown(self, lesson: Lesson) -> NDArray[np.int64]:
         """Return nine tenths of the goods."""
-        return self._parted(lesson)[0]
-
-    def _parted(self, lesson: Lesson) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the goods that are learnt from, and those that set the scale; a single one does both."""
-        total = len(lesson.pictures)
-        order = np.random.default_rng(self.recipe.seed).permutation(total)
-        aside = max(1, round(total / _TENTH))
-        return np.sort(order[aside:] if total > 1 else order), np.sort(order[:aside])
+        return set_aside(len(lesson.pictures), self.recipe.seed)[0]
 
     def begin(self, model: Any, images: Iterator[Tensor]) -> None:
         """Take mean and deviation of the teacher's channels."""
@@ -123,7 +115,7 @@ class EfficientAd(Stepped):
     def end(self, model: Any, lesson: Lesson) -> None:
         """Take the quantiles of both maps on the goods that were set aside."""
         maps: list[tuple[Tensor, Tensor]] = []
-        for place in self._parted(lesson)[1]:
+        for place in set_aside(len(lesson.pictures), self.recipe.seed)[1]:
             with torch.no_grad():
                 maps.append(model.get_maps(self.prepared(lesson.pictures[int(place)][None])))
         for name, found in zip(("st", "ae"), zip(*maps, strict=True), strict=True):

@@ -22,6 +22,7 @@ from defectbench.inspectors.base import (
     Report,
     Size,
     check_goods,
+    set_aside,
 )
 from defectbench.inspectors.detector import Patchcore
 from defectbench.inspectors.images import ArrayPictures
@@ -48,7 +49,7 @@ class PatchcoreEnsemble(Inspector):
     def fit(self, lesson: Lesson, report: Report) -> None:
         """Fit the members one after the other; then take their scales."""
         check_goods(lesson)
-        learnt, aside = self._parted(len(lesson.pictures))
+        learnt, aside = set_aside(len(lesson.pictures), self.recipe.seed)
         taught = Lesson(_Some(lesson.pictures, learnt), np.zeros(len(learnt), np.int64))
         scales, whole = [], _Whole(report)
         for member in self._members:
@@ -57,12 +58,6 @@ class PatchcoreEnsemble(Inspector):
             scores = [one.score for one in member.inspect(_Some(lesson.pictures, aside))]
             scales.append(float(np.mean(scores)) or 1.0)
         self._scales = np.array(scales)
-
-    def _parted(self, total: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the goods that are kept, and those that set the scales; a single one does both."""
-        order = np.random.default_rng(self.recipe.seed).permutation(total)
-        aside = max(1, round(total / 10))
-        return np.sort(order[aside:] if total > 1 else order), np.sort(order[:aside])
 
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
         """Yield the mean of the members' scaled scores and maps."""

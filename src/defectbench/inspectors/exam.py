@@ -111,9 +111,8 @@ def _result(entry: Entry, side: int) -> Result:
     except DefectbenchError as error:
         return Result(entry.name, side, error.code, str(error))
     except Exception as error:  # a network raises whatever its first wrong shape leads to
-        full = isinstance(error, MemoryError) or "allocate memory" in str(error)
-        code = ExitCode.TRY_AGAIN if full else ExitCode.BUG
-        return Result(entry.name, side, code, f"{type(error).__name__}: {apart.last_line(str(error))}")
+        code = ExitCode.TRY_AGAIN if apart.ran_out(error) else ExitCode.BUG
+        return Result(entry.name, side, code, apart.said(error))
 
 
 def sit(entry: Entry, side: int) -> Result:

@@ -70,7 +70,7 @@ def probe(names: Sequence[str], side: int, seconds: float = SECONDS) -> dict[str
         if not catalog.find(name).takes(side)
     }
     asked = [name for name in names if name not in ruled_out]
-    return ruled_out | (_ask(asked, side, seconds * len(asked)) if asked else {})
+    return ruled_out | (_ask(asked, side, seconds) if asked else {})
 
 
 def _ask(names: Sequence[str], side: int, seconds: float) -> dict[str, Probe]:
@@ -112,12 +112,9 @@ def _answer(entry: Entry, side: int) -> dict[str, Any]:
     except DefectbenchError as error:
         code = error.code if error.code in _ERRORS else ExitCode.BUG
         return {**nothing, "says": str(error), "code": code}
-    except MemoryError as error:
-        return {**nothing, "says": _said(error), "code": ExitCode.TRY_AGAIN}
     except Exception as error:  # a network raises whatever its first wrong shape leads to
-        if "allocate memory" in str(error):
-            return {**nothing, "says": _said(error), "code": ExitCode.TRY_AGAIN}
-        return {**nothing, "says": _said(error), "code": _control(entry, side)}
+        code = ExitCode.TRY_AGAIN if apart.ran_out(error) else _control(entry, side)
+        return {**nothing, "says": apart.said(error), "code": code}
 
 
 def _control(entry: Entry, side: int) -> ExitCode:
@@ -129,10 +126,6 @@ def _control(entry: Entry, side: int) -> ExitCode:
     except Exception:
         return ExitCode.BUG
     return ExitCode.DONE
-
-
-def _said(error: BaseException) -> str:
-    return f"{type(error).__name__}: {apart.last_line(str(error))}"
 
 
 def forward(entry: Entry, side: int) -> dict[str, Any]:

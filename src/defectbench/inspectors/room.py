@@ -72,14 +72,14 @@ class Room:
         number = math.ceil(len(chosen) / self.pictures)
         return np.array_split(chosen, max(1, min(number, len(chosen) // LEAST)))
 
-    def backward(self, loss: Tensor) -> None:
-        """Add the loss's gradients; what the second computing of activations does to averages is undone."""
-        kept = self._buffers() if self.saving else {}
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._restore(kept)
+    def gradients(self, chosen: NDArray[np.int64], loss: Callable[[NDArray[np.int64]], Tensor]) -> float:
+        """Leave the gradients of a batch's loss in the module, and return that loss.
 
-    def step(self, attempt: Callable[[], float]) -> float:
-        """Return what ``attempt`` does, taken again from its beginning with less at once where it must be.
+        Where they do not fit, they are computed again from the beginning, with less at once.
+
+        Args:
+            chosen: the batch.
+            loss: of a part of it, a mean over its pictures.
 
         Raises:
             TryAgainError: not even :data:`LEAST` pictures fit.
@@ -87,13 +87,28 @@ class Room:
         while True:
             before = _Before(self._buffers(), checkpoint.generators(self._rng, self._device))
             try:
-                return attempt()
+                return self._added_up(chosen, loss)
             except torch.OutOfMemoryError as error:
                 reason = str(error).partition("\n")[0]
             # Out of the handler, because the error's traceback holds all that did not fit.
             self._restore(before.buffers)
             checkpoint.restore_generators(before.generators, self._rng, self._device)
             self._lower(reason)
+
+    def _added_up(self, chosen: NDArray[np.int64], loss: Callable[[NDArray[np.int64]], Tensor]) -> float:
+        self._module.zero_grad(set_to_none=True)
+        total = 0.0
+        for part in self.parts(chosen):
+            share = loss(part) * (len(part) / len(chosen))
+            self._backward(share)
+            total += float(share.detach())
+        return total
+
+    def _backward(self, loss: Tensor) -> None:
+        """Add the loss's gradients; what the second computing of activations does to averages is undone."""
+        kept = self._buffers() if self.saving else {}
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._restore(kept)
 
     def _lower(self, reason: str) -> None:
         if not self.saving and set_checkpointing(self._module):

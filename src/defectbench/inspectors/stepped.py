@@ -6,7 +6,6 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -346,20 +345,9 @@ class _Training:
             self._steps += 1
             self._tick()
 
-    def _gradients(self, chosen: NDArray[np.int64]) -> float:
-        """Compute the gradients of a step's loss, in as many parts as the device needs; return the loss."""
-        for optimiser in self._teaching.optimisers:
-            optimiser.zero_grad(set_to_none=True)
-        total = 0.0
-        for part in self._room.parts(chosen):
-            loss = self._inspector.loss(self._model, self._batch(part)) * (len(part) / len(chosen))
-            self._room.backward(loss)
-            total += float(loss.detach())
-        return total
-
     def _step(self, chosen: NDArray[np.int64]) -> float:
         teaching = self._teaching
-        loss = self._room.step(partial(self._gradients, chosen))
+        loss = self._room.gradients(chosen, lambda part: self._inspector.loss(self._model, self._batch(part)))
         if teaching.clip:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), teaching.clip)
         for optimiser in teaching.optimisers:

@@ -9,12 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.catalog import Family
-from defectbench.collect import Fold
-from defectbench.report.conditions import mean
+from defectbench.collect import EXPLANATION_COLUMNS, Fold
+from defectbench.report.conditions import fitted_by, mean
 from defectbench.report.tables import Tables
-
-FIGURES = {"pixel_auroc": "pixel_auroc", "pixel_ap": "pixel_ap", "pointing": "pointing_hit", "iou": "iou"}
-"""Name of a figure -> column of the predictions. AUPRO belongs to a whole fit, so it has no such parts."""
 
 SIZES = ("small", "middle", "large")
 
@@ -27,7 +24,7 @@ class Breakdown:
         by: ``type`` or ``size``; ``group`` is the defect type, or one of :data:`SIZES`.
         smallest, largest: share of the picture that the group's defects cover; NaN where no mask was read.
         defects: tested defects with a mask, counted once a fold and seed.
-        pixel_auroc, pixel_ap, pointing, iou: means over these.
+        pixel_auroc, pixel_ap, pointing, iou: means over these. AUPRO belongs to a whole fit.
     """
 
     category: str
@@ -110,6 +107,9 @@ def _line(
         smallest=float(covered.min()) if covered.size else np.nan,
         largest=float(covered.max()) if covered.size else np.nan,
         defects=int(chosen.sum()),
-        cells=tuple(dict.fromkeys(fold.reading.cell for fold in folds)),
-        **{name: mean(_column(folds, column)[chosen].tolist()) for name, column in FIGURES.items()},
+        cells=fitted_by(folds),
+        **{
+            name: mean(_column(folds, column)[chosen].tolist())
+            for name, column in EXPLANATION_COLUMNS.items()
+        },
     )

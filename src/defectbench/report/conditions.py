@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import reduce
 from operator import add
+from typing import Protocol
 
 import numpy as np
 
-from defectbench.collect import Row
+from defectbench.collect import Fold, Row
 from defectbench.report.rows import Condition
 
 
@@ -47,8 +48,27 @@ def _line(rows: Sequence[Row], endpoint: str) -> Condition:
         f1_oracle=mean(row.figures["f1_oracle"] for row in rows),
         folds=sum(row.folds for row in rows),
         expected=sum(row.expected for row in rows),
-        cells=tuple(dict.fromkeys(key for row in rows for key in row.cells)),
+        cells=cells_of(rows),
     )
+
+
+class Traced(Protocol):
+    """A line of a table that says which cells it was read from."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Their keys."""
+        ...
+
+
+def cells_of(lines: Iterable[Traced]) -> tuple[str, ...]:
+    """Return the distinct keys of the cells that lines were read from, in order."""
+    return tuple(dict.fromkeys(key for line in lines for key in line.cells))
+
+
+def fitted_by(folds: Iterable[Fold]) -> tuple[str, ...]:
+    """Return the distinct keys of the cells that scored the folds, in order."""
+    return tuple(dict.fromkeys(fold.reading.cell for fold in folds))
 
 
 def mean(values: Iterable[float]) -> float:

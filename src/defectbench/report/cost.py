@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from defectbench.catalog import Family
 from defectbench.protocols.base import Split
-from defectbench.report.conditions import mean
+from defectbench.report.conditions import cells_of, mean
 from defectbench.report.rows import Cost, Score, Threshold
 from defectbench.results import Result
 
@@ -112,9 +112,8 @@ def tradeoffs(
 def _tradeoff(line: Cost, name: str, scores: Sequence[Score], quality: float) -> Tradeoff:
     own = [score for score in scores if score.label == line.label]
     amount = float(line.labelled[1] if name == "labelled_images" else getattr(line, name))
-    cells = tuple(dict.fromkeys(key for score in own for key in score.cells))
     baseline = any(score.baseline for score in own)
-    return Tradeoff(line.label, line.family, baseline, name, amount, quality, False, cells)
+    return Tradeoff(line.label, line.family, baseline, name, amount, quality, False, cells_of(own))
 
 
 def _is_efficient(point: Tradeoff, points: Sequence[Tradeoff]) -> bool:

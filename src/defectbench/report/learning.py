@@ -12,6 +12,7 @@ import numpy as np
 from defectbench.catalog import Family
 from defectbench.collect import Collected, Fold
 from defectbench.crossover import Crossover, Level, Point, crossover
+from defectbench.report.conditions import fitted_by
 from defectbench.stats import FoldScores
 
 PROTOCOL = "scarcity"
@@ -100,7 +101,7 @@ class _Stage:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(fold.reading.cell for folds in self.folds for fold in folds))
+        return fitted_by(fold for folds in self.folds for fold in folds)
 
     def point(self, detector: Sequence[Sequence[Fold]]) -> Point:
         pairs = zip(self.folds, detector, strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from defectbench.catalog import Family
+from defectbench.report.conditions import cells_of
 from defectbench.report.unseen import Unseen
 
 
@@ -29,8 +30,7 @@ class Matrix:
     @property
     def cells(self) -> tuple[str, ...]:
         """Keys of the cells that it is read from."""
-        entries = [entry for line in self.lines.values() for entry in line.values()]
-        return tuple(dict.fromkeys(cell for entry in entries for cell in entry.cells))
+        return cells_of(entry for line in self.lines.values() for entry in line.values())
 
 
 def matrices(entries: Iterable[Unseen]) -> tuple[Matrix, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 from defectbench import sample, stats
 from defectbench.report.contest import Contest, resamples
@@ -68,8 +67,7 @@ def _times(contest: Contest, endpoint: str, margin: float) -> float:
         contest.folds, seed=_SEED, endpoint=endpoint, resamples=resamples(endpoint)
     )
     variance = float((draws.drawn_a - draws.drawn_b).var())
-    reach = NormalDist().inv_cdf(1 - sample.ALPHA / 2) + NormalDist().inv_cdf(sample.POWER)
-    return variance * (reach / margin) ** 2 or math.nan
+    return variance * (sample.reach() / margin) ** 2 or math.nan
 
 
 def _up(number: float) -> float:

@@ -16,13 +16,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from defectbench.collect import Collected, collect, write_views
+from defectbench.collect import EXPLANATION_COLUMNS, Collected, collect, write_views
 from defectbench.data.shortcut import SUSPICIOUS
 from defectbench.errors import NoRightsError, TryAgainError, UsageError
 from defectbench.files import disk_errors
 from defectbench.metrics import METRICS
 from defectbench.report import words
-from defectbench.report.breakdown import FIGURES, Breakdown, breakdowns
+from defectbench.report.breakdown import Breakdown, breakdowns
 from defectbench.report.cost import COSTS
 from defectbench.report.drawings import Drawings
 from defectbench.report.material import Material, Pair, Panels
@@ -126,7 +126,7 @@ class Report:
             costs=COSTS,
             suspicious=SUSPICIOUS,
             explanation=EXPLANATION,
-            breakdown=tuple(FIGURES),
+            breakdown=tuple(EXPLANATION_COLUMNS),
             mark=MARK,
             script=script,
             style=style,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import resources
 
 from defectbench.data.check import published_counts
-from defectbench.report.conditions import mean
+from defectbench.report.conditions import cells_of, mean
 from defectbench.report.tables import Tables
 
 
@@ -63,7 +63,7 @@ def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> Publis
         label=label,
         ours=mean(one.figures[row["figure"]] for one in rows),
         same=same,
-        cells=tuple(dict.fromkeys(key for one in rows for key in one.cells)),
+        cells=cells_of(rows),
     )
 
 

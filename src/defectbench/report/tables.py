@@ -22,7 +22,7 @@ from defectbench.metrics import image_ap, image_auroc, precision_recall_curve, r
 from defectbench.protocols.base import Split
 from defectbench.record import Contestant, Reading
 from defectbench.report import contest, cost, mistakes
-from defectbench.report.conditions import conditions, mean
+from defectbench.report.conditions import cells_of, conditions, mean
 from defectbench.report.cost import Choice, Tradeoff
 from defectbench.report.learning import Crossing, Learning, LearningTables
 from defectbench.report.needs import Need, size_up
@@ -44,7 +44,7 @@ from defectbench.report.rows import (
     Threshold,
 )
 from defectbench.report.sheets import as_files
-from defectbench.report.thresholds import Calls, cells_of
+from defectbench.report.thresholds import Calls
 from defectbench.report.unseen import Novelty, Unseen, UnseenTables
 from defectbench.results import Result
 from defectbench.weights import described, needed

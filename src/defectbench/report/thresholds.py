@@ -12,7 +12,7 @@ import numpy as np
 from defectbench.catalog import Family
 from defectbench.collect import Fold, Row
 from defectbench.metrics import Counts, share_interval
-from defectbench.report.conditions import mean
+from defectbench.report.conditions import cells_of, mean
 from defectbench.report.rows import Threshold
 
 CALLS = ("recall", "precision", "accuracy", "balanced_accuracy", "f1")
@@ -152,8 +152,3 @@ def _log_choose(n: int, k: int) -> float:
 
 def _log_beta(a: int, b: int) -> float:
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
-
-
-def cells_of(rows: Sequence[Row]) -> tuple[str, ...]:
-    """Return the distinct keys of the cells that rows were read from, in order."""
-    return tuple(dict.fromkeys(key for row in rows for key in row.cells))

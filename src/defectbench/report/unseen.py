@@ -13,7 +13,7 @@ from defectbench.catalog import Family
 from defectbench.collect import Collected, Fold
 from defectbench.manifest import GOOD
 from defectbench.novelty import Block, difference
-from defectbench.report.conditions import mean
+from defectbench.report.conditions import fitted_by, mean
 from defectbench.stats import ENDPOINTS, FoldScores, fold_average, fold_weight
 
 PROTOCOL = "unseen"
@@ -127,7 +127,7 @@ class UnseenTables:
             seeds=values,
             defects=sum(int((fold.test.defect_type == tested).sum()) for fold in first),
             folds=len(folds),
-            cells=_cells(folds),
+            cells=fitted_by(folds),
         )
 
     def _value(self, folds: Sequence[Fold], types: Sequence[str]) -> float:
@@ -159,7 +159,7 @@ class UnseenTables:
             lead=lead.value,
             lead_low=lead.low,
             lead_high=lead.high,
-            cells=_cells([*seen, *unseen, *control]),
+            cells=fitted_by([*seen, *unseen, *control]),
         )
 
     def _of(self, category: str, label: str, mode: str, control: bool) -> list[Fold]:
@@ -214,7 +214,3 @@ def _block(ours: Sequence[Fold], theirs: Sequence[Fold]) -> Block:
     a, b = (np.stack([fold.test.score for fold in folds]) for folds in (ours, theirs))
     scores = FoldScores.of(tested.label, a, b)
     return Block(ours[0].split.fold, tested.image_id.tolist(), tested.defect_type.tolist(), scores)
-
-
-def _cells(folds: Sequence[Fold]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(fold.reading.cell for fold in folds))
