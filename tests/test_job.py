@@ -108,8 +108,12 @@ def test_a_finished_cell_loses_what_its_killed_worker_left(
     assert set(store.keys(f"cells/{key}/")) == whole
 
 
-def test_a_worker_whose_listener_went_away_stops(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
+def test_a_worker_whose_listener_went_away_stops(
+    cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store, keys = cells
+    said = (tmp_path / "said").open("w")
+    monkeypatch.setattr("sys.stdout", said)  # of its own: what lies below it is lost
     found = worker(store, tmp_path, [])
 
     def gone(event: Event) -> None:
@@ -118,6 +122,9 @@ def test_a_worker_whose_listener_went_away_stops(cells: tuple[Store, list[str]],
     found.say = gone
     assert found.run(keys) is ExitCode.STOPPED
     assert not any(find_failure(store, key) for key in keys)
+    print("unheard", file=said, flush=True)
+    said.close()
+    assert (tmp_path / "said").read_text() == ""
 
 
 def place(store: Store, tmp_path: Path) -> job.Place:

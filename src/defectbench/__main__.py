@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 
 import click
 
 from defectbench.errors import BugError, DataError, DefectbenchError, ExitCode, UsageError
+from defectbench.stop import fall_silent
 
 
 def main() -> None:
@@ -37,8 +37,8 @@ def run(arguments: list[str]) -> int:
         click.echo("stopped", err=True)
         return ExitCode.STOPPED
     except BrokenPipeError:
-        # The reader of a pipe went away (`| head`): nothing is left to say, not even at the flush on exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe went away (`| head`): nothing is left to say.
+        fall_silent()
         return ExitCode.DONE
     except BugError as error:
         logging.getLogger(__name__).exception("this is a bug of defectbench")

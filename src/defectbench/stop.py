@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from defectbench.errors import StoppedError
 
 _SLICE = 0.1
+
+
+def fall_silent() -> None:
+    """Write nothing to standard output any more, whose reader went away; not even at the flush on exit."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 class Stop:

@@ -19,7 +19,7 @@ from defectbench.errors import DefectbenchError, ExitCode, TryAgainError
 from defectbench.lease import Held, look, take
 from defectbench.results import find_failure, find_true_result
 from defectbench.runners.base import Event, State
-from defectbench.stop import Stop
+from defectbench.stop import Stop, fall_silent
 from defectbench.stores.base import Store
 
 log = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class Worker:
         try:
             self.say(event)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            fall_silent()
             self.stop.set()
 
     def _track(self, cell: Cell) -> None:
