@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socketserver
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 
 from cluster import KUBECTL, Cluster, restricted_job, wait_until
+from parts import ROOT
 
 GPU = {"resources": {"limits": {"cpu": "100m", "memory": "64Mi", "nvidia.com/gpu": "1"}}}
 SHARED_MEMORY = {"volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}
@@ -177,3 +180,17 @@ def test_bridge_keeps_its_address_as_pods_come_and_go(cluster_with_node: Cluster
     set_by_us = "3"  # NET_ADDR_SET of the kernel: not taken from a pod
     (bridge,) = Path("/sys/class/net").glob("defectbench*")
     assert (bridge / "addr_assign_type").read_text().strip() == set_by_us
+
+
+def test_second_cluster_on_one_machine_is_refused_before_anything_starts(
+    cluster_with_node: Cluster, tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
+    (tmp_path / ".parts").mkdir()
+    (tmp_path / ".parts" / "bin").symlink_to(ROOT / ".parts" / "bin")
+    command = [sys.executable, str(tmp_path / "tools" / "cluster"), "up"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "another test cluster's node runs here: process " in done.stderr
+    assert [path.name for path in (tmp_path / ".parts").iterdir()] == ["bin"]
+    assert cluster_with_node.get("nodes")["items"]

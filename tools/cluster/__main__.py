@@ -26,13 +26,18 @@ def up(layout: Layout) -> None:
     """Start what does not run, and say what there is."""
     if missing := [name for name in control_plane.BINARIES if not (BIN / name).is_file()]:
         raise SystemExit(f"not built: {', '.join(missing)}; run: make parts")
+    obstacle = node.obstacle()
+    if not obstacle and (rival := node.rival(layout)):
+        raise SystemExit(
+            f"another test cluster's node runs here: {rival}\n"
+            "a machine has room for one; run make cluster-down where that one is"
+        )
     begin = time.monotonic()
     layout.make()
     certificates.make_all(layout)
     started = control_plane.start(layout)
     objects.make_submitter(layout)
     objects.wait_for_controllers(layout)
-    obstacle = node.obstacle()
     if not obstacle:
         started += node.start(layout)
         objects.wait_for_node(layout)

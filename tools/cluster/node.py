@@ -31,6 +31,8 @@ BINDS = (
 )
 """Where containerd and kubelet write; short, because a socket's path has at most 107 characters."""
 
+PROGRAM = str(Path(__file__).with_name("node_init.py"))
+
 
 def obstacle() -> str:
     """Why this machine can have no node; empty when it can."""
@@ -48,8 +50,12 @@ def obstacle() -> str:
 def service(layout: Layout) -> Service:
     """The first process of the node, which starts the others."""
     unshare = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "slave")
-    program = str(Path(__file__).with_name("node_init.py"))
-    return Service("node", (*unshare, sys.executable, program, str(layout.node / "plan.json")), layout)
+    return Service("node", (*unshare, sys.executable, PROGRAM, str(plan_of(layout))), layout)
+
+
+def plan_of(layout: Layout) -> Path:
+    """What the node's first process reads."""
+    return layout.node / "plan.json"
 
 
 def start(layout: Layout) -> list[str]:
@@ -61,7 +67,7 @@ def start(layout: Layout) -> list[str]:
     node_files.write(layout)
     binds = {str(make(layout.node / target.replace("/", "-").lstrip("-"))): target for target in BINDS}
     services = node_files.commands(layout)
-    (layout.node / "plan.json").write_text(json.dumps({"binds": binds, "services": services}))
+    plan_of(layout).write_text(json.dumps({"binds": binds, "services": services}))
     make_bridge(layout)
     make_mount_points(layout)
     cgroups.make()
@@ -92,15 +98,31 @@ def make_mount_points(layout: Layout) -> None:
 def make_bridge(layout: Layout) -> None:
     """Make the bridge that pods hang on; this machine's address for them is there before the first pod."""
     note = layout.node / "bridge"
-    if has_bridge() and not note.exists():
-        raise SystemExit(
-            f"{BRIDGE} is another test cluster's interface; run make cluster-down where that one is"
-        )
+    if not note.exists():
+        undo_shared()
     note.touch()
     ip("link", "add", BRIDGE, "type", "bridge", check=False)
     ip("address", "replace", f"{HOST}/{SUBNET.partition('/')[2]}", "dev", BRIDGE)
     # Else it takes that of a pod, and another when that pod goes: the rest then loses us for half a minute.
     ip("link", "set", BRIDGE, "address", BRIDGE_ADDRESS, "up")
+
+
+def undo_shared() -> None:
+    """Undo what all clusters of this machine share; one that was killed as a whole leaves it."""
+    wait(lambda: not ip("-o", "link", "show", "master", BRIDGE, check=False), 10)
+    ip("link", "delete", BRIDGE, check=False)
+    # The kernel needs a moment to empty them.
+    wait(cgroups.remove, 10)
+
+
+def rival(layout: Layout) -> str:
+    """The first process of another test cluster's node on this machine; empty when there is none."""
+    mark = f"/{Path(PROGRAM).name} "
+    for pid, command in processes().items():
+        _, found, plan = command.partition(mark)
+        if found and not command.startswith("unshare") and plan != str(plan_of(layout)):
+            return f"process {pid}, {command}"
+    return ""
 
 
 def has_bridge() -> bool:
@@ -171,11 +193,8 @@ def restart_kubelet(layout: Layout, sign: signal.Signals = signal.SIGKILL) -> No
 def stop(layout: Layout) -> None:
     """End all processes of the node, and undo what it changed on the machine."""
     service(layout).stop(signal.SIGKILL)
-    if (layout.node / "bridge").exists():
-        wait(lambda: not ip("-o", "link", "show", "master", BRIDGE, check=False), 10)
-        ip("link", "delete", BRIDGE, check=False)
-    # The kernel needs a moment to empty them.
-    wait(cgroups.remove, 10)
+    if not rival(layout):
+        undo_shared()
     note = layout.node / "made.json"
     for target in json.loads(note.read_text()) if note.is_file() else []:
         with contextlib.suppress(OSError):
@@ -188,5 +207,7 @@ def leftovers(layout: Layout) -> list[str]:
     left = [f"process {pid}" for pid in ours]
     mounts = Path("/proc/self/mounts").read_text().splitlines()
     left += [f"mount {line.split()[1]}" for line in mounts if f" {layout.root}/" in line]
+    if rival(layout):
+        return left
     left += [f"interface {BRIDGE}"] if has_bridge() else []
     return left + [f"cgroup {path}" for path in cgroups.found()]
