@@ -41,9 +41,6 @@ DINO = "vit_small_patch14_dinov2.lvd142m"
 
 _EFFICIENTNET = "tf_efficientnet_b0.ns_jft_in1k"
 _SMALLER: Mapping[str, str] = {
-    # Its windows are padded to 32 x 32 tokens at any image size: 2 s a picture. The same network with the
-    # windows of 224 px takes a twentieth.
-    "tinyvit-21m-512": "tiny_vit_21m_224.dist_in22k_ft_in1k",
     **dict.fromkeys((f"fixefficientnet-b{variant}" for variant in (3, 4, 6, 7)), _EFFICIENTNET),
     **dict.fromkeys(("noisystudent-b4", "noisystudent-b7"), _EFFICIENTNET),
     "swinv2-b": SWIN,

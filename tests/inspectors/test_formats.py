@@ -137,6 +137,23 @@ def test_timm_s_own_file_is_read(name: str, tmp_path: Path) -> None:
     assert all(torch.equal(value, state[key]) for key, value in loaded.items())
 
 
+@pytest.mark.parametrize(("side", "windows"), [(512, [16, 32, 16]), (200, [16, 13, 7]), (64, [8, 4, 2])])
+def test_tinyvit_windows_are_no_wider_than_the_picture(side: int, windows: list[int]) -> None:
+    model = made("tiny_vit_21m_512.dist_in22k_ft_in1k", side=side)
+    assert [stage.blocks[0].window_size for stage in list(model.stages)[1:]] == windows
+
+
+def test_tinyvit_biases_of_short_distances_are_kept_in_narrower_windows(tmp_path: Path) -> None:
+    state = published(TINYVIT, 224)
+    torch.save(state, tmp_path / "tiny.pth")
+    wide, narrow = made(TINYVIT, tmp_path / "tiny.pth", 224), made(TINYVIT, tmp_path / "tiny.pth", 64)
+    for place, (own, cut) in ((2, (14, 4)), (3, (7, 2))):
+        theirs, ours = (model.stages[place].blocks[0].attn for model in (wide, narrow))
+        expected = theirs.get_attention_biases("cpu").unflatten(1, (own, own)).unflatten(3, (own, own))
+        found = ours.get_attention_biases("cpu").unflatten(1, (cut, cut)).unflatten(3, (cut, cut))
+        assert torch.equal(found, expected[:, :cut, :cut, :cut, :cut])
+
+
 def test_dinov2_positions_are_brought_to_the_size_of_the_pictures(tmp_path: Path) -> None:
     torch.save(with_mask_token(published(DINO, 518)), tmp_path / "dino.pth")
     assert made(DINO, tmp_path / "dino.pth", 56).state_dict()["pos_embed"].shape == (1, 1 + 4 * 4, 384)

@@ -140,6 +140,8 @@ CLASSIFIERS: tuple[Entry, ...] = (
         512,
         "Grad-CAM of the abnormal logit at stage 4's last local_conv",
         aliases=("TinyViT-21M-512-distill",),
+        sizes_because="below 512 px its attention windows are no wider than the picture",
+        fit_version=2,
     ),
     _fixefficientnet(3, 472),
     _fixefficientnet(4, 472),

@@ -296,6 +296,7 @@ DETECTORS: tuple[Entry, ...] = (
             "learning_rate": 1e-3,
             "weight_decay": 5e-4,
         },
+        fit_version=2,
     ),
     _stepped(
         "draem",

@@ -73,7 +73,8 @@ class Entry:
         smallest: smallest side that it takes.
         largest: largest side that it takes; None for no limit.
         multiple_of: sides must be multiples of this.
-        sizes_because: why it takes no others, in words; a sweep that asks for one is refused.
+        sizes_because: in words, why it takes no others (a sweep that asks for one is refused), or what
+            becomes of the network at other sizes than its own.
         epochs: passes over the training images; 0 for a model that is not trained by gradient steps.
         patience: epochs without a better tuning figure before a fit stops; 0 for those that go to the end.
         ends: in words, how the fit ends.

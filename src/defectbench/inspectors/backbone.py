@@ -10,6 +10,7 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
+from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
 
 from defectbench.errors import UsageError, nearest
@@ -44,13 +45,36 @@ def create(name: str, recipe: Recipe, outputs: int | None = None, *, any_size: b
         raise UsageError(f"unknown timm network {name!r}; {nearest(name, timm.list_models())[:300]}")
     options: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
     known = timm_name(name)
-    with repeatable(recipe.seed, "cpu"):
-        sized = {"dynamic_img_size": True} if any_size else _size_option(known, recipe)
-        model: nn.Module = timm.create_model(known, pretrained=False, **options, **sized)
+    options |= {"dynamic_img_size": True} if any_size else _size_option(known, recipe)
+    model = _built(known, recipe.seed, options)
+    if windows := _narrower(model, recipe.image_size):
+        model = _built(known, recipe.seed, options | windows)
     path = _file_of(recipe)
     if path is not None:
         _load(model, path, name, new_head=outputs is not None)
     return model.eval()
+
+
+def _built(name: str, seed: int, options: dict[str, Any]) -> nn.Module:
+    with repeatable(seed, "cpu"):
+        model: nn.Module = timm.create_model(name, pretrained=False, **options)
+    return model
+
+
+def _narrower(model: nn.Module, side: int) -> dict[str, Any]:
+    """Return ``window_sizes`` for a TinyViT whose windows are wider than what a stage has of the picture.
+
+    timm would pad such a stage with zeros that take part in the attention: at 128 px that is nine tenths of
+    what a network with the windows of 512 px computes. Empty where none is too wide, as at its own size.
+    """
+    if not isinstance(model, TinyVit):
+        return {}
+    stages: list[Any] = list(model.stages)[1:]
+    strides: list[Any] = [info["reduction"] for info in model.feature_info[1:]]
+    own = [stage.blocks[0].window_size for stage in stages]
+    fitting = [min(size, -(-side // stride)) for size, stride in zip(own, strides, strict=True)]
+    # The first stage convolves: its number stands for nothing.
+    return {} if fitting == own else {"window_sizes": [fitting[0], *fitting]}
 
 
 def architecture(name: str, allowed: Sequence[str]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from defectbench.inspectors import backbone
 from defectbench.inspectors.anomalib_models import CfaLoss, cfa, extractor, replaced
@@ -16,14 +18,17 @@ _LAYERS = ("layer1", "layer2", "layer3")
 _DESCRIBED = ("resnet18", "wide_resnet50_2")
 _NEIGHBOURS = 3
 _RADIUS = 1e-5
+_AT_ONCE = 1 << 24
+"""So many distances are held at once; 64 MiB."""
 
 
 class Cfa(Stepped):
     """CFA (Lee et al. 2022): patch features drawn to the nearest of the goods' mean features.
 
     The mean features are taken once, before training, with the descriptor's initial weights. AdamW (amsgrad).
-    Every patch is compared with as many means as there are patches, so memory grows with the fourth power of
-    the picture's side. Score: the largest value of the smoothed map.
+    Every patch is compared with as many means as there are patches: 268 million distances at 512 px.
+    Loss and map need the nearest alone, so they are taken in blocks, and again when the gradient asks for
+    them; anomalib holds all of them. Score: the largest value of the smoothed map.
 
     Settings: ``backbone`` (resnet18 or wide_resnet50_2 of timm's), ``batch_size``, ``learning_rate``,
     ``weight_decay``.
@@ -69,14 +74,39 @@ class Cfa(Stepped):
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return attraction to the nearest means and repulsion from the next ones."""
-        return cast(Tensor, CfaLoss(_NEIGHBOURS, _NEIGHBOURS, _RADIUS)(model(batch.images)))
+        with torch.no_grad():
+            features = model.feature_extractor(batch.images)
+        distances = nearest(model, model.descriptor(features))
+        return cast(Tensor, CfaLoss(_NEIGHBOURS, _NEIGHBOURS, _RADIUS)(distances))
 
     def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the map's largest value and the map."""
         features = model.descriptor(model.feature_extractor(images))
         # Rounding may leave a squared distance below zero, whose root is not a number.
-        distance = model.compute_distance(features).clamp_min(0)
+        distance = nearest(model, features).clamp_min(0)
         heat_map = model.anomaly_map_generator(
             distance=distance, scale=features.shape[-2:], image_size=images.shape[-2:]
         )
         return heat_map.max(), heat_map
+
+
+def nearest(model: Any, features: Tensor) -> Tensor:
+    """Return the squared distances of each place's features to its nearest means, rising.
+
+    Args:
+        features: (b, channels, h, w).
+
+    Returns:
+        (b, h * w, 2 * neighbours).
+    """
+    rows = features.flatten(2).transpose(1, 2)
+    step = max(1, _AT_ONCE // model.memory_bank.shape[1])
+
+    def of(block: Tensor) -> Tensor:
+        distances: Tensor = model.compute_distance(block[None])[0]
+        return distances.topk(2 * _NEIGHBOURS, largest=False).values
+
+    ends = tuple(range(step, rows.shape[0] * rows.shape[1], step))
+    run = partial(checkpoint, of, use_reentrant=False) if ends else of
+    found = [run(block) for block in rows.flatten(0, 1).tensor_split(ends)]
+    return torch.cat(found).reshape(*rows.shape[:2], -1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from defectbench.errors import DataError, MissingWeightsError
 
 _SHOWN = 5
 _WRAPPERS = ("state_dict", "model")
+_BIASES = ".attention_biases"
 _PARALLEL = "module."
 """What a network that was trained on several GPUs puts before its keys; FixRes' files have it."""
 
@@ -53,6 +55,7 @@ def as_timm_has_it(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
     """
     if "norm_head.weight" in state:
         state = {_tinyvit_key(key): value for key, value in state.items()}
+    state = _narrowed(state, model.state_dict())
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
         return state
@@ -75,6 +78,26 @@ def _tinyvit_key(key: str) -> str:
     key = re.sub(r"^patch_embed\.seq\.([02])\.", lambda m: f"patch_embed.conv{int(m[1]) // 2 + 1}.", key)
     key = re.sub(r"\.c\.weight$", ".conv.weight", key)
     return re.sub(r"^norm_head\.", "head.norm.", re.sub(r"^head\.", "head.fc.", key))
+
+
+def _narrowed(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state with a TinyViT's attention biases cut to narrower windows.
+
+    A bias belongs to a distance, (rows, columns) of a square; a narrower window has the shorter distances of
+    the same square. timm would stretch the square instead, as for a network that is trained anew.
+    """
+    wide = {
+        key: math.isqrt(expected[key].shape[1])
+        for key, value in state.items()
+        if key.endswith(_BIASES) and key in expected and value.shape[1] > expected[key].shape[1]
+    }
+    return state | {key: _corner(state[key], side) for key, side in wide.items()}
+
+
+def _corner(biases: Tensor, side: int) -> Tensor:
+    """Return the corner of (heads, n * n) that is (heads, side * side)."""
+    square = biases.reshape(len(biases), math.isqrt(biases.shape[1]), -1)
+    return square[:, :side, :side].flatten(1)
 
 
 def check_keys(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
