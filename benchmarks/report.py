@@ -10,7 +10,10 @@ own:
 - `collect`: what it starts with, reading all results and predictions, checked against their SHA-256;
 - `mlflow`: the same figures, a run for each cell and a metric for each figure that the cell's files hold
   (those of result.json, and score and explanation of each row), read back by MLflow's search, page by page.
-  They are put into MLflow's own sqlite tables directly: through its API that alone would take an hour.
+  They are put into MLflow's own sqlite tables directly: through its API that alone would take an hour;
+- `mlflow_frame`: the same by `mlflow.search_runs`, which makes a DataFrame of them;
+- `mlflow_server`: the first again, through `mlflow server` over the same database, as a cluster's users have
+  it; its `cpu` is the client's alone.
 
 `seconds` and `cpu` of a way are without imports, `peak_mb` is of the process.
 """
@@ -41,6 +44,7 @@ from defectbench.predictions import EXPLANATION
 from defectbench.record import Record
 from defectbench.results import find_result, read_predictions
 from defectbench.stores.directory import DirectoryStore
+from parts import MlflowServer
 
 SWEEP = "madeup"
 MODELS = (
@@ -77,7 +81,7 @@ def fill(folder: Path, categories: int) -> Record:
     )
 
 
-def measure_report(folder: Path) -> dict[str, float]:
+def measure_report(folder: str) -> dict[str, float]:
     from defectbench.report.page import write
 
     with tempfile.TemporaryDirectory() as place:
@@ -85,7 +89,7 @@ def measure_report(folder: Path) -> dict[str, float]:
         return {"page_mb": page.stat().st_size / 1e6}
 
 
-def measure_collect(folder: Path) -> dict[str, float]:
+def measure_collect(folder: str) -> dict[str, float]:
     found = collect(DirectoryStore(folder), SWEEP)
     rows = sum(len(predictions) for predictions in found.predictions.values())
     return {"cells": len(found.results), "rows": rows}
@@ -143,10 +147,27 @@ def _insert(tables: sqlite3.Connection, table: str, rows: list[dict[str, Any]]) 
     )
 
 
-def measure_mlflow(database: Path) -> dict[str, float]:
+def measure_mlflow(database: str) -> dict[str, float]:
+    return searched(f"sqlite:///{database}")
+
+
+def measure_mlflow_frame(database: str) -> dict[str, float]:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    frame = mlflow.search_runs(experiment_names=[SWEEP])
+    figures = frame.filter(like="metrics.")
+    return {"runs": len(frame), "figures": int(figures.notna().to_numpy().sum())}
+
+
+def measure_mlflow_server(uri: str) -> dict[str, float]:
+    return searched(uri)
+
+
+def searched(uri: str) -> dict[str, float]:
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{database}")
+    client = MlflowClient(uri)
     experiment = client.get_experiment_by_name(SWEEP)
     assert experiment is not None
     runs = count = 0
@@ -165,10 +186,16 @@ def pages(client: Any, experiment: str) -> Iterator[Any]:
             return
 
 
-WAYS = {"report": measure_report, "collect": measure_collect, "mlflow": measure_mlflow}
+WAYS = {
+    "report": measure_report,
+    "collect": measure_collect,
+    "mlflow": measure_mlflow,
+    "mlflow_frame": measure_mlflow_frame,
+    "mlflow_server": measure_mlflow_server,
+}
 
 
-def child(way: str, place: Path) -> dict[str, float]:
+def child(way: str, place: object) -> dict[str, float]:
     """Measure one way in a process of its own; imports apart."""
     done = subprocess.run(
         [sys.executable, __file__, "--way", way, str(place)], check=True, capture_output=True, text=True
@@ -179,10 +206,13 @@ def child(way: str, place: Path) -> dict[str, float]:
 
 def measured(way: str, place: str) -> None:
     """Print what one way took and gave."""
-    if way == "mlflow":
-        import mlflow  # noqa: F401 - imports are not what is measured
+    # Imports are not what is measured, and an environment without bytecode would compile them each time.
+    import mlflow  # noqa: F401
+    import pandas  # noqa: F401
+    import pyarrow.parquet  # noqa: F401
+
     start, cpu = time.perf_counter(), time.process_time()
-    found = WAYS[way](Path(place))
+    found = WAYS[way](place)
     took = {"seconds": time.perf_counter() - start, "cpu": time.process_time() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     print(json.dumps({**took, "peak_mb": peak, **found}))
@@ -209,20 +239,31 @@ def compare(folder: Path, categories: int, runs: int) -> None:
     if not store.exists():
         fill(store, categories)
     record = read_record(DirectoryStore(store), SWEEP)
-    database = folder / f"mlflow-{runs}.db"
+    tables = folder / f"mlflow-{runs}"
+    database = tables / "mlflow.db"
     if not database.exists():
+        tables.mkdir(parents=True, exist_ok=True)
         log_runs(database, DirectoryStore(store), list(record.cells)[:runs])
     load = os.getloadavg()[0]
     print(
         f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, load {load:.1f}"
     )
-    told = {way: child(way, database if way == "mlflow" else store) for way in WAYS}
+    told = {way: child(way, store) for way in ("report", "collect")}
+    told |= {way: child(way, database) for way in ("mlflow", "mlflow_frame")}
+    server = MlflowServer(tables)
+    server.start()
+    try:
+        told["mlflow_server"] = child("mlflow_server", server.uri)
+    finally:
+        server.kill()
     for way, found in told.items():
         print(way, {name: round(value, 2) for name, value in found.items()})
-    share = len(record.cells) / told["mlflow"]["runs"]
-    for clock in ("seconds", "cpu"):
-        times = share * told["mlflow"][clock] / told["collect"][clock]
-        print(f"{clock}: reading back is {times:.1f} times as fast as MLflow's search", end="")
+    for way in ("mlflow", "mlflow_frame", "mlflow_server"):
+        share = len(record.cells) / told[way]["runs"]
+        times = [share * told[way][clock] / told["collect"][clock] for clock in ("seconds", "cpu")]
+        print(
+            f"{way} takes {times[0]:.1f} times as long as reading back, {times[1]:.1f} times its CPU", end=""
+        )
         print(f" (times {share:.2f} for the cells that it was spared)" if share > 1 else "")
 
 

@@ -1,4 +1,4 @@
-"""Write the table of docs/models.md from docs/models.json, what `models check --format json` gave."""
+"""Bring docs/models.json, what `models check --format json` gave, into docs/models.md and the catalog."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from defectbench import catalog
 
 PAGE, RESULTS = (Path(__file__).with_name(name) for name in ("models.md", "models.json"))
+MODULE = Path(catalog.__file__).with_name("measured.py")
 HEAD = "| model | size | heat map | parameters (M) | GFLOP | seconds | peak memory (GiB) | result |"
 MARKS = re.compile(r"(<!-- written by .*? -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -56,5 +57,29 @@ def render(page: str, results: Sequence[dict[str, Any]]) -> str:
     return MARKS.sub(lambda found: f"{found[1]}\n{table}\n\n{rest}{found[2]}", page)
 
 
+def figures(results: Sequence[dict[str, Any]]) -> str:
+    """Return the text of the catalog's module."""
+    lines = [HEADER]
+    for result in sorted(results, key=lambda one: str(one["name"])):
+        flops = "None" if result["flops"] is None else f"{result['flops']:_}"
+        side = "" if result["side"] == 512 else f", side={result['side']}"
+        lines.append(f'        "{result["name"]}": Measured({result["parameters"]:_}, {flops}{side}),')
+    return "\n".join([*lines, "    }", ")", ""])
+
+
+HEADER = '''"""What `models check` counted at 512 px; `python docs/models.py` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from defectbench.catalog.entry import Measured
+
+MEASURED: Mapping[str, Measured] = MappingProxyType(
+    {'''
+
+
 if __name__ == "__main__":
+    MODULE.write_text(figures(json.loads(RESULTS.read_text())))
     PAGE.write_text(render(PAGE.read_text(), json.loads(RESULTS.read_text())))

@@ -45,12 +45,13 @@ def test_every_kept_result_is_of_the_catalog_and_passed(results: list[dict[str, 
         assert result["side"] == 512 or not entry.takes(512)
 
 
-def test_catalog_has_the_figures_that_the_exam_counted(results: list[dict[str, Any]]) -> None:
+def test_catalog_has_the_figures_that_the_exam_counted(writer: Any, results: list[dict[str, Any]]) -> None:
+    assert writer.MODULE.read_text() == writer.figures(results), "run: python docs/models.py"
     for result in results:
         measured = catalog.find(result["name"]).measured
-        if measured is not None:
-            counted = (result["parameters"], result["flops"], result["side"])
-            assert counted == (measured.parameters, measured.flops, measured.side), result["name"]
+        assert measured is not None
+        counted = (result["parameters"], result["flops"], result["side"])
+        assert counted == (measured.parameters, measured.flops, measured.side), result["name"]
 
 
 def test_table_says_what_is_remarkable(writer: Any) -> None:

@@ -10,8 +10,7 @@ import io
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -37,10 +36,12 @@ from defectbench.metrics import (
 from defectbench.predictions import Predictions
 from defectbench.protocols.base import Split
 from defectbench.record import CategorySplit, Contestant, Reading, Record
-from defectbench.results import Failure, Result, find_failure, find_result, read_predictions
+from defectbench.results import PREDICTIONS, Failure, Result, find_failure, find_result, read_file
 from defectbench.stores.base import Store
 
-_READERS = 8
+_AT_ONCE = 256
+"""Cells whose predictions are decoded together."""
+
 log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 EXPLANATION_COLUMNS = {
@@ -251,24 +252,43 @@ def collect_record(store: Store, record: Record) -> Collected:
     """Read what the cells of ``record`` gave so far, as :func:`collect` does; it may be a part of a sweep."""
     damaged: dict[str, str] = {}
 
-    def one(key: str) -> tuple[Result, Predictions] | None:
+    def files(key: str) -> tuple[Result, bytes] | None:
         try:
             result = find_result(store, key)
-            return None if result is None else (result, read_predictions(store, result))
+            return None if result is None else (result, read_file(store, result, PREDICTIONS))
         except (DataError, MissingInputError) as error:
             damaged[key] = str(error)
             return None
 
-    found = _each(one, record.cells)
-    unfinished = [key for key in record.cells if key not in found]
+    results: dict[str, Result] = {}
+    predictions: dict[str, Predictions] = {}
+    keys = list(record.cells)
+    for start in range(0, len(keys), _AT_ONCE):
+        found = _each(store, files, keys[start : start + _AT_ONCE])
+        rows = _decoded({key: data for key, (_, data) in found.items()}, damaged)
+        predictions |= rows
+        results |= {key: found[key][0] for key in rows}
+    unfinished = [key for key in keys if key not in results]
     return Collected(
         record=record,
-        results={key: result for key, (result, _) in found.items()},
-        predictions={key: rows for key, (_, rows) in found.items()},
-        failures=_each(lambda key: find_failure(store, key), unfinished),
+        results=results,
+        predictions=predictions,
+        failures=_each(store, lambda key: find_failure(store, key), unfinished),
         damaged=damaged,
-        shortcuts=_each(lambda category: _shortcut(store, record, category), record.categories),
+        shortcuts=_each(store, lambda category: _shortcut(store, record, category), record.categories),
     )
+
+
+def _decoded(files: Mapping[str, bytes], damaged: dict[str, str]) -> dict[str, Predictions]:
+    """Return cell -> predictions of its file; notes in ``damaged`` those that are none."""
+    try:
+        return dict(zip(files, Predictions.from_parquets(list(files.values())), strict=True))
+    except DataError as error:
+        if len(files) == 1:
+            damaged[next(iter(files))] = str(error)
+            return {}
+    alone = [_decoded({key: data}, damaged) for key, data in files.items()]
+    return {key: rows for each in alone for key, rows in each.items()}
 
 
 def _shortcut(store: Store, record: Record, category: str) -> Shortcut | None:
@@ -279,12 +299,10 @@ def _shortcut(store: Store, record: Record, category: str) -> Shortcut | None:
         return None
 
 
-def _each(read: Callable[[str], _Item | None], keys: Iterable[str]) -> dict[str, _Item]:
-    """Read many cells at once; keys for which nothing is there are left out. Order is kept."""
-    names = list(keys)
-    with ThreadPoolExecutor(_READERS) as pool:
-        found = zip(names, pool.map(read, names), strict=True)
-        return {key: item for key, item in found if item is not None}
+def _each(store: Store, read: Callable[[str], _Item | None], keys: Sequence[str]) -> dict[str, _Item]:
+    """Read many cells; keys for which nothing is there are left out. Order is kept."""
+    found = zip(keys, store.each(read, keys), strict=True)
+    return {key: item for key, item in found if item is not None}
 
 
 def write_views(store: Store, collected: Collected) -> None:

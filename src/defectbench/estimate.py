@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
 
@@ -22,7 +21,6 @@ from defectbench.stores.base import Store
 SAMPLES = 400
 """Cells that are read at most: a store may hold ten thousand."""
 
-_READERS = 8
 _CPU = "cpu"
 
 
@@ -78,8 +76,8 @@ def measured(store: Store, first: Sequence[str]) -> tuple[Measured, ...]:
     own = [key for key in first if key in ours]
     rest = [key for key in there if key not in ours]
     chosen = (own + rest[:: max(1, len(rest) // SAMPLES)])[:SAMPLES]
-    with ThreadPoolExecutor(_READERS) as pool:
-        return tuple(one for one in pool.map(lambda key: _measured(store, key), chosen) if one is not None)
+    found = store.each(lambda key: _measured(store, key), chosen)
+    return tuple(one for one in found if one is not None)
 
 
 def _measured(store: Store, key: str) -> Measured | None:

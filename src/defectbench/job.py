@@ -32,7 +32,7 @@ from defectbench.inspectors.images import ImageSet
 from defectbench.lease import Lease, Standing
 from defectbench.manifest import Manifest
 from defectbench.predictions import history_to_parquet
-from defectbench.results import Failure, Result, versions
+from defectbench.results import PREDICTIONS, Failure, Result, versions
 from defectbench.runners.base import Event, State
 from defectbench.stop import Stop
 from defectbench.stores.base import ABSENT, Store
@@ -172,7 +172,7 @@ class _Watch:
 def _publish(cell: Cell, store: Store, lease: Lease, outcome: Outcome) -> Result:
     """Write the attempt's files below its fence, and the result last and once."""
     contents = {
-        "predictions.parquet": outcome.predictions.to_parquet(),
+        PREDICTIONS: outcome.predictions.to_parquet(),
         "history.parquet": history_to_parquet(outcome.history),
     }
     if outcome.heat_maps is not None:

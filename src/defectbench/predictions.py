@@ -9,7 +9,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
@@ -137,11 +137,31 @@ class Predictions:
         Raises:
             DataError: no parquet file, other columns or types, no rows, or rows of several cells.
         """
-        table = _read(_PREDICTIONS, data, "predictions", nullable=EXPLANATION)
-        cells = sorted(table["cell"].unique().to_pylist())
-        if len(cells) != 1:
-            raise DataError(f"predictions: expected the rows of one cell, got {len(cells)}: {cells[:5]}")
-        return cls(cells[0], *(_array(table, name) for name in _columns()))
+        return cls.from_parquets([data])[0]
+
+    @classmethod
+    def from_parquets(cls, files: Sequence[bytes]) -> list[Predictions]:
+        """Read several cells' files; their columns are brought to numpy together, which halves the time.
+
+        Raises:
+            DataError: of any file what :meth:`from_parquet` raises.
+        """
+        import pyarrow as pa
+
+        if not files:
+            return []
+        tables = [_parsed(_PREDICTIONS, data, "predictions") for data in files]
+        whole = _without_nulls(_PREDICTIONS, pa.concat_tables(tables), "predictions", EXPLANATION)
+        columns = [_array(whole, name) for name in _columns()]
+        names = whole["cell"].to_pylist()
+        found, start = [], 0
+        for table in tables:
+            rows = slice(start, start := start + len(table))
+            cells = sorted(set(names[rows]))
+            if len(cells) != 1:
+                raise DataError(f"predictions: expected the rows of one cell, got {len(cells)}: {cells[:5]}")
+            found.append(cls(cells[0], *(column[rows] for column in columns)))
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +185,7 @@ def history_from_parquet(data: bytes) -> tuple[Point, ...]:
     Raises:
         DataError: no parquet file, or other columns or types.
     """
-    table = _read(_HISTORY, data, "history")
+    table = _without_nulls(_HISTORY, _parsed(_HISTORY, data, "history"), "history")
     return tuple(map(Point, *(table[name].to_pylist() for name in ("epoch", "name", "value"))))
 
 
@@ -206,9 +226,14 @@ def _repeats(names: Sequence[str]) -> bool:
 
 
 def _schema(columns: dict[str, str]) -> pyarrow.Schema:
+    return _schema_of(tuple(columns.items()))
+
+
+@cache
+def _schema_of(columns: tuple[tuple[str, str], ...]) -> pyarrow.Schema:
     import pyarrow as pa
 
-    return pa.schema([pa.field(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
+    return pa.schema([pa.field(name, pa.type_for_alias(kind)) for name, kind in columns])
 
 
 def _write(columns: dict[str, str], values: dict[str, Any]) -> bytes:
@@ -220,7 +245,10 @@ def _write(columns: dict[str, str], values: dict[str, Any]) -> bytes:
     arrays = [_arrow(values[field.name], field.type, field.name in EXPLANATION) for field in schema]
     buffer = io.BytesIO()
     table = pa.Table.from_arrays(arrays, schema=schema)
-    parquet.write_table(table, buffer, compression="snappy", version="2.6", row_group_size=1 << 30)
+    # Of a hundred rows, dictionaries, statistics and the schema once more are a third of the file and of the
+    # time to read it.
+    plain = {"use_dictionary": False, "write_statistics": False, "store_schema": False}
+    parquet.write_table(table, buffer, compression="snappy", version="2.6", row_group_size=1 << 30, **plain)
     return buffer.getvalue()
 
 
@@ -232,8 +260,8 @@ def _arrow(values: Any, kind: Any, nullable: bool) -> Any:
     return pa.array(listed, type=kind, mask=mask)
 
 
-def _read(columns: dict[str, str], data: bytes, what: str, nullable: tuple[str, ...] = ()) -> pyarrow.Table:
-    """Read a file, after comparing its schema name by name."""
+def _parsed(columns: dict[str, str], data: bytes, what: str) -> pyarrow.Table:
+    """Read a file that has these columns and no others."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -242,6 +270,9 @@ def _read(columns: dict[str, str], data: bytes, what: str, nullable: tuple[str, 
         table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{what}: not a parquet file: {error}") from error
+    expected = _schema(columns)
+    if table.schema.equals(expected):
+        return table
     got = {field.name: str(field.type) for field in table.schema}
     problems = [f"{what}: column {name} is missing" for name in columns if name not in got]
     problems += [f"{what}: unknown column {name}" for name in got if name not in columns]
@@ -250,10 +281,19 @@ def _read(columns: dict[str, str], data: bytes, what: str, nullable: tuple[str, 
         for name, kind in columns.items()
         if name in got and got[name] != kind
     ]
-    problems += [
+    if problems:
+        raise DataError(problems)
+    return table.select(list(columns)).cast(expected)
+
+
+def _without_nulls(
+    columns: dict[str, str], table: pyarrow.Table, what: str, nullable: tuple[str, ...] = ()
+) -> pyarrow.Table:
+    """Return the table; DataError where a column has nulls that may have none."""
+    problems = [
         f"{what}: column {name} has {table[name].null_count} nulls, none are allowed"
         for name in columns
-        if name in got and name not in nullable and table[name].null_count
+        if name not in nullable and table[name].null_count
     ]
     if problems:
         raise DataError(problems)

@@ -19,6 +19,7 @@ from defectbench.predictions import Predictions
 from defectbench.stores.base import Store
 
 SCHEMA = 1
+PREDICTIONS = "predictions.parquet"
 _LIBRARIES = (
     "defectbench",
     "numpy",
@@ -162,7 +163,7 @@ def read_file(store: Store, result: Result, name: str) -> bytes:
 
 def read_predictions(store: Store, result: Result) -> Predictions:
     """Return a result's predictions, checked against its SHA-256."""
-    return Predictions.from_parquet(read_file(store, result, "predictions.parquet"))
+    return Predictions.from_parquet(read_file(store, result, PREDICTIONS))
 
 
 def find_failure(store: Store, key: str) -> Failure | None:

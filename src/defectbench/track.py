@@ -30,7 +30,7 @@ from defectbench.trackers.sheet import contact_sheet
 
 log = logging.getLogger(__name__)
 
-_PREDICTIONS, _HISTORY, _HEAT_MAPS = "predictions.parquet", "history.parquet", "heatmaps.npz"
+_HISTORY, _HEAT_MAPS = "history.parquet", "heatmaps.npz"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999", "#000000")
 """A model has one colour in all categories (Okabe and Ito's, told apart by everybody)."""
 

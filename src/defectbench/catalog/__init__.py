@@ -6,11 +6,13 @@ Nothing here imports a model's library; ``builder`` names the class that does, a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from defectbench.catalog.classifiers import CLASSIFIERS
 from defectbench.catalog.detectors import DETECTORS
 from defectbench.catalog.entry import Entry, Family, Measured, Weights
+from defectbench.catalog.measured import MEASURED
 from defectbench.catalog.rules import SETTINGS, Bounds, Flag, Names, Rule, Setting
 from defectbench.errors import UsageError, nearest
 
@@ -30,7 +32,9 @@ __all__ = [
     "find",
 ]
 
-ENTRIES: tuple[Entry, ...] = (*CLASSIFIERS, *DETECTORS)
+ENTRIES: tuple[Entry, ...] = tuple(
+    replace(entry, measured=MEASURED.get(entry.name)) for entry in (*CLASSIFIERS, *DETECTORS)
+)
 
 _BY_NAME: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in ENTRIES})
 

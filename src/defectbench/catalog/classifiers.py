@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from defectbench.catalog.entry import Entry, Measured, Weights
+from defectbench.catalog.entry import Entry, Weights
 from defectbench.catalog.networks import DINOV2_S, DINOV2_SIDES, WIDE_RESNET50
 from defectbench.catalog.rules import Setting
 
@@ -16,24 +16,6 @@ _CLASSIFIER_SETTINGS: Mapping[str, Setting] = MappingProxyType(
 )
 
 
-_MEASURED: Mapping[str, Measured] = MappingProxyType(
-    {
-        "mobilenetv3-small": Measured(1_518_881, 570_918_912),
-        "resnet50": Measured(23_510_081, 42_706_407_424),
-        "tinyvit-21m-512": Measured(20_691_697, 53_766_096_000),
-        "fixefficientnet-b3": Measured(10_697_769, 10_027_560_064),
-        "fixefficientnet-b4": Measured(17_550_409, 15_667_179_712),
-        "fixefficientnet-b6": Measured(40_738_009, 35_023_036_608),
-        "fixefficientnet-b7": Measured(63_789_521, 53_892_529_152),
-        "noisystudent-b4": Measured(17_550_409, 15_667_179_712),
-        "noisystudent-b7": Measured(63_789_521, 53_892_529_152),
-        "swinv2-b": Measured(86_894_841, 277_318_772_736),
-        "convnext-tiny": Measured(27_820_897, 46_547_731_968),
-        "efficientnetv2-s": Measured(20_178_769, 29_734_167_040),
-        "wide-resnet50": Measured(66_836_289, 119_076_294_656),
-        "dinov2-vits14": Measured(22_056_577, 93_393_479_424, side=518),
-    }
-)
 _FIXRES = "https://dl.fbaipublicfiles.com/FixRes_data/FixRes_Pretrained_Models/FixEfficientNet"
 _LAYER4 = "Grad-CAM of the abnormal logit at layer4's last block"
 _LAST_BLOCK = "Grad-CAM of the abnormal logit at the last block"
@@ -62,7 +44,6 @@ def _classifier(
         "weights": _published(timm_name),
         "settings": MappingProxyType({"architecture": timm_name, **_CLASSIFIER_SETTINGS}),
         "resumes": True,
-        "measured": _MEASURED[name],
     }
     return Entry(**(values | more))  # type: ignore[arg-type]
 

@@ -86,7 +86,7 @@ class Entry:
         extra: the extra of this package that it needs, or None.
         fit_version: raised whenever a change of ours makes the same settings fit differently.
         resumes: a fit that was stopped goes on from its last checkpoint; the others start it anew.
-        measured: its size and its cost; None until `models check` was asked.
+        measured: its size and its cost, from :mod:`defectbench.catalog.measured`; None where nothing is.
     """
 
     name: str

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
@@ -20,14 +19,11 @@ from defectbench.results import find_true_result
 from defectbench.runners.base import ENDED, Event, State, clock
 from defectbench.stores.base import Store
 
-_READERS = 8
-
 
 def finished(store: Store, cells: Sequence[str]) -> set[str]:
     """Return the cells whose result is there and true."""
-    with ThreadPoolExecutor(_READERS) as pool:
-        results = pool.map(lambda key: find_true_result(store, key), cells)
-        return {key for key, result in zip(cells, results, strict=True) if result is not None}
+    results = store.each(lambda key: find_true_result(store, key), cells)
+    return {key for key, result in zip(cells, results, strict=True) if result is not None}
 
 
 def forget_failures(store: Store, cells: Sequence[str]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,6 @@ from defectbench.results import Failure, find_failure, find_true_result
 from defectbench.runners.base import clock
 from defectbench.runners.kubernetes.jobs import Phase, View, code_words
 from defectbench.stores.base import Store
-
-_READERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +105,7 @@ def keep(store: Store, keys: Sequence[str]) -> dict[str, Kept]:
             return Kept(finished=True)
         return Kept(failure=find_failure(store, key), lease=look(store, key))
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        return dict(zip(keys, pool.map(one, keys), strict=True))
+    return dict(zip(keys, store.each(one, keys), strict=True))
 
 
 def stand(

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from defectbench.errors import MissingObjectError, UsageError
+
+Name = TypeVar("Name")
+Item = TypeVar("Item")
 
 ABSENT = ""
 """As ``expected`` of a conditional put: the object must not be there yet (If-None-Match: *)."""
@@ -76,6 +81,9 @@ class Store(ABC):
 
     url: str
 
+    readers: int = 8
+    """How many reads are under way at once in :meth:`each`: while one waits for its answer, others go on."""
+
     @abstractmethod
     def get(self, key: str) -> Blob:
         """Return the object. MissingObjectError names the key and the store."""
@@ -109,6 +117,14 @@ class Store(ABC):
     @abstractmethod
     def download(self, key: str, path: Path) -> None:
         """Read an object of any size into ``path``, in bounded memory; appears whole or not at all."""
+
+    def each(self, read: Callable[[Name], Item], names: Iterable[Name]) -> Iterator[Item]:
+        """Yield what ``read``, which asks this store, returns for each name, in order."""
+        if self.readers == 1:
+            yield from map(read, names)
+            return
+        with ThreadPoolExecutor(self.readers) as pool:
+            yield from pool.map(read, names)
 
     def find(self, key: str) -> Blob | None:
         """Return the object, or None where there is none."""
