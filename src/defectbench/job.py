@@ -31,6 +31,7 @@ from defectbench.inspectors.choose import load
 from defectbench.inspectors.images import ImageSet
 from defectbench.lease import Lease, Standing
 from defectbench.manifest import Manifest
+from defectbench.memory import ran_out
 from defectbench.predictions import history_to_parquet
 from defectbench.results import PREDICTIONS, Failure, Result, versions
 from defectbench.runners.base import Event, State
@@ -240,15 +241,8 @@ def code_of(error: BaseException) -> ExitCode:
 
 
 def _is_want(error: BaseException) -> bool:
-    """Whether memory or disk ran out. torch says it by a class of its own, or in words, which are matched."""
-    if isinstance(error, OSError):
-        return error.errno in _WANTS
-    words = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in words)
-    )
+    """Whether memory or disk ran out."""
+    return error.errno in _WANTS if isinstance(error, OSError) else ran_out(error)
 
 
 @contextmanager

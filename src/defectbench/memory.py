@@ -42,3 +42,18 @@ def _high_water_mark() -> int:
                 return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory ran out. torch says it by a class of its own on a GPU, and in words on the CPU.
+
+    >>> ran_out(MemoryError()), ran_out(RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+    (True, True)
+    >>> ran_out(RuntimeError("shapes differ"))
+    False
+    """
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )

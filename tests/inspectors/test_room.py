@@ -145,7 +145,7 @@ def test_detector_that_ran_out_of_memory_is_one_in_parts(
         found = loss(self, model, batch)
         tried.append(len(batch.images))
         if len(batch.images) > 3:
-            raise torch.OutOfMemoryError("out of memory")
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")
         return found
 
     monkeypatch.setattr(stfpm.Stfpm, "loss", small)
@@ -167,6 +167,18 @@ def test_device_that_has_no_room_for_two_says_what_to_do(
     with pytest.raises(TryAgainError, match=r"2 pictures at once .*2.00 GiB.\): use a smaller image_size"):
         fitted(BATCH_NORM, tmp_path)
     assert tried == [8, 8, 4, 2]
+
+
+def test_another_error_is_not_taken_for_want_of_memory() -> None:
+    tried: list[int] = []
+
+    def loss(part: np.ndarray) -> torch.Tensor:
+        tried.append(len(part))
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        Room(torch.nn.Linear(1, 1), 8, np.random.default_rng(0)).gradients(np.arange(8), loss)
+    assert tried == [8]
 
 
 def test_parts_hold_no_single_picture_and_no_more_than_fit() -> None:

@@ -33,11 +33,6 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {last_line(str(error))}"
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether memory ran out; torch's allocator on the CPU says so in a RuntimeError."""
-    return isinstance(error, MemoryError) or "allocate memory" in str(error)
-
-
 def _whole_lines(output: bytes | str | None) -> str:
     # After a timeout subprocess gives bytes, whatever was asked for.
     text = output.decode() if isinstance(output, bytes) else output or ""

@@ -28,7 +28,7 @@ from defectbench.inspectors import apart
 from defectbench.inspectors.base import Inspection, Lesson, Recipe
 from defectbench.inspectors.choose import build
 from defectbench.inspectors.images import ArrayPictures
-from defectbench.memory import PeakMemory
+from defectbench.memory import PeakMemory, ran_out
 
 SECONDS = 1800.0
 """How long one model may take, its library's import included."""
@@ -111,7 +111,7 @@ def _result(entry: Entry, side: int) -> Result:
     except DefectbenchError as error:
         return Result(entry.name, side, error.code, str(error))
     except Exception as error:  # a network raises whatever its first wrong shape leads to
-        code = ExitCode.TRY_AGAIN if apart.ran_out(error) else ExitCode.BUG
+        code = ExitCode.TRY_AGAIN if ran_out(error) else ExitCode.BUG
         return Result(entry.name, side, code, apart.said(error))
 
 

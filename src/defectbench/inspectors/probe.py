@@ -24,6 +24,7 @@ from defectbench.inspectors import apart
 from defectbench.inspectors.base import Lesson, Recipe
 from defectbench.inspectors.choose import build
 from defectbench.inspectors.images import ArrayPictures
+from defectbench.memory import ran_out
 
 SECONDS = 600.0
 """How long one model may take, its library's import included."""
@@ -113,7 +114,7 @@ def _answer(entry: Entry, side: int) -> dict[str, Any]:
         code = error.code if error.code in _ERRORS else ExitCode.BUG
         return {**nothing, "says": str(error), "code": code}
     except Exception as error:  # a network raises whatever its first wrong shape leads to
-        code = ExitCode.TRY_AGAIN if apart.ran_out(error) else _control(entry, side)
+        code = ExitCode.TRY_AGAIN if ran_out(error) else _control(entry, side)
         return {**nothing, "says": apart.said(error), "code": code}
 
 

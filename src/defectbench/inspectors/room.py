@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from defectbench.errors import TryAgainError
 from defectbench.inspectors import checkpoint
+from defectbench.memory import ran_out
 
 LEAST = 2
 """Pictures at once, at least: batch normalisation cannot learn from one."""
@@ -88,7 +89,9 @@ class Room:
             before = _Before(self._buffers(), checkpoint.generators(self._rng, self._device))
             try:
                 return self._added_up(chosen, loss)
-            except torch.OutOfMemoryError as error:
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
                 reason = str(error).partition("\n")[0]
             # Out of the handler, because the error's traceback holds all that did not fit.
             self._restore(before.buffers)

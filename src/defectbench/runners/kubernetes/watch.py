@@ -6,7 +6,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -140,8 +139,8 @@ class Follower:
         start = self._turn % max(1, len(running))
         chosen = [*running[start:], *running[:start]][:AT_ONCE]
         self._turn = start + len(chosen)
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(self._progress_of, chosen))
+        for _ in self.store.each(self._progress_of, chosen):
+            pass
 
     def _progress_of(self, running: View) -> None:
         """Read on through a Job's cells, in the worker's order, to the one that it is at."""
