@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +170,44 @@ def test_a_damaged_cell_spoils_no_other(local: Store, damage: str) -> None:
     assert list(collected.damaged) == [first]
     assert collected.missing == (first,)
     assert list(collected.results) == others
+
+
+@pytest.mark.parametrize("wrong", ["data", "cell", "scores", "images"])
+def test_a_cell_that_is_not_the_sweep_s_spoils_no_other(local: Store, wrong: str) -> None:
+    record = made_up_sweep(local, categories=("grass",))
+    first, *others = record.cells
+    blob = local.get(path(first, "result.json"))
+    document = json.loads(blob.data)
+    place = next(name for name in document["files"] if name.endswith("predictions.parquet"))
+    rows = Predictions.from_parquet(local.get(path(first, place)).data).rows()
+    cell, says = first, {"data": "fitted on other data, 0000", "cell": "those of cell other"}.get(wrong, "")
+    if wrong == "data":
+        document["data_digest"] = "0" * 64
+    elif wrong == "cell":
+        cell = "other"
+    elif wrong == "scores":
+        rows, says = (*rows[1:], replace(rows[0], score=math.nan)), f"1 of {len(rows)} scores are NaN"
+    else:
+        held_out = next(row for row in rows if row.role == "held_out")
+        rows, says = (
+            tuple(row for row in rows if row is not held_out),
+            f"no score for 1 images.*{held_out.image_id}",
+        )
+    data = Predictions.of(cell, rows).to_parquet()
+    document["files"][place] = hashlib.sha256(data).hexdigest()
+    local.put(path(first, place), data)
+    local.put(path(first, "result.json"), json.dumps(document).encode())
+    collected = collect(local, "madeup")
+    assert re.search(f"{says}.*; remove cells/{first} from the store", collected.damaged[first])
+    assert collected.missing == (first,)
+    assert list(collected.results) == others
+    assert {row.label for row in collected.rows() if row.complete} == {
+        one.label for one in record.contestants if one.label != label_of(record, first)
+    }
+
+
+def label_of(record: Record, cell: str) -> str:
+    return next(reading.label for reading in record.readings if reading.cell == cell)
 
 
 def test_folds_refuses_an_unknown_question(whole: Collected) -> None:

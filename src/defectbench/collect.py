@@ -10,7 +10,7 @@ import io
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import add
@@ -263,11 +263,15 @@ def collect_record(store: Store, record: Record) -> Collected:
     results: dict[str, Result] = {}
     predictions: dict[str, Predictions] = {}
     keys = list(record.cells)
+    wanted = _wanted(record)
     for start in range(0, len(keys), _AT_ONCE):
         found = _each(store, files, keys[start : start + _AT_ONCE])
-        rows = _decoded({key: data for key, (_, data) in found.items()}, damaged)
-        predictions |= rows
-        results |= {key: found[key][0] for key in rows}
+        for key, rows in _decoded({key: data for key, (_, data) in found.items()}, damaged).items():
+            result = found[key][0]
+            if fault := _fault(key, result, rows, record.digests[record.cells[key]], wanted.get(key, ())):
+                damaged[key] = fault
+            else:
+                results[key], predictions[key] = result, rows
     unfinished = [key for key in keys if key not in results]
     return Collected(
         record=record,
@@ -277,6 +281,36 @@ def collect_record(store: Store, record: Record) -> Collected:
         damaged=damaged,
         shortcuts=_each(store, lambda category: _shortcut(store, record, category), record.categories),
     )
+
+
+def _wanted(record: Record) -> dict[str, tuple[frozenset[str], ...]]:
+    """Return cell -> the images that the splits which read it ask for, split by split."""
+    images = [
+        frozenset((*placed.split.test, *placed.split.tune, *placed.split.calibration))
+        for placed in record.splits
+    ]
+    found: dict[str, tuple[frozenset[str], ...]] = {}
+    for reading in record.readings:
+        found[reading.cell] = (*found.get(reading.cell, ()), images[reading.split])
+    return found
+
+
+def _fault(key: str, result: Result, rows: Predictions, digest: str, wanted: Iterable[frozenset[str]]) -> str:
+    """Say why a cell's files, whole as they are, cannot be read in this sweep; empty where they can.
+
+    Args:
+        digest: of the category's data.
+        wanted: images that it must have scored.
+    """
+    lost = sorted({name for names in wanted for name in names - rows.scored})
+    found = (
+        (result.data_digest != digest, f"fitted on other data, {result.data_digest[:12]}, not {digest[:12]}"),
+        (rows.cell != key, f"its predictions are those of cell {rows.cell}"),
+        (missing := int(np.isnan(rows.score).sum()), f"{missing} of {len(rows)} scores are NaN"),
+        (lost, f"no score for {len(lost)} images of its splits, such as {', '.join(lost[:3])}"),
+    )
+    says = "; ".join(words for wrong, words in found if wrong)
+    return f"{says}; remove cells/{key} from the store and run the sweep again" if says else ""
 
 
 def _decoded(files: Mapping[str, bytes], damaged: dict[str, str]) -> dict[str, Predictions]:

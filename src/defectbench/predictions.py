@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -93,6 +93,11 @@ class Predictions:
     @cached_property
     def _place(self) -> dict[str, int]:
         return {name: index for index, name in enumerate(self.image_id.tolist())}
+
+    @property
+    def scored(self) -> Set[str]:
+        """The images' ids."""
+        return self._place.keys()
 
     def select(self, ids: Sequence[str]) -> Predictions:
         """Return the rows of ``ids``, in that order.

@@ -15,6 +15,7 @@ CAVEAT = (
     "another line, camera or day."
 )
 NOTHING = "–"
+_SHOWN = 3
 _MINUS = "−"
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
@@ -177,6 +178,10 @@ def gaps(collected: Collected) -> list[str]:
     for keys, says in ((waiting, "not finished yet"), (list(failed), "failed"), (list(damaged), "damaged")):
         if keys:
             found.append(f"{len(keys)} of {total} cells {says}: {_where(collected, keys)}.")
+    reasons = list(dict.fromkeys(damaged.values()))
+    if reasons:
+        more = f"; and {len(reasons) - _SHOWN} more, under Cells" if len(reasons) > _SHOWN else ""
+        found[-1] += f" {capital('; '.join(reasons[:_SHOWN]))}{more}."
     return found
 
 
