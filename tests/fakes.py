@@ -58,6 +58,7 @@ def made_up_sweep(
     unfinished: int = 0,
     failed: int = 0,
     planted: Planted | None = None,
+    odd: Mapping[str, Mapping[str, Any]] | None = None,
     **keys: Any,
 ) -> Record:
     """Put a sweep with finished cells into the store and return its record.
@@ -70,10 +71,18 @@ def made_up_sweep(
         unfinished: the last so many cells have no result; ``failed``: so many before these failed for good.
         planted: how far the score of an image lies above that of the goods, in standard deviations, cell by
             cell; takes the place of ``skill``.
+        odd: category -> what of :func:`put_category` is otherwise there.
         keys: other keys of the sweep's file, ``protocols`` among them.
     """
+    usual = {
+        "training_goods": training_goods,
+        "goods": goods,
+        "defects": defects,
+        "defect_types": defect_types,
+        "masks": masks,
+    }
     for category in categories:
-        put_category(store, dataset, category, training_goods, goods, defects, defect_types, masks)
+        put_category(store, dataset, category, **{**usual, **(odd or {}).get(category, {})})
     document = {
         "name": name,
         "data": {"dataset": dataset, "categories": list(categories)},

@@ -137,6 +137,14 @@ def test_the_quick_sweep_takes_any_data_set(store: DirectoryStore) -> None:
     assert len(plan.cells) <= 12
 
 
+def test_the_demo_needs_no_weights_and_has_both_families(store: DirectoryStore) -> None:
+    plan = planned(store, "local/demo.yaml", "data.dataset=mvtec", "data.categories=[screw]")
+    assert not plan.missing
+    assert {model.weights for model in plan.models} == {"none"}
+    assert {model.entry.family for model in plan.models} == {"classifier", "detector"}
+    assert len(plan.cells) == 3 * 3 + 3  # a learner has a fit for each fold
+
+
 def test_the_study_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All three experiments and a learning curve, on MVTec AD's names; baselines stand in."""
     monkeypatch.chdir(tmp_path)

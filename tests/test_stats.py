@@ -272,6 +272,7 @@ def test_comparison_leaves_out_folds_of_one_class():
     assert all(math.isnan(value) for value in figures)
     assert "both classes" in nothing.warning
     assert stats.verdict(nothing.difference_90, nothing.p) == "undecided"
+    assert nothing.verdict(nothing.p, margin=0.01) == "undecided"
 
 
 def test_comparison_warns_near_perfect_scores_only():

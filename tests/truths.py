@@ -64,7 +64,7 @@ class Found:
     warned: int = 0
 
     def add(self, truth: Truth, compared: stats.Comparison) -> None:
-        verdict = stats.verdict(compared.difference_90, compared.p, margin=MARGIN)
+        verdict = compared.verdict(compared.p, margin=MARGIN)
         self.trials += 1
         self.covered += _inside(compared.difference, truth.difference)
         self.covered_single += _inside(compared.a, truth.a)

@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 Verdict = Literal["detector", "classifier", "equivalent", "undecided"]
 NAN = float("nan")
 RESAMPLES = 9999
+RULE_OF_THREE = 3
 AUROC = "image_auroc"
 Figure = Callable[[NDArray[np.bool_], Floats], float]
 ENDPOINTS: Mapping[str, Figure] = MappingProxyType(
@@ -120,6 +121,7 @@ class Comparison:
         difference_90: a - b at 90 %, which equivalence is read from.
         p: of the paired permutation test, two-sided; not yet corrected for several categories.
         a_seeds, b_seeds: the figure of each seed.
+        images: distinct images of the smaller class.
         warning: in words, where intervals are known to be too narrow; else empty.
     """
 
@@ -130,7 +132,19 @@ class Comparison:
     p: float
     a_seeds: tuple[float, ...]
     b_seeds: tuple[float, ...]
+    images: int
     warning: str
+
+    def verdict(self, corrected: float, *, margin: float) -> Verdict:
+        """Return :func:`verdict` by this difference; ``corrected`` is its p among several categories.
+
+        Where fewer than one image is out of place, resampling has nothing to vary, and the interval of two
+        perfect models is a point. None out of place among n does not exclude 3/n (95 %, the rule of three),
+        so that they are equivalent only from 3 / margin images of the smaller class on.
+        """
+        found = verdict(self.difference_90, corrected, margin=margin)
+        blind = bool(self.warning) and self.images * margin < RULE_OF_THREE
+        return "undecided" if blind and found == "equivalent" else found
 
 
 def fold_weight(labels: ArrayLike) -> int:
@@ -186,7 +200,8 @@ def compare(
         p=permutation_test(told, seed=seed, resamples=resamples, endpoint=endpoint),
         a_seeds=_by_seed(told, "a", _figure(endpoint)),
         b_seeds=_by_seed(told, "b", _figure(endpoint)),
-        warning=_warning(told, max(_mean(told, name, metrics.image_auroc) for name in _MODELS)),
+        images=smaller_class(told),
+        warning=caution(smaller_class(told), max(_mean(told, name, metrics.image_auroc) for name in _MODELS)),
     )
 
 
@@ -328,6 +343,27 @@ def verdict(difference_90: Interval, p: float, *, margin: float = 0.01, alpha: f
     return "classifier" if difference_90.value > 0 else "detector"
 
 
+def smaller_class(folds: Sequence[FoldScores]) -> int:
+    """Return how many images the folds' smaller class has."""
+    return min(sum(fold.defects.size for fold in folds), sum(fold.goods.size for fold in folds))
+
+
+def caution(images: int, auroc: float) -> str:
+    """Say where intervals are too narrow: simulated, they covered 61-85 % below one misplaced image.
+
+    Args:
+        images: of the smaller class.
+    """
+    if not images:
+        return "no fold has both classes: nothing can be compared"
+    if images * (1 - auroc) >= 1:
+        return ""
+    return (
+        f"{images} images in the smaller class at an AUROC of {auroc:.3f}: fewer than one of them is out of "
+        "place, so the interval is too narrow; read it as a lower bound of the uncertainty"
+    )
+
+
 def _seeds(name: str, scores: ArrayLike, images: int) -> Floats:
     values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     if values.ndim != 2 or values.shape[1] != images or not values.shape[0]:
@@ -391,19 +427,6 @@ def _drawn_figures(
         if size > 1:
             influence[place] = (whole - of(np.delete(order, place))) * (size - 1) / size
     return drawn, influence
-
-
-def _warning(folds: Sequence[FoldScores], auroc: float) -> str:
-    """Say where intervals are too narrow: simulated, they covered 61-85 % below one misplaced image."""
-    if not folds:
-        return "no fold has both classes: nothing can be compared"
-    smaller = min(sum(fold.defects.size for fold in folds), sum(fold.goods.size for fold in folds))
-    if smaller * (1 - auroc) >= 1:
-        return ""
-    return (
-        f"{smaller} images in the smaller class at an AUROC of {auroc:.3f}: fewer than one of them is out of "
-        "place, so the interval is too narrow; read it as a lower bound of the uncertainty"
-    )
 
 
 def _draws(sizes: tuple[tuple[int, int], ...], resamples: int, seed: int) -> Iterator[tuple[Floats, Floats]]:

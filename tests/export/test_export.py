@@ -20,7 +20,7 @@ from defectbench import plan as plans
 from defectbench.__main__ import run
 from defectbench.cell import path as cell_path
 from defectbench.errors import ConfigurationError, DataError, MissingInputError, StoppedError, UsageError
-from defectbench.export import folder, refit
+from defectbench.export import card, folder, refit
 from defectbench.export.bundle import CARD, DOCUMENT, Bundle, Threshold, read
 from defectbench.export.scores import Found, Model, find
 from defectbench.predictions import Predictions
@@ -234,6 +234,20 @@ def test_what_is_not_finished_is_not_exported(bench: Path, tmp_path: Path) -> No
     store.delete(cell_path(key, "result.json"))
     with pytest.raises(MissingInputError, match="has not finished; only a finished cell can be exported"):
         refit.gather(store, key, bench / "cache")
+
+
+def test_the_card_of_a_contaminated_cell_says_what_set_its_threshold(bench: Path) -> None:
+    store = DirectoryStore(bench / "store")
+    whole = refit.gather(store, key_of(store, "filterbank-knn"), bench / "cache")
+    fit = whole.cell.fit
+    defect = next(image.id for image in whole.manifest.images if image.label)
+    mixed = replace(fit, calibration=(*fit.calibration[1:], defect))
+    spoilt = replace(whole, cell=replace(whole.cell, fit=mixed))
+    clean, mixture = ("\n".join(card._training(each)) for each in (whole, spoilt))
+    assert f"{len(fit.calibration)} goods that it never saw" in clean
+    assert "taken for such goods" not in clean
+    assert f"- {len(fit.calibration) - 1} goods that it never saw" in mixture
+    assert "**1 defects taken for such goods**" in mixture
 
 
 def copied(model: Path, tmp_path: Path) -> Path:

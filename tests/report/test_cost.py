@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from scipy.stats import binomtest
 
 from defectbench import sample
+from defectbench.cell import path
 from defectbench.collect import collect
 from defectbench.data.shortcut import Shortcut, key
 from defectbench.metrics import share_interval
@@ -83,6 +85,25 @@ def test_labelled_images_are_those_of_the_splits(tables: Tables) -> None:
     assert amounts["mobilenetv3-small"] == labelled["mobilenetv3-small"][1]
     front = {row.label for row in tables.tradeoffs if row.cost == "labelled_images" and row.efficient}
     assert front == {"padim"}
+
+
+def test_costs_are_those_of_detections_cells(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "store"))
+    protocols = {"detection": {"folds": 3}, "scarcity": {"defects": [1, 2], "draws": 10}}
+    record = made_up_sweep(
+        store, categories=("grass",), models=["filterbank-logreg", "filterbank-knn"], protocols=protocols
+    )
+    splits = [placed.split.protocol for placed in record.splits]
+    own = {r.cell for r in record.readings if r.label == "filterbank-logreg"}
+    detection = {r.cell for r in record.readings if r.cell in own and splits[r.split] == "detection"}
+    for cell in own:
+        document = json.loads(store.get(path(cell, "result.json")).data)
+        document["cost"]["fit_seconds"] = 100.0 if cell in detection else 1.0
+        store.put(path(cell, "result.json"), json.dumps(document).encode())
+    found = {row.label: row for row in Tables(collect(store, "madeup")).costs}["filterbank-logreg"]
+    assert len(own) > len(detection) == 3
+    assert found.fit_seconds == 100.0
+    assert (found.cells, found.total_fit_seconds) == (len(own), 300.0 + len(own) - 3)
 
 
 def test_expected_cost_is_that_of_a_thousand_parts(tables: Tables) -> None:

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import re
 import shutil
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +18,7 @@ from defectbench.cell import path
 from defectbench.collect import collect
 from defectbench.data.shortcut import Shortcut, key
 from defectbench.errors import MissingInputError, TryAgainError, UsageError
+from defectbench.predictions import Prediction, Predictions
 from defectbench.record import Record
 from defectbench.report import words
 from defectbench.report.page import MARK, write
@@ -215,6 +219,61 @@ def test_damage_is_said(tmp_path: Path) -> None:
     text = text_of(write(store, "madeup", tmp_path / "out", tmp_path / "cache"))
     assert "1 of 4 cells damaged: mobilenetv3-small on grass." in text
     assert "retry the cell" in text
+
+
+def test_bad_input_is_named_and_spoils_nothing_else(tmp_path: Path) -> None:
+    odd = {
+        "plain": {"defects": 0},
+        "single": {"defect_types": ("crack",)},
+        "unmarked": {"masks": False},
+    }
+    names = ("grass", *odd, "torn", "foreign")
+    store = open_store(str(tmp_path / "store"))
+    record = made_up_sweep(
+        store,
+        categories=names,
+        models=CONTENDERS,
+        contenders=CONTENDERS,
+        odd=odd,
+        protocols={"detection": {"folds": 3}, "unseen": {}},
+    )
+    torn, foreign = (
+        next(r.cell for r in record.readings if r.label == "padim" and record.cells[r.cell] == name)
+        for name in ("torn", "foreign")
+    )
+    spoil(store, torn, lambda rows: [replace(row, score=float("nan")) for row in rows])
+    result = json.loads(store.get(path(foreign, "result.json")).data)
+    store.put(path(foreign, "result.json"), json.dumps({**result, "data_digest": "0" * 64}).encode())
+    text = text_of(write(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW))
+    assert "scores are NaN" in text
+    assert "fitted on other data, 000000000000" in text
+    assert "On plain there is nothing to compare: 0 defective labelled images, the detection protocol" in text
+    assert "single: 1 defect type (crack), the unseen protocol needs at least 2." in text
+    assert "not measurable: no masks" in text
+    assert text.count("no fold has a result of both contenders yet") == 2
+    tables = Tables(collect(store, "madeup"))
+    assert [row.category for row in tables.comparisons] == ["grass", "single", "unmarked"]
+    assert set(tables.collected.damaged) == {torn, foreign}
+
+
+def test_a_category_that_cannot_be_split_does_not_count_in_means(tmp_path: Path) -> None:
+    store, _, page = report(tmp_path, categories=("grass", "plain"), odd={"plain": {"defects": 0}})
+    tables = Tables(collect(store, "madeup"))
+    scores = {score.label: score.value for score in tables.scores}
+    assert {mean.label: mean.value for mean in tables.means} == scores
+    assert any(line.efficient for line in tables.tradeoffs)
+    assert "The mean is over the categories that detection can split: without plain." in text_of(page)
+
+
+def spoil(store: Store, cell: str, change: Callable[[list[Prediction]], list[Prediction]]) -> None:
+    """Change a finished cell's predictions, and its result so that it vouches for them."""
+    result = json.loads(store.get(path(cell, "result.json")).data)
+    place = next(name for name in result["files"] if name.endswith("predictions.parquet"))
+    rows = Predictions.from_parquet(store.get(path(cell, place)).data).rows()
+    data = Predictions.of(cell, change(list(rows))).to_parquet()
+    result["files"][place] = hashlib.sha256(data).hexdigest()
+    store.put(path(cell, place), data)
+    store.put(path(cell, "result.json"), json.dumps(result).encode())
 
 
 def test_without_masks_explanation_is_not_measurable(tmp_path: Path) -> None:

@@ -105,6 +105,32 @@ def test_a_perfect_score_is_warned_about(tmp_path: Path) -> None:
     assert "too narrow" in tables.comparisons[0].warnings[0]
 
 
+def test_perfect_models_on_few_images_are_undecided(tmp_path: Path) -> None:
+    perfect = {"padim": 30.0, "mobilenetv3-small": 30.0}
+    few = sweep(tmp_path / "few", categories=("grass",), goods=4, defects=3, skill=perfect)
+    (row,) = few.comparisons
+    assert (row.low_90, row.high_90, row.verdict) == (0.0, 0.0, "undecided")
+    assert (
+        "equivalent within 0.01 from 300 images of each class on" in row.warnings[-2:][0] + row.warnings[-1]
+    )
+    wide = sweep(tmp_path / "wide", categories=("grass",), goods=30, defects=30, skill=perfect, margin=0.1)
+    assert wide.comparisons[0].verdict == "equivalent"
+
+
+def test_other_figures_near_one_are_named_as_what_they_are(tmp_path: Path) -> None:
+    tables = sweep(
+        tmp_path, categories=("grass",), goods=40, defects=40, skill={"padim": 3.5}, endpoint="image_ap"
+    )
+    says = " ".join(warning for row in tables.comparisons for warning in row.warnings)
+    assert tables.comparisons[0].detector_value > 0.98
+    assert "an image_ap of" in says or "at an AUROC of" in says
+    assert "an AUROC of" not in says.replace("at an AUROC of", "")
+
+
+def test_narrow_intervals_are_marked_on_every_score(whole: Tables) -> None:
+    assert all("20 goods and 20 defects" in " ".join(score.warnings) for score in whole.scores)
+
+
 def test_comparisons_use_what_both_have(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     record = made_up_sweep(
@@ -144,6 +170,14 @@ def test_holdout_pairs_nothing(tmp_path: Path) -> None:
         (c, f) for c in ("grass", "brick") for f in (("classifier", "supervised"), ("detector",))
     ]
     assert {line.rule for line in tables.thresholds} == {"tuned", "oracle", "everything abnormal"}
+    everything = [line for line in tables.thresholds if line.rule == "everything abnormal"]
+    assert [(line.category, line.family) for line in everything] == [
+        (c, f) for c in ("grass", "brick") for f in ("classifier", "detector")
+    ]
+    tested = {(line.category, line.families[0]): line for line in tables.categories}
+    for line in everything:
+        of = tested[line.category, str(line.family)]
+        assert line.precision == of.test_defects / (of.test_defects + of.test_goods)
 
 
 def test_thresholds_stand_in_the_designs_order(whole: Tables) -> None:

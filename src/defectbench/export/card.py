@@ -55,12 +55,21 @@ def _training(finished: Finished) -> Iterator[str]:
     if wrong:
         yield f"- **{wrong} of those taught as good are defects**: a fit of the protocol `contamination`"
     yield f"- {len(fit.tune)} labelled pictures for stopping early; none of them counts below"
-    yield f"- {len(fit.calibration)} goods that it never saw, for the threshold"
+    spoilt = _spoilt(finished)
+    yield f"- {len(fit.calibration) - spoilt} goods that it never saw, for the threshold"
+    if spoilt:
+        yield f"- **{spoilt} defects taken for such goods**: they are among what set the threshold"
     yield f"- weights before the fit: {_weights(finished)}"
     yield f"- seed {fit.seed}, at most {fit.epochs} epochs, balance `{fit.balance}`"
     usual = finished.entry.settings
     changed = [f"`{name}` {value}" for name, value in fit.settings.items() if usual.get(name) != value]
     yield f"- settings other than the catalog's: {', '.join(changed) or 'none'}"
+
+
+def _spoilt(finished: Finished) -> int:
+    """Return how many defects lie among the calibration goods, as contamination puts them there."""
+    known = finished.manifest.by_id
+    return sum(known[name].label for name in finished.cell.fit.calibration)
 
 
 def _weights(finished: Finished) -> str:
@@ -94,14 +103,22 @@ def _threshold(finished: Finished, bundle: Bundle) -> Iterator[str]:
     if threshold.value is None or threshold.false_alarm_rate is None:
         yield "None: the fit had no calibration goods. Scores can be ranked, not called."
         return
+    spoilt = _spoilt(finished)
+    parts = "parts" if spoilt else "good parts"
     yield f"Abnormal is what scores above **{threshold.value!r}**."
     yield ""
     yield (
-        f"It was set for a false-alarm rate of {threshold.asked:.2%} on {threshold.goods} good parts that "
-        f"the fit never saw. A new good part, like these, scores above it with a probability of "
+        f"It was set for a false-alarm rate of {threshold.asked:.2%} on {threshold.goods} {parts} that the "
+        f"fit never saw. A new one, like these, scores above it with a probability of "
         f"{threshold.false_alarm_rate:.2%} at most; rates are resolved in steps of 1/{threshold.goods + 1}. "
         "Nothing is promised about defects: how many are found is measured above."
     )
+    if spoilt:
+        yield ""
+        yield (
+            f"**{spoilt} of these parts are defects**: the promise is about such a mixture, and good parts "
+            "alone score above it less often; fewer defects are found."
+        )
     yield from ("", _came(finished, threshold.value))
     if threshold.false_alarm_rate > threshold.asked:
         yield ""

@@ -23,7 +23,7 @@ class Breakdown:
     Attributes:
         by: ``type`` or ``size``; ``group`` is the defect type, or one of :data:`SIZES`.
         smallest, largest: share of the picture that the group's defects cover; NaN where no mask was read.
-        defects: tested defects with a mask, counted once a fold and seed.
+        defects: distinct tested defects with a mask.
         pixel_auroc, pixel_ap, pointing, iou: means over these. AUPRO belongs to a whole fit.
     """
 
@@ -106,7 +106,7 @@ def _line(
         group=group,
         smallest=float(covered.min()) if covered.size else np.nan,
         largest=float(covered.max()) if covered.size else np.nan,
-        defects=int(chosen.sum()),
+        defects=len(set(_column(folds, "image_id")[chosen].tolist())),
         cells=fitted_by(folds),
         **{
             name: mean(_column(folds, column)[chosen].tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,7 @@ def decide(
     ]
     corrected = stats.holm([each.p for each in compared])
     lines = zip(contests, compared, corrected, strict=True)
-    return tuple(_comparison(contest, contenders, each, p, margin) for contest, each, p in lines)
+    return tuple(_comparison(contest, contenders, each, p, endpoint, margin) for contest, each, p in lines)
 
 
 def _places(folds: Sequence[Fold]) -> Mapping[tuple[int, int], Fold]:
@@ -83,7 +84,12 @@ def _places(folds: Sequence[Fold]) -> Mapping[tuple[int, int], Fold]:
 
 
 def _comparison(
-    contest: Contest, contenders: tuple[str, str], compared: stats.Comparison, p: float, margin: float
+    contest: Contest,
+    contenders: tuple[str, str],
+    compared: stats.Comparison,
+    p: float,
+    endpoint: str,
+    margin: float,
 ) -> Comparison:
     goods = sum(int(fold.goods.size) for fold in contest.folds)
     defects = sum(int(fold.defects.size) for fold in contest.folds)
@@ -100,25 +106,59 @@ def _comparison(
         high_90=compared.difference_90.high,
         p=compared.p,
         corrected=p,
-        verdict=stats.verdict(compared.difference_90, p, margin=margin),
+        verdict=compared.verdict(p, margin=margin),
         seeds=tuple(a - b for a, b in zip(compared.a_seeds, compared.b_seeds, strict=True)),
         folds=len(contest.folds) * len(contest.seeds),
         expected=contest.expected,
         goods=goods,
         defects=defects,
-        warnings=_warnings(compared, goods, defects),
+        warnings=_warnings(compared, goods, defects, endpoint, margin),
         cells=contest.cells,
     )
 
 
-def _warnings(compared: stats.Comparison, goods: int, defects: int) -> tuple[str, ...]:
-    """Say why the interval may be too narrow: simulated, it covered 71-86 % where images are few."""
-    found = [compared.warning] if compared.warning else []
+def _warnings(
+    compared: stats.Comparison, goods: int, defects: int, endpoint: str, margin: float
+) -> tuple[str, ...]:
+    """Say why to trust the interval less, and where it could not have shown the two to be equivalent."""
+    best = max(compared.a.value, compared.b.value)
+    found = cautions(goods, defects, best, endpoint, compared.warning)
+    least = math.ceil(stats.RULE_OF_THREE / margin)
+    if compared.warning and compared.images and compared.images < least:
+        found += (
+            f"with so few images out of place, two models count as equivalent within {margin:g} from "
+            f"{least} images of each class on (none wrong among n does not exclude 3/n)",
+        )
+    return found
+
+
+def cautions(goods: int, defects: int, best: float, endpoint: str, warning: str = "") -> tuple[str, ...]:
+    """Say why an interval may be too narrow: simulated, it covered 71-86 % where images are few.
+
+    Args:
+        goods, defects: distinct tested images.
+        best: the larger figure that the interval is about.
+        warning: what :func:`defectbench.stats.caution` says; by default asked of ``best``, where that is an
+            AUROC.
+    """
+    if not warning and endpoint == stats.AUROC:
+        warning = stats.caution(min(goods, defects), best)
+    found = [warning] if warning else []
     if min(goods, defects) < _FEW:
         found.append(
             f"only {goods} goods and {defects} defects: below {_FEW} of a class, intervals are too narrow"
         )
-    best = max(compared.a.value, compared.b.value)
-    if best > _NEAR_ONE and not compared.warning:
-        found.append(f"an AUROC of {best:.3f} is so near 1 that intervals are too narrow")
+    if best > _NEAR_ONE and not warning:
+        found.append(f"an {endpoint} of {best:.3f} is so near 1 that intervals are too narrow")
     return tuple(found)
+
+
+def tested(folds: Sequence[Fold]) -> tuple[int, int]:
+    """Return how many distinct goods and defects the folds test."""
+    labels = {
+        str(name): int(label)
+        for fold in folds
+        for name, label in zip(fold.test.image_id, fold.test.label, strict=True)
+    }
+    defects = sum(labels.values())
+    return len(labels) - defects, defects

@@ -13,7 +13,8 @@ from defectbench.catalog import Family
 from defectbench.collect import Collected, Fold
 from defectbench.crossover import Crossover, Level, Point, crossover
 from defectbench.report.conditions import fitted_by
-from defectbench.stats import FoldScores
+from defectbench.report.contest import cautions, tested
+from defectbench.stats import AUROC, FoldScores
 
 PROTOCOL = "scarcity"
 _WHOLE = "all"
@@ -64,6 +65,7 @@ class Crossing:
         text, interval: both for people, censored at the ends.
         tested: the numbers tested, rising.
         folds, expected: fits of the curve that have results, and how many the sweep has.
+        warnings: why to trust bound and interval less, in words.
     """
 
     category: str
@@ -79,6 +81,7 @@ class Crossing:
     tested: tuple[int, ...]
     folds: int
     expected: int
+    warnings: tuple[str, ...]
 
     @property
     def complete(self) -> bool:
@@ -168,7 +171,13 @@ class _Curve:
             tested=tuple(stage.n for stage in self.stages),
             folds=self.folds,
             expected=self.expected,
+            warnings=self._warnings(),
         )
+
+    def _warnings(self) -> tuple[str, ...]:
+        levels = self.found.levels
+        best = max(max(level.classifier.value, level.detector.value) for level in levels)
+        return cautions(*tested([fold for folds in self.reference for fold in folds]), best, AUROC)
 
 
 class LearningTables:

@@ -140,15 +140,38 @@ class Report:
 
     @cached_property
     def undecidable(self) -> tuple[str, ...]:
-        """Categories that no fold of both contenders has a result for."""
+        """Categories that no fold of both contenders has a result for yet."""
         told = {row.category for row in self.tables.comparisons}
-        return tuple(name for name in self.record.categories if name not in told)
+        return tuple(name for name, folds in self.tables.cuts.items() if folds and name not in told)
+
+    @cached_property
+    def unsplit(self) -> Mapping[str, str]:
+        """Category that detection cannot split -> why."""
+        if not self.tables.scheme:
+            return {}
+        whole = [name for name, folds in self.tables.cuts.items() if not folds]
+        return {name: self._why_unsplit(name) for name in whole}
+
+    def _why_unsplit(self, category: str) -> str:
+        own = [
+            note.removeprefix(f"{category}: ")
+            for note in self.record.notes
+            if note.startswith(f"{category}: ")
+        ]
+        return "; ".join(note for note in own if "detection" in note) or "detection cannot split its images"
 
     @cached_property
     def oracle_of(self) -> Mapping[tuple[str, str], Threshold]:
-        """(model, category) -> oracle; the model of everything abnormal is empty."""
-        rules = ("oracle", "everything abnormal")
-        return {(line.label, line.category): line for line in self.tables.thresholds if line.rule in rules}
+        """(model, category) -> oracle."""
+        return {(line.label, line.category): line for line in self.calls("oracle")}
+
+    @cached_property
+    def everything_of(self) -> Mapping[str, Mapping[str, Threshold]]:
+        """Family, empty where all are tested on the same images -> category -> calling all abnormal."""
+        found: dict[str, dict[str, Threshold]] = {}
+        for line in self.calls("everything abnormal"):
+            found.setdefault(line.family or "", {})[line.category] = line
+        return found
 
     @cached_property
     def experiments(self) -> Mapping[str, list[Condition]]:

@@ -68,6 +68,7 @@ class Score:
         low, high: bounds of the 95 % interval over images; NaN where there is none.
         seeds: the figure of each seed that has a result.
         folds, expected: fits read, over all seeds, and how many the sweep has.
+        warnings: why to trust the interval less, in words.
     """
 
     label: str
@@ -80,12 +81,13 @@ class Score:
     seeds: tuple[float, ...]
     folds: int
     expected: int
+    warnings: tuple[str, ...]
     cells: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """A model's endpoint, averaged over the categories; NaN unless it has a figure in each of them."""
+    """A model's endpoint, averaged over the categories that detection splits; NaN unless it has them all."""
 
     label: str
     value: float
@@ -131,6 +133,7 @@ class Threshold:
     """Calls of one model on one category by one rule, pooled over folds and seeds.
 
     Attributes:
+        label: empty for ``everything abnormal``, whose family is None unless families are tested apart.
         rule: ``calibrated``, ``tuned``, ``oracle`` or ``everything abnormal``.
         promised, resolution: false-alarm rate of a calibrated threshold, and 1/(n+1) of the calibration
             goods.
@@ -165,7 +168,7 @@ class Explanation:
     """Where one model's heat maps fall. NaN where not measurable.
 
     Attributes:
-        defects: tested defects with a mask, counted once a fold and seed.
+        defects: distinct tested defects with a mask.
     """
 
     category: str
@@ -195,6 +198,7 @@ class Condition:
         recall, came, precision, accuracy, f1: at the default threshold, counts pooled over folds, draws and
             seeds; came is the share of false alarms. NaN without a threshold.
         f1_oracle: the oracle's, averaged over folds, draws and seeds.
+        all_abnormal: F1 of calling every tested image abnormal, which both must be held against.
         folds, expected: fits read, over all seeds and draws, and how many the sweep has.
     """
 
@@ -213,6 +217,7 @@ class Condition:
     accuracy: float
     f1: float
     f1_oracle: float
+    all_abnormal: float
     folds: int
     expected: int
     cells: tuple[str, ...]
@@ -260,9 +265,10 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one model's fits took, averaged over its finished cells; memory is the largest.
+    """What one model's fits took, averaged over those that detection reads; memory is the largest.
 
     Attributes:
+        cells, total_fit_seconds: of all its finished cells, whatever reads them.
         labelled: images with a label that a fit of detection uses, tuning included: the fewest, the most.
     """
 

@@ -148,13 +148,13 @@ class Tables:
 
     @cached_property
     def means(self) -> tuple[Mean, ...]:
-        """Every model's mean over the categories; NaN unless it has a figure in each."""
+        """Every model's mean over the categories that detection splits; NaN unless it has each of them."""
         values: dict[str, list[float]] = defaultdict(list)
         for score in self.scores:
             values[score.label].append(score.value)
-        wanted = len(self.collected.record.categories)
+        wanted = sum(folds > 0 for folds in self.cuts.values())
         return tuple(
-            Mean(label, float(np.mean(values[label])) if len(values[label]) == wanted else _NAN)
+            Mean(label, float(np.mean(values[label])) if len(values[label]) == wanted > 0 else _NAN)
             for label in self.labels
         )
 
@@ -213,7 +213,8 @@ class Tables:
     @cached_property
     def thresholds(self) -> tuple[Threshold, ...]:
         """Calls by each rule, in the order in which they may be trusted, within each category."""
-        return Calls(self._rows, self._folds, self.labels, self.defect_rate, self.prices).lines(
+        families = {one.label: one.family for one in self.collected.record.contestants}
+        return Calls(self._rows, self._folds, families, self.defect_rate, self.prices).lines(
             self.collected.record.categories
         )
 
@@ -259,7 +260,11 @@ class Tables:
     def costs(self) -> tuple[Cost, ...]:
         """What the fits took, a line for each model that has a result."""
         found = ((label, self._results(label)) for label in self.labels)
-        return tuple(cost.cost(label, results, self._splits(results)) for label, results in found if results)
+        return tuple(
+            cost.cost(label, results, self._results(label, PROTOCOL), self._splits(results))
+            for label, results in found
+            if results
+        )
 
     @cached_property
     def tradeoffs(self) -> tuple[Tradeoff, ...]:
@@ -319,8 +324,13 @@ class Tables:
     def _family(self, folds: Sequence[Fold]) -> Family:
         return self.collected.contestant(folds[0].reading.label).family
 
-    def _results(self, label: str) -> list[Result]:
-        cells = dict.fromkeys(r.cell for r in self.collected.record.readings if r.label == label)
+    def _results(self, label: str, protocol: str = "") -> list[Result]:
+        """Return a model's finished cells, all or those that a protocol reads."""
+        record = self.collected.record
+        own = (reading for reading in record.readings if reading.label == label)
+        cells = dict.fromkeys(
+            reading.cell for reading in own if protocol in ("", record.splits[reading.split].split.protocol)
+        )
         return [self.collected.results[key] for key in cells if key in self.collected.results]
 
     def _splits(self, results: Sequence[Result]) -> list[Split]:
@@ -331,7 +341,8 @@ class Tables:
     def _score(self, rows: Sequence[Row]) -> Score:
         first = rows[0]
         values = tuple(row.figures[self.endpoint] for row in rows)
-        interval = self._interval(self._folds[first.category, first.label])
+        folds = self._folds[first.category, first.label]
+        interval = self._interval(folds)
         return Score(
             label=first.label,
             family=first.family,
@@ -343,6 +354,7 @@ class Tables:
             seeds=values,
             folds=sum(row.folds for row in rows),
             expected=first.expected * len(self.seeds),
+            warnings=contest.cautions(*contest.tested(folds), mean(values), self.endpoint),
             cells=cells_of(rows),
         )
 
@@ -358,7 +370,8 @@ class Tables:
     def _explanation(self, rows: Sequence[Row]) -> Explanation:
         first = rows[0]
         folds = self._folds[first.category, first.label]
-        measured = sum(int((~np.isnan(fold.test.pixel_auroc)).sum()) for fold in folds)
+        masked = (fold.test.image_id[~np.isnan(fold.test.pixel_auroc)].tolist() for fold in folds)
+        measured = len({name for names in masked for name in names})
         figures = {
             name: mean(row.figures.get(name, _NAN) for row in rows) if measured else _NAN
             for name in EXPLANATION

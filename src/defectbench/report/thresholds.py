@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from operator import add
 
@@ -27,17 +27,18 @@ class Calls:
 
     Args:
         rows, folds: of detection, by (category, label).
+        families: label -> family, in the sweep's order.
     """
 
     def __init__(
         self,
         rows: Mapping[_Place, list[Row]],
         folds: Mapping[_Place, list[Fold]],
-        labels: Sequence[str],
+        families: Mapping[str, Family],
         defect_rate: float | None,
         prices: Mapping[str, float] | None,
     ) -> None:
-        self._rows, self._folds, self._labels = rows, folds, labels
+        self._rows, self._folds, self._labels, self._families = rows, folds, tuple(families), families
         self._defect_rate, self._price = defect_rate, prices
 
     def lines(self, categories: Sequence[str]) -> tuple[Threshold, ...]:
@@ -48,7 +49,7 @@ class Calls:
             lines = [rows for place in places if (rows := self._rows.get(place))]
             for rule in (self._calibrated, self._tuned, _oracle):
                 found += [line for rows in lines if (line := rule(rows)) is not None]
-            found += [self._everything(category)] if lines else []
+            found += self._everything(category)
         return tuple(found)
 
     def _calibrated(self, rows: Sequence[Row]) -> Threshold | None:
@@ -72,16 +73,20 @@ class Calls:
         counts = [row.tuned for row in rows if row.tuned is not None]
         return self._calls(rows, "tuned", counts) if counts else None
 
-    def _everything(self, category: str) -> Threshold:
-        """Calling every image abnormal needs no model."""
-        places = [(category, label) for label in self._labels]
-        tested = next(folds for place in places if (folds := self._folds.get(place)))
-        labels = np.concatenate(
-            [fold.test.label for fold in tested if fold.reading.seed == tested[0].reading.seed]
-        )
-        counts = Counts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
-        figures = {"came": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
-        return _threshold(category, "", None, "everything abnormal", (), figures)
+    def _everything(self, category: str) -> Iterator[Threshold]:
+        """Calling every image abnormal needs no model; where families are tested apart, a line for each."""
+        tested: dict[tuple[str, ...], list[Fold]] = {}
+        for label in self._labels:
+            for fold in self._folds.get((category, label), ()):
+                tested.setdefault(fold.split.families, []).append(fold)
+        for folds in tested.values():
+            first = folds[0].reading
+            own = [f for f in folds if (f.reading.seed, f.reading.label) == (first.seed, first.label)]
+            labels = np.concatenate([fold.test.label for fold in own])
+            counts = Counts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
+            figures = {"came": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
+            family = self._families[first.label] if len(tested) > 1 else None
+            yield _threshold(category, "", family, "everything abnormal", (), figures)
 
     def _calls(self, rows: Sequence[Row], rule: str, counts: Sequence[Counts], **promise: float) -> Threshold:
         pooled, first = reduce(add, counts), rows[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from defectbench.collect import Collected, Fold
 from defectbench.manifest import GOOD
 from defectbench.novelty import Block, difference
 from defectbench.report.conditions import fitted_by, mean
+from defectbench.report.contest import cautions, tested
 from defectbench.stats import ENDPOINTS, FoldScores, fold_average, fold_weight
 
 PROTOCOL = "unseen"
@@ -60,6 +62,7 @@ class Novelty:
             pictures, of models that learnt as many defects of any type.
         loss: image AUROC on unseen types less the control's, with its 95 % interval.
         lead: image AUROC on unseen types less the detector's that the sweep names for the verdict, likewise.
+        warnings: why to trust these intervals less, in words.
     """
 
     category: str
@@ -75,6 +78,7 @@ class Novelty:
     lead: float
     lead_low: float
     lead_high: float
+    warnings: tuple[str, ...]
     cells: tuple[str, ...]
 
 
@@ -87,7 +91,7 @@ class UnseenTables:
 
     def __init__(self, collected: Collected, endpoint: str) -> None:
         self._collected = collected
-        self._figure = ENDPOINTS[endpoint]
+        self._endpoint, self._figure = endpoint, ENDPOINTS[endpoint]
         contenders = collected.record.contenders
         self._detector = contenders[1] if contenders else ""
         self._lessons: dict[_Key, list[Fold]] = defaultdict(list)
@@ -145,20 +149,23 @@ class UnseenTables:
         learns = family != "detector"
         theirs = _tested(self._of(category, self._detector, mode, False), "unseen") if learns else []
         loss, lead = (difference(_blocks(unseen, other), seed=_SEED) for other in (control, theirs))
+        values = [self._mean(folds) for folds in (seen, unseen, control)]
+        best = max((value for value in values if value == value), default=math.nan)
         return Novelty(
             category=category,
             label=label,
             family=family,
             mode=mode,
-            seen=self._mean(seen),
-            unseen=self._mean(unseen),
-            control=self._mean(control),
+            seen=values[0],
+            unseen=values[1],
+            control=values[2],
             loss=loss.value,
             loss_low=loss.low,
             loss_high=loss.high,
             lead=lead.value,
             lead_low=lead.low,
             lead_high=lead.high,
+            warnings=cautions(*tested([*seen, *unseen]), best, self._endpoint),
             cells=fitted_by([*seen, *unseen, *control]),
         )
 

@@ -147,7 +147,8 @@ def need(row: Need) -> str:
         return "How many labelled images would decide cannot be told from these."
     return (
         f"About {row.need_goods:,.0f} goods and {row.need_defects:,.0f} defects would find a difference of "
-        f"{row.margin:g} with {100 * row.power:.0f}\u00a0% power; {row.goods} and {row.defects} were tested."
+        f"{row.margin:g} with {100 * row.power:.0f}\u00a0% power, were it the only category; "
+        f"{row.goods} and {row.defects} were tested."
     )
 
 
