@@ -326,6 +326,7 @@ DETECTORS: tuple[Entry, ...] = (
             "learning_rate": 5e-3,
             "weight_decay": 1e-5,
         },
+        fit_version=2,
     ),
     _stepped(
         "dinomaly",
