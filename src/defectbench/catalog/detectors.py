@@ -134,7 +134,7 @@ DETECTORS: tuple[Entry, ...] = (
         epochs=640,
         ends=_EPOCHS,
         heat_map="the discriminator's output at each patch",
-        weights=(WIDE_RESNET50,),
+        weights=(WIDE_RESNET50, DTD),
         settings=MappingProxyType(
             {
                 "backbone": "wide_resnet50_2.tv_in1k",
@@ -144,7 +144,7 @@ DETECTORS: tuple[Entry, ...] = (
             }
         ),
         aliases=("GLASS",),
-        fit_version=2,
+        fit_version=3,
         resumes=True,
     ),
     Entry(
