@@ -153,6 +153,18 @@ def test_push_mirrors_what_a_sweep_needs_and_pull_brings_it(
     assert "weights push --sweep SWEEP" in capsys.readouterr().err
 
 
+def test_push_mirrors_what_a_weights_file_takes_no_place_of(
+    server: Hub, store: DirectoryStore, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").write_bytes(b"mine")
+    sweep = tmp_path / "sweep.yaml"
+    model = f"{{name: patchcore-large, weights: {tmp_path / 'mine'}}}"
+    sweep.write_text(SWEEP.replace("padim, wide-resnet50", model).replace("NET", NET))
+    assert run(["weights", "push", "--sweep", str(sweep), "--store", str(tmp_path / "store")]) == 0
+    others = [one.name for one in catalog.find("patchcore-large").weights[1:]]
+    assert set(store.keys("weights/")) == {f"weights/{name}/{SHA}" for name in (*others, NET)}
+
+
 def test_push_warns_of_non_commercial_weights_and_asks_for_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -186,6 +186,21 @@ def test_a_weights_file_is_named_by_its_digest(store: DirectoryStore, tmp_path: 
     assert {name: path.read_bytes() for name, path in fetched.items()} == {"resnet18.tv_in1k": b"two"}
 
 
+def test_a_weights_file_takes_the_place_of_the_first_alone(store: DirectoryStore, tmp_path: Path) -> None:
+    file, pictures = tmp_path / "mine.safetensors", tmp_path / "pictures"
+    file.write_bytes(b"mine")
+    pictures.mkdir()
+    (pictures / "a.png").write_bytes(b"texture")
+    assert "weights push dtd FOLDER" in planned(store, weights=str(file), models=["glass"]).missing["glass"]
+    digest = weights.push(store, "dtd", pictures)
+    mine = planned(store, weights=str(file), models=["glass"])
+    plans.write(mine, store, list(mine.cells))
+    fetched = weights.fetch(store, next(iter(mine.cells.values())).fit.weights, tmp_path / "cache")
+    assert list(fetched) == ["wide_resnet50_2.tv_in1k", "dtd"]
+    assert fetched["wide_resnet50_2.tv_in1k"].read_bytes() == b"mine"
+    assert fetched["dtd"].name == digest
+
+
 def test_a_weights_file_is_never_taken_for_the_published_one(store: DirectoryStore, tmp_path: Path) -> None:
     file = tmp_path / "mine.safetensors"
     file.write_bytes(b"mine")

@@ -53,7 +53,8 @@ def resolve(entry: Entry, settings: Mapping[str, Setting], kind: str, store: Sto
 
     Args:
         settings: the model's, resolved.
-        kind: ``none``, ``pretrained`` or a file, whose weights take the place of the model's first.
+        kind: ``none``, ``pretrained`` or a file, whose weights take the place of the model's first; its
+            others are the published ones.
 
     Raises:
         MissingWeightsError: the store lacks them, or the file is not there; says how to bring them.
@@ -67,7 +68,8 @@ def resolve(entry: Entry, settings: Mapping[str, Setting], kind: str, store: Sto
     if not path.is_file():
         raise MissingWeightsError(f"{entry.name}: weights {kind!r}: allowed: none, pretrained, or a file")
     with disk_errors(path):
-        return {_FILE + names[0]: digest_of(path)}
+        mine = {_FILE + names[0]: digest_of(path)}
+    return mine | {name: only(name, store, entry.name) for name in names[1:]}
 
 
 def only(name: str, store: Store, who: str = "this command") -> str:
@@ -184,6 +186,8 @@ def push_file(store: Store, weights: Mapping[str, str], path: Path) -> None:
         TryAgainError: it is no longer the file that was resolved.
     """
     for name, digest in weights.items():
+        if not name.startswith(_FILE):
+            continue
         with disk_errors(path):
             got = digest_of(path)
         if got != digest:

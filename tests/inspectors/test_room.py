@@ -74,8 +74,10 @@ def begun_with(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fits begin with fewer pictures at once, and with what is tried before them."""
 
     class Begun(Room):
-        def __init__(self, module: torch.nn.Module, batch: int, rng: np.random.Generator) -> None:
-            super().__init__(module, batch, rng)
+        def __init__(
+            self, module: torch.nn.Module, batch: int, rng: np.random.Generator, *, adds_up: bool = False
+        ) -> None:
+            super().__init__(module, batch, rng, adds_up=adds_up)
             self.restore({"pictures": pictures, "saving": True})
 
     for module in (classifier, stepped):
@@ -158,6 +160,42 @@ def test_detector_that_ran_out_of_memory_is_one_in_parts(
     assert told == others
     assert not same(state, whole)
     assert all("pictures_at_once" not in progress.figures for progress in undisturbed)
+
+
+def gradients(detector: stepped.Stepped, at_once: int) -> tuple[float, State]:
+    """Loss and gradients of a batch of 5, so many pictures at once; no network normalises over the batch."""
+    torch.manual_seed(1)
+    model = detector.model().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
+    shown = np.random.default_rng(1).integers(0, 256, (5, 64, 64, 3), np.uint8)
+
+    def loss(part: np.ndarray) -> torch.Tensor:
+        images = detector.prepared(shown[part])
+        return detector.loss(model, stepped.Batch(images, torch.zeros(len(part)), images[:, 0] * 0, 0))
+
+    one = Room(model, 5, np.random.default_rng(0), adds_up=detector.adds_up)
+    one.pictures = at_once
+    found = one.gradients(np.arange(5), loss)
+    return found, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", ["stfpm", "reverse-distillation", "fastflow", "cfa", "draem", "uninet"])
+def test_gradients_in_parts_are_the_batch_s_for_detectors_whose_loss_is_by_picture(name: str) -> None:
+    entry = catalog.find(name)
+    detector = build(entry, Recipe(entry.settings | stand_ins.changes(entry), 64, 2, 0, 0, device="cpu"))
+    assert isinstance(detector, stepped.Stepped)
+    if name == "cfa":
+        detector.begin(detector.model(), iter([torch.zeros(1, 3, 64, 64)]))
+    if name == "draem":
+        assert detector._faults is not None  # type: ignore[attr-defined]  # draws once
+    loss, whole = gradients(detector, 5)
+    in_parts, parts = gradients(detector, 3)
+    assert in_parts == pytest.approx(loss, rel=1e-4)
+    assert parts.keys() == whole.keys()
+    for key, value in whole.items():
+        torch.testing.assert_close(parts[key], value, rtol=1e-3, atol=float(value.abs().max()) * 1e-3 + 1e-8)
 
 
 def test_device_that_has_no_room_for_two_says_what_to_do(

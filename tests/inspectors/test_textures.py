@@ -11,7 +11,7 @@ from defectbench import catalog
 from defectbench.data.scenes import SCENES
 from defectbench.errors import DataError, MissingWeightsError, TryAgainError
 from defectbench.inspectors import textures
-from defectbench.inspectors.base import Lesson, Recipe
+from defectbench.inspectors.base import Inspector, Lesson, Recipe
 from defectbench.inspectors.choose import build
 from defectbench.inspectors.images import ArrayPictures
 
@@ -20,12 +20,12 @@ def recipe(**weights: Path) -> Recipe:
     return Recipe({}, 32, 1, 0, 0, weights=weights)
 
 
-def tar_of(folder: Path, names: tuple[str, ...]) -> Path:
-    (folder / "in").mkdir()
+def tar_of(folder: Path, names: tuple[str, ...], colour: tuple[int, int, int] = (10, 20, 30)) -> Path:
+    (folder / "in").mkdir(parents=True)
     path = folder / "digest"
     with tarfile.open(path, "w") as archive:
         for name in names:
-            Image.new("RGB", (40, 20), (10, 20, 30)).save(folder / "in" / name, format="PNG")
+            Image.new("RGB", (40, 20), colour).save(folder / "in" / name, format="PNG")
             archive.add(folder / "in" / name, f"images/{name}")
     return path
 
@@ -77,3 +77,54 @@ def test_a_fitted_model_is_loaded_without_the_textures_it_was_taught_by(tmp_path
     assert [one.score for one in loaded.inspect(goods)] == [one.score for one in taught.inspect(goods)]
     with pytest.raises(TryAgainError, match="gone"):
         build(entry, lacking).fit(Lesson(goods, np.zeros(2, np.int64)), lambda progress: None)
+
+
+NET = "test_resnet.r160_in1k"
+GOODS = ArrayPictures(np.random.default_rng(0).integers(0, 255, (2, 48, 48, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a network that is as good as untaught."""
+    import timm
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("weights") / NET
+    save_file(timm.create_model(NET, pretrained=False).state_dict(), path)
+    return path
+
+
+def glass(weights: dict[str, Path]) -> Inspector:
+    entry = catalog.find("glass")
+    settings = {**entry.settings, "backbone": NET, "batch_size": 2, "learning_rate": 3e-3}
+    return build(entry, Recipe(settings, 48, 1, 0, 0, device="cpu", weights=weights))
+
+
+def taught(weights: dict[str, Path]) -> Inspector:
+    inspector = glass(weights)
+    inspector.fit(Lesson(GOODS, np.zeros(2, np.int64)), lambda progress: None)
+    return inspector
+
+
+def scores(inspector: Inspector) -> list[float]:
+    return [one.score for one in inspector.inspect(GOODS)]
+
+
+@pytest.mark.torch
+def test_glass_pastes_the_textures_and_is_loaded_without_them(network: Path, tmp_path: Path) -> None:
+    dark = taught({NET: network, "dtd": tar_of(tmp_path / "dark", ("a.png", "b.png"))})
+    white = tar_of(tmp_path / "white", ("a.png", "b.png"), (250, 250, 250))
+    assert scores(taught({NET: network, "dtd": white})) != scores(dark), "the textures moved nothing"
+    dark.save(tmp_path / "state")
+    for weights in ({NET: network}, {NET: network, "dtd": tmp_path / "gone"}):
+        loaded = glass(weights)
+        loaded.load(tmp_path / "state")
+        assert scores(loaded) == scores(dark)
+
+
+@pytest.mark.torch
+def test_glass_is_not_taught_without_its_textures_or_its_backbone(network: Path, tmp_path: Path) -> None:
+    with pytest.raises(MissingWeightsError, match=f"no pictures dtd: got {NET}"):
+        taught({NET: network})
+    with pytest.raises(MissingWeightsError, match="weights of a network are needed beside the pictures dtd"):
+        taught({"dtd": tmp_path / "digest"})

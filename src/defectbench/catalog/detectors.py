@@ -65,9 +65,13 @@ def _efficientad(letter: str, teacher: Weights, builder: str) -> Entry:
         sizes_because="its autoencoder's code spans 8 x 8 thirty-seconds of the picture",
         settings={"width": 1.0, "steps": 70000, "learning_rate": 1e-4, "weight_decay": 1e-5},
         aliases=("EfficientAD",) if letter == "S" else (f"EfficientAD-{letter}",),
+        fit_version=2,
     )
 
 
+_SUPERSIMPLENET_PAPER = (
+    "Rolih et al. 2025, doi:10.1007/s10845-025-02680-8, which extends Rolih et al. 2024, arXiv:2408.03143"
+)
 _SUPERSIMPLENET: Mapping[str, Setting] = MappingProxyType(
     {
         "backbone": WIDE_RESNET50.name,
@@ -134,7 +138,7 @@ DETECTORS: tuple[Entry, ...] = (
         epochs=640,
         ends=_EPOCHS,
         heat_map="the discriminator's output at each patch",
-        weights=(WIDE_RESNET50,),
+        weights=(WIDE_RESNET50, DTD),
         settings=MappingProxyType(
             {
                 "backbone": "wide_resnet50_2.tv_in1k",
@@ -144,7 +148,7 @@ DETECTORS: tuple[Entry, ...] = (
             }
         ),
         aliases=("GLASS",),
-        fit_version=2,
+        fit_version=3,
         resumes=True,
     ),
     Entry(
@@ -211,7 +215,7 @@ DETECTORS: tuple[Entry, ...] = (
     _stepped(
         "supersimplenet",
         "supersimplenet:SuperSimpleNet",
-        "Rolih et al. 2024, arXiv:2408.03143",
+        _SUPERSIMPLENET_PAPER,
         (WIDE_RESNET50,),
         "logits of the segmenting head",
         epochs=300,
@@ -222,7 +226,7 @@ DETECTORS: tuple[Entry, ...] = (
     _stepped(
         "supersimplenet-supervised",
         "supersimplenet:SupervisedSuperSimpleNet",
-        "Rolih et al. 2024, arXiv:2408.03143, taught labelled defects and their masks",
+        f"{_SUPERSIMPLENET_PAPER}; taught labelled defects and their masks",
         (WIDE_RESNET50,),
         "logits of the segmenting head",
         family="supervised",
@@ -264,6 +268,7 @@ DETECTORS: tuple[Entry, ...] = (
             "learning_rate": 0.4,
             "weight_decay": 1e-4,
         },
+        fit_version=2,
     ),
     _stepped(
         "fastflow",

@@ -156,8 +156,8 @@ def _names(named: list[str], sweep: Path | None, models: tuple[str, ...]) -> lis
         _check_name(name)
     found = [*named, *(weights.name for model in models for weights in find(model).weights)]
     for model in resolve(read(sweep)) if sweep else ():
-        if model.weights == "pretrained":
-            found += needed(model.entry, model.settings)
+        if model.weights != "none":  # a file takes the place of the first
+            found += needed(model.entry, model.settings)[0 if model.weights == "pretrained" else 1 :]
     return list(dict.fromkeys(found))
 
 

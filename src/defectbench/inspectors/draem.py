@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from functools import cached_property
 from typing import Any, cast
 
@@ -61,9 +60,7 @@ class Draem(Stepped):
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the mending's squared and structural errors, and the focal loss of the segmentation."""
-        with warnings.catch_warnings():
-            # The generator reads its textures by a function of torchvision's that will go.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with textures.quiet():
             changed, mask = self._faults(batch.images)
         mended, prediction = model(changed)
         return cast(Tensor, DraemLoss()(batch.images, mended, mask, prediction))

@@ -30,7 +30,8 @@ class EfficientAd(Stepped):
     """EfficientAD (Batzner et al. 2023): a student that imitates a teacher, and an autoencoder beside it.
 
     One picture a step, Adam with weight decay 1e-5, the rate a tenth in the last twentieth of the steps. A
-    tenth of the goods is never learnt from: the quantiles that put both maps on one scale are taken on it.
+    tenth of the goods is never learnt from: the quantiles that put both maps on one scale are taken on it, in
+    a holdout before each epoch is judged.
     The student is kept from imitating the teacher on other pictures: imagenette, or, with ``weights: none``,
     scikit-image's photographs. Score: the largest value of the mean of both maps.
 
@@ -112,7 +113,7 @@ class EfficientAd(Stepped):
             image = (image * weights).sum(1, keepdim=True).expand_as(image)
         return image
 
-    def end(self, model: Any, lesson: Lesson) -> None:
+    def settle(self, model: Any, lesson: Lesson) -> None:
         """Take the quantiles of both maps on the goods that were set aside."""
         maps: list[tuple[Tensor, Tensor]] = []
         for place in set_aside(len(lesson.pictures), self.recipe.seed)[1]:

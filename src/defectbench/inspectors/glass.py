@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from defectbench.inspectors import backbone
+from defectbench.inspectors import backbone, textures
 from defectbench.inspectors.anomalib_models import GlassModel
 from defectbench.inspectors.stepped import Batch, Course, ResumableStepped, State, Teaching
+
+TEXTURES = "dtd"
+"""Of which local anomalies are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +30,9 @@ class Glass(ResumableStepped):
     """GLASS (Chen et al. 2024): a discriminator of features against anomalies synthesised around them.
 
     As anomalib's training step: AdamW on the discriminator at twice the learning rate, Adam with weight
-    decay 1e-5 on the projection, the centre taken again before each epoch, Perlin noise as the texture of
-    local anomalies (no texture data set). Differs in one thing: the backbone is never trained, also where
-    its weights are random.
+    decay 1e-5 on the projection, the centre taken again before each epoch. Local anomalies are pasted from
+    the Describable Textures data set, as the authors'; with ``weights: none`` from scikit-image's
+    photographs. Differs in one thing: the backbone is never trained, also where its weights are random.
 
     The score is the discriminator's largest logit over the patches: anomalib gives its sigmoid, in which
     high scores tie. The heat map is anomalib's smoothed map of sigmoids.
@@ -40,7 +45,7 @@ class Glass(ResumableStepped):
     def build(self) -> nn.Module:
         """Return anomalib's model over our backbone."""
         recipe = self.recipe
-        self.network = backbone.create(recipe.text("backbone"), recipe)
+        self.network = backbone.create(recipe.text("backbone"), textures.without(recipe, TEXTURES))
         config: Any = self.network.pretrained_cfg
         model: nn.Module = GlassModel(
             input_shape=(recipe.image_size, recipe.image_size),
@@ -50,6 +55,11 @@ class Glass(ResumableStepped):
             normalize_std=list(config["std"]),
         )
         return model
+
+    @cached_property
+    def _textures(self) -> list[Path]:
+        """Pictures, asked for by a fit alone: a fitted model is loaded without them."""
+        return textures.pictures(self.recipe, TEXTURES)
 
     def teaching(self, model: Any, course: Course) -> Teaching:
         """Return an optimiser for each of the two parts."""
@@ -75,7 +85,9 @@ class Glass(ResumableStepped):
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the sum of anomalib's losses."""
-        *_, loss = model(batch.images)
+        model.augmentor.anomaly_source_paths = self._textures
+        with textures.quiet():
+            *_, loss = model(batch.images)
         return cast(Tensor, loss)
 
     def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:

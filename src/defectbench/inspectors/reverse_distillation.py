@@ -21,8 +21,8 @@ from defectbench.inspectors.stepped import Batch, Course, Stepped, Teaching
 class ReverseDistillation(Stepped):
     """Reverse Distillation (Deng & Li 2022): a decoder that learns to give back a frozen encoder's features.
 
-    Adam on bottleneck and decoder with betas (0.5, 0.99). Score: the largest value of the map, in which the
-    layers' cosine distances are added and smoothed.
+    Adam on bottleneck and decoder with betas (0.5, 0.99), as anomalib; the authors' code has (0.5, 0.999).
+    Score: the largest value of the map, in which the layers' cosine distances are added and smoothed.
 
     Settings: ``backbone`` (a resnet of timm's), ``layers``, ``batch_size``, ``learning_rate``.
     """

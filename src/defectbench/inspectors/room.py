@@ -43,14 +43,18 @@ class Room:
         module: what is trained.
         batch: pictures of a step, all at once to begin with.
         rng: what the steps draw from, beside torch's own generators.
+        adds_up: the loss is a sum over its pictures; by default it is a mean.
 
     Attributes:
         pictures: how many go through the network at once.
         saving: activations are computed twice instead of kept.
     """
 
-    def __init__(self, module: nn.Module, batch: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, module: nn.Module, batch: int, rng: np.random.Generator, *, adds_up: bool = False
+    ) -> None:
         self._module = module
+        self._adds_up = adds_up
         self._rng = rng
         self._batch = batch
         self._device = next(module.parameters()).device.type
@@ -80,7 +84,7 @@ class Room:
 
         Args:
             chosen: the batch.
-            loss: of a part of it, a mean over its pictures.
+            loss: of a part of it, a mean over its pictures, or a sum where the loss adds up.
 
         Raises:
             TryAgainError: not even :data:`LEAST` pictures fit.
@@ -102,7 +106,7 @@ class Room:
         self._module.zero_grad(set_to_none=True)
         total = 0.0
         for part in self.parts(chosen):
-            share = loss(part) * (len(part) / len(chosen))
+            share = loss(part) * (1.0 if self._adds_up else len(part) / len(chosen))
             self._backward(share)
             total += float(share.detach())
         return total

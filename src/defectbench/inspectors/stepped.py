@@ -100,6 +100,8 @@ class Stepped(Inspector):
 
     frozen: ClassVar[tuple[str, ...]] = ()
     """Parts of the network that a fit never changes: always in eval mode, and not saved."""
+    adds_up: ClassVar[bool] = False
+    """Whether :meth:`loss` is a sum over the pictures; else it is a mean."""
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
@@ -141,8 +143,11 @@ class Stepped(Inspector):
     def begin_epoch(self, model: Any, images: Iterator[Tensor]) -> None:
         """Do what comes before each epoch; nothing by default."""
 
-    def end(self, model: Any, lesson: Lesson) -> None:
-        """Do what comes after the last step; nothing by default."""
+    def settle(self, model: Any, lesson: Lesson) -> None:
+        """Take what scores need, before each tuning and after the last step; nothing by default.
+
+        The network is in eval mode. Nothing may be drawn, so that tuning does not move the training.
+        """
 
     def carried(self, model: Any) -> State:
         """Return what an epoch goes on with beside the network's own state; nothing by default."""
@@ -189,7 +194,7 @@ class Stepped(Inspector):
                 training.restore(saved)
             training.run()
             model.eval()
-            self.end(model, lesson)
+            self.settle(model, lesson)
         self._ready = True
 
     def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
@@ -293,7 +298,7 @@ class _Training:
         self._course = Course.of(inspector.recipe, math.ceil(len(self._shown) / self._size))
         self._rng = np.random.default_rng(inspector.recipe.seed)
         self._teaching = inspector.teaching(model, self._course)
-        self._room = Room(model, self._size, self._rng)
+        self._room = Room(model, self._size, self._rng, adds_up=inspector.adds_up)
         self._steps = 0
         self._done = 0
         self._now: _Epoch | None = None
@@ -370,7 +375,9 @@ class _Training:
     def _tune(self, pictures: Pictures) -> float:
         """Return the tuning pictures' image AUROC; draws nothing, so training goes on as without."""
         scores = []
-        for inspection in self._inspector.inspections(self._model.eval(), pictures):
+        model = self._model.eval()
+        self._inspector.settle(model, self._lesson)
+        for inspection in self._inspector.inspections(model, pictures):
             scores.append(inspection.score)
             self._tick()
         return image_auroc(self._lesson.tuning_labels, np.array(scores))

@@ -26,6 +26,7 @@ class Stfpm(Stepped):
     """
 
     frozen = ("teacher_model",)
+    adds_up = True
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our teacher, and a student of the same kind."""

@@ -18,10 +18,12 @@ from defectbench.inspectors.stepped import Batch, Course, Stepped, Teaching
 
 
 class SuperSimpleNet(Stepped):
-    """SuperSimpleNet (Rolih et al. 2024): faults are noise on features; one head segments, one classifies.
+    """SuperSimpleNet (Rolih et al. 2025): faults are noise on features; one head segments, one classifies.
 
-    AdamW, rates times 0.4 after 80 % and 90 % of the epochs. Score and map are logits: anomalib gives their
-    sigmoids, in which high scores tie.
+    As the journal's extension (doi:10.1007/s10845-025-02680-8), anomalib's default: the classifying head sees
+    the backbone's features, the segmenting head adapted ones; in the first paper (arXiv:2408.03143) both see
+    adapted ones. AdamW, rates times 0.4 after 80 % and 90 % of the epochs. Score and map are logits: anomalib
+    gives their sigmoids, in which high scores tie.
 
     Settings: ``backbone`` (timm's name), ``layers``, ``batch_size``, ``learning_rate``.
     """

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -52,6 +56,28 @@ def pictures(recipe: Recipe, name: str = "") -> list[Path]:
     if name not in recipe.weights:
         raise MissingWeightsError(f"no pictures {name}: got {', '.join(sorted(recipe.weights))}")
     return _unpacked(recipe.weights[name], name)
+
+
+def without(recipe: Recipe, name: str) -> Recipe:
+    """Return the recipe for a network that is built with the weights beside the pictures ``name``.
+
+    Raises:
+        MissingWeightsError: the recipe has the pictures and no weights for a network.
+    """
+    others = {key: path for key, path in recipe.weights.items() if key != name}
+    if recipe.weights and not others:
+        raise MissingWeightsError(
+            f"weights of a network are needed beside the pictures {name}; got these alone"
+        )
+    return replace(recipe, weights=others)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let anomalib's generator read its pictures by a function of torchvision's that will go."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def _unpacked(tar: Path, name: str) -> list[Path]:

@@ -1,0 +1,52 @@
+"""EfficientAD in a holdout: its epochs are judged by scores like those that it gives in the end."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import stand_ins
+from defectbench import catalog
+from defectbench.inspectors import stepped
+from defectbench.inspectors.base import Lesson, Progress, Recipe
+from defectbench.inspectors.choose import build
+from defectbench.inspectors.images import ArrayPictures
+from defectbench.metrics import image_auroc
+
+pytestmark = pytest.mark.torch
+
+SIDE = 256
+PICTURES = np.random.default_rng(1).integers(0, 256, (6, SIDE, SIDE, 3), np.uint8)
+TUNING, LABELS = ArrayPictures(PICTURES[2:]), np.array([0, 1, 0, 1])
+
+
+def fitted(tuned: bool) -> tuple[list[float], list[Progress]]:
+    """Scores of the tuning pictures after two epochs of one step, and what was told."""
+    entry = catalog.find("efficientad-s")
+    settings = entry.settings | stand_ins.changes(entry)
+    model = build(entry, Recipe(settings, SIDE, 2, 0, 0, device="cpu"))
+    told: list[Progress] = []
+    lesson = Lesson(ArrayPictures(PICTURES[:2]), np.zeros(2, np.int64))
+    model.fit(Lesson(lesson.pictures, lesson.labels, TUNING, LABELS) if tuned else lesson, told.append)
+    return [one.score for one in model.inspect(TUNING)], told
+
+
+def losses(told: list[Progress]) -> list[float]:
+    return [progress.figures["train_loss"] for progress in told if progress.figures]
+
+
+def test_epochs_are_judged_by_scores_on_the_scale_of_the_goods_set_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    judged: list[list[float]] = []
+
+    def seen(labels: np.ndarray, scores: np.ndarray) -> float:
+        judged.append(scores.tolist())
+        return image_auroc(labels, scores)
+
+    monkeypatch.setattr(stepped, "image_auroc", seen)
+    scores, told = fitted(tuned=True)
+    aurocs = [progress.figures["tuning_auroc"] for progress in told if progress.figures]
+    assert scores == judged[int(np.argmax(aurocs))]
+    _, others = fitted(tuned=False)
+    assert losses(told) == losses(others), "judging an epoch moved the training"
