@@ -31,7 +31,6 @@ DETECTORS: Mapping[str, Mapping[str, catalog.Setting]] = {
     "uninet": {"backbone": "resnet50.a1_in1k"},
     "draem": {"channels": 8},
     "dinomaly": {"backbone": "vit_small_patch14_reg4_dinov2.lvd142m", "batch_size": 4},
-    # 256 px is the smallest that these take.
     "efficientad-s": {"width": 1 / 16, "steps": 3},
     "efficientad-m": {"width": 1 / 32, "steps": 3},
 }
@@ -56,6 +55,6 @@ def changes(entry: catalog.Entry) -> dict[str, catalog.Setting]:
     return {"architecture": smaller} if smaller else dict(DETECTORS.get(entry.name, {}))
 
 
-def side(entry: catalog.Entry, least: int = 64) -> int:
-    """The smallest size from ``least`` on that the model takes."""
+def side(entry: catalog.Entry, least: int = 0) -> int:
+    """The smallest size that the model takes, or the smallest from ``least`` on."""
     return next(size for size in range(least, 1025) if entry.takes(size))

@@ -91,7 +91,7 @@ def test_authors_weights_come_from_their_own_address(server: Hub, tmp_path: Path
     assert hub.address(fixres).endswith("/FixEfficientNet/fixEfficientNet_b3_ns.pth")
     here = replace(fixres, url=f"{server.url}/b3.pth")
     assert hub.download(here, tmp_path / "file") == SHA
-    with pytest.raises(MissingWeightsError, match="the published file begins deadbeef"):
+    with pytest.raises(MissingWeightsError, match=f"SHA-256 {SHA[:12]}, the .* begins deadbeef"):
         hub.download(replace(here, digest="deadbeef"), tmp_path / "file")
 
 
@@ -165,6 +165,35 @@ def test_push_mirrors_what_a_weights_file_takes_no_place_of(
     assert set(store.keys("weights/")) == {f"weights/{name}/{SHA}" for name in (*others, NET)}
 
 
+@pytest.mark.parametrize(("second", "code"), [("/gone", 69), ("/broken", 75)])
+def test_push_says_at_the_end_all_that_cannot_be_had(
+    second: str,
+    code: int,
+    server: Hub,
+    store: DirectoryStore,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made_up = [
+        Weights(f"made_up.{name}", "this test", "MIT", url=server.url + path)
+        for name, path in (("first", "/broken"), ("second", second), ("third", "/file"))
+    ]
+    entry = replace(catalog.find("padim"), weights=tuple(made_up))
+    monkeypatch.setattr(weights, "ENTRIES", (entry,))
+    monkeypatch.setattr(catalog, "find", lambda name: entry)
+    assert run(["weights", "push", "--model", "padim", "--store", store.url]) == code
+    said = capsys.readouterr().err
+    assert "/broken answers 503" in said
+    assert f"made_up.second: {server.url}{second} answers" in said
+    assert list(store.keys("weights/")) == [f"weights/made_up.third/{SHA}"]
+
+
+def test_teachers_zip_has_the_digest_that_anomalib_publishes() -> None:
+    for size in ("s", "m"):
+        teacher = catalog.find(f"efficientad-{size}").weights[0]
+        assert (teacher.digest, len(teacher.archive)) == ("", 64)
+
+
 def test_push_warns_of_non_commercial_weights_and_asks_for_words(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -222,6 +251,14 @@ def test_file_of_an_archive_is_kept_alone(server: Hub, tmp_path: Path) -> None:
     teacher = Weights("teacher", "made up", "MIT", url=f"{server.url}/weights.zip", member="small.pth")
     assert hub.download(teacher, tmp_path / "file") == hashlib.sha256(b"small").hexdigest()
     assert (tmp_path / "file").read_bytes() == b"small"
+    zipped = hashlib.sha256(server.body).hexdigest()
+    small = hashlib.sha256(b"small").hexdigest()
+    told = replace(teacher, archive=zipped[:8], digest=small)
+    assert hub.download(told, tmp_path / "file") == small
+    with pytest.raises(MissingWeightsError, match=f"weights.zip has the SHA-256 {zipped[:12]}, .* deadbeef"):
+        hub.download(replace(told, archive="deadbeef"), tmp_path / "file")
+    with pytest.raises(MissingWeightsError, match=f"small.pth has the SHA-256 {small[:12]}, .* deadbeef"):
+        hub.download(replace(told, digest="deadbeef"), tmp_path / "file")
     with pytest.raises(MissingWeightsError, match="has no large"):
         hub.download(replace(teacher, member="large.pth"), tmp_path / "file")
     server.body = BODY

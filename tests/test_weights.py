@@ -10,7 +10,7 @@ import pytest
 
 from defectbench import job, weights
 from defectbench import plan as plans
-from defectbench.catalog import ENTRIES, Entry
+from defectbench.catalog import ENTRIES, Entry, find
 from defectbench.cell import Cell
 from defectbench.errors import MissingWeightsError, TryAgainError
 from defectbench.files import locked
@@ -46,6 +46,31 @@ def test_needed_weights_of_the_catalog_follow_the_network_that_a_setting_names(e
             expected = ["vgg11.tv_in1k" if item.name == named else item.name for item in entry.weights]
             assert weights.needed(entry, {**entry.settings, key: "vgg11.tv_in1k"}) == tuple(expected)
             assert "vgg11.tv_in1k" in expected
+
+
+def test_resolve_and_pull_name_all_that_is_missing_at_once(
+    store: DirectoryStore, pushed: dict[str, str], tmp_path: Path
+) -> None:
+    entry = find("patchcore-large")
+    settings = {**entry.settings, "second_backbone": NET}
+    with pytest.raises(MissingWeightsError) as caught:
+        weights.resolve(entry, settings, "pretrained", store)
+    lines = str(caught.value).splitlines()
+    lacking = ("wide_resnet101_2.tv_in1k", "densenet201.tv_in1k")
+    assert [line.split(",")[0] for line in lines] == [
+        f"patchcore-large needs the weights {name}" for name in lacking
+    ]
+    with pytest.raises(MissingWeightsError) as caught:
+        weights.pull(store, (lacking[0], NET, lacking[1]), tmp_path / "here")
+    assert all(name in str(caught.value) for name in lacking)
+    assert not (tmp_path / "here").exists()
+
+
+def test_weights_that_no_catalog_has_are_of_unknown_licence() -> None:
+    found = weights.described("convnextv2_tiny.fcmae_ft_in1k")
+    assert found.commercial is None
+    assert "UNKNOWN whether for commercial use: check it" in found.terms
+    assert weights.described(NET).commercial is True
 
 
 def test_fetch_downloads_once(store: DirectoryStore, pushed: dict[str, str], tmp_path: Path) -> None:

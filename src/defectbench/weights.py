@@ -57,19 +57,32 @@ def resolve(entry: Entry, settings: Mapping[str, Setting], kind: str, store: Sto
             others are the published ones.
 
     Raises:
-        MissingWeightsError: the store lacks them, or the file is not there; says how to bring them.
+        MissingWeightsError: the store lacks some, or the file is not there; names all, and how to bring them.
     """
     names = needed(entry, settings)
     if kind == "none" or not names:
         return {}
     if kind == "pretrained":
-        return {name: only(name, store, entry.name) for name in names}
+        return _each(names, store, entry.name)
     path = Path(kind)
     if not path.is_file():
         raise MissingWeightsError(f"{entry.name}: weights {kind!r}: allowed: none, pretrained, or a file")
     with disk_errors(path):
         mine = {_FILE + names[0]: digest_of(path)}
     return mine | {name: only(name, store, entry.name) for name in names[1:]}
+
+
+def _each(names: Sequence[str], store: Store, who: str = "this command") -> dict[str, str]:
+    """Return name -> digest of the one file; MissingWeightsError names all that the store lacks."""
+    found, missing = {}, []
+    for name in names:
+        try:
+            found[name] = only(name, store, who)
+        except MissingWeightsError as error:
+            missing.append(str(error))
+    if missing:
+        raise MissingWeightsError("\n".join(missing))
+    return found
 
 
 def only(name: str, store: Store, who: str = "this command") -> str:
@@ -117,9 +130,12 @@ def is_full_name(name: str) -> bool:
 
 
 def described(name: str) -> Weights:
-    """Return what the catalog says of weights, or of any network's of timm's that a setting may name."""
+    """Return what the catalog says of weights, or of any network's of timm's that a setting may name.
+
+    Of the latter nobody here has read the licence: whether it allows commercial use is None.
+    """
     found = (item for entry in ENTRIES for item in entry.weights if item.name == name)
-    return next(found, Weights(name, f"timm {name}", "see timm's page of it"))
+    return next(found, Weights(name, f"timm {name}", "see timm's page of it", commercial=None))
 
 
 def push(store: Store, name: str, path: Path) -> str:
@@ -173,9 +189,9 @@ def pull(store: Store, names: Sequence[str], target: Path) -> dict[str, Path]:
         target: the cache where jobs look, or any folder.
 
     Raises:
-        MissingWeightsError: the store lacks one, or has several.
+        MissingWeightsError: the store lacks some, or has several of one name; names all.
     """
-    digests = {name: only(name, store) for name in names}
+    digests = _each(names, store)
     return {name: _fetch(store, name, digest, target) for name, digest in digests.items()}
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.torch
 NAMES = [entry.name for entry in catalog.ENTRIES]
 CLASSIFIERS = [entry.name for entry in catalog.ENTRIES if entry.family == "classifier"]
 DETECTORS = [entry.name for entry in catalog.ENTRIES if entry.family == "detector"]
-SMALL: dict[str, catalog.Setting] = {"bank": 150, "batch_size": 8, "features": 20}
+SMALL: dict[str, catalog.Setting] = {"bank": 40, "batch_size": 8, "features": 20}
 """Settings that keep fits short; an entry takes those that it has."""
 
 
@@ -150,7 +150,8 @@ def test_inspector_yields_one_finite_inspection_for_each_picture(name: str) -> N
     for inspection in found:
         assert isinstance(inspection.score, float)
         assert np.isfinite(inspection.score)
-        assert inspection.heat_map.ndim == 2
+        high, wide = inspection.heat_map.shape
+        assert high == wide >= 2, "at the smallest size that the model takes the map must show a place"
         assert inspection.heat_map.dtype == np.float32
         assert np.isfinite(inspection.heat_map).all()
 

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from defectbench import catalog
 from defectbench.errors import DataError
 from defectbench.inspectors import backbone, formats
+from defectbench.inspectors.anomalib_models import efficientad
 from defectbench.inspectors.base import Recipe
+from defectbench.inspectors.efficientad import EfficientAd
 from stand_ins import DINO, SWIN
 
 pytestmark = pytest.mark.torch
@@ -152,6 +154,36 @@ def test_tinyvit_biases_of_short_distances_are_kept_in_narrower_windows(tmp_path
         expected = theirs.get_attention_biases("cpu").unflatten(1, (own, own)).unflatten(3, (own, own))
         found = ours.get_attention_biases("cpu").unflatten(1, (cut, cut)).unflatten(3, (cut, cut))
         assert torch.equal(found, expected[:, :cut, :cut, :cut, :cut])
+
+
+def teacher(path: Path | None = None) -> nn.Module:
+    """EfficientAD's teacher, at a width that leaves a channel or two inside."""
+    entry = catalog.find("efficientad-s")
+    weights = {} if path is None else {"efficientad-teacher-small": path}
+    recipe = Recipe({**entry.settings, "width": 1 / 128}, 256, 0, 0, 5, weights, device="cpu")
+    model = EfficientAd(recipe).build()
+    assert isinstance(model, efficientad.EfficientAdModel)
+    return model.teacher
+
+
+def test_efficientad_s_teacher_is_read_key_by_key(tmp_path: Path) -> None:
+    state = {key: torch.rand(value.shape) for key, value in teacher().state_dict().items()}
+    assert {"conv1.weight", "conv4.bias"} <= state.keys()
+    torch.save(state, tmp_path / "pretrained_teacher_small.pth")
+    loaded = teacher(tmp_path / "pretrained_teacher_small.pth").state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_another_network_than_efficientad_s_teacher_is_refused_with_the_keys(tmp_path: Path) -> None:
+    state = {f"trunk.{key}": value for key, value in teacher().state_dict().items()}
+    torch.save(state, tmp_path / "wrong.pth")
+    with pytest.raises(DataError) as caught:
+        teacher(tmp_path / "wrong.pth")
+    lacking, foreign, *_ = caught.value.problems
+    assert lacking.startswith("weights file wrong.pth does not fit efficientad-teacher-small: it lacks ")
+    assert "conv1.weight" in lacking
+    assert "it has foreign" in foreign
+    assert "trunk.conv1" in foreign
 
 
 def test_dinov2_positions_are_brought_to_the_size_of_the_pictures(tmp_path: Path) -> None:

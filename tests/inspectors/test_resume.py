@@ -84,6 +84,7 @@ CASES = {
         {"architecture": "test_resnet.r160_in1k", **SMALL, "learning_rate": 0.1, "freeze": True},
         4,
     ),
+    "tinyvit": Case("tinyvit-21m-512", {"architecture": "tiny_vit_5m_224.dist_in22k_ft_in1k", **SMALL}, 2),
     "glass": Case("glass", {"backbone": "test_resnet.r160_in1k", "batch_size": 2, "learning_rate": 3e-3}, 3),
 }
 

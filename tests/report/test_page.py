@@ -140,7 +140,7 @@ def test_page_shows_evidence_and_expected_costs(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     prices = {"false_alarm": 2, "missed_defect": 100}
     record = made_up_sweep(
-        store, categories=("grass", "brick"), models=CONTENDERS, defect_rate=0.01, prices=prices
+        store, categories=("grass", "grid"), models=CONTENDERS, defect_rate=0.01, prices=prices
     )
     found = Shortcut(0.93, 0.85, 0.97, 25, 12)
     store.put(key("parts", "grass", record.digests["grass"]), found.to_json())
@@ -150,6 +150,7 @@ def test_page_shows_evidence_and_expected_costs(tmp_path: Path) -> None:
     assert "0.850 – 0.970</td>" in html
     assert html.count("not measured: imported by an older version") == 1
     assert "with a probability of 80 %" in text
+    assert "MVTec AD's images (here, by name: grid) are licensed CC BY-NC-SA 4.0" in text
     assert "<td>ship everything</td>" in html
     assert "1000.0" in text
     assert "<td>on the front</td>" in html

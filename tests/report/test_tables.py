@@ -355,4 +355,10 @@ def test_models_say_their_licences_and_which_rule_commerce_out() -> None:
     assert said == "Not for commercial use, by the licence of the weights: fixefficientnet-b7."
     assert len(weights_lines([free, random])) == 2
     other = Contestant("r", "resnet50", "classifier", "pretrained", 512, {"architecture": "vgg11.tv_in1k"})
-    assert _model(other).licence == "code Apache-2.0; weights see timm's page of it"
+    assert _model(other).licence == (
+        "code Apache-2.0; weights see timm's page of it (UNKNOWN whether for commercial use: check it)"
+    )
+    assert _model(other).commercial is None
+    assert weights_lines([free, _model(other)])[-1] == (
+        "Unknown whether for commercial use, check the licence of the weights: r."
+    )

@@ -19,6 +19,7 @@ _CLASSIFIER_SETTINGS: Mapping[str, Setting] = MappingProxyType(
 _FIXRES = "https://dl.fbaipublicfiles.com/FixRes_data/FixRes_Pretrained_Models/FixEfficientNet"
 _LAYER4 = "Grad-CAM of the abnormal logit at layer4's last block"
 _LAST_BLOCK = "Grad-CAM of the abnormal logit at the last block"
+_TWO_CELLS = "a cell of its heat map spans 32 px, and a map of one cell explains nothing"
 
 
 def _published(timm_name: str, licence: str = "Apache-2.0", digest: str = "") -> tuple[Weights, ...]:
@@ -37,6 +38,8 @@ def _classifier(
         "source": f"{source}; timm {timm_name}, {_TIMM}",
         "licence": "Apache-2.0",
         "image_size": size,
+        "smallest": 64,
+        "sizes_because": _TWO_CELLS,
         "epochs": 30,
         "patience": 8,
         "ends": _EARLY,
@@ -121,7 +124,7 @@ CLASSIFIERS: tuple[Entry, ...] = (
         512,
         "Grad-CAM of the abnormal logit at stage 4's last local_conv",
         aliases=("TinyViT-21M-512-distill",),
-        sizes_because="below 512 px its attention windows are no wider than the picture",
+        sizes_because=f"{_TWO_CELLS}; below 512 px its attention windows are no wider than the picture",
         fit_version=2,
     ),
     _fixefficientnet(3, 472),

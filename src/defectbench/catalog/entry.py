@@ -20,25 +20,29 @@ class Weights:
         name: under which the store keeps it: ``weights/<name>/<sha256>``.
         source: where it comes from, as its library or its authors name it.
         licence: of the weights, which may differ from the code's.
-        commercial: the licence allows commercial use; where it does not, tables say so.
+        commercial: the licence allows commercial use; None where that is unknown. Tables say so of both.
         url: where the published file lies; empty where timm's own table knows.
         digest: how the published file's SHA-256 begins, as far as its authors tell; empty where they do not.
         member: the one file of the zip at ``url`` that is meant; empty where that is no zip.
+        archive: as ``digest``, of that zip.
         kind: ``file`` of a network's weights, or ``pictures``: a folder of them, kept as one tar.
     """
 
     name: str
     source: str
     licence: str
-    commercial: bool = True
+    commercial: bool | None = True
     url: str = ""
     digest: str = ""
     member: str = ""
+    archive: str = ""
     kind: Literal["file", "pictures"] = "file"
 
     @property
     def terms(self) -> str:
-        """Say the licence, and whether it rules commercial use out."""
+        """Say the licence, and whether it rules commercial use out or nobody knows."""
+        if self.commercial is None:
+            return f"{self.licence} (UNKNOWN whether for commercial use: check it)"
         return self.licence if self.commercial else f"{self.licence} (NON-COMMERCIAL)"
 
 

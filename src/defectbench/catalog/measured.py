@@ -14,6 +14,7 @@ MEASURED: Mapping[str, Measured] = MappingProxyType(
         "convnext-tiny": Measured(27_820_897, 46_547_731_968),
         "dinomaly": Measured(147_972_864, 474_962_905_088, side=518),
         "dinov2-vits14": Measured(22_056_577, 93_393_479_424, side=518),
+        "draem": Measured(97_422_725, 1_583_634_972_672),
         "efficientad-m": Measured(20_739_204, 1_013_529_100_288),
         "efficientad-s": Measured(8_058_628, 330_199_425_024),
         "efficientnetv2-s": Measured(20_178_769, 29_734_167_040),
@@ -37,6 +38,7 @@ MEASURED: Mapping[str, Measured] = MappingProxyType(
         "stfpm": Measured(5_565_568, 29_309_796_352),
         "supersimplenet": Measured(33_719_363, 386_367_226_372),
         "supersimplenet-supervised": Measured(33_719_363, 386_367_226_372),
+        "swinv2-b": Measured(86_894_841, 277_318_772_736),
         "tinyvit-21m-512": Measured(20_691_697, 53_766_096_000),
         "wide-resnet50": Measured(66_836_289, 119_076_294_656),
     }

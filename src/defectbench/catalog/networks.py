@@ -39,12 +39,14 @@ _TEACHERS = (
     "https://github.com/open-edge-platform/anomalib/releases/download/efficientad_pretrained_weights/"
     "efficientad_pretrained_weights.zip"
 )
+_TEACHERS_ZIP = "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a"
 TEACHER_S = Weights(
     "efficientad-teacher-small",
     "pretrained_teacher_small.pth of anomalib's efficientad_pretrained_weights.zip",
     "Apache-2.0",
     url=_TEACHERS,
     member="pretrained_teacher_small.pth",
+    archive=_TEACHERS_ZIP,
 )
 TEACHER_M = Weights(
     "efficientad-teacher-medium",
@@ -52,6 +54,7 @@ TEACHER_M = Weights(
     "Apache-2.0",
     url=_TEACHERS,
     member="pretrained_teacher_medium.pth",
+    archive=_TEACHERS_ZIP,
 )
 IMAGENETTE = Weights(
     "imagenette",

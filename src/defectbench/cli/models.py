@@ -45,9 +45,11 @@ def show(name: str, form: str) -> None:
     if form == "json":
         say_json(entry)
     else:
+        entry["resumes"] = _RESUMES[bool(entry["resumes"])]
         say_table(("", name), [(key, _lines(value)) for key, value in entry.items() if key != "name"])
         if not entry["commercial"]:
             note(f"note: the pretrained weights of {name} are not for commercial use")
+        note("note: MVTec AD itself is CC BY-NC-SA 4.0, so what learns from it is not for commercial use")
 
 
 @models.command()
@@ -81,6 +83,11 @@ def check(
         say_table(_CHECKED, [_checked(result, size) for result in results])
     return next((ExitCode(result.code) for result in results if result.code), ExitCode.DONE)
 
+
+_RESUMES = {
+    True: "a stopped fit goes on from its last checkpoint",
+    False: "no: a stopped fit starts anew",
+}
 
 _CHECKED = ("model", "size", "heat map", "parameters (M)", "GFLOP", "seconds", "peak memory (GiB)", "")
 

@@ -49,6 +49,7 @@ def list_weights(store: str, form: str) -> None:
                 "commercial": needed.commercial,
                 "source": needed.source,
                 "published": needed.digest or None,
+                "archive": needed.archive or None,
                 "sha256": [digest for name, digest in there if name == needed.name],
             }
         )
@@ -121,26 +122,30 @@ def _check_name(name: str) -> None:
 
 def _mirror(place: Store, names: Iterable[str]) -> None:
     """Fetch what the store lacks; all that cannot be had is said at the end."""
-    from defectbench.errors import MissingWeightsError
+    from defectbench.errors import MissingWeightsError, TryAgainError
     from defectbench.hub import address, download
     from defectbench.weights import described
     from defectbench.weights import push as put
 
-    missing = []
+    failed: list[MissingWeightsError | TryAgainError] = []
     for name in names:
         if any(place.keys(f"weights/{name}/")):
             note(f"{name}: is in {place.url}")
             continue
         published = described(name)
-        try:
-            note(f"{name}: from {address(published)}; licence: {published.terms}")
-            with tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
-                download(published, Path(folder) / "file")
-                note(f"{name}: {put(place, name, Path(folder) / 'file')}")
-        except MissingWeightsError as error:
-            missing.append(str(error))
-    if missing:
-        raise MissingWeightsError("\n".join(missing))
+        with tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
+            file = Path(folder) / "file"
+            try:
+                note(f"{name}: from {address(published)}; licence: {published.terms}")
+                download(published, file)
+            except (MissingWeightsError, TryAgainError) as error:
+                failed.append(error)
+            else:
+                note(f"{name}: {put(place, name, file)}")
+    if failed:
+        # A second try brings all only where none is missing for good.
+        later = all(isinstance(error, TryAgainError) for error in failed)
+        raise (TryAgainError if later else MissingWeightsError)("\n".join(map(str, failed)))
 
 
 def _names(named: list[str], sweep: Path | None, models: tuple[str, ...]) -> list[str]:

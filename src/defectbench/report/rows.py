@@ -19,7 +19,7 @@ class Model:
         baseline: it needs no weights and learns no features: it keeps the deep models honest.
         changed: settings that are not the catalog's, ``name=value``.
         licence: of the code, and of the pretrained weights where the sweep uses them.
-        commercial: these licences allow commercial use.
+        commercial: these licences allow commercial use; None where that is unknown.
     """
 
     label: str
@@ -30,7 +30,7 @@ class Model:
     image_size: int
     changed: tuple[str, ...]
     licence: str
-    commercial: bool
+    commercial: bool | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -402,14 +402,18 @@ def _model(contestant: Contestant) -> Model:
     )
 
 
-def _licence(contestant: Contestant) -> tuple[str, bool]:
-    """Return the licences of code and pretrained weights in words, and whether they allow commercial use."""
+def _licence(contestant: Contestant) -> tuple[str, bool | None]:
+    """Return the licences of code and pretrained weights in words, and whether they allow commercial use.
+
+    Nothing forbids: True; one does: False; of one that is in no catalog it is unknown: None.
+    """
     entry = catalog.find(contestant.model)
     settings = {**entry.settings, **contestant.changed}
     names = needed(entry, settings) if contestant.weights == "pretrained" else ()
     used = [described(name) for name in names]
     terms = [f"code {entry.licence}", *dict.fromkeys(f"weights {weights.terms}" for weights in used)]
-    return "; ".join(terms), all(weights.commercial for weights in used)
+    allowed = {weights.commercial for weights in used}
+    return "; ".join(terms), False if False in allowed else None if None in allowed else True
 
 
 def _is_baseline(contestant: Contestant) -> bool:

@@ -164,10 +164,14 @@ def weights_lines(models: Sequence[Model]) -> list[str]:
         "not needed": "No weights needed: {}.",
     }
     lines = [says.get(kind, kind + ": {}.").format(", ".join(labels)) for kind, labels in of.items()]
-    bound = [model.label for model in models if not model.commercial]
-    return lines + (
-        [f"Not for commercial use, by the licence of the weights: {', '.join(bound)}."] if bound else []
-    )
+    terms = {
+        False: "Not for commercial use, by the licence of the weights: {}.",
+        None: "Unknown whether for commercial use, check the licence of the weights: {}.",
+    }
+    for allowed, words in terms.items():
+        if bound := [model.label for model in models if model.commercial is allowed]:
+            lines.append(words.format(", ".join(bound)))
+    return lines
 
 
 def gaps(collected: Collected) -> list[str]:
