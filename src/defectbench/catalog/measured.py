@@ -40,6 +40,7 @@ MEASURED: Mapping[str, Measured] = MappingProxyType(
         "supersimplenet-supervised": Measured(33_719_363, 386_367_226_372),
         "swinv2-b": Measured(86_894_841, 277_318_772_736),
         "tinyvit-21m-512": Measured(20_691_697, 53_766_096_000),
+        "uninet": Measured(123_177_601, 458_416_980_992),
         "wide-resnet50": Measured(66_836_289, 119_076_294_656),
     }
 )
