@@ -51,10 +51,7 @@ def render(page: str, results: Sequence[dict[str, Any]]) -> str:
     order = [entry.name for entry in catalog.ENTRIES]
     rows = [row(result) for result in sorted(results, key=lambda one: order.index(one["name"]))]
     table = "\n".join([HEAD, "|" + "---|" * 8, *rows])
-    done = {result["name"] for result in results}
-    waiting = ", ".join(f"`{name}`" for name in order if name not in done)
-    rest = f"Not examined at 512 yet: {waiting}.\n\n" if waiting else ""
-    return MARKS.sub(lambda found: f"{found[1]}\n{table}\n\n{rest}{found[2]}", page)
+    return MARKS.sub(lambda found: f"{found[1]}\n{table}\n\n{found[2]}", page)
 
 
 def figures(results: Sequence[dict[str, Any]]) -> str:

@@ -32,6 +32,7 @@ MEASURED: Mapping[str, Measured] = MappingProxyType(
         "padim": Measured(177_167_912, 14_985_854_976),
         "patchcore": Measured(71_399_208, 116_601_651_200),
         "patchcore-16shot": Measured(71_399_208, 116_601_651_200),
+        "patchcore-large": Measured(236_347_832, 418_402_795_520),
         "resnet50": Measured(23_510_081, 42_706_407_424),
         "reverse-distillation": Measured(89_002_304, 227_424_075_776),
         "simplenet": Measured(28_800_320, 128_247_169_024),
