@@ -136,15 +136,18 @@ class Comparison:
     warning: str
 
     def verdict(self, corrected: float, *, margin: float) -> Verdict:
-        """Return :func:`verdict` by this difference; ``corrected`` is its p among several categories.
+        """Return :func:`verdict` by this difference; ``corrected`` is its p among several categories."""
+        found = verdict(self.difference_90, corrected, margin=margin)
+        return "undecided" if found == "equivalent" and self.is_blind(margin) else found
+
+    def is_blind(self, margin: float) -> bool:
+        """Whether the images are too few to tell whether the two are equivalent.
 
         Where fewer than one image is out of place, resampling has nothing to vary, and the interval of two
         perfect models is a point. None out of place among n does not exclude 3/n (95 %, the rule of three),
-        so that they are equivalent only from 3 / margin images of the smaller class on.
+        so that 3 / margin images of the smaller class are needed.
         """
-        found = verdict(self.difference_90, corrected, margin=margin)
-        blind = bool(self.warning) and self.images * margin < RULE_OF_THREE
-        return "undecided" if blind and found == "equivalent" else found
+        return bool(self.warning) and self.images * margin < RULE_OF_THREE
 
 
 def fold_weight(labels: ArrayLike) -> int:

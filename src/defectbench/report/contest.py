@@ -123,8 +123,8 @@ def _warnings(
     """Say why to trust the interval less, and where it could not have shown the two to be equivalent."""
     best = max(compared.a.value, compared.b.value)
     found = cautions(goods, defects, best, endpoint, compared.warning)
-    least = math.ceil(stats.RULE_OF_THREE / margin)
-    if compared.warning and compared.images and compared.images < least:
+    if compared.images and compared.is_blind(margin):
+        least = math.ceil(stats.RULE_OF_THREE / margin)
         found += (
             f"with so few images out of place, two models count as equivalent within {margin:g} from "
             f"{least} images of each class on (none wrong among n does not exclude 3/n)",
