@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "report")
 
 import test_experiments as planted
 
-from defectbench.crossover import crossover
+from defectbench.metrics.crossover import crossover
 from test_crossover import MARGIN, NUMBERS, curve
 
 DETECTOR = 0.85

@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from defectbench import plan as plans
 from defectbench.__main__ import run
 from defectbench.stores.choose import open_store
-from defectbench.sweep import read
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import read
 
 SWEEP = """\
 name: first

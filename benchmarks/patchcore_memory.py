@@ -45,10 +45,10 @@ def fit_ours(number: int, size: int) -> dict[str, float]:
     from PIL import Image as PILImage
 
     from defectbench import catalog
-    from defectbench.inspectors.base import Lesson, Progress, Recipe
-    from defectbench.inspectors.choose import build
-    from defectbench.inspectors.images import ImageSet
-    from defectbench.manifest import Image, make_manifest
+    from defectbench.data.manifest import Image, make_manifest
+    from defectbench.models.base import Lesson, Progress, Recipe
+    from defectbench.models.choose import build
+    from defectbench.models.pictures.images import ImageSet
 
     entry = catalog.find("patchcore")
     recipe = Recipe(entry.settings, size, entry.epochs, entry.patience, seed=0, device="cpu")

@@ -39,11 +39,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from defectbench.collect import collect, read_record
-from defectbench.predictions import EXPLANATION
-from defectbench.record import Record
-from defectbench.results import find_result, read_predictions
+from defectbench.records.predictions import EXPLANATION
+from defectbench.records.result import find_result, read_predictions
+from defectbench.records.sweep_record import Record
 from defectbench.stores.directory import DirectoryStore
+from defectbench.tables.collect import collect, read_record
 from parts import MlflowServer
 
 SWEEP = "madeup"

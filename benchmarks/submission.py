@@ -28,11 +28,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from defectbench.runners import chart
-from defectbench.runners.chart import JobEntry
+from defectbench.runners.chart import chart
+from defectbench.runners.chart.chart import JobEntry
 from defectbench.runners.kubernetes.api import Cluster, connect
 from defectbench.runners.kubernetes.submit import CONCURRENCY, Submission
-from defectbench.sweep import Resources, Sweep, Where, parse
+from defectbench.sweeps.config import Resources, Sweep, Where, parse
 
 RUN = os.environ.setdefault("DEFECTBENCH_BENCHMARK_RUN", secrets.token_hex(3))
 """Names this run's namespaces: those of the last one may still be on their way out."""
@@ -188,9 +188,9 @@ def make_store(folder: Path, jobs: int) -> None:
 
 def whole(folder: Path) -> None:
     """Plan, submit and watch as the commands do, in this process; say how long and how much memory."""
+    from defectbench.runners.kubernetes.submission import Order, load, prepare, submit
     from defectbench.runners.kubernetes.watch import Follower
     from defectbench.stores.directory import DirectoryStore
-    from defectbench.submission import Order, load, prepare, submit
 
     store = DirectoryStore(folder / "store")
     volume = {"volume": {"persistentVolumeClaim": {"claimName": "bench"}}, "secret": ""}

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from defectbench import job
-from defectbench import plan as plans
-from defectbench.lease import Held, Lease, look, take
-from defectbench.results import Result, find_true_result, read_file
-from defectbench.runners.base import Event
-from defectbench.stop import Stop
+from defectbench.execution import run_cell
+from defectbench.execution.events import Event
+from defectbench.execution.lease import Held, Lease, look, take
+from defectbench.records.result import Result, find_true_result, read_file
 from defectbench.stores.base import Store
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.util.shutdown import Stop
 from fakes import put_category
 
 QUALITY = ("predictions.parquet", "history.parquet")
@@ -71,7 +71,9 @@ def finish(store: Store, key: str, cache: Path, patience: float = 0.3) -> Result
     def say(event: Event) -> None:
         """Nobody listens."""
 
-    return job.run(job.read_cell(store, key), job.Place(store, cache, "cpu", Stop(), say), lease, before)
+    return run_cell.run(
+        run_cell.read_cell(store, key), run_cell.Place(store, cache, "cpu", Stop(), say), lease, before
+    )
 
 
 def assert_same(store: Store, whole: Store, key: str, content: Callable[[bytes], object] = bytes) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from defectbench.runners import chart
-from defectbench.runners.values import Values, split_image
-from defectbench.sweep import Resources, Sweep, Where, parse
+from defectbench.runners.chart import chart
+from defectbench.runners.chart.values import Values, split_image
+from defectbench.sweeps.config import Resources, Sweep, Where, parse
 
 GOLDEN = Path(__file__).parent / "runners" / "golden"
 URL = "s3://bench/study"

@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from defectbench import plan as plans
-from defectbench.cell import Cell, path
+from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.errors import ExitCode
-from defectbench.manifest import GOOD, Image, Manifest, make_manifest
-from defectbench.metrics import quantile_threshold, threshold_free
-from defectbench.pictures import mask_png
-from defectbench.plan import Plan
-from defectbench.predictions import Point, Prediction, Predictions, history_to_parquet
-from defectbench.record import Record
-from defectbench.results import Failure, Result
+from defectbench.metrics.image import quantile_threshold, threshold_free
+from defectbench.records.cell import Cell, path
+from defectbench.records.predictions import Point, Prediction, Predictions, history_to_parquet
+from defectbench.records.result import Failure, Result
+from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.plan import Plan
+from defectbench.util.image_io import mask_png
 
 MODELS = ("filterbank-logreg", "mobilenetv3-small", "filterbank-knn", "padim")
 DEFECT_TYPES = ("crack", "scratch", "stain")

@@ -10,7 +10,7 @@ import numpy as np
 
 from defectbench import catalog
 from defectbench.catalog import Entry
-from defectbench.inspectors.base import Inspection, Inspector, Lesson, Pictures, Report, Size
+from defectbench.models.base import Inspection, Inspector, Lesson, Pictures, Report, Size
 
 
 class Easy(Inspector):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from defectbench import catalog
 from defectbench.errors import CheckpointError
-from defectbench.inspectors.base import Inspection, Lesson, Pictures, Progress, Report, Resumable, Size
+from defectbench.models.base import Inspection, Lesson, Pictures, Progress, Report, Resumable, Size
 
 NAME = "filterbank-logreg"
 """The catalog's entry whose place it takes."""

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from defectbench.cache import Cache, default_cache, limit_from_environment
 from defectbench.errors import ConfigurationError
-from defectbench.files import STALE
+from defectbench.util.array_cache import Cache, default_cache, limit_from_environment
+from defectbench.util.files import STALE
 from parts import make_read_only, make_writable
 
 ARRAY = np.arange(240, dtype=np.float32).reshape(4, 60)
@@ -110,7 +110,7 @@ def test_read_only_disk_is_read(small_disk: Path, caplog: pytest.LogCaptureFixtu
 def test_lock_lets_one_process_make_it(tmp_path: Path) -> None:
     script = (
         "import sys, time, pathlib\n"
-        "from defectbench.cache import Cache\n"
+        "from defectbench.util.array_cache import Cache\n"
         "cache = Cache(pathlib.Path(sys.argv[1]), ('kind',))\n"
         "with cache.lock('kind/a', 'x'):\n"
         "    path = pathlib.Path(sys.argv[1]) / 'inside'\n"

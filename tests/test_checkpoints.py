@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import checkpoints
-from defectbench.checkpoints import Checkpoints, Pointer
 from defectbench.errors import CheckpointError, ConflictError, TryAgainError
-from defectbench.fitting import Saved
-from defectbench.lease import PATIENCE, Held, Lease, take
-from defectbench.predictions import Point
+from defectbench.execution import checkpoints
+from defectbench.execution.checkpoints import Checkpoints, Pointer
+from defectbench.execution.fitting import Saved
+from defectbench.execution.lease import PATIENCE, Held, Lease, take
+from defectbench.records.predictions import Point
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 

@@ -13,14 +13,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from defectbench.cell import path
-from defectbench.collect import Collected, collect, read_record, write_views
 from defectbench.errors import MissingInputError
-from defectbench.metrics import best_f1_threshold, image_auroc, quantile_threshold
-from defectbench.predictions import Predictions
-from defectbench.record import Record
+from defectbench.metrics.image import best_f1_threshold, image_auroc, quantile_threshold
+from defectbench.records.cell import path
+from defectbench.records.predictions import Predictions
+from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
+from defectbench.tables.collect import Collected, collect, read_record, write_views
 from fakes import made_up_sweep
 
 

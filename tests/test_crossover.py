@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from defectbench.crossover import NEVER, Point, crossover
 from defectbench.errors import DataError
-from defectbench.stats import FoldScores
+from defectbench.metrics.comparison import FoldScores
+from defectbench.metrics.crossover import NEVER, Point, crossover
 
 NUMBERS = (1, 2, 4, 8, 16)
 MARGIN = 0.01

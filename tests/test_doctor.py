@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import doctor, weights
+from defectbench import doctor
 from defectbench.__main__ import run
 from defectbench.doctor import Finding, Patient, examine, exit_code
 from defectbench.errors import ExitCode
 from defectbench.stores.directory import DirectoryStore
+from defectbench.weights import store
 from fakes import put_category
 
 SWEEP = """\
@@ -75,7 +76,7 @@ def test_doctor_names_the_data_and_the_weights_that_a_sweep_lacks(
     assert told["weights of padim"]["code"] == 69
     assert "weights push resnet18.tv_in1k" in told["weights of padim"]["says"]
     (tmp_path / "net").write_bytes(b"net")
-    weights.push(DirectoryStore(tmp_path / "store"), "resnet18.tv_in1k", tmp_path / "net")
+    store.push(DirectoryStore(tmp_path / "store"), "resnet18.tv_in1k", tmp_path / "net")
     assert run(words) == ExitCode.DONE
     assert run([*words, "--set", "weights=none", "--set", "data.dataset=gone"]) == ExitCode.MISSING_INPUT
 
@@ -107,6 +108,6 @@ def test_doctor_of_a_tracker_out_of_reach_says_so_without_its_password(tmp_path:
 
 def test_doctor_s_device_is_described() -> None:
     torch = pytest.importorskip("torch")
-    from defectbench.inspectors.device import describe
+    from defectbench.models.features.device import describe
 
     assert describe().startswith("CUDA: " if torch.cuda.is_available() else "CPU, ")

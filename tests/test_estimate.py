@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from defectbench import plan as plans
 from defectbench.__main__ import run
-from defectbench.cell import path
-from defectbench.estimate import Hours, estimate
-from defectbench.results import find_result
+from defectbench.records.cell import path
+from defectbench.records.result import find_result
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.estimate import Hours, estimate
 from fakes import made_up_sweep
 
 KNN = "filterbank-knn"

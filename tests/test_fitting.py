@@ -12,11 +12,11 @@ import pytest
 
 from defectbench import catalog
 from defectbench.errors import DeadlineError, StoppedError
-from defectbench.fitting import Fitted, Fitting, Found, Saved
-from defectbench.inspectors.base import Inspector, Lesson, Progress, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ArrayPictures
-from defectbench.memory import PeakMemory
+from defectbench.execution.fitting import Fitted, Fitting, Found, Saved
+from defectbench.models.base import Inspector, Lesson, Progress, Recipe
+from defectbench.models.choose import build
+from defectbench.models.pictures.images import ArrayPictures
+from defectbench.util.memory import PeakMemory
 from stepper import EPOCHS, NAME, STEPS, Stepper, planted
 
 RECIPE = Recipe({"penalty": 1.0}, 32, EPOCHS, 0, 7)

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import catalog, hub, weights
+from defectbench import catalog
 from defectbench.__main__ import run
 from defectbench.catalog import Weights
 from defectbench.errors import MissingInputError, MissingWeightsError, TryAgainError, UsageError
 from defectbench.stores.directory import DirectoryStore
+from defectbench.weights import hub
+from defectbench.weights import store as weights
 
 BODY = b"weights" * 10_000
 SHA = hashlib.sha256(BODY).hexdigest()

@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import job
-from defectbench import plan as plans
 from defectbench.errors import ConflictError, DataError, DeadlineError, ExitCode, StoppedError, TryAgainError
-from defectbench.lease import Lease, look, take
-from defectbench.results import find_failure, find_result
-from defectbench.runners.base import Event, State
-from defectbench.stop import Stop
+from defectbench.execution import run_cell
+from defectbench.execution.events import Event, State
+from defectbench.execution.lease import Lease, look, take
+from defectbench.execution.worker import Worker
+from defectbench.records.result import find_failure, find_result
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
-from defectbench.worker import Worker
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.util.shutdown import Stop
 from fakes import put_category
 
 
@@ -40,7 +40,7 @@ class OutOfMemoryError(RuntimeError):
     ],
 )
 def test_an_errors_code_says_whether_to_try_again(error: BaseException, code: ExitCode) -> None:
-    assert job.code_of(error) is code
+    assert run_cell.code_of(error) is code
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def test_a_worker_whose_listener_went_away_stops(
     assert (tmp_path / "said").read_text() == ""
 
 
-def place(store: Store, tmp_path: Path) -> job.Place:
-    return job.Place(store, tmp_path / "cache", "cpu", Stop(), lambda event: None)
+def place(store: Store, tmp_path: Path) -> run_cell.Place:
+    return run_cell.Place(store, tmp_path / "cache", "cpu", Stop(), lambda event: None)
 
 
 def test_the_deadline_counts_all_attempts(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_the_deadline_counts_all_attempts(cells: tuple[Store, list[str]], tmp_pa
     assert isinstance(killed, Lease)
     assert look(store, keys[0]).progress == {"spent": 29.99}  # type: ignore[union-attr]
     with pytest.raises(DeadlineError, match="its deadline is 30 s"):
-        job.run(job.read_cell(store, keys[0]), place(store, tmp_path), killed, before)
+        run_cell.run(run_cell.read_cell(store, keys[0]), place(store, tmp_path), killed, before)
     failure = find_failure(store, keys[0])
     assert failure is not None
     assert failure.code is ExitCode.DEADLINE
@@ -156,7 +156,7 @@ def test_a_stop_is_no_failure(cells: tuple[Store, list[str]], tmp_path: Path) ->
     lease = take(store, keys[0], "me")
     assert isinstance(lease, Lease)
     with pytest.raises(StoppedError):
-        job.run(job.read_cell(store, keys[0]), here, lease, None)
+        run_cell.run(run_cell.read_cell(store, keys[0]), here, lease, None)
     assert find_failure(store, keys[0]) is None
     assert look(store, keys[0]).released  # type: ignore[union-attr]
 
@@ -167,7 +167,7 @@ def test_a_worker_that_lost_its_lease_writes_no_result(
     store, keys = cells
     lease = take(store, keys[0], "old")
     assert isinstance(lease, Lease)
-    real = job.trial.run
+    real = run_cell.trial.run
 
     def robbed(*arguments: object) -> object:
         outcome = real(*arguments)  # type: ignore[arg-type]
@@ -176,9 +176,9 @@ def test_a_worker_that_lost_its_lease_writes_no_result(
         assert isinstance(heir, Lease)
         return outcome
 
-    monkeypatch.setattr(job.trial, "run", robbed)
+    monkeypatch.setattr(run_cell.trial, "run", robbed)
     with pytest.raises(TryAgainError, match="new took it over"):
-        job.run(job.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
+        run_cell.run(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
     assert find_result(store, keys[0]) is None
     assert find_failure(store, keys[0]) is None
 
@@ -195,7 +195,7 @@ def test_pictures_are_decoded_before_the_fit_is_timed(
         kept.extend((tmp_path / "cache" / "pictures").rglob("*.npy"))
         raise StoppedError("seen enough")
 
-    monkeypatch.setattr(job.trial, "run", run)
+    monkeypatch.setattr(run_cell.trial, "run", run)
     with pytest.raises(StoppedError):
-        job.run(job.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
+        run_cell.run(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
     assert len(kept) == 1

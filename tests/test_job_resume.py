@@ -7,16 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import catalog, job, trial
-from defectbench import plan as plans
+from defectbench import catalog
 from defectbench.errors import BugError, ConfigurationError, DeadlineError, StoppedError
-from defectbench.lease import Lease, look, take
-from defectbench.results import Result, find_failure, find_true_result, read_file
-from defectbench.runners.base import Event
-from defectbench.stop import Stop
+from defectbench.execution import fit_and_score, run_cell
+from defectbench.execution.events import Event
+from defectbench.execution.lease import Lease, look, take
+from defectbench.records.result import Result, find_failure, find_true_result, read_file
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.util.shutdown import Stop
 from fakes import put_category
 from stepper import NAME, planted
 
@@ -66,11 +67,11 @@ def attempt(
     def say(event: Event) -> None:
         """Nobody listens."""
 
-    place = job.Place(store, tmp_path / "cache", "cpu", stop or Stop(), say, every)
+    place = run_cell.Place(store, tmp_path / "cache", "cpu", stop or Stop(), say, every)
     before = look(store, key)
     lease = take(store, key, "me")
     assert isinstance(lease, Lease)
-    return job.run(job.read_cell(store, key), place, lease, before)
+    return run_cell.run(run_cell.read_cell(store, key), place, lease, before)
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def test_a_retry_does_not_begin_with_what_may_have_failed(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(trial, "_score", fail)
+    monkeypatch.setattr(fit_and_score, "_score", fail)
     with pytest.raises(type(error)):
         attempt(store, key, tmp_path)
     assert find_failure(store, key) is not None

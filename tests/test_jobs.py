@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from defectbench import catalog
-from defectbench import plan as plans
 from defectbench.__main__ import run
-from defectbench.collect import collect
-from defectbench.data.scenes import MVTEC_TYPES
-from defectbench.data.synth import synth
-from defectbench.plan import Plan
-from defectbench.report.tables import Tables
+from defectbench.data.synthetic.scenes import MVTEC_TYPES
+from defectbench.data.synthetic.synth import synth
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import read
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import read
+from defectbench.sweeps.plan import Plan
+from defectbench.tables.collect import collect
+from defectbench.tables.tables import Tables
 from manifests import category
 
 JOBS = Path(__file__).parent.parent / "jobs"

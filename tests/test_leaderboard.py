@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import DataError, MissingInputError
-from defectbench.leaderboard import FILTERS, RULES, Row, parse, read
+from defectbench.selection.leaderboard import FILTERS, RULES, Row, parse, read
 
 REFERENCE = Path(__file__).with_name("reference")
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import BugError, LeaseLostError, TryAgainError
-from defectbench.lease import PATIENCE, Held, Lease, Standing, lease_key, look, take
+from defectbench.execution.lease import PATIENCE, Held, Lease, Standing, lease_key, look, take
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore
@@ -269,7 +269,7 @@ def test_release_with_the_store_away_only_warns(tmp_path: Path, caplog: pytest.L
 HOLDER = """
 import sys, time
 from defectbench.errors import ConflictError, LeaseLostError
-from defectbench.lease import Lease, lease_key, take
+from defectbench.execution.lease import Lease, lease_key, take
 from defectbench.stores.base import ABSENT
 from defectbench.stores.choose import open_store
 store = open_store(sys.argv[1])

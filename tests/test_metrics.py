@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from defectbench import metrics
 from defectbench.errors import DataError
+from defectbench.metrics import image
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -75,10 +75,10 @@ def order_only(scores):
 @given(samples())
 def test_metrics_equal_scikit_learn(sample):
     labels, scores = sample
-    assert metrics.image_auroc(labels, scores) == pytest.approx(
+    assert image.image_auroc(labels, scores) == pytest.approx(
         reference.roc_auc_score(labels, scores), abs=1e-9
     )
-    assert metrics.image_ap(labels, scores) == pytest.approx(
+    assert image.image_ap(labels, scores) == pytest.approx(
         reference.average_precision_score(labels, scores), abs=1e-9
     )
 
@@ -87,11 +87,11 @@ def test_metrics_equal_scikit_learn(sample):
 def test_curves_equal_scikit_learn(sample):
     labels, scores = sample
     alarms, recall, _ = reference.roc_curve(labels, scores, drop_intermediate=False)
-    roc = metrics.roc_curve(labels, scores)
+    roc = image.roc_curve(labels, scores)
     np.testing.assert_allclose(roc.false_alarm_rate, alarms, atol=1e-12)
     np.testing.assert_allclose(roc.recall, recall, atol=1e-12)
     precision, recall, _ = reference.precision_recall_curve(labels, scores)
-    curve = metrics.precision_recall_curve(labels, scores)
+    curve = image.precision_recall_curve(labels, scores)
     np.testing.assert_allclose(curve.precision, precision[::-1], atol=1e-12)
     np.testing.assert_allclose(curve.recall, recall[::-1], atol=1e-12)
 
@@ -99,9 +99,9 @@ def test_curves_equal_scikit_learn(sample):
 @given(samples())
 def test_curve_thresholds_give_their_points(sample):
     labels, scores = sample
-    roc = metrics.roc_curve(labels, scores)
+    roc = image.roc_curve(labels, scores)
     for alarms, recall, threshold in zip(roc.false_alarm_rate, roc.recall, roc.threshold, strict=True):
-        counts = metrics.counts_at(labels, scores, threshold)
+        counts = image.counts_at(labels, scores, threshold)
         assert (counts.false_alarm_rate, counts.recall) == (alarms, recall)
 
 
@@ -110,23 +110,23 @@ def test_operating_points_equal_a_search_over_all_thresholds(sample):
     labels, scores = sample
     good, bad = int((labels == 0).sum()), int((labels == 1).sum())
     pairs = brute_counts(labels, scores)
-    assert metrics.f1_oracle(labels, scores) == pytest.approx(
+    assert image.f1_oracle(labels, scores) == pytest.approx(
         max(2 * t / (t + f + bad) for t, f in pairs), abs=1e-12
     )
     for wanted in (0.5, 0.95, 0.99, 1.0):
         recalls = [t / bad for t, f in pairs if t / (t + f) >= wanted]
-        assert metrics.recall_at_precision(labels, scores, wanted) == max(recalls, default=0.0)
+        assert image.recall_at_precision(labels, scores, wanted) == max(recalls, default=0.0)
         alarms = [f / good for t, f in pairs if t / bad >= wanted]
-        assert metrics.false_alarms_at_recall(labels, scores, wanted) == min(alarms)
+        assert image.false_alarms_at_recall(labels, scores, wanted) == min(alarms)
 
 
 @given(samples())
 def test_counts_equal_scikit_learn(sample):
     labels, scores = sample
     threshold = float(np.median(scores))
-    counts, called = metrics.counts_at(labels, scores, threshold), scores > threshold
+    counts, called = image.counts_at(labels, scores, threshold), scores > threshold
     tn, fp, fn, tp = reference.confusion_matrix(labels, called, labels=[0, 1]).ravel()
-    assert counts == metrics.Counts(tp, fp, tn, fn)
+    assert counts == image.Counts(tp, fp, tn, fn)
     assert counts.accuracy == pytest.approx(reference.accuracy_score(labels, called), abs=1e-12)
     assert counts.balanced_accuracy == pytest.approx(
         reference.balanced_accuracy_score(labels, called), abs=1e-12
@@ -140,33 +140,31 @@ def test_counts_equal_scikit_learn(sample):
 @given(samples(), st.integers(0, 2**32 - 1))
 def test_metrics_do_not_move_under_monotone_change_or_shuffle(sample, seed):
     labels, scores = sample
-    before = metrics.threshold_free(labels, scores)
-    assert metrics.threshold_free(labels, order_only(scores)) == before
+    before = image.threshold_free(labels, scores)
+    assert image.threshold_free(labels, order_only(scores)) == before
     order = np.random.default_rng(seed).permutation(labels.size)
-    assert metrics.threshold_free(labels[order], scores[order]) == before
-    threshold, moved = (metrics.best_f1_threshold(labels, s) for s in (scores, order_only(scores)))
-    assert metrics.counts_at(labels, scores, threshold) == metrics.counts_at(
-        labels, order_only(scores), moved
-    )
+    assert image.threshold_free(labels[order], scores[order]) == before
+    threshold, moved = (image.best_f1_threshold(labels, s) for s in (scores, order_only(scores)))
+    assert image.counts_at(labels, scores, threshold) == image.counts_at(labels, order_only(scores), moved)
 
 
 @given(samples())
 def test_best_f1_threshold_reaches_the_oracle_on_its_own_images(sample):
     labels, scores = sample
-    threshold = metrics.best_f1_threshold(labels, scores)
-    assert metrics.counts_at(labels, scores, threshold).f1 == pytest.approx(
-        metrics.f1_oracle(labels, scores), abs=1e-12
+    threshold = image.best_f1_threshold(labels, scores)
+    assert image.counts_at(labels, scores, threshold).f1 == pytest.approx(
+        image.f1_oracle(labels, scores), abs=1e-12
     )
 
 
 def test_best_f1_threshold_lies_half_way_and_survives_adjacent_floats():
-    assert metrics.best_f1_threshold([0, 0, 1, 1], [0.0, 1.0, 3.0, 4.0]) == 2.0
+    assert image.best_f1_threshold([0, 0, 1, 1], [0.0, 1.0, 3.0, 4.0]) == 2.0
     low = 1.0
     high = math.nextafter(low, 2)
-    assert metrics.best_f1_threshold([0, 1], [low, high]) == low
-    assert metrics.best_f1_threshold([0, 1], [-1.7e308, 1.7e308]) == 0.0
-    assert metrics.best_f1_threshold([0, 1], [-math.inf, math.inf]) == -math.inf
-    assert metrics.best_f1_threshold([1, 0, 1], [0.0, 1.0, 2.0]) == -math.inf  # everything abnormal is best
+    assert image.best_f1_threshold([0, 1], [low, high]) == low
+    assert image.best_f1_threshold([0, 1], [-1.7e308, 1.7e308]) == 0.0
+    assert image.best_f1_threshold([0, 1], [-math.inf, math.inf]) == -math.inf
+    assert image.best_f1_threshold([1, 0, 1], [0.0, 1.0, 2.0]) == -math.inf  # everything abnormal is best
 
 
 def test_quantile_threshold_keeps_the_rate_on_average():
@@ -174,25 +172,25 @@ def test_quantile_threshold_keeps_the_rate_on_average():
     alarms = []
     for _ in range(4000):
         scores = rng.normal(size=40)
-        choice = metrics.quantile_threshold(scores[:39], 0.1)
+        choice = image.quantile_threshold(scores[:39], 0.1)
         assert choice.false_alarm_rate == 0.1
         alarms.append(scores[39] > choice.threshold)
     assert 0.085 < np.mean(alarms) < 0.115
 
 
 def test_quantile_threshold_says_what_few_goods_can_resolve():
-    assert metrics.quantile_threshold(np.arange(18.0), 0.05) == metrics.QuantileThreshold(17.0, 1 / 19)
-    assert metrics.quantile_threshold(np.arange(19.0), 0.05) == metrics.QuantileThreshold(18.0, 1 / 20)
-    assert metrics.quantile_threshold(np.arange(38.0), 0.05) == metrics.QuantileThreshold(37.0, 1 / 39)
-    assert metrics.quantile_threshold(np.arange(9.0), 1.0) == metrics.QuantileThreshold(0.0, 0.9)
-    none = metrics.quantile_threshold([], 0.05)
+    assert image.quantile_threshold(np.arange(18.0), 0.05) == image.QuantileThreshold(17.0, 1 / 19)
+    assert image.quantile_threshold(np.arange(19.0), 0.05) == image.QuantileThreshold(18.0, 1 / 20)
+    assert image.quantile_threshold(np.arange(38.0), 0.05) == image.QuantileThreshold(37.0, 1 / 39)
+    assert image.quantile_threshold(np.arange(9.0), 1.0) == image.QuantileThreshold(0.0, 0.9)
+    none = image.quantile_threshold([], 0.05)
     assert math.isnan(none.threshold)
     assert math.isnan(none.false_alarm_rate)
 
 
 def test_quantile_threshold_counts_ties_as_no_alarms():
-    choice = metrics.quantile_threshold([1.0] * 20, 0.05)
-    assert metrics.counts_at([0] * 20, [1.0] * 20, choice.threshold).fp == 0
+    choice = image.quantile_threshold([1.0] * 20, 0.05)
+    assert image.counts_at([0] * 20, [1.0] * 20, choice.threshold).fp == 0
 
 
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
@@ -200,27 +198,27 @@ def test_metrics_of_one_class_are_nan(labels):
     scores = [0.1, 0.2][: len(labels)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert all(math.isnan(value) for value in metrics.threshold_free(labels, scores).values())
-        assert math.isnan(metrics.best_f1_threshold(labels, scores))
-        roc, curve = metrics.roc_curve(labels, scores), metrics.precision_recall_curve(labels, scores)
+        assert all(math.isnan(value) for value in image.threshold_free(labels, scores).values())
+        assert math.isnan(image.best_f1_threshold(labels, scores))
+        roc, curve = image.roc_curve(labels, scores), image.precision_recall_curve(labels, scores)
     assert np.isnan(roc.recall).all() == (1 not in labels)
     assert np.isnan(roc.false_alarm_rate).all() == (0 not in labels)
     assert np.isnan(curve.recall).all() == (1 not in labels)
 
 
 def test_counts_figures_that_are_undefined_are_nan():
-    nothing_called = metrics.Counts(tp=0, fp=0, tn=5, fn=5)
+    nothing_called = image.Counts(tp=0, fp=0, tn=5, fn=5)
     assert math.isnan(nothing_called.precision)
     assert nothing_called.f1 == 0
-    without_defects = metrics.Counts(tp=0, fp=1, tn=4, fn=0)
+    without_defects = image.Counts(tp=0, fp=1, tn=4, fn=0)
     assert math.isnan(without_defects.recall)
     assert math.isnan(without_defects.balanced_accuracy)
-    undecided = metrics.counts_at([0, 1], [0.0, 1.0], math.nan)
+    undecided = image.counts_at([0, 1], [0.0, 1.0], math.nan)
     assert all(math.isnan(value) for value in undecided.figures().values())
 
 
 def test_counts_at_a_defect_rate_follow_bayes():
-    counts = metrics.Counts(tp=45, fp=6, tn=54, fn=5)
+    counts = image.Counts(tp=45, fp=6, tn=54, fn=5)
     assert counts.precision_at(50 / 110) == pytest.approx(counts.precision, abs=1e-12)
     assert counts.precision_at(0.0) == 0
     assert counts.cost_at(0.5, false_alarm=1, missed_defect=10) == pytest.approx(0.5 * 0.1 * 10 + 0.5 * 0.1)
@@ -228,31 +226,31 @@ def test_counts_at_a_defect_rate_follow_bayes():
 
 def test_f1_all_abnormal_equals_counting():
     labels = np.array([0, 1, 1, 0, 1])
-    assert metrics.f1_all_abnormal(labels) == metrics.counts_at(labels, np.zeros(5), -math.inf).f1
+    assert image.f1_all_abnormal(labels) == image.counts_at(labels, np.zeros(5), -math.inf).f1
 
 
 def test_metrics_refuse_nan_scores_and_say_how_many():
     with pytest.raises(DataError, match="2 of 3 scores are NaN"):
-        metrics.image_auroc([0, 1, 1], [0.1, math.nan, math.nan])
+        image.image_auroc([0, 1, 1], [0.1, math.nan, math.nan])
     with pytest.raises(DataError, match="1 of 2 scores are NaN"):
-        metrics.quantile_threshold([1.0, math.nan], 0.05)
+        image.quantile_threshold([1.0, math.nan], 0.05)
 
 
 @pytest.mark.parametrize(("labels", "match"), [([0, 1], "one length"), ([0, 1, 2], "labels are 0")])
 def test_metrics_refuse_labels_that_do_not_fit(labels, match):
     with pytest.raises(DataError, match=match):
-        metrics.image_ap(labels, [0.1, 0.2, 0.3])
+        image.image_ap(labels, [0.1, 0.2, 0.3])
 
 
 def test_metrics_list_names_the_designs_figures_once():
-    names = [metric.name for metric in metrics.METRICS]
+    names = [metric.name for metric in image.METRICS]
     assert sorted(names) == sorted(DESIGN_NAMES)
-    lower = {metric.name for metric in metrics.METRICS if metric.better == "lower"}
+    lower = {metric.name for metric in image.METRICS if metric.better == "lower"}
     assert {"false_alarms_at_recall_99", "fit_seconds", "flops"} <= lower
     assert "images_per_second" not in lower
-    by_kind = {kind: {m.name for m in metrics.METRICS if m.kind == kind} for kind in ("image", "threshold")}
-    assert set(metrics.threshold_free([0, 1], [0.0, 1.0])) == by_kind["image"]
-    assert set(metrics.Counts(1, 1, 1, 1).figures()) == by_kind["threshold"]
+    by_kind = {kind: {m.name for m in image.METRICS if m.kind == kind} for kind in ("image", "threshold")}
+    assert set(image.threshold_free([0, 1], [0.0, 1.0])) == by_kind["image"]
+    assert set(image.Counts(1, 1, 1, 1).figures()) == by_kind["threshold"]
 
 
 @settings(max_examples=20)
@@ -263,4 +261,4 @@ def test_auroc_of_float32_scores_counts_their_ties(positives, negatives, seed):
     scores = rng.integers(0, 5, labels.size).astype(np.float32)
     pairs = scores[labels == 1][:, None] - scores[labels == 0][None, :]
     naive = ((pairs > 0) + 0.5 * (pairs == 0)).mean()
-    assert metrics.image_auroc(labels, scores) == pytest.approx(naive, abs=1e-12)
+    assert image.image_auroc(labels, scores) == pytest.approx(naive, abs=1e-12)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from defectbench.errors import DataError
-from defectbench.pictures import mask_png, read_mask, read_picture, resize_mask, resize_picture, traits
+from defectbench.util.image_io import mask_png, read_mask, read_picture, resize_mask, resize_picture, traits
 
 
 def encoded(image, kind="PNG", **options):

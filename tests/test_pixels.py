@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn import metrics as reference
 
-from defectbench import pixels
 from defectbench.errors import DataError
+from defectbench.metrics import pixel
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
@@ -36,7 +36,7 @@ def pictures(draw):
 
 
 def pooled(pairs, limit=0.3):
-    pool = pixels.PixelPool(limit)
+    pool = pixel.PixelPool(limit)
     for heat, mask in pairs:
         pool.add(heat, mask)
     return pool.figures()
@@ -100,7 +100,7 @@ def test_pool_does_not_move_under_monotone_change_or_shuffle(pairs, seed):
 def test_explanation_equals_scikit_learn_and_a_search(pairs):
     heat, mask = pairs[0]
     threshold = float(np.median(heat))
-    figures = pixels.explain(heat, mask, threshold)
+    figures = pixel.explain(heat, mask, threshold)
     truth, scores = mask.ravel(), heat.ravel()
     assert figures.pixel_auroc == pytest.approx(reference.roc_auc_score(truth, scores), abs=1e-9)
     assert figures.pixel_ap == pytest.approx(reference.average_precision_score(truth, scores), abs=1e-9)
@@ -108,7 +108,7 @@ def test_explanation_equals_scikit_learn_and_a_search(pairs):
     best = max(reference.jaccard_score(truth, scores >= value) for value in np.unique(scores))
     assert figures.iou_oracle == pytest.approx(best, abs=1e-12)
     assert figures.chance == mask.mean()
-    moved = pixels.explain(*order_only(pairs[:1])[0])
+    moved = pixel.explain(*order_only(pairs[:1])[0])
     assert (moved.pixel_auroc, moved.pixel_ap, moved.pointing_hit, moved.iou_oracle) == (
         figures.pixel_auroc,
         figures.pixel_ap,
@@ -121,7 +121,7 @@ def test_pool_equals_references_over_several_chunks(monkeypatch):
     rng = np.random.default_rng(3)
     pairs = [(rng.normal(size=(32, 32)).astype(np.float32), rng.random((32, 32)) < 0.3) for _ in range(3)]
     whole = pooled(pairs)
-    monkeypatch.setattr(pixels, "_CHUNK", 7)
+    monkeypatch.setattr(pixel, "_CHUNK", 7)
     assert pooled(pairs) == pytest.approx(whole, abs=1e-12)
     assert whole["aupro"] == pytest.approx(naive_aupro(pairs), abs=1e-9)
 
@@ -129,7 +129,7 @@ def test_pool_equals_references_over_several_chunks(monkeypatch):
 def test_pool_gives_the_same_again_and_goes_on_after_figures():
     rng = np.random.default_rng(4)
     pairs = [(rng.normal(size=(16, 16)).astype(np.float32), rng.random((16, 16)) < 0.3) for _ in range(4)]
-    pool = pixels.PixelPool()
+    pool = pixel.PixelPool()
     for heat, mask in pairs[:2]:
         pool.add(heat, mask)
     assert pool.figures() == pool.figures() == pooled(pairs[:2])
@@ -141,7 +141,7 @@ def test_pool_gives_the_same_again_and_goes_on_after_figures():
 def test_pool_keeps_memory_within_what_it_states():
     rng, size, number = np.random.default_rng(6), 256, 24
     tracemalloc.start()
-    pool, on = pixels.PixelPool(), 0
+    pool, on = pixel.PixelPool(), 0
     for _ in range(number):
         mask = np.zeros((size, size), bool)
         mask[:40, :80] = True
@@ -183,17 +183,17 @@ def test_pixel_figures_of_one_class_are_nan():
     flat = np.zeros((3, 3), np.float32)
     for mask in (np.zeros((3, 3)), np.ones((3, 3))):
         assert all(math.isnan(value) for value in pooled([(flat, mask != 0)]).values())
-        figures = pixels.explain(flat, mask)
+        figures = pixel.explain(flat, mask)
         assert math.isnan(figures.pixel_auroc)
         assert math.isnan(figures.iou_oracle)
-    assert all(math.isnan(value) for value in pixels.PixelPool().figures().values())
-    assert math.isnan(pixels.pointing_hit(flat, np.zeros((3, 3))))
+    assert all(math.isnan(value) for value in pixel.PixelPool().figures().values())
+    assert math.isnan(pixel.pointing_hit(flat, np.zeros((3, 3))))
 
 
 def test_flat_map_scores_as_chance():
     mask = np.zeros((10, 10), bool)
     mask[:3, :5] = True
-    figures = pixels.explain(np.ones((4, 4)), mask)
+    figures = pixel.explain(np.ones((4, 4)), mask)
     assert (figures.pixel_auroc, figures.pixel_ap, figures.pointing_hit) == pytest.approx((0.5, 0.15, 0.15))
     assert figures.iou_oracle == pytest.approx(figures.chance)
     assert math.isnan(figures.iou)
@@ -206,22 +206,22 @@ def test_fit_map_equals_scipy(size):
     columns = (np.arange(size[1]) + 0.5) * 5 / size[1] - 0.5
     grid = np.meshgrid(rows, columns, indexing="ij")
     expected = ndimage.map_coordinates(heat.astype(float), grid, order=1, mode="nearest")
-    got = pixels.fit_map(heat, size)
+    got = pixel.fit_map(heat, size)
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
 def test_fit_map_keeps_flat_regions_flat_and_the_same_size_untouched():
     flat = np.full((3, 7), np.float32(0.1))
-    assert np.unique(pixels.fit_map(flat, (512, 300))).tolist() == [np.float32(0.1)]
+    assert np.unique(pixel.fit_map(flat, (512, 300))).tolist() == [np.float32(0.1)]
     heat = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
-    assert pixels.fit_map(heat, (4, 6)).tobytes() == heat.tobytes()
+    assert pixel.fit_map(heat, (4, 6)).tobytes() == heat.tobytes()
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.sampled_from([0.5, 0.9, 0.99]), st.booleans())
 def test_pixel_quantile_equals_numpys(lengths, level, ties):
     rng = np.random.default_rng(sum(lengths))
-    quantile, parts = pixels.PixelQuantile(level), []
+    quantile, parts = pixel.PixelQuantile(level), []
     for length in lengths:
         part = rng.integers(0, 3, (1, length)) if ties else rng.normal(size=(1, length))
         parts.append(part.astype(np.float32))
@@ -233,16 +233,16 @@ def test_pixel_quantile_equals_numpys(lengths, level, ties):
 
 
 def test_pixel_quantile_without_maps_is_nan():
-    assert math.isnan(pixels.PixelQuantile().value())
+    assert math.isnan(pixel.PixelQuantile().value())
 
 
 def test_centre_prior_is_symmetric_and_knows_nothing_of_the_map():
-    prior = pixels.centre_prior((5, 8))
+    prior = pixel.centre_prior((5, 8))
     assert (prior == prior[::-1]).all()
     assert (prior == prior[:, ::-1]).all()
     mask = np.zeros((100, 100), bool)
     mask[45:55, 45:55] = True
-    figures = pixels.explain_centre(mask)
+    figures = pixel.explain_centre(mask)
     assert figures.pointing_hit == 1
     assert 0.6 < figures.iou <= figures.iou_oracle
 
@@ -250,20 +250,20 @@ def test_centre_prior_is_symmetric_and_knows_nothing_of_the_map():
 def test_pixel_metrics_refuse_maps_that_are_not_finite():
     bad = np.array([[0.0, math.nan], [math.inf, 1.0]])
     with pytest.raises(DataError, match="2 of 4 values are NaN or infinite"):
-        pixels.explain(bad, np.ones((2, 2)))
+        pixel.explain(bad, np.ones((2, 2)))
     with pytest.raises(DataError, match="got shape"):
-        pixels.fit_map(np.zeros(3), (2, 2))
+        pixel.fit_map(np.zeros(3), (2, 2))
     with pytest.raises(DataError, match="a mask is"):
-        pixels.PixelPool().add(np.zeros((2, 2)), np.zeros((2, 2, 3)))
+        pixel.PixelPool().add(np.zeros((2, 2)), np.zeros((2, 2, 3)))
 
 
 def test_explanation_functions_agree_with_explain():
     rng = np.random.default_rng(5)
     heat, mask = rng.normal(size=(8, 8)), rng.random((8, 8)) < 0.3
-    figures = pixels.explain(heat, mask, 0.5)
-    assert pixels.pixel_auroc(heat, mask) == figures.pixel_auroc
-    assert pixels.pixel_ap(heat, mask) == figures.pixel_ap
-    assert pixels.pointing_hit(heat, mask) == figures.pointing_hit
-    assert pixels.iou(heat, mask, 0.5) == figures.iou
-    assert pixels.iou_oracle(heat, mask) == figures.iou_oracle
-    assert pixels.chance(mask) == figures.chance
+    figures = pixel.explain(heat, mask, 0.5)
+    assert pixel.pixel_auroc(heat, mask) == figures.pixel_auroc
+    assert pixel.pixel_ap(heat, mask) == figures.pixel_ap
+    assert pixel.pointing_hit(heat, mask) == figures.pointing_hit
+    assert pixel.iou(heat, mask, 0.5) == figures.iou
+    assert pixel.iou_oracle(heat, mask) == figures.iou_oracle
+    assert pixel.chance(mask) == figures.chance

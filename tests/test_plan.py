@@ -10,9 +10,7 @@ from typing import Any
 
 import pytest
 
-from defectbench import plan as plans
-from defectbench import weights
-from defectbench.cell import Cell
+from defectbench.data.manifest import Manifest
 from defectbench.errors import (
     DataError,
     MissingInputError,
@@ -21,11 +19,13 @@ from defectbench.errors import (
     TryAgainError,
     UsageError,
 )
-from defectbench.manifest import Manifest
-from defectbench.plan import Plan
-from defectbench.record import Record
+from defectbench.records.cell import Cell
+from defectbench.records.sweep_record import Record
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.plan import Plan
+from defectbench.weights import store as weights
 from fakes import put_category
 from manifests import category
 

@@ -11,7 +11,7 @@ import pytest
 from pyarrow import parquet
 
 from defectbench.errors import DataError, MissingInputError
-from defectbench.predictions import (
+from defectbench.records.predictions import (
     EXPLANATION,
     Point,
     Prediction,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from defectbench import catalog
 from defectbench.errors import BugError, DataError, TryAgainError, UsageError
-from defectbench.inspectors.probe import Probe
-from defectbench.leaderboard import Row, parse, read
-from defectbench.select import Ask, choose, dominates, fit, select
+from defectbench.models.checks.size_check import Probe
+from defectbench.selection.leaderboard import Row, parse, read
+from defectbench.selection.rule import Ask, choose, dominates, fit, select
 
 REFERENCE = Path(__file__).with_name("reference")
 

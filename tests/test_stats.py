@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 from sklearn.metrics import roc_auc_score
 
-from defectbench import metrics, stats
 from defectbench.errors import DataError, UsageError
-from defectbench.stats import FoldScores, Interval
+from defectbench.metrics import comparison
+from defectbench.metrics import image as metrics
+from defectbench.metrics.comparison import FoldScores, Interval
 from truths import Truth, simulate, trials
 
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -77,22 +78,22 @@ def plain_permutation_p(folds):
 def test_fold_average_weighs_by_positives_times_negatives():
     folds = [([0, 0, 1], [1.0, 3.0, 2.0]), ([0, 1, 1, 1], [5.0, 9.0, 8.0, 7.0])]
     values = [metrics.image_auroc(labels, scores) for labels, scores in folds]
-    weights = [stats.fold_weight(labels) for labels, _ in folds]
+    weights = [comparison.fold_weight(labels) for labels, _ in folds]
     assert weights == [2, 3]
-    assert stats.fold_average(values, weights) == pytest.approx((2 * 0.5 + 3 * 1.0) / 5)
+    assert comparison.fold_average(values, weights) == pytest.approx((2 * 0.5 + 3 * 1.0) / 5)
 
 
 def test_fold_average_leaves_empty_folds_out_and_keeps_undefined_ones():
-    assert stats.fold_average([0.5, math.nan], [2, 0]) == 0.5
-    assert math.isnan(stats.fold_average([0.5, math.nan], [2, 1]))
-    assert math.isnan(stats.fold_average([math.nan], [0]))
-    assert math.isnan(stats.fold_average([], []))
+    assert comparison.fold_average([0.5, math.nan], [2, 0]) == 0.5
+    assert math.isnan(comparison.fold_average([0.5, math.nan], [2, 1]))
+    assert math.isnan(comparison.fold_average([math.nan], [0]))
+    assert math.isnan(comparison.fold_average([], []))
 
 
 @given(few_folds())
 def test_comparison_values_are_fold_averages_of_the_auroc(folds):
-    result = stats.compare(folds, seed=0, resamples=9)
-    weights = [stats.fold_weight(fold.labels) for fold in folds]
+    result = comparison.compare(folds, seed=0, resamples=9)
+    weights = [comparison.fold_weight(fold.labels) for fold in folds]
     for name, got in (("a", result.a), ("b", result.b)):
         values = [np.mean([roc_auc_score(fold.labels, row) for row in getattr(fold, name)]) for fold in folds]
         assert got.value == pytest.approx(np.average(values, weights=weights), abs=1e-12)
@@ -104,14 +105,14 @@ def test_shift_of_one_fold_moves_nothing(folds, which, shift):
     moved = list(folds)
     fold = moved[which % len(moved)]
     moved[which % len(moved)] = FoldScores.of(fold.labels, fold.a + shift, 7 * fold.b - 3)
-    before, after = (stats.compare(some, seed=1, resamples=99) for some in (folds, moved))
+    before, after = (comparison.compare(some, seed=1, resamples=99) for some in (folds, moved))
     assert before == after
 
 
 @given(few_folds())
 def test_comparison_is_antisymmetric(folds):
     turned = [FoldScores.of(fold.labels, fold.b, fold.a) for fold in folds]
-    there, back = (stats.compare(some, seed=2, resamples=99) for some in (folds, turned))
+    there, back = (comparison.compare(some, seed=2, resamples=99) for some in (folds, turned))
     assert there.p == back.p
     assert there.a == back.b
     assert there.difference.low == pytest.approx(-back.difference.high, abs=1e-12)
@@ -126,14 +127,14 @@ def test_permutation_test_equals_swapping_ranks_one_by_one(seed, folds, ties):
         labels = np.append([0, 1], rng.integers(0, 2, 2))
         scores = rng.integers(0, 4, (2, 1, 4)) if ties else rng.normal(size=(2, 1, 4))
         made.append(FoldScores.of(labels, *scores))
-    assert stats.permutation_test(made, seed=0) == pytest.approx(plain_permutation_p(made), abs=1e-12)
+    assert comparison.permutation_test(made, seed=0) == pytest.approx(plain_permutation_p(made), abs=1e-12)
 
 
 def test_permutation_test_by_chance_agrees_with_the_exact_one():
     rng = np.random.default_rng(8)
     folds = simulated(rng, 0.8, 0.7, folds=1, each=6)  # 11 images contribute: 2,048 patterns
-    exact = stats.permutation_test(folds, seed=0)
-    drawn = stats.permutation_test(folds, seed=0, resamples=2000)
+    exact = comparison.permutation_test(folds, seed=0)
+    drawn = comparison.permutation_test(folds, seed=0, resamples=2000)
     assert 0.01 < exact < 0.5
     assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 2000))
     assert drawn * 2001 == pytest.approx(round(drawn * 2001))  # +1 above and below
@@ -144,14 +145,14 @@ def test_permutation_test_repeats_the_shorter_list_of_seeds():
     (fold,) = simulated(rng, 0.9, 0.8, folds=1, each=10, seeds=3)
     one = FoldScores.of(fold.labels, fold.a, fold.b[:1])
     three = FoldScores.of(fold.labels, fold.a, np.repeat(fold.b[:1], 3, axis=0))
-    assert stats.permutation_test([one], seed=0) == stats.permutation_test([three], seed=0)
+    assert comparison.permutation_test([one], seed=0) == comparison.permutation_test([three], seed=0)
 
 
 def test_permutation_test_keeps_its_rate_of_false_verdicts():
     for auroc, each in ((0.85, 15), (0.97, 15)):
         rng = np.random.default_rng(8)
         p = [
-            stats.permutation_test(simulated(rng, auroc, auroc, each=each), seed=i, resamples=399)
+            comparison.permutation_test(simulated(rng, auroc, auroc, each=each), seed=i, resamples=399)
             for i in range(400)
         ]
         false = float(np.mean(np.array(p) <= 0.05))
@@ -160,7 +161,7 @@ def test_permutation_test_keeps_its_rate_of_false_verdicts():
 
 def test_permutation_test_finds_a_true_difference():
     rng = np.random.default_rng(9)
-    p = [stats.permutation_test(simulated(rng, 0.95, 0.80), seed=i, resamples=399) for i in range(60)]
+    p = [comparison.permutation_test(simulated(rng, 0.95, 0.80), seed=i, resamples=399) for i in range(60)]
     assert np.mean(np.array(p) <= 0.05) > 0.8
 
 
@@ -192,7 +193,9 @@ def test_folds_on_other_scales_change_nothing():
     alike, apart = (
         simulate(Truth(0.9, 0.85, spread=spread), np.random.default_rng(20)) for spread in (0.0, 1.0)
     )
-    assert stats.compare(alike, seed=0, resamples=199) == stats.compare(apart, seed=0, resamples=199)
+    assert comparison.compare(alike, seed=0, resamples=199) == comparison.compare(
+        apart, seed=0, resamples=199
+    )
     labels = np.concatenate([fold.labels for fold in alike])
     pooled = [
         roc_auc_score(labels, np.concatenate([fold.a[0] for fold in folds])) for folds in (alike, apart)
@@ -203,7 +206,7 @@ def test_folds_on_other_scales_change_nothing():
 def test_bootstrap_equals_drawing_images_one_by_one():
     rng = np.random.default_rng(11)
     (fold,) = simulated(rng, 0.9, 0.8, folds=1, each=12)
-    draws = stats.stratified_bootstrap([fold], seed=0, resamples=4000)
+    draws = comparison.stratified_bootstrap([fold], seed=0, resamples=4000)
     plain = []
     for _ in range(4000):
         rows, columns = rng.choice(fold.defects, 12), rng.choice(fold.goods, 12)
@@ -221,7 +224,7 @@ def test_bca_equals_scipy_for_one_stratum():
     scores = rng.normal(size=40) + np.repeat([1, 0], 20)
     upper, lower = scores[:20], scores[20:]
     fold = FoldScores.of(np.repeat([1, 0], 20), scores, scores)
-    got = stats.stratified_bootstrap([fold], seed=0, resamples=9999).interval_a(0.95)
+    got = comparison.stratified_bootstrap([fold], seed=0, resamples=9999).interval_a(0.95)
 
     def auroc(x, y, axis):
         return np.mean(x[..., :, None] > y[..., None, :], axis=(-1, -2))
@@ -234,7 +237,7 @@ def test_bca_equals_scipy_for_one_stratum():
 
 def test_bca_corrects_bias_twice_as_the_formula_says():
     normal, evenly, balanced = NormalDist(), np.linspace(0, 1, 100001), np.array([-1.0, 1.0])
-    draws = stats.Resamples(0.6, 0.6, evenly, evenly, balanced, balanced)  # no skewness: no acceleration
+    draws = comparison.Resamples(0.6, 0.6, evenly, evenly, balanced, balanced)  # no skewness: no acceleration
     got, bias = draws.interval_a(0.95), normal.inv_cdf(0.6)
     assert got.low == pytest.approx(normal.cdf(2 * bias - 1.959964), abs=1e-4)
     assert got.high == pytest.approx(normal.cdf(2 * bias + 1.959964), abs=1e-4)
@@ -244,20 +247,25 @@ def test_bootstrap_draws_both_models_jointly():
     rng = np.random.default_rng(13)
     folds = simulated(rng, 0.85, 0.85)
     same = [FoldScores.of(fold.labels, fold.a, fold.a * 2) for fold in folds]
-    result = stats.compare(same, seed=0, resamples=199)
+    result = comparison.compare(same, seed=0, resamples=199)
     assert (result.difference.low, result.difference.high, result.p) == (0, 0, 1)
     assert result.a.low < result.a.value < result.a.high
 
 
 def test_comparison_is_bit_equal_for_a_seed_and_differs_for_another():
     folds = simulated(np.random.default_rng(14), 0.9, 0.85, seeds=2)
-    assert stats.compare(folds, seed=0, resamples=199) == stats.compare(folds, seed=0, resamples=199)
-    assert stats.compare(folds, seed=0, resamples=199).a != stats.compare(folds, seed=1, resamples=199).a
+    assert comparison.compare(folds, seed=0, resamples=199) == comparison.compare(
+        folds, seed=0, resamples=199
+    )
+    assert (
+        comparison.compare(folds, seed=0, resamples=199).a
+        != comparison.compare(folds, seed=1, resamples=199).a
+    )
 
 
 def test_comparison_shows_each_seed():
     folds = simulated(np.random.default_rng(15), 0.9, 0.85, seeds=3)
-    result = stats.compare(folds, seed=0, resamples=9)
+    result = comparison.compare(folds, seed=0, resamples=9)
     assert len(result.a_seeds) == 3
     assert np.mean(result.a_seeds) == pytest.approx(result.a.value, abs=1e-12)
     assert len(set(result.a_seeds)) == 3
@@ -266,20 +274,22 @@ def test_comparison_shows_each_seed():
 def test_comparison_leaves_out_folds_of_one_class():
     folds = simulated(np.random.default_rng(16), 0.9, 0.85, folds=2)
     goods = FoldScores.of([0, 0], [1.0, 2.0], [2.0, 1.0])
-    assert stats.compare([*folds, goods], seed=0, resamples=99) == stats.compare(folds, seed=0, resamples=99)
-    nothing = stats.compare([goods], seed=0, resamples=99)
+    assert comparison.compare([*folds, goods], seed=0, resamples=99) == comparison.compare(
+        folds, seed=0, resamples=99
+    )
+    nothing = comparison.compare([goods], seed=0, resamples=99)
     figures = (nothing.a.value, nothing.b.low, nothing.difference.high, nothing.p)
     assert all(math.isnan(value) for value in figures)
     assert "both classes" in nothing.warning
-    assert stats.verdict(nothing.difference_90, nothing.p) == "undecided"
+    assert comparison.verdict(nothing.difference_90, nothing.p) == "undecided"
     assert nothing.verdict(nothing.p, margin=0.01) == "undecided"
 
 
 def test_comparison_warns_near_perfect_scores_only():
     rng = np.random.default_rng(17)
-    assert stats.compare(simulated(rng, 0.85, 0.85), seed=0, resamples=99).warning == ""
+    assert comparison.compare(simulated(rng, 0.85, 0.85), seed=0, resamples=99).warning == ""
     perfect = FoldScores.of([0, 0, 0, 1, 1, 1], range(6), range(6))
-    result = stats.compare([perfect], seed=0, resamples=99)
+    result = comparison.compare([perfect], seed=0, resamples=99)
     assert "too narrow" in result.warning
     assert (result.a.low, result.a.high) == (1, 1)
 
@@ -301,44 +311,44 @@ def test_fold_scores_refuse_what_does_not_fit(labels, a, b, match):
 @given(few_folds())
 def test_any_endpoint_equals_the_fast_way_where_both_can(folds):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stats, "ENDPOINTS", {**stats.ENDPOINTS, "again": metrics.image_auroc})
-        fast = stats.stratified_bootstrap(folds, seed=3, resamples=9)
-        slow = stats.stratified_bootstrap(folds, seed=3, resamples=9, endpoint="again")
-        p = stats.permutation_test(folds[:1], seed=0, resamples=64, endpoint="again")
+        patch.setattr(comparison, "ENDPOINTS", {**comparison.ENDPOINTS, "again": metrics.image_auroc})
+        fast = comparison.stratified_bootstrap(folds, seed=3, resamples=9)
+        slow = comparison.stratified_bootstrap(folds, seed=3, resamples=9, endpoint="again")
+        p = comparison.permutation_test(folds[:1], seed=0, resamples=64, endpoint="again")
     for name in ("a", "b", "drawn_a", "drawn_b", "influence_a", "influence_b"):
         np.testing.assert_allclose(getattr(slow, name), getattr(fast, name), atol=1e-12, err_msg=name)
-    assert p == pytest.approx(stats.permutation_test(folds[:1], seed=0), abs=1e-12)
+    assert p == pytest.approx(comparison.permutation_test(folds[:1], seed=0), abs=1e-12)
 
 
 def test_comparison_by_another_endpoint_averages_it_over_folds():
     folds = simulated(np.random.default_rng(18), 0.95, 0.7, each=8, seeds=2)
-    result = stats.compare(folds, seed=0, resamples=99, endpoint="image_ap")
+    result = comparison.compare(folds, seed=0, resamples=99, endpoint="image_ap")
     values = [np.mean([metrics.image_ap(fold.labels, row) for row in fold.a]) for fold in folds]
     assert result.a.value == pytest.approx(np.mean(values), abs=1e-12)
     assert result.a.low < result.a.value < result.a.high
     assert result.difference.low > 0
     assert result.p <= 0.05
     shifted = [FoldScores.of(folds[0].labels, folds[0].a + 1e3, folds[0].b * 8), *folds[1:]]
-    assert stats.compare(shifted, seed=0, resamples=99, endpoint="image_ap") == result
+    assert comparison.compare(shifted, seed=0, resamples=99, endpoint="image_ap") == result
 
 
 def test_endpoint_unknown_is_refused_with_the_nearest():
     folds = simulated(np.random.default_rng(19), 0.9, 0.9, folds=1)
     with pytest.raises(UsageError, match="did you mean 'image_auroc'"):
-        stats.compare(folds, seed=0, resamples=9, endpoint="image_auc")
+        comparison.compare(folds, seed=0, resamples=9, endpoint="image_auc")
 
 
 def test_endpoints_are_figures_where_higher_is_better():
     better = {metric.name: metric.better for metric in metrics.METRICS if metric.kind == "image"}
-    assert {better[name] for name in stats.ENDPOINTS} == {"higher"}
+    assert {better[name] for name in comparison.ENDPOINTS} == {"higher"}
 
 
 def test_holm_equals_a_table_worked_by_hand():
     # sorted 0.005 x 4, 0.01 x 3, 0.03 x 2 = 0.06, 0.04 x 1 -> raised to 0.06
-    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
-    assert stats.holm([0.9, 0.8]) == (1.0, 1.0)
-    assert stats.holm([]) == ()
-    one = stats.holm([0.02, math.nan])
+    assert comparison.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx((0.03, 0.06, 0.06, 0.02))
+    assert comparison.holm([0.9, 0.8]) == (1.0, 1.0)
+    assert comparison.holm([]) == ()
+    one = comparison.holm([0.02, math.nan])
     assert one[0] == 0.02
     assert math.isnan(one[1])
 
@@ -346,7 +356,7 @@ def test_holm_equals_a_table_worked_by_hand():
 @given(st.lists(st.floats(0, 1), max_size=8))
 def test_holm_equals_its_definition(p_values):
     """An adjusted p is the smallest level at which Holm's step-down procedure rejects."""
-    adjusted = stats.holm(p_values)
+    adjusted = comparison.holm(p_values)
     for level in (0.01, 0.05, 0.2):
         rejected = [False] * len(p_values)
         for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
@@ -370,4 +380,4 @@ def test_holm_equals_its_definition(p_values):
     ],
 )
 def test_verdict_follows_interval_and_test(low, value, high, p, expected):
-    assert stats.verdict(Interval(value, low, high, 0.9), p) == expected
+    assert comparison.verdict(Interval(value, low, high, 0.9), p) == expected

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from defectbench.errors import StoppedError
-from defectbench.stop import Stop
+from defectbench.util.shutdown import Stop
 
 
 @pytest.fixture

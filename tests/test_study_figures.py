@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
-from defectbench.cell import Cell
-from defectbench.collect import Row, collect
-from defectbench.manifest import Image
-from defectbench.metrics import Counts
-from defectbench.report.tables import Tables
+from defectbench.data.manifest import Image
+from defectbench.metrics.image import Counts
+from defectbench.records.cell import Cell
 from defectbench.stores.choose import open_store
+from defectbench.tables.collect import Row, collect
+from defectbench.tables.tables import Tables
 from fakes import made_up_sweep
 
 CLASSIFIER, DETECTOR = "tinyvit-21m-512", "glass"

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import plan as plans
+from defectbench.runners.kubernetes.submission import load
 from defectbench.stores.directory import DirectoryStore
-from defectbench.submission import load
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
 from fakes import put_category
 
 

@@ -9,7 +9,7 @@ import pytest
 from defectbench import catalog
 from defectbench.errors import MissingInputError, SweepError
 from defectbench.protocols.detection import Detection
-from defectbench.sweep import Sweep, contenders, read, resolve
+from defectbench.sweeps.config import Sweep, contenders, read, resolve
 
 GOOD = """\
 name: study

@@ -12,17 +12,18 @@ import numpy as np
 import pytest
 
 import stand_ins
-from defectbench import catalog, trial
-from defectbench import plan as plans
+from defectbench import catalog
 from defectbench.catalog import Entry
-from defectbench.cell import Cell
 from defectbench.data.archive import load_manifest, unpack
-from defectbench.inspectors.base import Inspection, Inspector, Lesson, Pictures, Progress, Report, Size
-from defectbench.inspectors.images import ImageSet
-from defectbench.manifest import Manifest
-from defectbench.predictions import Predictions
+from defectbench.data.manifest import Manifest
+from defectbench.execution import fit_and_score
+from defectbench.models.base import Inspection, Inspector, Lesson, Pictures, Progress, Report, Size
+from defectbench.models.pictures.images import ImageSet
+from defectbench.records.cell import Cell
+from defectbench.records.predictions import Predictions
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
 from fakes import put_category
 
 SIDE = 64
@@ -69,13 +70,13 @@ def images_of(store: DirectoryStore, cache: Path, cell: Cell, manifest: Manifest
     return ImageSet(manifest or true, root, cell.fit.image_size, cache)
 
 
-def silent(step: trial.Step) -> None:
+def silent(step: fit_and_score.Step) -> None:
     """Hear nothing."""
 
 
 def turned_over(manifest: Manifest, cell: Cell) -> Manifest:
     """The manifest with every label, defect type and mask of the cell's held-out images changed."""
-    held_out = {name for name, role in trial.roles(cell, manifest).items() if role == "held_out"}
+    held_out = {name for name, role in fit_and_score.roles(cell, manifest).items() if role == "held_out"}
     masks = [image.mask for image in manifest.images if image.mask]
     changed = [
         replace(
@@ -93,7 +94,7 @@ def turned_over(manifest: Manifest, cell: Cell) -> Manifest:
 
 def run_twice(
     data: tuple[DirectoryStore, Path], model: str, tmp_path: Path
-) -> tuple[trial.Outcome, trial.Outcome]:
+) -> tuple[fit_and_score.Outcome, fit_and_score.Outcome]:
     """Run a cell on the true manifest, and on the one whose held-out labels and masks are changed."""
     store, cache = data
     cell = cell_of(store, model)
@@ -104,7 +105,9 @@ def run_twice(
         other, unpack(store, "parts", "bolt", true.manifest.digest, cache), true.size, tmp_path
     )
     assert [image.label for image in other.images] != [image.label for image in true.manifest.images]
-    return trial.run(cell, true, {}, "cpu", silent), trial.run(cell, changed, {}, "cpu", silent)
+    return fit_and_score.run(cell, true, {}, "cpu", silent), fit_and_score.run(
+        cell, changed, {}, "cpu", silent
+    )
 
 
 def same_scores(one: Predictions, two: Predictions) -> bool:
@@ -174,7 +177,7 @@ def test_held_out_labels_reach_no_score_in_further_protocols(
     true = images_of(store, cache, cell)
     root = unpack(store, "parts", cell.category, true.manifest.digest, cache)
     other = ImageSet(turned_over(true.manifest, cell), root, true.size, tmp_path)
-    one, two = (trial.run(cell, images, {}, "cpu", silent) for images in (true, other))
+    one, two = (fit_and_score.run(cell, images, {}, "cpu", silent) for images in (true, other))
     assert same_scores(one.predictions, two.predictions)
     assert repr(one.calibration_threshold) == repr(two.calibration_threshold), "NaN without calibration goods"
     assert one.metrics["image_auroc"] == pytest.approx(1 - two.metrics["image_auroc"])
@@ -230,7 +233,7 @@ def test_roles_are_what_the_images_were_to_the_fit(data: tuple[DirectoryStore, P
     store, cache = data
     cell = cell_of(store, "filterbank-logreg")
     manifest = images_of(store, cache, cell).manifest
-    found = trial.roles(cell, manifest)
+    found = fit_and_score.roles(cell, manifest)
     learnt = {name for name, _ in cell.fit.train}
     assert set(found) | learnt == set(manifest.by_id)
     assert not set(found) & learnt
@@ -264,7 +267,7 @@ def test_a_classifier_taught_permuted_labels_falls_to_chance(data: tuple[Directo
 
     def mean_auroc(fits: int, change: Callable[[Cell, int], Cell]) -> float:
         figures = [
-            trial.run(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"]
+            fit_and_score.run(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"]
             for seed in range(fits)
             for cell in cells
         ]
@@ -287,7 +290,9 @@ def test_a_network_taught_permuted_labels_falls_to_chance(data: tuple[DirectoryS
         for seed in range(fits):
             cell = cell_of(store, "mobilenetv3-small", seed % 3, "washer", models=[model], seeds=[seed])
             images = images_of(store, cache, cell)
-            figures.append(trial.run(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"])
+            figures.append(
+                fit_and_score.run(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"]
+            )
         return float(np.mean(figures))
 
     # Taught at random a network still orders pictures by what it sees, the defects at either end: a fit's
@@ -308,10 +313,10 @@ def test_holdout_turns_defects_alone(data: tuple[DirectoryStore, Path]) -> None:
     store, cache = data
     cell = cell_of(store, "filterbank-logreg", category="nut", protocols={"detection": {"scheme": "holdout"}})
     images = images_of(store, cache, cell)
-    lesson = trial.lesson_of(cell, images)
+    lesson = fit_and_score.lesson_of(cell, images)
     defects = sum(label for _, label in cell.fit.train)
     assert len(lesson.pictures) == len(cell.fit.train) + 3 * defects
     assert lesson.labels.sum() == 4 * defects
-    outcome = trial.run(cell, images, {}, "cpu", silent)
+    outcome = fit_and_score.run(cell, images, {}, "cpu", silent)
     assert np.isnan(outcome.calibration_threshold)
     assert len(outcome.predictions.of_role("calibration")) == 0

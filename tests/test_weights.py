@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import job, weights
-from defectbench import plan as plans
 from defectbench.catalog import ENTRIES, Entry, find
-from defectbench.cell import Cell
 from defectbench.errors import MissingWeightsError, TryAgainError
-from defectbench.files import locked
-from defectbench.lease import Lease, take
-from defectbench.plan import Plan
-from defectbench.stop import Stop
+from defectbench.execution import run_cell
+from defectbench.execution.lease import Lease, take
+from defectbench.records.cell import Cell
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.plan import Plan
+from defectbench.util.files import locked
+from defectbench.util.shutdown import Stop
+from defectbench.weights import store as weights
 from fakes import put_category
 from parts import make_read_only, make_writable
 
@@ -172,10 +173,10 @@ def planned(store: DirectoryStore, kind: str) -> Plan:
 
 def worked(store: DirectoryStore, cell: Cell, cache: Path) -> dict[str, float]:
     """Run a cell as a worker does and return its metrics."""
-    place = job.Place(store, cache, "cpu", Stop(), lambda event: None)
+    place = run_cell.Place(store, cache, "cpu", Stop(), lambda event: None)
     lease = take(store, cell.key, "test")
     assert isinstance(lease, Lease)
-    return dict(job.run(job.read_cell(store, cell.key), place, lease, None).metrics)
+    return dict(run_cell.run(run_cell.read_cell(store, cell.key), place, lease, None).metrics)
 
 
 @pytest.mark.torch

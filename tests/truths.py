@@ -9,8 +9,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from defectbench import stats
-from defectbench.stats import FoldScores
+from defectbench.metrics import comparison
+from defectbench.metrics.comparison import FoldScores
 
 MARGIN = 0.01
 
@@ -63,7 +63,7 @@ class Found:
     rejected: int = 0
     warned: int = 0
 
-    def add(self, truth: Truth, compared: stats.Comparison) -> None:
+    def add(self, truth: Truth, compared: comparison.Comparison) -> None:
         verdict = compared.verdict(compared.p, margin=MARGIN)
         self.trials += 1
         self.covered += _inside(compared.difference, truth.difference)
@@ -78,7 +78,7 @@ class Found:
         return sum(self.verdicts[name] for name in {"classifier", "detector"} - {better})
 
 
-def _inside(interval: stats.Interval, value: float) -> bool:
+def _inside(interval: comparison.Interval, value: float) -> bool:
     return interval.low - 1e-12 <= value <= interval.high + 1e-12
 
 
@@ -106,14 +106,16 @@ def trials(truth: Truth, number: int, resamples: int, seed: int = 0) -> Found:
     found = Found()
     for trial in range(number):
         folds = simulate(truth, _rng(truth, trial, seed))
-        found.add(truth, stats.compare(folds, seed=trial, resamples=resamples))
+        found.add(truth, comparison.compare(folds, seed=trial, resamples=resamples))
     return found
 
 
 def rejections(truth: Truth, number: int, resamples: int, seed: int = 0) -> float:
     """Return the share of trials in which the paired test alone gives 0.05 or less; the same trials."""
     p = [
-        stats.permutation_test(simulate(truth, _rng(truth, trial, seed)), seed=trial, resamples=resamples)
+        comparison.permutation_test(
+            simulate(truth, _rng(truth, trial, seed)), seed=trial, resamples=resamples
+        )
         for trial in range(number)
     ]
     return float(np.mean(np.array(p) <= 0.05))

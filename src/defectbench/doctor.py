@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from typing import Literal
 from urllib.error import HTTPError, URLError
 
-from defectbench import weights
 from defectbench.catalog import ENTRIES
 from defectbench.data.archive import list_datasets
 from defectbench.errors import (
@@ -21,12 +20,13 @@ from defectbench.errors import (
     MissingWeightsError,
     TryAgainError,
 )
-from defectbench.runners.helm import find_program
+from defectbench.runners.chart.helm import find_program
 from defectbench.runners.kubernetes.choose import find_cluster
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.sweep import Sweep, resolve
+from defectbench.sweeps.config import Sweep, resolve
 from defectbench.trackers.choose import open_tracker, tracking_uri
+from defectbench.weights import store as weights
 
 State = Literal["works", "not there", "fails"]
 
@@ -179,7 +179,7 @@ def _helm() -> Finding:
 def _device() -> Finding:
     if find_spec("torch") is None:
         return Finding("device", "not there", "torch is not installed: the baselines alone run here")
-    from defectbench.inspectors.device import describe  # imports torch: seconds
+    from defectbench.models.features.device import describe  # imports torch: seconds
 
     return Finding("device", "works", describe())
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from defectbench.__main__ import run
-from defectbench.cell import path
 from defectbench.errors import ExitCode
-from defectbench.lease import Standing, lease_key
-from defectbench.plan import Plan, make
-from defectbench.results import Failure
-from defectbench.runners.chart import cells_of, image_of
+from defectbench.execution.lease import Standing, lease_key
+from defectbench.records.cell import path
+from defectbench.records.result import Failure
+from defectbench.runners.chart.chart import cells_of, image_of
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import read
+from defectbench.sweeps.config import read
+from defectbench.sweeps.plan import Plan, make
 from fakes import finish, put_category
 from kube import NAMESPACE, Document, FakeApi, Fault, fake_api, job, pod
 from parts import find_helm
@@ -296,7 +296,7 @@ def test_status_of_a_sweep_that_ran_here_needs_no_cluster(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(bench / "nowhere"))
     store, plan = planned(bench)
-    from defectbench.plan import write
+    from defectbench.sweeps.plan import write
 
     write(plan, store, list(plan.cells))
     keys = list(plan.cells)

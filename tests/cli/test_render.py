@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from defectbench.__main__ import run
-from defectbench.runners import chart
+from defectbench.runners.chart import chart
 from defectbench.stores.directory import DirectoryStore
 from fakes import finish, put_category
 from parts import ROOT, find_helm
@@ -86,8 +86,8 @@ def test_render_names_an_s3_stores_secret(
 
 
 def test_render_is_the_same_whatever_is_finished(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from defectbench import plan as plans
-    from defectbench.sweep import read
+    from defectbench.sweeps import plan as plans
+    from defectbench.sweeps.config import read
 
     before = rendered(capfd)
     store = DirectoryStore(bench / "bench")

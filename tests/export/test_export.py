@@ -16,19 +16,19 @@ import pytest
 import skimage.data
 from PIL import Image as Pillow
 
-from defectbench import plan as plans
 from defectbench.__main__ import run
-from defectbench.cell import path as cell_path
 from defectbench.errors import ConfigurationError, DataError, MissingInputError, StoppedError, UsageError
+from defectbench.execution.worker import Worker
 from defectbench.export import card, folder, refit
 from defectbench.export.bundle import CARD, DOCUMENT, Bundle, Threshold, read
 from defectbench.export.scores import Found, Model, find
-from defectbench.predictions import Predictions
-from defectbench.results import Result, find_result, read_predictions
-from defectbench.stop import Stop
+from defectbench.records.cell import path as cell_path
+from defectbench.records.predictions import Predictions
+from defectbench.records.result import Result, find_result, read_predictions
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
-from defectbench.worker import Worker
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.util.shutdown import Stop
 from fakes import put_category
 
 SIDE = 64

@@ -11,19 +11,20 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from defectbench import plan as plans
 from defectbench.errors import ConfigurationError
+from defectbench.execution.worker import Worker
 from defectbench.export import folder, refit
 from defectbench.export.bundle import CARD, ONNX, Bundle, read
 from defectbench.export.scores import Found, Model
-from defectbench.inspectors import backbone, onnx_graph
-from defectbench.inspectors.base import Recipe
-from defectbench.inspectors.images import FilePictures
-from defectbench.results import find_result
-from defectbench.stop import Stop
+from defectbench.models.base import Recipe
+from defectbench.models.classifiers import onnx_graph
+from defectbench.models.features import backbone
+from defectbench.models.pictures.images import FilePictures
+from defectbench.records.result import find_result
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
-from defectbench.worker import Worker
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Where, parse
+from defectbench.util.shutdown import Stop
 from fakes import put_category
 
 pytestmark = pytest.mark.torch

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from defectbench import catalog
-from defectbench.inspectors import backbone, textures
-from defectbench.inspectors.anomalib_models import replaced
-from defectbench.inspectors.base import Inspector, Lesson, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ArrayPictures
+from defectbench.models.base import Inspector, Lesson, Recipe
+from defectbench.models.choose import build
+from defectbench.models.detectors.anomalib_models import replaced
+from defectbench.models.features import backbone
+from defectbench.models.pictures.images import ArrayPictures
+from defectbench.models.training import textures
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

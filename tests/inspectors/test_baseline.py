@@ -5,11 +5,11 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from defectbench.inspectors import filterbank
-from defectbench.inspectors.base import Lesson, Recipe
-from defectbench.inspectors.baseline import FilterBankClassifier, FilterBankDetector
-from defectbench.inspectors.images import ArrayPictures
-from defectbench.metrics import image_auroc
+from defectbench.metrics.image import image_auroc
+from defectbench.models.base import Lesson, Recipe
+from defectbench.models.baselines import FilterBankClassifier, FilterBankDetector
+from defectbench.models.features import filterbank
+from defectbench.models.pictures.images import ArrayPictures
 
 SIDE = 128
 RECIPE = Recipe({"neighbours": 1, "bank": 4000, "penalty": 1.0}, SIDE, 0, 0, seed=0)
@@ -56,7 +56,7 @@ def test_classifier_is_scikit_learns_on_the_pooled_features(balance: str, weight
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    from defectbench.inspectors.baseline import _pool
+    from defectbench.models.baselines import _pool
 
     pictures = np.concatenate([crops(10, 1), crops(6, 4, depth=60)])
     labels = np.array([0] * 10 + [1] * 6)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defectbench.inspectors import anomalib_models, cfa
+from defectbench.models.detectors import anomalib_models, cfa
 
 pytestmark = pytest.mark.torch
 

@@ -8,12 +8,12 @@ from safetensors.torch import save_file
 
 from defectbench import catalog
 from defectbench.errors import ConfigurationError, DataError, MissingWeightsError, UsageError
-from defectbench.inspectors import backbone, device
-from defectbench.inspectors.augment import augmented
-from defectbench.inspectors.base import Lesson, Progress, Recipe
-from defectbench.inspectors.classifier import TimmClassifier, _Training
-from defectbench.inspectors.images import ArrayPictures
-from defectbench.metrics import image_auroc
+from defectbench.metrics.image import image_auroc
+from defectbench.models.base import Lesson, Progress, Recipe
+from defectbench.models.classifiers.timm_classifier import TimmClassifier, _Training
+from defectbench.models.features import backbone, device
+from defectbench.models.pictures.images import ArrayPictures
+from defectbench.models.training.augment import augmented
 
 pytestmark = pytest.mark.torch
 

@@ -14,9 +14,9 @@ import pytest
 import stand_ins
 from defectbench import catalog
 from defectbench.errors import DataError
-from defectbench.inspectors.base import Inspection, Inspector, Lesson, Progress, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ArrayPictures
+from defectbench.models.base import Inspection, Inspector, Lesson, Progress, Recipe
+from defectbench.models.choose import build
+from defectbench.models.pictures.images import ArrayPictures
 from stand_ins import side
 
 pytestmark = pytest.mark.torch
@@ -278,8 +278,8 @@ import sys
 sys.modules["timm"] = None
 from defectbench import catalog
 from defectbench.errors import ConfigurationError
-from defectbench.inspectors.base import Recipe
-from defectbench.inspectors.choose import build
+from defectbench.models.base import Recipe
+from defectbench.models.choose import build
 entry = catalog.find("mobilenetv3-small")
 try:
     build(entry, Recipe(entry.settings, 64, 1, 1, 0))

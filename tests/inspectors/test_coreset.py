@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from defectbench.inspectors import coreset
+from defectbench.models.features import coreset
 
 pytestmark = pytest.mark.torch
 

@@ -5,12 +5,12 @@ from numpy.typing import NDArray
 
 from defectbench import catalog
 from defectbench.errors import DataError, UsageError
-from defectbench.inspectors import backbone
-from defectbench.inspectors.anomalib_models import PadimModel, PatchcoreModel
-from defectbench.inspectors.base import Inspector, Lesson, Recipe
-from defectbench.inspectors.detector import Padim, Patchcore
-from defectbench.inspectors.glass import Glass
-from defectbench.inspectors.images import ArrayPictures
+from defectbench.models.base import Inspector, Lesson, Recipe
+from defectbench.models.detectors.anomalib_models import PadimModel, PatchcoreModel
+from defectbench.models.detectors.glass import Glass
+from defectbench.models.detectors.memory_bank import Padim, Patchcore
+from defectbench.models.features import backbone
+from defectbench.models.pictures.images import ArrayPictures
 
 pytestmark = pytest.mark.torch
 

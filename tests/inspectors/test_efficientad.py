@@ -7,11 +7,11 @@ import pytest
 
 import stand_ins
 from defectbench import catalog
-from defectbench.inspectors import stepped
-from defectbench.inspectors.base import Lesson, Progress, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ArrayPictures
-from defectbench.metrics import image_auroc
+from defectbench.metrics.image import image_auroc
+from defectbench.models.base import Lesson, Progress, Recipe
+from defectbench.models.choose import build
+from defectbench.models.pictures.images import ArrayPictures
+from defectbench.models.training import gradient_detector
 
 pytestmark = pytest.mark.torch
 
@@ -44,7 +44,7 @@ def test_epochs_are_judged_by_scores_on_the_scale_of_the_goods_set_aside(
         judged.append(scores.tolist())
         return image_auroc(labels, scores)
 
-    monkeypatch.setattr(stepped, "image_auroc", seen)
+    monkeypatch.setattr(gradient_detector, "image_auroc", seen)
     scores, told = fitted(tuned=True)
     aurocs = [progress.figures["tuning_auroc"] for progress in told if progress.figures]
     assert scores == judged[int(np.argmax(aurocs))]

@@ -14,9 +14,9 @@ import pytest
 from defectbench import catalog
 from defectbench.__main__ import run
 from defectbench.errors import BugError, ExitCode
-from defectbench.inspectors import exam
-from defectbench.inspectors.base import Inspection, Lesson, Pictures, Report
-from defectbench.inspectors.exam import side_for, sit
+from defectbench.models.base import Inspection, Lesson, Pictures, Report
+from defectbench.models.checks import full_check
+from defectbench.models.checks.full_check import side_for, sit
 from probe_cases import Easy, entry
 
 
@@ -54,20 +54,20 @@ class Hungry(Easy):
 
 
 def test_exam_is_passed_in_a_process_of_its_own() -> None:
-    [found] = exam.examine(["filterbank-knn"], 64)
+    [found] = full_check.examine(["filterbank-knn"], 64)
     assert (found.code, found.side, found.heat_map) == (0, 64, (8, 8))
     assert found.peak_memory_bytes > 2**20
     assert found.parameters > 0
 
 
 def test_exam_that_is_killed_is_tried_again() -> None:
-    [found] = exam.examine(["filterbank-knn"], 64, seconds=0.01)
+    [found] = full_check.examine(["filterbank-knn"], 64, seconds=0.01)
     assert found.code == ExitCode.TRY_AGAIN
     assert "had not ended after 0.01 s" in found.says
 
 
 def test_exam_is_bounded_in_memory() -> None:
-    [found] = exam.examine(["filterbank-knn"], 64, memory=40 * 2**20)
+    [found] = full_check.examine(["filterbank-knn"], 64, memory=40 * 2**20)
     assert found.code != 0, "40 MiB were enough"
 
 
@@ -84,17 +84,17 @@ def test_exam_is_bounded_in_memory() -> None:
 def test_exam_is_failed_with_the_reason(
     case: type[Easy], code: ExitCode, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exam, "build", lambda entry, recipe: case(recipe))
-    found = exam._result(entry("Easy"), 96)
+    monkeypatch.setattr(full_check, "build", lambda entry, recipe: case(recipe))
+    found = full_check._result(entry("Easy"), 96)
     assert found.code == code
     assert words in found.says
 
 
 def test_exam_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = socket.socket.connect, socket.getaddrinfo
-    monkeypatch.setattr(exam, "build", lambda entry, recipe: Easy(recipe))
+    monkeypatch.setattr(full_check, "build", lambda entry, recipe: Easy(recipe))
     assert sit(entry("Easy"), 64).heat_map == (64, 64)
-    monkeypatch.setattr(exam, "build", lambda entry, recipe: Online(recipe))
+    monkeypatch.setattr(full_check, "build", lambda entry, recipe: Online(recipe))
     with pytest.raises(BugError):
         sit(entry("Easy"), 64)
     assert (socket.socket.connect, socket.getaddrinfo) == before
@@ -107,8 +107,8 @@ def test_exam_is_at_the_next_side_that_the_model_takes() -> None:
 
 
 def test_exam_s_lesson_has_both_classes_but_for_detectors() -> None:
-    assert not exam.lesson_for(catalog.find("padim"), 64).labels.any()
-    taught = exam.lesson_for(catalog.find("resnet50"), 64)
+    assert not full_check.lesson_for(catalog.find("padim"), 64).labels.any()
+    taught = full_check.lesson_for(catalog.find("resnet50"), 64)
     assert np.array_equal(taught.labels, [0, 1, 0, 1])
     assert taught.tuning is not None
 
@@ -117,10 +117,10 @@ def test_models_check_prints_and_ends_with_the_code_of_what_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = [
-        exam.Result("filterbank-knn", 512, 0, "fits", (64, 64), 1_500_000, 2_000_000_000, 3.0, 2**30),
-        exam.Result("padim", 512, 70, "ValueError: broken"),
+        full_check.Result("filterbank-knn", 512, 0, "fits", (64, 64), 1_500_000, 2_000_000_000, 3.0, 2**30),
+        full_check.Result("padim", 512, 70, "ValueError: broken"),
     ]
-    monkeypatch.setattr(exam, "examine", lambda *given: iter(results))
+    monkeypatch.setattr(full_check, "examine", lambda *given: iter(results))
     assert run(["models", "check", "filterbank-knn", "padim"]) == ExitCode.BUG
     out = capsys.readouterr().out
     assert "64 x 64" in out
@@ -156,12 +156,12 @@ def test_models_say_licences_and_flag_what_is_not_for_commerce(capsys: pytest.Ca
 def test_measured_figures_are_what_the_model_counts(name: str) -> None:
     import torch
 
-    from defectbench.inspectors import backbone
+    from defectbench.models.features import backbone
 
     found = catalog.find(name)
     assert found.measured is not None
     network = backbone.create(
-        str(found.settings["architecture"]), exam.recipe_for(found, found.measured.side), outputs=1
+        str(found.settings["architecture"]), full_check.recipe_for(found, found.measured.side), outputs=1
     )
     inputs = torch.zeros(1, 3, found.measured.side, found.measured.side)
     assert backbone.count(network) == found.measured.parameters

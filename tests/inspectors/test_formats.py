@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from defectbench import catalog
 from defectbench.errors import DataError
-from defectbench.inspectors import backbone, formats
-from defectbench.inspectors.anomalib_models import efficientad
-from defectbench.inspectors.base import Recipe
-from defectbench.inspectors.efficientad import EfficientAd
+from defectbench.models.base import Recipe
+from defectbench.models.detectors.anomalib_models import efficientad
+from defectbench.models.detectors.efficientad import EfficientAd
+from defectbench.models.features import backbone, weight_formats
 from stand_ins import DINO, SWIN
 
 pytestmark = pytest.mark.torch
@@ -222,4 +222,4 @@ def test_every_network_of_the_catalog_is_known_to_timm() -> None:
 
 
 def test_keys_that_agree_are_no_problem() -> None:
-    formats.check_keys({"a": torch.zeros(2)}, {"a": torch.ones(2)}, "file")
+    weight_formats.check_keys({"a": torch.zeros(2)}, {"a": torch.ones(2)}, "file")

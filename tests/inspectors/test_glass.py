@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from defectbench import catalog
 from defectbench.errors import DataError
-from defectbench.inspectors.base import Lesson, Progress, Recipe
-from defectbench.inspectors.glass import Glass
-from defectbench.inspectors.images import ArrayPictures
-from defectbench.inspectors.stepped import Best
-from defectbench.metrics import image_auroc
+from defectbench.metrics.image import image_auroc
+from defectbench.models.base import Lesson, Progress, Recipe
+from defectbench.models.detectors.glass import Glass
+from defectbench.models.pictures.images import ArrayPictures
+from defectbench.models.training.gradient_detector import Best
 
 pytestmark = pytest.mark.torch
 

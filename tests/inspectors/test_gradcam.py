@@ -5,9 +5,9 @@ from pytorch_grad_cam import GradCAM
 
 import stand_ins
 from defectbench import catalog
-from defectbench.inspectors import backbone
-from defectbench.inspectors.base import Recipe
-from defectbench.inspectors.gradcam import Explainer, Target, target_of
+from defectbench.models.base import Recipe
+from defectbench.models.classifiers.gradcam import Explainer, Target, target_of
+from defectbench.models.features import backbone
 from stand_ins import DINO, SWIN
 
 pytestmark = pytest.mark.torch

@@ -12,11 +12,11 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from defectbench.data.manifest import Image, Manifest, make_manifest
 from defectbench.errors import BugError, DataError
-from defectbench.inspectors import images as images_module
-from defectbench.inspectors.images import BATCH, ArrayPictures, ImageSet
-from defectbench.manifest import Image, Manifest, make_manifest
-from defectbench.pictures import read_picture
+from defectbench.models.pictures import images as images_module
+from defectbench.models.pictures.images import BATCH, ArrayPictures, ImageSet
+from defectbench.util.image_io import read_picture
 from parts import mounted
 
 SIZE = 32
@@ -237,9 +237,9 @@ CHILD = """
 import hashlib, sys, time
 from pathlib import Path
 import numpy as np
-from defectbench.inspectors import images
-from defectbench.inspectors.images import ImageSet
-from defectbench.manifest import Manifest
+from defectbench.models import images
+from defectbench.models.pictures.images import ImageSet
+from defectbench.data.manifest import Manifest
 decoded, batches = [], []
 read = images.read_picture
 def slow(source, name=None):

@@ -13,8 +13,8 @@ import pytest
 import stand_ins
 from defectbench import catalog
 from defectbench.errors import BugError, ConfigurationError, ExitCode, TryAgainError
-from defectbench.inspectors import probe as probes
-from defectbench.inspectors.probe import forward, probe
+from defectbench.models.checks import size_check as probes
+from defectbench.models.checks.size_check import forward, probe
 from probe_cases import entry
 
 

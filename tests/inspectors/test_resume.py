@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from defectbench import catalog
 from defectbench.errors import CheckpointError
-from defectbench.inspectors import checkpoint
-from defectbench.inspectors.base import Lesson, Progress, Recipe, Resumable
-from defectbench.inspectors.choose import build, load
-from defectbench.inspectors.images import ArrayPictures
+from defectbench.models.base import Lesson, Progress, Recipe, Resumable
+from defectbench.models.choose import build, load
+from defectbench.models.pictures.images import ArrayPictures
+from defectbench.models.training import checkpoint
 
 pytestmark = pytest.mark.torch
 

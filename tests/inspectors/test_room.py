@@ -13,12 +13,14 @@ from safetensors.torch import load_file
 import stand_ins
 from defectbench import catalog
 from defectbench.errors import TryAgainError
-from defectbench.inspectors import classifier, room, stepped, stfpm
-from defectbench.inspectors.base import Lesson, Progress, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.classifier import TimmClassifier
-from defectbench.inspectors.images import ArrayPictures
-from defectbench.inspectors.room import Room
+from defectbench.models.base import Lesson, Progress, Recipe
+from defectbench.models.choose import build
+from defectbench.models.classifiers import timm_classifier
+from defectbench.models.classifiers.timm_classifier import TimmClassifier
+from defectbench.models.detectors import stfpm
+from defectbench.models.pictures.images import ArrayPictures
+from defectbench.models.training import gradient_detector, memory_fit
+from defectbench.models.training.memory_fit import Room
 
 pytestmark = pytest.mark.torch
 
@@ -54,9 +56,11 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], list[int]]:
 
     def make(limit: int, saving_helps: bool) -> list[int]:
         tried: list[int] = []
-        forward = classifier._Whole.logits
+        forward = timm_classifier._Whole.logits
 
-        def logits(self: classifier._Whole, chosen: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+        def logits(
+            self: timm_classifier._Whole, chosen: np.ndarray, rng: np.random.Generator
+        ) -> torch.Tensor:
             found = forward(self, chosen, rng)  # draws, and moves the averages of batch normalisation
             tried.append(len(chosen))
             saves = any(getattr(part, "grad_checkpointing", False) for part in self.module.modules())
@@ -64,7 +68,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], list[int]]:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore words.")
             return found
 
-        monkeypatch.setattr(classifier._Whole, "logits", logits)
+        monkeypatch.setattr(timm_classifier._Whole, "logits", logits)
         return tried
 
     return make
@@ -80,7 +84,7 @@ def begun_with(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
             super().__init__(module, batch, rng, adds_up=adds_up)
             self.restore({"pictures": pictures, "saving": True})
 
-    for module in (classifier, stepped):
+    for module in (timm_classifier, gradient_detector):
         monkeypatch.setattr(module, "Room", Begun)
 
 
@@ -143,7 +147,7 @@ def test_detector_that_ran_out_of_memory_is_one_in_parts(
     tried: list[int] = []
     loss = stfpm.Stfpm.loss
 
-    def small(self: stfpm.Stfpm, model: object, batch: stepped.Batch) -> torch.Tensor:
+    def small(self: stfpm.Stfpm, model: object, batch: gradient_detector.Batch) -> torch.Tensor:
         found = loss(self, model, batch)
         tried.append(len(batch.images))
         if len(batch.images) > 3:
@@ -162,7 +166,7 @@ def test_detector_that_ran_out_of_memory_is_one_in_parts(
     assert all("pictures_at_once" not in progress.figures for progress in undisturbed)
 
 
-def gradients(detector: stepped.Stepped, at_once: int) -> tuple[float, State]:
+def gradients(detector: gradient_detector.Stepped, at_once: int) -> tuple[float, State]:
     """Loss and gradients of a batch of 5, so many pictures at once; no network normalises over the batch."""
     torch.manual_seed(1)
     model = detector.model().train()
@@ -173,7 +177,9 @@ def gradients(detector: stepped.Stepped, at_once: int) -> tuple[float, State]:
 
     def loss(part: np.ndarray) -> torch.Tensor:
         images = detector.prepared(shown[part])
-        return detector.loss(model, stepped.Batch(images, torch.zeros(len(part)), images[:, 0] * 0, 0))
+        return detector.loss(
+            model, gradient_detector.Batch(images, torch.zeros(len(part)), images[:, 0] * 0, 0)
+        )
 
     one = Room(model, 5, np.random.default_rng(0), adds_up=detector.adds_up)
     one.pictures = at_once
@@ -185,7 +191,7 @@ def gradients(detector: stepped.Stepped, at_once: int) -> tuple[float, State]:
 def test_gradients_in_parts_are_the_batch_s_for_detectors_whose_loss_is_by_picture(name: str) -> None:
     entry = catalog.find(name)
     detector = build(entry, Recipe(entry.settings | stand_ins.changes(entry), 64, 2, 0, 0, device="cpu"))
-    assert isinstance(detector, stepped.Stepped)
+    assert isinstance(detector, gradient_detector.Stepped)
     if name == "cfa":
         detector.begin(detector.model(), iter([torch.zeros(1, 3, 64, 64)]))
     if name == "draem":
@@ -234,4 +240,4 @@ def test_parts_hold_no_single_picture_and_no_more_than_fit() -> None:
 
 
 def test_network_that_cannot_checkpoint_says_so() -> None:
-    assert not room.set_checkpointing(torch.nn.Linear(1, 1))
+    assert not memory_fit.set_checkpointing(torch.nn.Linear(1, 1))

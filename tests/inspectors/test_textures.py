@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from defectbench import catalog
-from defectbench.data.scenes import SCENES
+from defectbench.data.synthetic.scenes import SCENES
 from defectbench.errors import DataError, MissingWeightsError, TryAgainError
-from defectbench.inspectors import textures
-from defectbench.inspectors.base import Inspector, Lesson, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ArrayPictures
+from defectbench.models.base import Inspector, Lesson, Recipe
+from defectbench.models.choose import build
+from defectbench.models.pictures.images import ArrayPictures
+from defectbench.models.training import textures
 
 
 def recipe(**weights: Path) -> Recipe:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from defectbench.inspectors import uninet
-from defectbench.inspectors.anomalib_models import UniNetLoss
+from defectbench.models.detectors import uninet
+from defectbench.models.detectors.anomalib_models import UniNetLoss
 
 pytestmark = pytest.mark.torch
 LABELS = torch.zeros(2)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from defectbench import catalog
-from defectbench.inspectors.base import Lesson, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ArrayPictures, Compute
-from defectbench.inspectors.versions import made_with
+from defectbench.models.base import Lesson, Recipe
+from defectbench.models.choose import build
+from defectbench.models.features.versions import made_with
+from defectbench.models.pictures.images import ArrayPictures, Compute
 
 SIDE = 64
 

@@ -10,8 +10,8 @@ import yaml
 
 from chart_cases import CASES, GOLDEN, job, values
 from cluster import BUSYBOX, Cluster, wait_until
-from defectbench.runners import chart
-from defectbench.sweep import Resources
+from defectbench.runners.chart import chart
+from defectbench.sweeps.config import Resources
 from parts import find_helm
 
 Manifest = dict[str, Any]

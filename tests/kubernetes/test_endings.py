@@ -23,12 +23,12 @@ from chart_cases import values
 from cluster import BUSYBOX, Cluster, fresh_namespace, wait_until
 from defectbench import catalog
 from defectbench.errors import PERMANENT
-from defectbench.plan import make
-from defectbench.runners import chart
+from defectbench.runners.chart import chart
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Resources, Where, parse
+from defectbench.sweeps.config import Resources, Where, parse
+from defectbench.sweeps.plan import make
 from parts import BUCKET, ROOT, S3Server, find_helm
 from shell import VERSION, environment
 from stepper import NAME, planted

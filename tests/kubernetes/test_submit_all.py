@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cluster import Cluster
-from defectbench.plan import make
-from defectbench.results import find_true_result
+from defectbench.records.result import find_true_result
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.sweep import read
+from defectbench.sweeps.config import read
+from defectbench.sweeps.plan import make
 from parts import BUCKET, MlflowServer, S3Server
 from shell import VERSION, Shell, checkout, runs
 

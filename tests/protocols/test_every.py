@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectbench.cell import Fit
+from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.manifest import Manifest
 from defectbench.protocols.base import EVERYONE, Split
 from defectbench.protocols.choose import PROTOCOLS
 from defectbench.protocols.folds import crossfit
+from defectbench.records.cell import Fit
 from manifests import categories, category
 
 NAMES = sorted(PROTOCOLS)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from defectbench.manifest import Manifest
+from defectbench.data.manifest import Manifest
 from defectbench.protocols.base import LEARNERS, Split
 from defectbench.protocols.folds import crossfit
 from defectbench.protocols.scarcity import Scarcity

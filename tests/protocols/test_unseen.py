@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.manifest import Manifest
 from defectbench.protocols.base import LEARNERS, Split
 from defectbench.protocols.folds import crossfit
 from defectbench.protocols.unseen import Unseen

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from defectbench import sample
-from defectbench.cell import path
-from defectbench.collect import collect
 from defectbench.data.shortcut import Shortcut, key
-from defectbench.metrics import share_interval
-from defectbench.report import cost
-from defectbench.report.rows import Cost
-from defectbench.report.tables import Tables
+from defectbench.metrics import sample_size
+from defectbench.metrics.image import share_interval
+from defectbench.records.cell import path
 from defectbench.stores.choose import open_store
+from defectbench.tables import cost
+from defectbench.tables.collect import collect
+from defectbench.tables.rows import Cost
+from defectbench.tables.tables import Tables
 from fakes import made_up_sweep
 
 NAN = math.nan
@@ -157,7 +157,7 @@ def test_false_alarms_that_came_have_an_interval(tables: Tables) -> None:
 def test_sample_sizes_are_those_of_the_compared_folds(tables: Tables) -> None:
     assert [need.category for need in tables.needs] == ["grass", "brick"]
     for need, contest in zip(tables.needs, tables._contests, strict=True):
-        defects, goods = sample.needed(contest.folds, 0.01)
+        defects, goods = sample_size.needed(contest.folds, 0.01)
         assert (need.need_defects, need.need_goods) == (math.ceil(defects), math.ceil(goods))
         assert (need.defects, need.goods, need.margin, need.power) == (12, 12, 0.01, 0.8)
         assert not need.enough

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 
 from defectbench.catalog import Family
-from defectbench.collect import collect
 from defectbench.data.check import published_counts
-from defectbench.record import Contestant
-from defectbench.report.breakdown import SIZES, Breakdown, breakdowns, sizes
-from defectbench.report.material import Material
-from defectbench.report.pairs import matched_pairs
-from defectbench.report.published import published
-from defectbench.report.tables import Tables
+from defectbench.records.sweep_record import Contestant
+from defectbench.report.evidence import Material
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
+from defectbench.tables.breakdown import SIZES, Breakdown, breakdowns, sizes
+from defectbench.tables.collect import collect
+from defectbench.tables.matched import matched_pairs
+from defectbench.tables.published import published
+from defectbench.tables.tables import Tables
 from fakes import made_up_sweep
 
 MODELS = ["filterbank-logreg", "mobilenetv3-small", "padim", "patchcore"]
@@ -96,7 +96,7 @@ def test_matched_pairs_share_backbone_and_weights() -> None:
 
 def test_matched_pairs_are_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = ("mobilenetv3-small", "patchcore")
-    monkeypatch.setattr("defectbench.report.tables.matched_pairs", lambda contestants: (pair,))
+    monkeypatch.setattr("defectbench.tables.tables.matched_pairs", lambda contestants: (pair,))
     tables = Tables(collect(store, "madeup"))
     assert [row.category for row in tables.matched] == ["grid", "brick"]
     values = {(score.label, score.category): score.value for score in tables.scores}

@@ -9,12 +9,12 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from defectbench.cell import Cell
-from defectbench.collect import collect
-from defectbench.manifest import Image
-from defectbench.report.tables import Tables
-from defectbench.report.unseen import Unseen
+from defectbench.data.manifest import Image
+from defectbench.records.cell import Cell
 from defectbench.stores.choose import open_store
+from defectbench.tables.collect import collect
+from defectbench.tables.tables import Tables
+from defectbench.tables.unseen import Unseen
 from fakes import Planted, made_up_sweep
 
 MODELS = ["filterbank-logreg", "filterbank-knn"]

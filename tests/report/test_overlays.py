@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectbench.errors import DataError
-from defectbench.overlays import HeatMaps
-from defectbench.report.overlays import SIDE, Shown, show, show_heat, show_truth
+from defectbench.report.panels import SIDE, Shown, show, show_heat, show_truth
+from defectbench.util.overlays import HeatMaps
 
 
 def pixels(shown: Shown) -> NDArray[np.int64]:

@@ -14,18 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from defectbench.cell import path
-from defectbench.collect import collect
 from defectbench.data.shortcut import Shortcut, key
 from defectbench.errors import MissingInputError, TryAgainError, UsageError
-from defectbench.predictions import Prediction, Predictions
-from defectbench.record import Record
-from defectbench.report import words
+from defectbench.records.cell import path
+from defectbench.records.predictions import Prediction, Predictions
+from defectbench.records.sweep_record import Record
+from defectbench.report import wording
 from defectbench.report.page import MARK, write
-from defectbench.report.tables import FILES, Tables
-from defectbench.report.words import CAVEAT
+from defectbench.report.wording import CAVEAT
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
+from defectbench.tables.collect import collect
+from defectbench.tables.tables import FILES, Tables
 from fakes import MODELS, made_up_sweep
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -314,7 +314,7 @@ def test_a_family_alone_has_no_verdict(tmp_path: Path) -> None:
 def test_another_endpoint_is_compared_by_itself(tmp_path: Path) -> None:
     store, record, page = report(tmp_path, endpoint="image_ap")
     (row,) = Tables(collect(store, record.name)).comparisons
-    assert f"image_ap {words.number(row.classifier_value)} against" in text_of(page)
+    assert f"image_ap {wording.number(row.classifier_value)} against" in text_of(page)
     (score, _) = Tables(collect(store, record.name)).scores
     assert score.low < score.value < score.high
 
@@ -384,7 +384,7 @@ def test_further_protocols_have_a_table_each_and_notes(tmp_path: Path) -> None:
     tables = Tables(collect(store, "madeup"))
     for line in tables.conditions:
         assert line.condition in text
-        assert words.number(line.value) in text
+        assert wording.number(line.value) in text
     scarce = next(line for line in tables.conditions if line.condition == "n=1")
     assert (scarce.draws, scarce.folds, scarce.expected) == (10, 30, 30)
     assert scarce.spread > 0

@@ -13,11 +13,11 @@ import pytest
 
 from defectbench.catalog import BY_TABLE_NAME
 from defectbench.errors import TryAgainError, UsageError
-from defectbench.inspectors.probe import Probe
-from defectbench.leaderboard import parse, read
-from defectbench.report.selection import TableRow, draw, rows, to_json, write
-from defectbench.report.sheets import to_csv
-from defectbench.select import Kind, Selection, select
+from defectbench.models.checks.size_check import Probe
+from defectbench.selection.files import TableRow, draw, rows, to_json, write
+from defectbench.selection.leaderboard import parse, read
+from defectbench.selection.rule import Kind, Selection, select
+from defectbench.tables.files import to_csv
 from parts import mounted
 
 TESTS = Path(__file__).resolve().parents[1]

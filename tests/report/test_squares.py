@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from defectbench.report.squares import draw, frame
+from defectbench.report.curve_axes import draw, frame
 
 
 def test_a_path_meets_the_ticks() -> None:

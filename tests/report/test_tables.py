@@ -12,16 +12,16 @@ import pytest
 from pyarrow import parquet
 from scipy.stats import betabinom
 
-from defectbench import stats
-from defectbench.collect import Collected, Fold, collect
-from defectbench.metrics import METRICS, Counts
-from defectbench.record import Contestant
-from defectbench.report.mistakes import WORST, worst
-from defectbench.report.rows import Model
-from defectbench.report.tables import EXPLANATION, FILES, Tables, _model
-from defectbench.report.thresholds import CALLS, chance_of
-from defectbench.report.words import weights_lines
+from defectbench.metrics import comparison
+from defectbench.metrics.image import METRICS, Counts
+from defectbench.records.sweep_record import Contestant
+from defectbench.report.wording import weights_lines
 from defectbench.stores.choose import open_store
+from defectbench.tables.collect import Collected, Fold, collect
+from defectbench.tables.rows import Model
+from defectbench.tables.tables import EXPLANATION, FILES, Tables, _model
+from defectbench.tables.thresholds import CALLS, chance_of
+from defectbench.tables.worst_images import WORST, worst
 from fakes import made_up_sweep
 
 CONTENDERS = ["mobilenetv3-small", "padim"]
@@ -85,7 +85,7 @@ def test_comparisons_are_paired_and_corrected(whole: Tables) -> None:
         assert row.difference == pytest.approx(np.mean(row.seeds))
         assert row.low <= row.low_90 <= row.difference <= row.high_90 <= row.high
         assert (row.goods, row.defects, row.folds, row.expected) == (20, 20, 6, 6)
-    assert (grass.corrected, brick.corrected) == stats.holm([grass.p, brick.p])
+    assert (grass.corrected, brick.corrected) == comparison.holm([grass.p, brick.p])
     assert grass.verdict == "detector"
     assert brick.verdict == "undecided"
 

@@ -17,13 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chart_cases import CASES, EXTRAS, GOLDEN, URL, job, render, sweep, values
-from defectbench import plan as plans
 from defectbench.errors import PERMANENT, ConfigurationError, ExitCode, SweepError
-from defectbench.runners import chart, helm
-from defectbench.runners.base import thread_variables, worker_command
-from defectbench.runners.documents import Reader
+from defectbench.execution.events import thread_variables, worker_command
+from defectbench.runners.chart import chart, helm
+from defectbench.runners.chart.documents import Reader
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Resources
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Resources
 from fakes import put_category
 from parts import ROOT, find_helm
 

@@ -14,8 +14,8 @@ from kube import NAMESPACE, FakeApi, Fault, fake_api, job
 pytest.importorskip("kubernetes", reason="no kubernetes client here; run: uv sync --extra kubernetes")
 
 from defectbench.runners.kubernetes.api import Cluster, connect
+from defectbench.runners.kubernetes.informer import Mirror
 from defectbench.runners.kubernetes.jobs import OURS
-from defectbench.runners.kubernetes.mirror import Mirror
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import io
 
 from rich.console import Console
 
-from defectbench.runners.kubernetes.board import Board
+from defectbench.cli.cluster_board import Board
 from defectbench.runners.kubernetes.jobs import Phase, View
 from defectbench.runners.kubernetes.watch import Picture
 from defectbench.runners.status import Standpoint

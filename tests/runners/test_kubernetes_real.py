@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from cluster import BUSYBOX, Cluster, wait_until
-from defectbench.plan import make
-from defectbench.plan import write as write_plan
 from defectbench.stores.choose import open_store
-from defectbench.sweep import read
+from defectbench.sweeps.config import read
+from defectbench.sweeps.plan import make
+from defectbench.sweeps.plan import write as write_plan
 from fakes import put_category
 from kube import Document
 from parts import find_helm

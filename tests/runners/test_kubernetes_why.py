@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from defectbench.errors import ExitCode
-from defectbench.lease import Standing
-from defectbench.results import Failure
+from defectbench.execution.lease import Standing
+from defectbench.records.result import Failure
 from defectbench.runners.kubernetes.jobs import Phase, code_words, quantity, view
 from defectbench.runners.kubernetes.why import Facts, Verdict, explain
 from kube import Document, job, pod

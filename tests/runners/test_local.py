@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from defectbench.data.archive import import_dataset
-from defectbench.data.synth import synth
-from defectbench.plan import make
-from defectbench.results import find_failure, find_true_result, read_predictions
+from defectbench.data.synthetic.synth import synth
+from defectbench.records.result import find_failure, find_true_result, read_predictions
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.sweep import read
+from defectbench.sweeps.config import read
+from defectbench.sweeps.plan import make
 from parts import S3Server
 
 SWEEP = """\
@@ -240,7 +240,7 @@ def test_a_killed_worker_is_replaced(
 
 
 def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
-    from defectbench.runners.base import State
+    from defectbench.execution.events import State
     from defectbench.runners.local import LocalRunner
 
     deadly = tmp_path / "defectbench_deadly.py"

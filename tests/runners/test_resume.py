@@ -16,11 +16,11 @@ import pytest
 from attempts import assert_same, finish, pointer, prepared, steps
 from defectbench import catalog
 from defectbench.errors import TryAgainError
-from defectbench.files import locked
-from defectbench.lease import Held, Lease, look, take
-from defectbench.results import find_failure, find_true_result
+from defectbench.execution.lease import Held, Lease, look, take
+from defectbench.records.result import find_failure, find_true_result
 from defectbench.stores.base import Store
 from defectbench.stores.directory import HOUSE, DirectoryStore
+from defectbench.util.files import locked
 from stepper import EPOCHS, NAME, STEPS, planted
 
 STEPPER = Path(__file__).resolve().parents[1] / "stepper.py"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import ExitCode, MissingInputError, UsageError
-from defectbench.lease import Standing
-from defectbench.record import Record
-from defectbench.results import Failure
+from defectbench.execution.lease import Standing
+from defectbench.records.result import Failure
+from defectbench.records.sweep_record import Record
 from defectbench.runners.kubernetes.jobs import Phase, View
 from defectbench.runners.status import Kept, count, keep, narrowed, read_record, stand
 from defectbench.stores.base import Store

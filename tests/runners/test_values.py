@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import ConfigurationError, MissingInputError, UsageError
-from defectbench.runners.values import OWN, read_values, split_image
+from defectbench.runners.chart.values import OWN, read_values, split_image
 
 
 def file(tmp_path: Path, text: str, name: str = "values.yaml") -> Path:

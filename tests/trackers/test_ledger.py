@@ -12,7 +12,7 @@ import pytest
 from defectbench.errors import MissingInputError, TryAgainError
 from defectbench.stores.directory import DirectoryStore
 from defectbench.trackers.base import Run, Tracker
-from defectbench.trackers.ledger import Ledger
+from defectbench.trackers.run_registry import Ledger
 
 
 class MemoryTracker(Tracker):

@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("mlflow")
 from defectbench.errors import TryAgainError
 from defectbench.stores.directory import DirectoryStore
-from defectbench.track import Tracked, track
 from defectbench.trackers.base import Attached, Run
 from defectbench.trackers.choose import open_tracker
 from defectbench.trackers.mlflow import MlflowTracker, redacted
+from defectbench.trackers.sync import Tracked, track
 from fakes import made_up_sweep
 
 pytestmark = pytest.mark.mlflow

@@ -10,10 +10,10 @@ from PIL import Image
 
 from defectbench.data.gallery import Gallery
 from defectbench.errors import DataError, MissingInputError
-from defectbench.overlays import fitted
-from defectbench.results import Result, find_result, read_file, read_predictions
+from defectbench.records.result import Result, find_result, read_file, read_predictions
 from defectbench.stores.directory import DirectoryStore
-from defectbench.trackers.sheet import CAPTION, COLUMNS, SIDE, contact_sheet
+from defectbench.trackers.contact_sheet import CAPTION, COLUMNS, SIDE, contact_sheet
+from defectbench.util.overlays import fitted
 from fakes import made_up_sweep
 
 

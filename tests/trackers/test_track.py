@@ -12,17 +12,17 @@ import pytest
 
 pytest.importorskip("mlflow")
 
-from defectbench.collect import Row, collect
 from defectbench.data.gallery import Gallery
 from defectbench.errors import ConfigurationError, MissingInputError, TryAgainError
-from defectbench.predictions import history_from_parquet
-from defectbench.record import Record
-from defectbench.results import find_result, read_file, read_predictions
+from defectbench.records.predictions import history_from_parquet
+from defectbench.records.result import find_result, read_file, read_predictions
+from defectbench.records.sweep_record import Record
 from defectbench.stores.directory import DirectoryStore
-from defectbench.track import Tracked, track
+from defectbench.tables.collect import Row, collect
 from defectbench.trackers.choose import open_tracker
+from defectbench.trackers.contact_sheet import contact_sheet
 from defectbench.trackers.mlflow import MlflowTracker
-from defectbench.trackers.sheet import contact_sheet
+from defectbench.trackers.sync import Tracked, track
 from fakes import made_up_sweep
 
 CLASSIFIER, DETECTOR = "mobilenetv3-small", "filterbank-knn"

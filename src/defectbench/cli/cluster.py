@@ -24,8 +24,8 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from defectbench.runners.kubernetes.submission import Order, Ready
     from defectbench.runners.kubernetes.submit import Placed
-    from defectbench.submission import Order, Ready
 
 _MENTIONED = 20
 """Jobs of one kind that are named; the rest is counted."""
@@ -72,7 +72,7 @@ def submit(
     narrowing = (only_model, only_category, only_cell)
     where = (kube_context, namespace)
     order = _order(store, where, values_files, value_overrides, image, narrowing, overrides, window)
-    from defectbench.submission import prepare_all
+    from defectbench.runners.kubernetes.submission import prepare_all
 
     ready, lacking = prepare_all(order, sweeps)
     if lacking and len(sweeps) == 1:
@@ -124,8 +124,8 @@ def retry(
     where = (kube_context, namespace)
     order = _order(store, where, values_files, value_overrides, image, narrowing, overrides, window)
     from defectbench.runners.kubernetes.control import Only
-    from defectbench.submission import closing_code, load, prepare
-    from defectbench.submission import retry as again
+    from defectbench.runners.kubernetes.submission import closing_code, load, prepare
+    from defectbench.runners.kubernetes.submission import retry as again
 
     ready = prepare(order, load(order.store, sweep, overrides))
     _announce(ready)
@@ -170,12 +170,12 @@ def _order(
     window: int,
 ) -> Order:
     """Return what the options ask for, in one piece."""
+    from defectbench.runners.chart.values import read_values
     from defectbench.runners.kubernetes.choose import open_cluster
-    from defectbench.runners.values import read_values
 
     values = read_values(values_files, value_overrides, image)
     cluster = open_cluster(*where)
-    from defectbench.submission import Order
+    from defectbench.runners.kubernetes.submission import Order
 
     models, categories, cells = narrowing
     return Order(open_store(store), cluster, values, overrides, models, categories, cells, window)
@@ -189,8 +189,8 @@ def _announce(ready: Ready) -> None:
 
 def _submit(ready: Ready) -> int:
     """Submit a sweep and return the exit code that it alone would have."""
-    from defectbench.submission import closing_code
-    from defectbench.submission import submit as send
+    from defectbench.runners.kubernetes.submission import closing_code
+    from defectbench.runners.kubernetes.submission import submit as send
 
     with _telling(len(ready.entries)) as hear:
         placed = send(ready, hear)

@@ -19,7 +19,7 @@ from defectbench.cli.options import (
 
 if TYPE_CHECKING:
     from defectbench.data.check import Report
-    from defectbench.manifest import Manifest
+    from defectbench.data.manifest import Manifest
 
 layout_option = click.option(
     "--layout",
@@ -58,8 +58,8 @@ def synth(
     mvtec_names: bool,
 ) -> None:
     """Render defects with masks into real photographs, in the MVTec layout under DIRECTORY."""
-    from defectbench.data.scenes import AS_MVTEC, MVTEC_TYPES, SCENES
-    from defectbench.data.synth import synth as write
+    from defectbench.data.synthetic.scenes import AS_MVTEC, MVTEC_TYPES, SCENES
+    from defectbench.data.synthetic.synth import synth as write
     from defectbench.errors import UsageError, nearest
 
     scenes = AS_MVTEC if mvtec_names else {name: name for name in SCENES}

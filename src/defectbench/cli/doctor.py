@@ -41,7 +41,7 @@ def doctor(
     of the first thing that fails. An object is written into the store and removed again.
     """
     from defectbench.doctor import Patient, examine, exit_code
-    from defectbench.sweep import read
+    from defectbench.sweeps.config import read
 
     wanted = read(sweep, overrides) if sweep else None
     findings = list(examine(Patient(store, tracking_uri, kube_context, namespace, wanted)))

@@ -12,7 +12,7 @@ from defectbench.errors import ExitCode
 
 if TYPE_CHECKING:
     from defectbench.catalog import Entry
-    from defectbench.inspectors.exam import Result
+    from defectbench.models.checks.full_check import Result
 
 
 @click.group()
@@ -68,7 +68,7 @@ def check(
     not take the size is examined at the next one that it takes. Ends with the code of the first that failed.
     """
     from defectbench.catalog import ENTRIES, find
-    from defectbench.inspectors.exam import examine
+    from defectbench.models.checks.full_check import examine
 
     asked = [entry.name for entry in ENTRIES] if whole else [find(name).name for name in names]
     if not asked:

@@ -67,7 +67,7 @@ kube_context_option = click.option(
 
 def sweep_name(sweep: str) -> str:
     """Return the name of a sweep that is given by its name or by its file."""
-    from defectbench.sweep import read
+    from defectbench.sweeps.config import read
 
     return read(Path(sweep)).name if Path(sweep).suffix in (".yaml", ".yml") else sweep
 
@@ -130,7 +130,7 @@ def open_store(url: str) -> Store:
 
 def cache_or_default(cache: Path | None) -> Path:
     """Return the cache to use."""
-    from defectbench.inspectors.images import default_cache
+    from defectbench.models.pictures.images import default_cache
 
     return cache or default_cache()
 

@@ -12,9 +12,9 @@ import click
 from defectbench.cli.options import note
 
 if TYPE_CHECKING:
-    from defectbench.cell import Cell
-    from defectbench.plan import Plan
+    from defectbench.records.cell import Cell
     from defectbench.stores.base import Store
+    from defectbench.sweeps.plan import Plan
 
 sweep_argument = click.argument("sweep", metavar="SWEEP", type=click.Path(dir_okay=False, path_type=Path))
 
@@ -24,16 +24,16 @@ Given = tuple[Sequence[Path], Sequence[str], str | None]
 
 def make_plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
     """Read a sweep and expand it over the store's data."""
-    from defectbench.plan import make
-    from defectbench.sweep import read
+    from defectbench.sweeps.config import read
+    from defectbench.sweeps.plan import make
 
     return make(read(sweep, overrides), store)
 
 
 def make_values(planned: Plan, place: Store, cells: Mapping[str, Cell], given: Given) -> dict[str, Any]:
     """Return the chart's values for ``cells``."""
-    from defectbench.runners import chart
-    from defectbench.runners.values import read_values
+    from defectbench.runners.chart import chart
+    from defectbench.runners.chart.values import read_values
 
     jobs = chart.group(planned.sweep, planned.cells, planned.labels, cells)
     return chart.values(planned.sweep, jobs, place.url, read_values(*given))
@@ -43,8 +43,8 @@ def prepare(
     planned: Plan, place: Store, cells: Mapping[str, Cell], values: Mapping[str, Any], write_specs: bool
 ) -> None:
     """Say what pods will not find, and write what they read if that is wanted."""
-    from defectbench.plan import write
-    from defectbench.runners import chart
+    from defectbench.runners.chart import chart
+    from defectbench.sweeps.plan import write
 
     for text in chart.warnings(planned.sweep, values, os.environ):
         note(f"note: {text}")

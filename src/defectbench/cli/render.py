@@ -43,7 +43,7 @@ def render(
     Jobs are the same whatever is finished. Pods read their cells' specs from the store: submit and run write
     them there, and so does --write-specs.
     """
-    from defectbench.runners import chart
+    from defectbench.runners.chart import chart
 
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)

@@ -29,11 +29,11 @@ from defectbench.cli.options import (
 from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argument
 
 if TYPE_CHECKING:
-    from defectbench.cell import Cell
-    from defectbench.estimate import Hours
-    from defectbench.plan import Plan
-    from defectbench.runners.base import Event
+    from defectbench.execution.events import Event
+    from defectbench.records.cell import Cell
     from defectbench.stores.base import Store
+    from defectbench.sweeps.estimate import Hours
+    from defectbench.sweeps.plan import Plan
 
 name_argument = click.argument("sweep", metavar="SWEEP")
 """A sweep that ran: its file, or the name in it."""
@@ -92,7 +92,7 @@ def plan(
 def _say_plan(
     planned: Plan, place: Store, cells: Mapping[str, Cell], tracking_uri: str | None, form: str, hours: bool
 ) -> None:
-    from defectbench.runners.progress import finished
+    from defectbench.records.result import finished
 
     done = finished(place, list(cells))
     guessed = _hours(planned, place, [key for key in cells if key not in done]) if hours else ()
@@ -123,7 +123,7 @@ def _say_plan(
 
 
 def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[Hours, ...]:
-    from defectbench.estimate import estimate
+    from defectbench.sweeps.estimate import estimate
 
     return estimate(planned, keys, place)
 
@@ -131,7 +131,7 @@ def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[Hours, ...]:
 def _hours_text(of: Hours) -> str:
     """Say what one model's cells will take.
 
-    >>> from defectbench.estimate import Hours
+    >>> from defectbench.sweeps.estimate import Hours
     >>> _hours_text(Hours("padim", 4, 1.234, "cpu", 256, "2 cells measured at 256 px on cpu"))
     'padim: about 1.2 for 4 fits (2 cells measured at 256 px on cpu)'
     """
@@ -171,9 +171,10 @@ def run(
     no_track: bool,
 ) -> None:
     """Run a sweep here. What is finished is skipped; what failed before is tried again."""
-    from defectbench.plan import write
+    from defectbench.cli.local_board import Board
+    from defectbench.records.result import finished, forget_failures
     from defectbench.runners.local import LocalRunner
-    from defectbench.runners.progress import Board, finished, forget_failures
+    from defectbench.sweeps.plan import write
 
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
@@ -220,9 +221,9 @@ def report(sweep: str, store: str, cache: Path | None, out: Path) -> None:
 def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) -> None:
     """Bring MLflow up to date from the store, cells finished in another sweep included."""
     from defectbench.errors import UsageError
-    from defectbench.track import track as fill
     from defectbench.trackers.choose import open_tracker
     from defectbench.trackers.choose import tracking_uri as choose
+    from defectbench.trackers.sync import track as fill
 
     place = open_store(store)
     uri = choose(place, tracking_uri)
@@ -280,7 +281,7 @@ def _cell(planned: Plan, key: str, finished: bool) -> dict[str, object]:
 
 def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
     """Return the workers' variables. Threads are set before a library makes its pools."""
-    from defectbench.runners.base import thread_variables
+    from defectbench.execution.events import thread_variables
 
     # The URI may hold a password: it goes by the environment, never by an argument list.
     return {**thread_variables(planned.sweep.threads), "MLFLOW_TRACKING_URI": uri or ""}
@@ -289,7 +290,7 @@ def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
 def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:
     """Print what failed and return the exit code of the whole run."""
     from defectbench.errors import ExitCode
-    from defectbench.runners.base import State
+    from defectbench.execution.events import State
 
     states = [event.state for event in ended.values()]
     for key, event in ended.items():

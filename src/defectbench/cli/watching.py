@@ -101,7 +101,7 @@ def watch(
     from defectbench.runners.kubernetes.choose import open_cluster
 
     cluster = open_cluster(kube_context, namespace)
-    from defectbench.runners.kubernetes.board import Board
+    from defectbench.cli.cluster_board import Board
     from defectbench.runners.kubernetes.checks import check_namespace
     from defectbench.runners.kubernetes.watch import Follower
     from defectbench.runners.status import narrowed, read_record
@@ -134,7 +134,7 @@ def why(subject: str, store: str, namespace: str | None, kube_context: str | Non
     from defectbench.runners.kubernetes.choose import find_cluster
 
     cluster, unasked = find_cluster(kube_context, namespace)
-    from defectbench.runners.kubernetes.gather import gather
+    from defectbench.runners.kubernetes.facts import gather
     from defectbench.runners.kubernetes.why import explain
 
     found = explain(gather(open_store(store), subject, cluster, unasked))

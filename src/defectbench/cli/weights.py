@@ -97,8 +97,8 @@ def push(name: str | None, path: Path | None, sweep: Path | None, model: tuple[s
 
 
 def _push_file(place: Store, name: str, path: Path) -> None:
-    from defectbench.weights import described
-    from defectbench.weights import push as put
+    from defectbench.weights.store import described
+    from defectbench.weights.store import push as put
 
     _check_name(name)
     digest = put(place, name, path)
@@ -111,7 +111,7 @@ def _push_file(place: Store, name: str, path: Path) -> None:
 def _check_name(name: str) -> None:
     from defectbench.catalog import ENTRIES
     from defectbench.errors import UsageError, nearest
-    from defectbench.weights import is_full_name
+    from defectbench.weights.store import is_full_name
 
     known = {item.name for entry in ENTRIES for item in entry.weights}
     if name not in known and not is_full_name(name):
@@ -123,9 +123,9 @@ def _check_name(name: str) -> None:
 def _mirror(place: Store, names: Iterable[str]) -> None:
     """Fetch what the store lacks; all that cannot be had is said at the end."""
     from defectbench.errors import MissingWeightsError, TryAgainError
-    from defectbench.hub import address, download
-    from defectbench.weights import described
-    from defectbench.weights import push as put
+    from defectbench.weights.hub import address, download
+    from defectbench.weights.store import described
+    from defectbench.weights.store import push as put
 
     failed: list[MissingWeightsError | TryAgainError] = []
     for name in names:
@@ -152,8 +152,8 @@ def _names(named: list[str], sweep: Path | None, models: tuple[str, ...]) -> lis
     """Return the names of the weights that are meant, each once."""
     from defectbench.catalog import find
     from defectbench.errors import UsageError
-    from defectbench.sweep import read, resolve
-    from defectbench.weights import needed
+    from defectbench.sweeps.config import read, resolve
+    from defectbench.weights.store import needed
 
     if not (named or sweep or models):
         raise UsageError("say which weights: NAME, NAME PATH, --sweep SWEEP or --model NAME")
@@ -184,7 +184,7 @@ def pull(
     form: str,
 ) -> None:
     """Bring weights from the store into this machine's cache, where jobs find them, or to --out."""
-    from defectbench.weights import pull as bring
+    from defectbench.weights.store import pull as bring
 
     files = bring(open_store(store), _names(list(names), sweep, model), out or cache_or_default(cache))
     rows = [{"weights": name, "file": str(path), "sha256": path.name} for name, path in files.items()]

@@ -13,17 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from defectbench.data import Step, silent
 from defectbench.data.check import Fact, Report, check
 from defectbench.data.layouts import Source, read_layout
+from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.data.names import check_name, is_name
+from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.shortcut import Shortcut
 from defectbench.data.shortcut import key as shortcut_key
 from defectbench.errors import DataError, MissingInputError, nearest
-from defectbench.files import disk_errors, locked
-from defectbench.manifest import GOOD, Image, Manifest, make_manifest
-from defectbench.pictures import mask_png, read_mask
 from defectbench.stores.base import Store
+from defectbench.util.files import disk_errors, locked
+from defectbench.util.image_io import mask_png, read_mask
 
 MANIFEST = "manifest.json"
 _INDEX = ".index.json"
@@ -36,7 +36,7 @@ def import_dataset(
     *,
     name: str | None = None,
     layout: str | None = None,
-    progress: Step = silent,
+    progress: ProgressCallback = no_progress,
     report: Callable[[Report], None] = lambda report: None,
 ) -> list[Manifest]:
     """Check the data set, put every category into the store, and return their manifests, sorted by category.

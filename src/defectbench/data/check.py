@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from defectbench.data import Step, silent
 from defectbench.data.duplicates import frame, near_duplicates
 from defectbench.data.layouts import Reading, Source
+from defectbench.data.manifest import GOOD
+from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
-from defectbench.manifest import GOOD
-from defectbench.pictures import read_mask_values, read_picture, traits
+from defectbench.util.image_io import read_mask_values, read_picture, traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Report:
     shortcuts: Mapping[str, Shortcut]
 
 
-def check(reading: Reading, progress: Step = silent) -> Report:
+def check(reading: Reading, progress: ProgressCallback = no_progress) -> Report:
     """Open every picture and mask and return all problems and notes."""
     problems, notes = [*reading.problems], [*reading.notes]
     facts: dict[Path, Fact] = {}

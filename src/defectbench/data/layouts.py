@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from defectbench.data.manifest import GOOD, Part
 from defectbench.errors import DataError, MissingInputError, UsageError, nearest
-from defectbench.manifest import GOOD, Part
-from defectbench.pictures import is_picture
+from defectbench.util.image_io import is_picture
 
 GOOD_NAMES = frozenset({"good", "goods", "ok", "normal", "normals", "pass", "nominal", "defect-free"})
 BAD_NAMES = frozenset(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectbench.errors import DataError
-from defectbench.stats import FoldScores, stratified_bootstrap
+from defectbench.metrics.comparison import FoldScores, stratified_bootstrap
 
 Looks = NDArray[np.float64]
 SUSPICIOUS = 0.7

@@ -11,10 +11,10 @@ from typing import Any
 from defectbench import catalog
 from defectbench.catalog import Family, Setting
 from defectbench.errors import ConfigurationError, DataError, MissingInputError
-from defectbench.files import disk_errors
-from defectbench.inspectors.base import Inspector, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.weights import digest_of
+from defectbench.models.base import Inspector, Recipe
+from defectbench.models.choose import build
+from defectbench.util.files import disk_errors
+from defectbench.weights.store import digest_of
 
 SCHEMA = 1
 DOCUMENT = "model.json"

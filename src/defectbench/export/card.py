@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from defectbench.export.bundle import DOCUMENT, ONNX, Bundle
 from defectbench.export.refit import Finished
-from defectbench.metrics import counts_at
+from defectbench.metrics.image import counts_at
 
 _METRICS = {
     "image_auroc": "AUROC over the held-out pictures",

@@ -27,10 +27,10 @@ from defectbench.export.bundle import (
 from defectbench.export.card import write_card
 from defectbench.export.refit import Finished
 from defectbench.export.scores import Model, Tell
-from defectbench.files import copy_synced, disk_errors, folder_written_whole
-from defectbench.inspectors.base import Inspector
-from defectbench.inspectors.images import FilePictures
-from defectbench.metrics import quantile_threshold
+from defectbench.metrics.image import quantile_threshold
+from defectbench.models.base import Inspector
+from defectbench.models.pictures.images import FilePictures
+from defectbench.util.files import copy_synced, disk_errors, folder_written_whole
 
 _STATE = "state"
 _SAMPLED = 64
@@ -94,7 +94,7 @@ def has_graph(finished: Finished) -> bool:
     """Whether the cell's model can be an ONNX graph; ConfigurationError where only a library is missing."""
     if finished.cell.family != "classifier" or "architecture" not in finished.entry.settings:
         return False  # decided by the catalog where it can be: torch takes seconds to import
-    from defectbench.inspectors import onnx_graph
+    from defectbench.models.classifiers import onnx_graph
 
     if not onnx_graph.takes(finished.entry):
         return False
@@ -167,7 +167,7 @@ def _preprocessing(finished: Finished) -> dict[str, Any]:
         "resampling": "bilinear, antialiased, by Pillow; the aspect ratio is not kept",
     }
     if network is not None:
-        from defectbench.inspectors import backbone
+        from defectbench.models.features import backbone
 
         steps |= {"scaled_by": 1 / 255, **backbone.standardisation(str(network))}
     return steps
@@ -202,7 +202,7 @@ def _sampled(heat_map: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _with_graph(finished: Finished, bundle: Bundle, inspector: Inspector, draft: Path) -> Bundle:
     """Write the ONNX graph and hold it to the cell's log-odds."""
-    from defectbench.inspectors import onnx_graph
+    from defectbench.models.classifiers import onnx_graph
 
     onnx_graph.write(inspector, draft / ONNX)
     paths, stored = finished.paths(), finished.predictions.score

@@ -9,20 +9,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from defectbench import catalog, trial, weights
+from defectbench import catalog
 from defectbench.catalog import Entry
-from defectbench.cell import Cell
 from defectbench.data.archive import unpack
+from defectbench.data.manifest import Manifest
 from defectbench.errors import ConfigurationError, MissingInputError, UsageError
+from defectbench.execution import fit_and_score
+from defectbench.execution.run_cell import read_cell
 from defectbench.export.scores import Tell
-from defectbench.inspectors.base import Inspector
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ImageSet
-from defectbench.job import read_cell
-from defectbench.manifest import Manifest
-from defectbench.predictions import Predictions
-from defectbench.results import Result, find_failure, find_result, read_predictions, versions
+from defectbench.models.base import Inspector
+from defectbench.models.choose import build
+from defectbench.models.pictures.images import ImageSet
+from defectbench.records.cell import Cell
+from defectbench.records.predictions import Predictions
+from defectbench.records.result import Result, find_failure, find_result, read_predictions, versions
 from defectbench.stores.base import Store
+from defectbench.weights import store as weights
 
 _SHOWN = 8
 
@@ -120,13 +122,15 @@ def fit(finished: Finished, images: ImageSet, tell: Tell) -> Inspector:
 
     cell, device = finished.cell, finished.result.device
     try:
-        inspector = build(finished.entry, trial.recipe_of(cell, finished.files, device))
+        inspector = build(finished.entry, fit_and_score.recipe_of(cell, finished.files, device))
     except ConfigurationError as error:
         raise ConfigurationError(
             f"cell {cell.key} was fitted on {device}, and so must its export be: {error}"
         ) from error
     with threadpool_limits(cell.fit.threads):
-        inspector.fit(trial.lesson_of(cell, images), lambda step: tell("fitting", step.done, step.total))
+        inspector.fit(
+            fit_and_score.lesson_of(cell, images), lambda step: tell("fitting", step.done, step.total)
+        )
     return inspector
 
 

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from defectbench.errors import DataError, MissingInputError, UsageError
 from defectbench.export.bundle import Bundle, load, read
-from defectbench.files import written_whole
-from defectbench.inspectors.base import Inspection, Inspector, Pictures
-from defectbench.inspectors.images import ArrayPictures, FilePictures
-from defectbench.overlays import Picture, fitted, heat_over
-from defectbench.pictures import SUFFIXES, is_picture, read_picture
+from defectbench.models.base import Inspection, Inspector, Pictures
+from defectbench.models.pictures.images import ArrayPictures, FilePictures
+from defectbench.util.files import written_whole
+from defectbench.util.image_io import SUFFIXES, is_picture, read_picture
+from defectbench.util.overlays import Picture, fitted, heat_over
 
 Tell = Callable[[str, int, int], None]
 """Hears what is done: (what, done, total)."""

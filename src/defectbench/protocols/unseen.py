@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.manifest import Manifest
 from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit, of_label
-from defectbench.schema import distinct
+from defectbench.util.strict_yaml import distinct
 
 Mode = Literal["one", "all_but_one"]
 

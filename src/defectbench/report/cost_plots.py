@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.report.cost import COSTS, Tradeoff
-from defectbench.report.labels import Tag, place
+from defectbench.report.label_placement import Tag, place
 from defectbench.report.plots import cells_of
-from defectbench.report.words import amount
+from defectbench.report.wording import amount
+from defectbench.tables.cost import COSTS, Tradeoff
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.report.learning import Crossing, Learning
 from defectbench.report.plots import cells_of, name_lines
-from defectbench.report.rows import Condition
-from defectbench.report.unseen import Novelty
+from defectbench.tables.learning_curve import Crossing, Learning
+from defectbench.tables.rows import Condition
+from defectbench.tables.unseen import Novelty
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,24 +16,24 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from defectbench.collect import EXPLANATION_COLUMNS, Collected, collect, write_views
 from defectbench.data.shortcut import SUSPICIOUS
 from defectbench.errors import NoRightsError, TryAgainError, UsageError
-from defectbench.files import disk_errors
-from defectbench.metrics import METRICS
-from defectbench.report import words
-from defectbench.report.breakdown import Breakdown, breakdowns
-from defectbench.report.cost import COSTS
-from defectbench.report.drawings import Drawings
-from defectbench.report.material import Material, Pair, Panels
-from defectbench.report.matrices import Matrix, matrices
-from defectbench.report.pairs import matched_pairs
-from defectbench.report.published import Published, published
-from defectbench.report.rows import Condition, Explanation, Mistake, Reference, Score, Threshold
-from defectbench.report.sheets import as_files
-from defectbench.report.tables import EXPLANATION, Tables
-from defectbench.report.thresholds import CALLS
+from defectbench.metrics.image import METRICS
+from defectbench.report import wording
+from defectbench.report.evidence import Material, Pair, Panels
+from defectbench.report.figures import Drawings
 from defectbench.stores.base import Store
+from defectbench.tables.breakdown import Breakdown, breakdowns
+from defectbench.tables.collect import EXPLANATION_COLUMNS, Collected, collect, write_views
+from defectbench.tables.cost import COSTS
+from defectbench.tables.files import as_files
+from defectbench.tables.matched import matched_pairs
+from defectbench.tables.matrices import Matrix, matrices
+from defectbench.tables.published import Published, published
+from defectbench.tables.rows import Condition, Explanation, Mistake, Reference, Score, Threshold
+from defectbench.tables.tables import EXPLANATION, Tables
+from defectbench.tables.thresholds import CALLS
+from defectbench.util.files import disk_errors
 
 log = logging.getLogger(__name__)
 
@@ -106,22 +106,22 @@ class Report:
             lstrip_blocks=True,
         )
         environment.filters |= {
-            "number": words.number,
-            "signed": words.signed,
-            "percent": words.percent,
-            "amount": words.amount,
-            "duration": words.duration,
-            "capitalize_first": words.capital,
+            "number": wording.number,
+            "signed": wording.signed,
+            "percent": wording.percent,
+            "amount": wording.amount,
+            "duration": wording.duration,
+            "capitalize_first": wording.capital,
         }
         script, style = (_part(file) for file in ("sort.js", "style.css"))
         return environment.get_template("page.html").render(
             report=self,
             tables=self.tables,
             record=self.record,
-            words=words,
+            words=wording,
             metrics=METRICS,
             rules=_RULES,
-            experiments=words.EXPERIMENTS,
+            experiments=wording.EXPERIMENTS,
             calls=CALLS,
             costs=COSTS,
             suspicious=SUSPICIOUS,

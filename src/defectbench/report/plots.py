@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from defectbench.report import squares
+from defectbench.report import curve_axes
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.report.rows import Comparison, Curve, Curves, Score
+from defectbench.tables.rows import Comparison, Curve, Curves, Score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +25,7 @@ class Traced(Protocol):
 
 def roc(curves: Curves) -> Drawing:
     """Draw the ROC curve of each fold and seed of one model and category."""
-    return squares.draw(
+    return curve_axes.draw(
         f"roc+{curves.label}+{curves.category}",
         _curve_text("ROC", "AUROC", curves, curves.roc),
         ("false alarms", "recall"),
@@ -38,11 +38,11 @@ def roc(curves: Curves) -> Drawing:
 
 def precision_recall(curves: Curves) -> Drawing:
     """Draw the precision-recall curve of each fold and seed of one model and category, in steps."""
-    return squares.draw(
+    return curve_axes.draw(
         f"pr+{curves.label}+{curves.category}",
         _curve_text("Precision-recall", "average precision", curves, curves.precision_recall),
         ("recall", "precision"),
-        [squares.steps(curve.x, curve.y) for curve in curves.precision_recall],
+        [curve_axes.steps(curve.x, curve.y) for curve in curves.precision_recall],
         (np.array([0.0, 1.0]), np.full(2, curves.share)),
         curves.family,
         [curve.cell for curve in curves.precision_recall],

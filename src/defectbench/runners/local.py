@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from defectbench.errors import ExitCode, StoppedError
-from defectbench.runners.base import ENDED, Event, State, terminable, worker_command
+from defectbench.execution.events import ENDED, Event, State, terminable, worker_command
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defectbench import record as records
 from defectbench.errors import MissingInputError, UsageError, nearest
-from defectbench.lease import Standing, look
-from defectbench.record import Record
-from defectbench.results import Failure, find_failure, find_true_result
-from defectbench.runners.base import clock
+from defectbench.execution.events import clock
+from defectbench.execution.lease import Standing, look
+from defectbench.records import sweep_record as records
+from defectbench.records.result import Failure, find_failure, find_true_result
+from defectbench.records.sweep_record import Record
 from defectbench.runners.kubernetes.jobs import Phase, View, code_words
 from defectbench.stores.base import Store
 

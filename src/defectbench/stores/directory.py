@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from defectbench.errors import ConflictError, MissingInputError, MissingObjectError, UsageError
-from defectbench.files import copy_synced, disk_error, disk_errors, draft, locked, move, sweep, written_whole
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
+from defectbench.util.files import (
+    copy_synced,
+    disk_error,
+    disk_errors,
+    draft,
+    locked,
+    move,
+    sweep,
+    written_whole,
+)
 
 HOUSE = ".defectbench"
 """The directory of locks and drafts inside a store. No key lies there: no part of one starts with a dot."""

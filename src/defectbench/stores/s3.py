@@ -25,8 +25,8 @@ from defectbench.errors import (
     TryAgainError,
     UsageError,
 )
-from defectbench.files import disk_errors, draft, move
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
+from defectbench.util.files import disk_errors, draft, move
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

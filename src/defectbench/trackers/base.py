@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from defectbench.manifest import canonical_json
-from defectbench.predictions import Point
+from defectbench.data.manifest import canonical_json
+from defectbench.records.predictions import Point
 
 Status = Literal["running", "finished", "failed"]
 

@@ -22,8 +22,8 @@ from defectbench.errors import (
     NoRightsError,
     TryAgainError,
 )
-from defectbench.files import disk_errors, locked
 from defectbench.trackers.base import Attached, Run, Tracker
+from defectbench.util.files import disk_errors, locked
 
 _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",

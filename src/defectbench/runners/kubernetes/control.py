@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 
 from defectbench.errors import PERMANENT, ExitCode, TryAgainError
-from defectbench.runners.chart import label_value
+from defectbench.runners.chart.chart import label_value
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import Held
 from defectbench.runners.kubernetes.find import jobs as find_jobs

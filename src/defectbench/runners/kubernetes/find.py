@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from defectbench.errors import MissingInputError, NoRightsError
-from defectbench.runners.chart import SWEEP, cells_of, label_value
+from defectbench.runners.chart.chart import SWEEP, cells_of, label_value
 from defectbench.runners.kubernetes.api import Cluster, Document
 from defectbench.runners.kubernetes.jobs import OURS, QUEUE, View, view
 

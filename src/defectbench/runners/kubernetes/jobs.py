@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from defectbench.errors import ExitCode
-from defectbench.runners.chart import CATEGORY, CONTAINER, DIGEST, MODEL, SWEEP, cells_of
+from defectbench.runners.chart.chart import CATEGORY, CONTAINER, DIGEST, MODEL, SWEEP, cells_of
 
 Document = Mapping[str, Any]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from defectbench.cell import path
 from defectbench.errors import MissingInputError, UsageError
-from defectbench.results import find_failure, find_result
+from defectbench.records.cell import path
+from defectbench.records.result import find_failure, find_result
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import holder
 from defectbench.runners.kubernetes.jobs import Phase

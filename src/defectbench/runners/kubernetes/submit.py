@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from defectbench.errors import StoppedError, TryAgainError
-from defectbench.runners.base import terminable
-from defectbench.runners.chart import Manifest, cells_of, digest_of
+from defectbench.execution.events import terminable
+from defectbench.runners.chart.chart import Manifest, cells_of, digest_of
 from defectbench.runners.kubernetes.api import Cluster
+from defectbench.runners.kubernetes.informer import Mirror
 from defectbench.runners.kubernetes.jobs import OURS, Phase, View, view
-from defectbench.runners.kubernetes.mirror import Mirror
 
 log = logging.getLogger(__name__)
 

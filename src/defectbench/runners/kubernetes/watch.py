@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from defectbench.errors import ExitCode
-from defectbench.lease import look
-from defectbench.record import Record
-from defectbench.results import find_failure, find_result
+from defectbench.execution.lease import look
+from defectbench.records.result import find_failure, find_result
+from defectbench.records.sweep_record import Record
 from defectbench.runners.kubernetes.api import Cluster, Document
 from defectbench.runners.kubernetes.find import owner
+from defectbench.runners.kubernetes.informer import Mirror
 from defectbench.runners.kubernetes.jobs import OURS, Phase, View, view
-from defectbench.runners.kubernetes.mirror import Mirror
 from defectbench.runners.status import Kept, Standpoint, count, keep, stand
 from defectbench.stores.base import Store
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from defectbench.lease import Standing
-from defectbench.results import Failure
-from defectbench.runners.base import clock
-from defectbench.runners.chart import image_of
+from defectbench.execution.events import clock
+from defectbench.execution.lease import Standing
+from defectbench.records.result import Failure
+from defectbench.runners.chart.chart import image_of
 from defectbench.runners.kubernetes.jobs import (
     IMAGE_TROUBLE,
     QUEUE,

@@ -1,0 +1,60 @@
+"""Reverse Distillation on anomalib's torch model."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from defectbench.models.detectors.anomalib_models import (
+    AnomalyMapGenerationMode,
+    ReverseDistillationLoss,
+    extractor,
+    replaced,
+    reverse_distillation,
+)
+from defectbench.models.features import backbone
+from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+
+
+class ReverseDistillation(Stepped):
+    """Reverse Distillation (Deng & Li 2022): a decoder that learns to give back a frozen encoder's features.
+
+    Adam on bottleneck and decoder with betas (0.5, 0.99), as anomalib; the authors' code has (0.5, 0.999).
+    Score: the largest value of the map, in which the layers' cosine distances are added and smoothed.
+
+    Settings: ``backbone`` (a resnet of timm's), ``layers``, ``batch_size``, ``learning_rate``.
+    """
+
+    frozen = ("encoder",)
+
+    def build(self) -> nn.Module:
+        """Return anomalib's model over our encoder."""
+        recipe = self.recipe
+        name = backbone.architecture(recipe.text("backbone"), backbone.DECODED)
+        self.network = backbone.create(recipe.text("backbone"), recipe)
+        encoder = extractor(self.network, recipe.texts("layers"))
+        with replaced(reverse_distillation, "TimmFeatureExtractor", lambda **_: encoder):
+            model: nn.Module = reverse_distillation.ReverseDistillationModel(
+                backbone=name,
+                input_size=(recipe.image_size, recipe.image_size),
+                layers=recipe.texts("layers"),
+                anomaly_map_mode=AnomalyMapGenerationMode.ADD,
+            )
+        return model
+
+    def teaching(self, model: Any, course: Course) -> Teaching:
+        """Return anomalib's optimiser."""
+        learning = [*model.decoder.parameters(), *model.bottleneck.parameters()]
+        rate = self.recipe.number("learning_rate")
+        return Teaching((torch.optim.Adam(learning, lr=rate, betas=(0.5, 0.99)),))
+
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        """Return the cosine distance of encoder and decoder, added over the layers."""
+        return cast(Tensor, ReverseDistillationLoss()(*model(batch.images)))
+
+    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the map's largest value and the map."""
+        found = model(images)
+        return found.pred_score, found.anomaly_map

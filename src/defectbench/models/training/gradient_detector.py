@@ -1,0 +1,429 @@
+"""Detectors that are trained step by step: one loop for all, and what a model has to say to it."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from defectbench.errors import BugError
+from defectbench.metrics.image import image_auroc
+from defectbench.models.base import (
+    Inspection,
+    Inspector,
+    Lesson,
+    Pictures,
+    Progress,
+    Recipe,
+    Report,
+    Resumable,
+    Size,
+    check_goods,
+    check_tuning,
+)
+from defectbench.models.features import backbone, device
+from defectbench.models.training import checkpoint
+from defectbench.models.training.memory_fit import Room
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step learns from.
+
+    Attributes:
+        images: (b, 3, size, size), prepared.
+        labels: (b,) float32, 0 good, 1 abnormal.
+        masks: (b, size, size) float32, 1 where the defect is.
+        step: how many steps were taken before.
+    """
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long a fit takes.
+
+    Attributes:
+        epochs: how many.
+        steps: optimiser steps in all.
+    """
+
+    epochs: int
+    steps: int
+
+    @classmethod
+    def of(cls, recipe: Recipe, per_epoch: int) -> Course:
+        """Return the recipe's epochs, cut where the setting ``steps``, if it has one, is used up first."""
+        steps = recipe.epochs * per_epoch
+        if "steps" in recipe.settings:
+            steps = min(steps, recipe.whole("steps"))
+        return cls(math.ceil(steps / per_epoch), steps)
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What moves the weights: optimisers, and schedules of their rates by step or by epoch.
+
+    Attributes:
+        clip: largest norm of the gradient; 0 for any.
+    """
+
+    optimisers: Sequence[Optimizer]
+    by_step: Sequence[LRScheduler] = ()
+    by_epoch: Sequence[LRScheduler] = ()
+    clip: float = 0.0
+
+
+class Stepped(Inspector):
+    """A detector trained by gradient steps on the goods. A model is a class with a few small methods.
+
+    It ends after its epochs. With tuning pictures (holdout only) their image AUROC is taken after every
+    epoch, which costs a forward pass over them; the first epoch with the highest one is kept, and where
+    ``patience`` is above 0 the fit ends once it has not risen for so many epochs.
+    """
+
+    frozen: ClassVar[tuple[str, ...]] = ()
+    """Parts of the network that a fit never changes: always in eval mode, and not saved."""
+    adds_up: ClassVar[bool] = False
+    """Whether :meth:`loss` is a sum over the pictures; else it is a mean."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self.device = device.resolve(recipe.device)
+        self._held: Any = None
+        self._ready = False
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """Return the network on the CPU, with the seed's initial weights where it has no others."""
+
+    @abstractmethod
+    def teaching(self, model: Any, course: Course) -> Teaching:
+        """Return optimisers and schedules."""
+
+    @abstractmethod
+    def loss(self, model: Any, batch: Batch) -> Tensor:
+        """Return the loss of a step, a scalar."""
+
+    @abstractmethod
+    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return raw score and heat map, one number and (.., h, w), of one prepared picture."""
+
+    def prepared(self, pictures: NDArray[np.uint8]) -> Tensor:
+        """Return (b, size, size, 3) uint8 pictures as the network takes them, on the device."""
+        return backbone.normalised(pictures, self.network, self.device)
+
+    def batch_size(self) -> int:
+        """Return how many pictures a step shows."""
+        return self.recipe.whole("batch_size")
+
+    def shown(self, lesson: Lesson) -> NDArray[np.int64]:
+        """Return which pictures an epoch shows, in any order; one may come several times."""
+        return np.arange(len(lesson.pictures))
+
+    def begin(self, model: Any, images: Iterator[Tensor]) -> None:
+        """Do what comes before the first step, with the shown pictures in batches; nothing by default."""
+
+    def begin_epoch(self, model: Any, images: Iterator[Tensor]) -> None:
+        """Do what comes before each epoch; nothing by default."""
+
+    def settle(self, model: Any, lesson: Lesson) -> None:
+        """Take what scores need, before each tuning and after the last step; nothing by default.
+
+        The network is in eval mode. Nothing may be drawn, so that tuning does not move the training.
+        """
+
+    def carried(self, model: Any) -> State:
+        """Return what an epoch goes on with beside the network's own state; nothing by default."""
+        return {}
+
+    def carry(self, model: Any, state: State) -> None:
+        """Put back what :meth:`carried` gave."""
+
+    def check(self, lesson: Lesson) -> None:
+        """Raise DataError unless the lesson is one for this model."""
+        check_goods(lesson)
+        check_tuning(lesson)
+
+    def model(self) -> Any:
+        """Return the network, built on first use, in eval mode."""
+        if self._held is None:
+            with device.repeatable(self.recipe.seed, "cpu"):
+                model = self.build()
+            for name in self.frozen:
+                model.get_submodule(name).requires_grad_(False)
+            self._held = model.to(self.device).eval()
+        return self._held
+
+    @property
+    def network(self) -> nn.Module:
+        """The backbone that says how pictures are standardised."""
+        return self._network
+
+    @network.setter
+    def network(self, network: nn.Module) -> None:
+        self._network = network
+
+    def fit(self, lesson: Lesson, report: Report) -> None:
+        """Train; reports after every step and every tuning picture."""
+        self._train(lesson, report, None)
+
+    def _train(self, lesson: Lesson, report: Report, saved: Path | None) -> None:
+        self.check(lesson)
+        self._held = None
+        model = self.model()
+        with device.repeatable(self.recipe.seed, self.device):
+            training = _Training(self, model, lesson, report)
+            if saved is not None:
+                training.restore(saved)
+            training.run()
+            model.eval()
+            self.settle(model, lesson)
+        self._ready = True
+
+    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+        """Yield raw score and heat map, one picture at a time."""
+        yield from self.inspections(self._fitted(), pictures)
+
+    def inspections(self, model: Any, pictures: Pictures) -> Iterator[Inspection]:
+        """Yield what ``model``, in eval mode, finds; draws nothing."""
+        for index in range(len(pictures)):
+            with torch.no_grad():
+                score, heat_map = self.judge(model, self.prepared(pictures[index][None]))
+            map_ = heat_map.reshape(heat_map.shape[-2:]).cpu().numpy().astype(np.float32)
+            yield Inspection(float(score), map_)
+
+    def _fitted(self) -> Any:
+        if not self._ready:
+            raise BugError(f"{type(self).__name__} was asked for results before fit or load")
+        return self.model()
+
+    def learnt(self, model: Any) -> State:
+        """Return the live state of all that a fit changes."""
+        kept_out = tuple(f"{name}." for name in self.frozen)
+        return {key: v for key, v in model.state_dict().items() if not key.startswith(kept_out)}
+
+    def adopt(self, model: Any, state: Mapping[str, Tensor]) -> None:
+        """Put a state into the network; what is frozen stays."""
+        lacking, foreign = model.load_state_dict(dict(state), strict=False)
+        lost = [key for key in lacking if not key.startswith(tuple(f"{name}." for name in self.frozen))]
+        if lost or foreign:
+            raise BugError(f"{type(self).__name__}: state lacks {lost[:3]}, and has foreign {foreign[:3]}")
+
+    def save(self, path: Path) -> None:
+        """Write what was trained as safetensors; what is frozen comes again from the recipe."""
+        state = self.learnt(self._fitted())
+        save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, path)
+
+    def load(self, path: Path) -> None:
+        """Read what was trained."""
+        self.adopt(self.model(), load_file(path, device=self.device))
+        self._ready = True
+
+    def size(self) -> Size:
+        """Count all parameters, and the products of matrices and convolutions of one pass."""
+        model, side = self._fitted(), self.recipe.image_size
+        inputs = torch.zeros(1, 3, side, side, device=self.device)
+        flops = backbone.count_flops(lambda images: self.judge(model, images), inputs)
+        return Size(backbone.count(model), flops)
+
+
+class ResumableStepped(Stepped, Resumable):
+    """One whose fits can be gone on with."""
+
+    def resume(self, lesson: Lesson, report: Report, saved: Path) -> None:
+        """Go on training from a step that was saved."""
+        self._train(lesson, report, saved)
+
+
+@dataclass
+class Best:
+    """The trained state at the highest tuning AUROC seen, and how long ago that was."""
+
+    auroc: float = -math.inf
+    waited: int = 0
+    state: State = field(default_factory=dict)
+
+    def see(self, auroc: float, state: State) -> None:
+        """Note an epoch's figure; equal figures leave the earlier epoch the best."""
+        self.waited += 1
+        if auroc > self.auroc:
+            self.auroc, self.waited = auroc, 0
+            self.state = checkpoint.copied(state)
+
+    def over(self, patience: int) -> bool:
+        """Whether the patience is used up."""
+        return self.waited >= patience > 0
+
+
+@dataclass
+class _Epoch:
+    """An epoch under way.
+
+    Attributes:
+        order: the pictures in the order in which they come, (n,).
+        losses: one for each batch that is done, so it tells the place in the order, too.
+    """
+
+    order: NDArray[np.int64]
+    losses: list[float] = field(default_factory=list)
+
+
+class _Training:
+    """The epochs: steps, tuning figures. All that a next step depends on can be saved."""
+
+    def __init__(self, inspector: Stepped, model: Any, lesson: Lesson, report: Report) -> None:
+        self._inspector = inspector
+        self._model = model
+        self._lesson = lesson
+        self._report = report
+        self._size = inspector.batch_size()
+        self._shown = inspector.shown(lesson)
+        self._course = Course.of(inspector.recipe, math.ceil(len(self._shown) / self._size))
+        self._rng = np.random.default_rng(inspector.recipe.seed)
+        self._teaching = inspector.teaching(model, self._course)
+        self._room = Room(model, self._size, self._rng, adds_up=inspector.adds_up)
+        self._steps = 0
+        self._done = 0
+        self._now: _Epoch | None = None
+        self._best = Best()
+
+    def run(self) -> None:
+        """Train until the epochs or the patience are used up; the model ends with the best state, if any."""
+        if not self._steps:
+            self._inspector.begin(self._model, self._in_order())
+        while self._done < self._course.epochs and not self._best.over(self._inspector.recipe.patience):
+            if self._now is None:
+                self._inspector.begin_epoch(self._model, self._in_order())
+                self._now = _Epoch(self._rng.permutation(self._shown))
+            self._take_steps(self._now)
+            self._end(self._now)
+        if self._best.state:
+            self._inspector.adopt(self._model, self._best.state)
+
+    def _in_order(self) -> Iterator[Tensor]:
+        """Yield all pictures in batches."""
+        for chosen in self._cut(np.unique(self._shown)):
+            yield self._images(chosen)
+            self._tick()
+
+    def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        return [order[start : start + self._size] for start in range(0, len(order), self._size)]
+
+    def _images(self, chosen: Iterable[int]) -> Tensor:
+        return self._inspector.prepared(np.stack([self._lesson.pictures[int(i)] for i in chosen]))
+
+    def _batch(self, chosen: NDArray[np.int64]) -> Batch:
+        images, lesson = self._images(chosen), self._lesson
+        labels = torch.from_numpy(lesson.labels[chosen]).to(images)
+        masks = torch.zeros_like(images[:, 0])
+        for row, place in enumerate(chosen):
+            if int(place) in lesson.masks:
+                masks[row] = torch.from_numpy(np.ascontiguousarray(lesson.masks[int(place)])).to(masks)
+        return Batch(images, labels, masks, self._steps)
+
+    def _take_steps(self, now: _Epoch) -> None:
+        """Take the epoch's steps that are left."""
+        self._model.train()
+        for name in self._inspector.frozen:
+            self._model.get_submodule(name).eval()
+        for chosen in self._cut(now.order)[len(now.losses) :]:
+            if self._steps == self._course.steps:
+                return
+            now.losses.append(self._step(chosen))
+            self._steps += 1
+            self._tick()
+
+    def _step(self, chosen: NDArray[np.int64]) -> float:
+        teaching = self._teaching
+        loss = self._room.gradients(chosen, lambda part: self._inspector.loss(self._model, self._batch(part)))
+        if teaching.clip:
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), teaching.clip)
+        for optimiser in teaching.optimisers:
+            optimiser.step()
+        for schedule in teaching.by_step:
+            schedule.step()
+        return loss
+
+    def _end(self, now: _Epoch) -> None:
+        """Take the epoch's figures and close it."""
+        for schedule in self._teaching.by_epoch:
+            schedule.step()
+        figures = {"train_loss": float(np.mean(now.losses)), **self._room.figures()}
+        if self._lesson.tuning is not None:
+            figures["tuning_auroc"] = self._tune(self._lesson.tuning)
+            self._best.see(figures["tuning_auroc"], self._inspector.learnt(self._model))
+        self._done, self._now = self._done + 1, None
+        self._tell(figures)
+
+    def _tune(self, pictures: Pictures) -> float:
+        """Return the tuning pictures' image AUROC; draws nothing, so training goes on as without."""
+        scores = []
+        model = self._model.eval()
+        self._inspector.settle(model, self._lesson)
+        for inspection in self._inspector.inspections(model, pictures):
+            scores.append(inspection.score)
+            self._tick()
+        return image_auroc(self._lesson.tuning_labels, np.array(scores))
+
+    def _tick(self) -> None:
+        self._tell({})
+
+    def _tell(self, figures: Mapping[str, float]) -> None:
+        save = self._save if isinstance(self._inspector, Resumable) else None
+        self._report(Progress(self._done, self._course.epochs, figures, save))
+
+    def _schedules(self) -> list[LRScheduler]:
+        return [*self._teaching.by_step, *self._teaching.by_epoch]
+
+    def _save(self, path: Path) -> None:
+        now, best = self._now, self._best
+        state = {
+            "learnt": self._inspector.learnt(self._model),
+            "carried": self._inspector.carried(self._model) if now else {},
+            "optimisers": [optimiser.state_dict() for optimiser in self._teaching.optimisers],
+            "schedules": [schedule.state_dict() for schedule in self._schedules()],
+            "generators": checkpoint.generators(self._rng, self._inspector.device),
+            "room": self._room.state(),
+            "steps": self._steps,
+            "done": self._done,
+            "now": now and {"order": torch.from_numpy(now.order), "losses": now.losses},
+            "best": {"auroc": best.auroc, "waited": best.waited, "state": best.state},
+        }
+        checkpoint.write(path, state)
+
+    def restore(self, path: Path) -> None:
+        """Take up a fit where it was saved; CheckpointError where the file is no such fit."""
+        with checkpoint.restoring(path) as state:
+            self._inspector.adopt(self._model, state["learnt"])
+            for optimiser, own in zip(self._teaching.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(own)
+            for schedule, own in zip(self._schedules(), state["schedules"], strict=True):
+                schedule.load_state_dict(own)
+            self._steps, self._done, now = state["steps"], state["done"], state["now"]
+            if now is not None:
+                self._now = _Epoch(now["order"].numpy(), now["losses"])
+                carried = state["carried"].items()
+                self._inspector.carry(
+                    self._model, {key: value.to(self._inspector.device) for key, value in carried}
+                )
+            self._best = Best(**state["best"])
+            self._room.restore(state["room"])
+            checkpoint.restore_generators(state["generators"], self._rng, self._inspector.device)

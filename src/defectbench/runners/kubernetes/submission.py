@@ -1,0 +1,212 @@
+"""Sweeps made ready for a cluster, submitted and tried again: where plan, chart and cluster meet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from defectbench.errors import ConfigurationError, DefectbenchError, ExitCode, NoRightsError, TryAgainError
+from defectbench.records.result import finished, forget_failures
+from defectbench.runners.chart import chart
+from defectbench.runners.chart.chart import JobEntry, Manifest
+from defectbench.runners.chart.values import Values
+from defectbench.runners.kubernetes import control, find
+from defectbench.runners.kubernetes.api import Cluster
+from defectbench.runners.kubernetes.checks import check_namespace, check_needs
+from defectbench.runners.kubernetes.control import Only
+from defectbench.runners.kubernetes.submit import WINDOW, Placed, Submission, Verdict
+from defectbench.runners.status import Kept, keep, read_record
+from defectbench.stores.base import Store
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import Sweep, Where, lay_over, parse, read
+from defectbench.sweeps.plan import Plan
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a user asks for, the sweep apart.
+
+    Attributes:
+        values: of the chart, as given.
+        models, categories, cells: narrow it; empty takes all.
+        window: Jobs that may be live.
+    """
+
+    store: Store
+    cluster: Cluster
+    values: Values
+    overrides: Sequence[str] = ()
+    models: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    cells: Sequence[str] = ()
+    window: int = WINDOW
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A sweep that can be submitted: data, weights, Secrets and image were found.
+
+    Attributes:
+        entries: its Jobs.
+        done: cells that are finished.
+        todo: the others.
+        warnings: what could not be looked at.
+    """
+
+    order: Order
+    plan: Plan
+    entries: Sequence[JobEntry]
+    done: frozenset[str]
+    todo: Sequence[str]
+    warnings: Sequence[str] = field(default=())
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that its unfinished Jobs ask for, all running at once."""
+        return sum(entry.resources.gpu for entry in self.unfinished)
+
+    @property
+    def unfinished(self) -> list[JobEntry]:
+        """The Jobs that have work left."""
+        return [entry for entry in self.entries if not self.done.issuperset(entry.cells)]
+
+    @property
+    def summary(self) -> str:
+        """One line: where, how many Jobs, how many GPUs."""
+        cluster, jobs = self.order.cluster, self.unfinished
+        each = max((entry.resources.gpu for entry in jobs), default=0)
+        gpus = f"GPU limit {each} a Job, {self.gpus} in all" if each else "no GPU"
+        return (
+            f"{self.plan.sweep.name}: context {cluster.context}, namespace {cluster.namespace}, "
+            f"{len(jobs)} Jobs for {len(self.todo)} cells, {gpus}; {len(self.done)} cells are finished"
+        )
+
+    def manifests(self) -> Iterator[Manifest]:
+        """Render its Jobs, one by one."""
+        return _render(self.order, self.plan.sweep, self.entries)
+
+
+def load(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep:
+    """Return a sweep by its file, or by the name under which it was submitted before.
+
+    Raises:
+        MissingInputError: no such file, or no such sweep in the store.
+        SweepError: it is wrong.
+    """
+    if Path(sweep).suffix in (".yaml", ".yml"):
+        return read(Path(sweep), overrides)
+    document = _as_written(read_record(store, sweep).document)
+    laid = frozenset(lay_over(document, overrides))
+    return parse(document, Where(f"sweeps/{sweep}.json", {}, laid))
+
+
+def _as_written(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record's document as a file has it: without what nobody set, overrides beside the name."""
+    plain = _without_none(document)
+    models = [{**model.pop("overrides", {}), **model} for model in plain["models"]]
+    return {**plain, "models": models}
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(each) for key, each in value.items() if each is not None}
+    return [_without_none(each) for each in value] if isinstance(value, list) else value
+
+
+def prepare(order: Order, sweep: Sweep) -> Ready:
+    """Look for all that a sweep needs; submit nothing.
+
+    Raises:
+        DefectbenchError: what is missing: data (66), weights or the image (69), a Secret or a volume (78)...
+    """
+    plan = plans.make(sweep, order.store)
+    wanted = plan.narrowed(order.models, order.categories, order.cells)
+    done = frozenset(finished(order.store, list(wanted)))
+    todo = [key for key in wanted if key not in done]
+    plan.need_weights(todo)
+    entries = chart.group(sweep, plan.cells, plan.labels, wanted=wanted)
+    values = chart.values(sweep, entries, order.store.url, order.values)
+    if chart.is_directory(order.store.url) and not chart.has_store_volume(values):
+        raise ConfigurationError(
+            f"pods cannot reach the directory {order.store.url}: give --store s3://..., or the volume that "
+            "holds it: --set-values store.volume.persistentVolumeClaim.claimName=NAME"
+        )
+    warnings = chart.warnings(sweep, values, os.environ)
+    first = next(_render(order, sweep, entries[:1]), None) if todo else None
+    if first is not None:
+        warnings += check_needs(order.cluster, first)
+    return Ready(order, plan, entries, done, todo, warnings)
+
+
+def prepare_all(order: Order, sweeps: Sequence[str]) -> tuple[list[Ready], dict[str, DefectbenchError]]:
+    """Prepare several sweeps, given by file or name: those that are ready, and what each of the others lacks.
+
+    Raises:
+        TryAgainError, NoRightsError: store or cluster cannot be asked, so nothing is known of any sweep.
+    """
+    check_namespace(order.cluster)
+    ready, lacking = [], {}
+    for name in sweeps:
+        try:
+            ready.append(prepare(order, load(order.store, name, order.overrides)))
+        except (TryAgainError, NoRightsError):
+            raise
+        except DefectbenchError as error:
+            lacking[name] = error
+    return ready, lacking
+
+
+def submit(ready: Ready, hear: Callable[[Placed], None]) -> Mapping[str, Placed]:
+    """Write the specs, then bring the Jobs into the cluster. Failures of the past stay: `retry` forgets them.
+
+    Raises:
+        StoppedError, DefectbenchError: as :meth:`Submission.run`.
+    """
+    plans.write(ready.plan, ready.order.store, ready.todo)
+    work = Submission(ready.order.cluster, ready.done, ready.order.window, hear)
+    return work.run(ready.manifests())
+
+
+def retry(ready: Ready, only: Only, hear: Callable[[Placed], None]) -> Mapping[str, Placed]:
+    """Make Jobs anew: delete by UID, wait until gone, forget permanent failures, create. Live ones stay.
+
+    Safe to repeat at any point: what was deleted and not made again is pending, and `submit` makes it.
+    """
+    order = ready.order
+    there = {each.view.name: each for each in find.jobs(order.cluster)}
+    known = keep(order.store, ready.todo)
+    chosen = []
+    for entry in ready.unfinished:
+        reason = control.may_retry(there.get(entry.name), _cells(entry, known), only)
+        if reason:
+            hear(Placed(entry.name, Verdict.LEFT, f"left alone: {reason}"))
+        else:
+            chosen.append(entry)
+    old = [there[entry.name].view for entry in chosen if entry.name in there]
+    control.delete_all(order.cluster, old)
+    control.wait_gone(order.cluster, old)
+    keys = [key for entry in chosen for key in entry.cells if key in known]
+    plans.write(ready.plan, order.store, keys)
+    forget_failures(order.store, [key for key in keys if known[key].failure is not None])
+    work = Submission(order.cluster, ready.done, order.window, hear)
+    return work.run(_render(order, ready.plan.sweep, chosen)) if chosen else {}
+
+
+def closing_code(placed: Mapping[str, Placed]) -> ExitCode:
+    """Return what a submission ends with: 78 where another Job has a name, 1 where Jobs failed before."""
+    verdicts = {each.verdict for each in placed.values()}
+    if Verdict.DIFFERENT in verdicts:
+        return ExitCode.CONFIGURATION
+    return ExitCode.SOME_FAILED if Verdict.FAILED in verdicts else ExitCode.DONE
+
+
+def _cells(entry: JobEntry, known: Mapping[str, Kept]) -> list[Kept]:
+    return [known.get(key, Kept(finished=True)) for key in entry.cells]
+
+
+def _render(order: Order, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
+    values = chart.values(sweep, entries, order.store.url, order.values)
+    return chart.render(values, order.cluster.namespace, order.cluster.version())

@@ -1,0 +1,74 @@
+"""How many tested images would decide between the contenders, if they differed by one margin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from defectbench.metrics import comparison, sample_size
+from defectbench.tables.paired import Contest, resamples
+
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """The sample size of one category.
+
+    Assumed: more images like these, models as good as these, as many folds and seeds, the same ratio of goods
+    to defects, and one category alone (Holm asks for more where there are several).
+
+    Attributes:
+        margin: the true difference that would be found.
+        power: how likely.
+        goods, defects: distinct tested images now.
+        need_goods, need_defects: how many of each; NaN where nothing can be told.
+    """
+
+    category: str
+    classifier: str
+    detector: str
+    margin: float
+    power: float
+    goods: int
+    defects: int
+    need_goods: float
+    need_defects: float
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are as many now."""
+        return self.defects >= self.need_defects
+
+
+def size_up(
+    contests: Sequence[Contest], contenders: tuple[str, str], endpoint: str, margin: float
+) -> tuple[Need, ...]:
+    """Return the sample size of each category that can be compared."""
+    return tuple(_need(contest, contenders, endpoint, margin) for contest in contests)
+
+
+def _need(contest: Contest, contenders: tuple[str, str], endpoint: str, margin: float) -> Need:
+    goods = sum(int(fold.goods.size) for fold in contest.folds)
+    defects = sum(int(fold.defects.size) for fold in contest.folds)
+    if endpoint == comparison.AUROC:
+        need_defects, need_goods = sample_size.needed(contest.folds, margin)
+    else:
+        times = _times(contest, endpoint, margin)
+        need_defects, need_goods = defects * times, goods * times
+    rounded = (_up(need_goods), _up(need_defects))
+    return Need(contest.category, *contenders, margin, sample_size.POWER, goods, defects, *rounded)
+
+
+def _times(contest: Contest, endpoint: str, margin: float) -> float:
+    """Return how many times as many images are needed, the variance falling with their number."""
+    draws = comparison.stratified_bootstrap(
+        contest.folds, seed=_SEED, endpoint=endpoint, resamples=resamples(endpoint)
+    )
+    variance = float((draws.drawn_a - draws.drawn_b).var())
+    return variance * (sample_size.reach() / margin) ** 2 or math.nan
+
+
+def _up(number: float) -> float:
+    return math.nan if math.isnan(number) else float(math.ceil(number))
