@@ -82,10 +82,10 @@ def fill(folder: Path, categories: int) -> Record:
 
 
 def measure_report(folder: str) -> dict[str, float]:
-    from defectbench.report.page import write
+    from defectbench.report.page import write_report
 
     with tempfile.TemporaryDirectory() as place:
-        page = write(DirectoryStore(folder), SWEEP, Path(place) / "out", Path(place) / "cache")
+        page = write_report(DirectoryStore(folder), SWEEP, Path(place) / "out", Path(place) / "cache")
         return {"page_mb": page.stat().st_size / 1e6}
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from defectbench.runners.chart import chart
 from defectbench.runners.chart.values import Values, split_image
-from defectbench.sweeps.config import Resources, Sweep, Where, parse
+from defectbench.sweeps.config import Resources, SourceLines, Sweep, parse_sweep
 
 GOLDEN = Path(__file__).parent / "runners" / "golden"
 URL = "s3://bench/study"
@@ -26,7 +26,7 @@ def sweep(**keys: Any) -> Sweep:
         "threads": 4,
         "protocols": {"detection": {}},
     }
-    return parse(document | keys, Where("made-up.yaml", {}))
+    return parse_sweep(document | keys, SourceLines("made-up.yaml", {}))
 
 
 def job(

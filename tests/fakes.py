@@ -19,12 +19,12 @@ from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.errors import ExitCode
 from defectbench.metrics.image import quantile_threshold, threshold_free
 from defectbench.records.cell import Cell, path
-from defectbench.records.predictions import Point, Prediction, Predictions, history_to_parquet
+from defectbench.records.predictions import HistoryPoint, PredictionRow, Predictions, history_to_parquet
 from defectbench.records.result import Failure, Result
 from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.sweeps.plan import Plan
 from defectbench.util.image_io import mask_png
 
@@ -92,8 +92,8 @@ def made_up_sweep(
         "protocols": {"detection": {"folds": folds}},
         **keys,
     }
-    plan = plans.make(parse(document, Where("made-up.yaml", {})), store)
-    plans.write(plan, store, list(plan.cells))
+    plan = plans.make_plan(parse_sweep(document, SourceLines("made-up.yaml", {})), store)
+    plans.write_plan(plan, store, list(plan.cells))
     done = len(plan.cells) - unfinished - failed
     for place, (key, cell) in enumerate(plan.cells.items()):
         if place < done:
@@ -209,7 +209,7 @@ def _tar(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
 
 def _predict(
     cell: Cell, manifest: Manifest, shift: float, drift: float, planted: Planted | None
-) -> Iterator[Prediction]:
+) -> Iterator[PredictionRow]:
     """Score what the fit did not learn from: every cell on a scale of its own."""
     rng = _rng("scores", cell.key)
     offset, scale = rng.normal(), float(np.exp(rng.normal()))
@@ -225,7 +225,7 @@ def _predict(
         score = offset + scale * (0.7 * ease + 0.7 * rng.normal() + moved)
         role = "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
         explanation = _explain(rng, shift) if image.mask else {}
-        yield Prediction(image.id, image.label, image.defect_type, role, score, **explanation)
+        yield PredictionRow(image.id, image.label, image.defect_type, role, score, **explanation)
 
 
 def _explain(rng: np.random.Generator, shift: float) -> dict[str, float]:
@@ -238,9 +238,9 @@ def _explain(rng: np.random.Generator, shift: float) -> dict[str, float]:
     }
 
 
-def _history(cell: Cell) -> list[Point]:
+def _history(cell: Cell) -> list[HistoryPoint]:
     return [
-        Point(epoch, name, value / epoch)
+        HistoryPoint(epoch, name, value / epoch)
         for epoch in range(1, (3 if cell.fit.epochs else 0) + 1)
         for name, value in (("loss", 0.9), ("tuning_auroc", 0.8))
     ]

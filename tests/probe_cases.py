@@ -10,19 +10,19 @@ import numpy as np
 
 from defectbench import catalog
 from defectbench.catalog import Entry
-from defectbench.models.base import Inspection, Inspector, Lesson, Pictures, Report, Size
+from defectbench.models.base import FitCallback, Model, ModelSize, Pictures, Prediction, TrainingData
 
 
-class Easy(Inspector):
+class Easy(Model):
     """Gives each picture's brightness, whatever its size."""
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
-        self.learnt = len(lesson.pictures)
+    def fit(self, training_data: TrainingData, report: FitCallback) -> None:
+        self.learnt = len(training_data.pictures)
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         for index in range(len(pictures)):
             grey = pictures[index].mean(-1).astype(np.float32)
-            yield Inspection(float(grey.mean()), grey)
+            yield Prediction(float(grey.mean()), grey)
 
     def save(self, path: Path) -> None:
         with path.open("wb") as file:  # by its name numpy would add a suffix
@@ -31,46 +31,46 @@ class Easy(Inspector):
     def load(self, path: Path) -> None:
         self.learnt = int(np.load(path)["learnt"])
 
-    def size(self) -> Size:
-        return Size(self.learnt, None)
+    def size(self) -> ModelSize:
+        return ModelSize(self.learnt, None)
 
 
 class Fixed(Easy):
     """Takes 64 x 64 alone, as networks do whose positions are learnt."""
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
-        if self.recipe.image_size != 64:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
+        if self.settings.image_size != 64:
             raise AssertionError(f"Input height ({self.recipe.image_size}) doesn't match model (64).")
-        yield from super().inspect(pictures)
+        yield from super().predict(pictures)
 
 
 class Broken(Easy):
     """Takes nothing."""
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         raise ValueError("unreadable\nat any size")
 
 
 class Large(Easy):
     """Finds no room, as torch says it."""
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training_data: TrainingData, report: FitCallback) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
 
 class Larger(Easy):
     """Finds no room, as numpy says it."""
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training_data: TrainingData, report: FitCallback) -> None:
         raise MemoryError("Unable to allocate 9 GiB")
 
 
 class Endless(Easy):
     """Gives no number."""
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
-        for inspection in super().inspect(pictures):
-            yield replace(inspection, score=float("nan"))
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
+        for prediction in super().predict(pictures):
+            yield replace(prediction, score=float("nan"))
 
 
 def entry(builder: str, **changes: object) -> Entry:

@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from defectbench import catalog
 from defectbench.errors import CheckpointError
-from defectbench.models.base import Inspection, Lesson, Pictures, Progress, Report, Resumable, Size
+from defectbench.models.base import (
+    FitCallback,
+    ModelSize,
+    Pictures,
+    Prediction,
+    Progress,
+    Resumable,
+    TrainingData,
+)
 
 NAME = "filterbank-logreg"
 """The catalog's entry whose place it takes."""
@@ -41,10 +49,10 @@ class State:
 class Stepper(Resumable):
     """Logistic regression on the pictures' blocks, by steps on single pictures, drawn at random and noisy."""
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
-        self._run(lesson, report, State(np.random.default_rng(self.recipe.seed)))
+    def fit(self, training_data: TrainingData, report: FitCallback) -> None:
+        self._run(training_data, report, State(np.random.default_rng(self.settings.seed)))
 
-    def resume(self, lesson: Lesson, report: Report, saved: Path) -> None:
+    def resume(self, training_data: TrainingData, report: FitCallback, saved: Path) -> None:
         state = State(np.random.default_rng())
         try:
             document = json.loads(saved.read_bytes())
@@ -52,19 +60,19 @@ class Stepper(Resumable):
             state.weights, state.done = np.array(document["weights"]), document["done"]
         except (OSError, ValueError, KeyError) as error:
             raise CheckpointError(f"no stepper: {error}") from error
-        self._run(lesson, report, state)
+        self._run(training_data, report, state)
 
-    def _run(self, lesson: Lesson, report: Report, state: State) -> None:
+    def _run(self, training_data: TrainingData, report: FitCallback, state: State) -> None:
         def save(path: Path) -> None:
             document = {"weights": state.weights.tolist(), "done": state.done}
             path.write_text(json.dumps({**document, "rng": state.rng.bit_generator.state}))
 
         while state.done < EPOCHS * STEPS:
             time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
-            chosen = int(state.rng.integers(len(lesson.pictures)))
-            shown = blocks(lesson.pictures[chosen]) + state.rng.normal(0, 0.1, PLACES**2)
+            chosen = int(state.rng.integers(len(training_data.pictures)))
+            shown = blocks(training_data.pictures[chosen]) + state.rng.normal(0, 0.1, PLACES**2)
             odds = 1 / (1 + np.exp(-shown @ state.weights))
-            state.weights += 0.5 * (lesson.labels[chosen] - odds) * shown
+            state.weights += 0.5 * (training_data.labels[chosen] - odds) * shown
             state.done += 1
             _log.info("step %d", state.done)
             ended = state.done % STEPS == 0
@@ -72,12 +80,12 @@ class Stepper(Resumable):
             report(Progress(state.done // STEPS, EPOCHS, figures, save))
         self.weights = state.weights
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         for index in range(len(pictures)):
             time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
             shown = blocks(pictures[index])
             share = (shown * self.weights).reshape(PLACES, PLACES).astype(np.float32)
-            yield Inspection(float(shown @ self.weights), share)
+            yield Prediction(float(shown @ self.weights), share)
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(self.weights.tolist()))
@@ -85,8 +93,8 @@ class Stepper(Resumable):
     def load(self, path: Path) -> None:
         self.weights = np.array(json.loads(path.read_bytes()))
 
-    def size(self) -> Size:
-        return Size(PLACES**2, None)
+    def size(self) -> ModelSize:
+        return ModelSize(PLACES**2, None)
 
 
 def blocks(picture: NDArray[np.uint8]) -> NDArray[np.float64]:

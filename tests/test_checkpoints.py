@@ -13,15 +13,15 @@ import pytest
 
 from defectbench.errors import CheckpointError, ConflictError, TryAgainError
 from defectbench.execution import checkpoints
-from defectbench.execution.checkpoints import Checkpoints, Pointer
-from defectbench.execution.fitting import Saved
-from defectbench.execution.lease import PATIENCE, Held, Lease, take
-from defectbench.records.predictions import Point
+from defectbench.execution.checkpoints import Pointer, StoredCheckpoints
+from defectbench.execution.fitting import FitState
+from defectbench.execution.lease import PATIENCE, HeldLease, Lease, take_lease
+from defectbench.records.predictions import HistoryPoint
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 
 POINTER = "cells/k/checkpoint.json"
-SAVED = Saved(
+SAVED = FitState(
     done=2,
     total=5,
     steps=17,
@@ -29,7 +29,7 @@ SAVED = Saved(
     attempts=1,
     peak_memory_bytes=1 << 30,
     device="cpu",
-    history=(Point(1, "train_loss", 0.1 + 0.2), Point(2, "train_loss", 1e-300)),
+    history=(HistoryPoint(1, "train_loss", 0.1 + 0.2), HistoryPoint(2, "train_loss", 1e-300)),
 )
 
 
@@ -52,16 +52,16 @@ def writes(data: bytes) -> Callable[[Path], None]:
 
 def taken(store: Store, clock: Clock, owner: str = "a") -> Lease:
     """Take the cell, waiting out who holds it."""
-    found = take(store, "k", owner, clock=clock)
-    if isinstance(found, Held):
+    found = take_lease(store, "k", owner, clock=clock)
+    if isinstance(found, HeldLease):
         clock.now += PATIENCE
-        found = take(store, "k", owner, seen=found, clock=clock)
+        found = take_lease(store, "k", owner, seen=found, clock=clock)
     assert isinstance(found, Lease)
     return found
 
 
-def keeper(store: Store, lease: Lease, tmp_path: Path, clock: Clock) -> Checkpoints:
-    return Checkpoints(store, lease, tmp_path / "checkpoints" / "arrived", 100.0, clock)
+def keeper(store: Store, lease: Lease, tmp_path: Path, clock: Clock) -> StoredCheckpoints:
+    return StoredCheckpoints(store, lease, tmp_path / "checkpoints" / "arrived", 100.0, clock)
 
 
 def blobs(store: Store) -> list[str]:
@@ -209,7 +209,7 @@ def test_a_damaged_checkpoint_is_said_and_not_gone_on_with(
     assert found.path.read_bytes() == b"new"
 
 
-def _after(store: Store, before: Checkpoints, clock: Clock) -> Lease:
+def _after(store: Store, before: StoredCheckpoints, clock: Clock) -> Lease:
     before._lease.release()
     return taken(store, clock)
 

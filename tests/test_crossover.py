@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from defectbench.errors import DataError
 from defectbench.metrics.comparison import FoldScores
-from defectbench.metrics.crossover import NEVER, Point, crossover
+from defectbench.metrics.crossover import NEVER, CrossoverPoint, crossover
 
 NUMBERS = (1, 2, 4, 8, 16)
 MARGIN = 0.01
@@ -25,7 +25,7 @@ def separation(auroc: float) -> float:
 
 def curve(
     aurocs: Mapping[int, float], detector: float, seed: int = 0, images: int = 40, draws: int = 10
-) -> list[Point]:
+) -> list[CrossoverPoint]:
     """A learning curve of four folds: AUROC of the classifier at each number, and of the detector.
 
     Models agree in part on how hard an image is, draws differ in quality, and every fold's and draw's scores
@@ -40,7 +40,7 @@ def curve(
         for n, auroc in aurocs.items():
             a = [scored(rng, ease, (separation(auroc) + luck[draw]) * labels) for draw in range(draws)]
             found[n].append(FoldScores.of(labels, np.stack(a), b))
-    return [Point(n, tuple(each)) for n, each in found.items()]
+    return [CrossoverPoint(n, tuple(each)) for n, each in found.items()]
 
 
 def scored(
@@ -85,7 +85,7 @@ def test_the_ends_are_censored() -> None:
 def test_no_scale_of_a_fold_or_draw_matters() -> None:
     points = curve({1: 0.7, 4: 0.9}, 0.8)
     moved = [
-        Point(
+        CrossoverPoint(
             point.n,
             tuple(
                 FoldScores(f.labels, np.arcsinh(f.a) * (1 + k) + k, f.b) for k, f in enumerate(point.folds)
@@ -100,7 +100,7 @@ def test_no_scale_of_a_fold_or_draw_matters() -> None:
 def test_points_may_have_different_numbers_of_draws() -> None:
     points = curve({1: 0.6, 4: 0.95}, 0.8, images=120)
     single = tuple(FoldScores(fold.labels, fold.a[:1], fold.b) for fold in points[1].folds)
-    found = crossover([Point(28, single), *points], margin=MARGIN, seed=0)
+    found = crossover([CrossoverPoint(28, single), *points], margin=MARGIN, seed=0)
     assert [level.n for level in found.levels] == [1, 4, 28]
     assert found.n == 4
 
@@ -109,7 +109,9 @@ def test_seeds_of_a_draw_are_averaged_and_draws_resampled() -> None:
     """Equal seeds change nothing; as many draws more would make the curve surer than it is."""
     points = curve({1: 0.7, 4: 0.9}, 0.8)
     twice = [
-        Point(point.n, tuple(FoldScores(f.labels, f.a.repeat(2, axis=0), f.b) for f in point.folds), seeds=2)
+        CrossoverPoint(
+            point.n, tuple(FoldScores(f.labels, f.a.repeat(2, axis=0), f.b) for f in point.folds), seeds=2
+        )
         for point in points
     ]
     one, two = (crossover(each, margin=MARGIN, seed=3, resamples=199) for each in (points, twice))
@@ -117,7 +119,7 @@ def test_seeds_of_a_draw_are_averaged_and_draws_resampled() -> None:
         assert b.classifier.low == pytest.approx(a.classifier.low)
         assert b.bound == pytest.approx(a.bound)
     with pytest.raises(DataError, match="n=1 has lines of scores that are not 3 for each draw"):
-        crossover([Point(1, points[0].folds, seeds=3)], margin=MARGIN, seed=0)
+        crossover([CrossoverPoint(1, points[0].folds, seeds=3)], margin=MARGIN, seed=0)
 
 
 def test_what_is_no_curve_is_refused() -> None:
@@ -130,4 +132,4 @@ def test_what_is_no_curve_is_refused() -> None:
         crossover([points[0], curve({2: 0.8}, 0.8, seed=1)[0]], margin=MARGIN, seed=0)
     good = FoldScores.of([0, 0], [1, 2], [1, 2])
     with pytest.raises(DataError, match="a fold with tested images of both classes"):
-        crossover([Point(1, (good,))], margin=MARGIN, seed=0)
+        crossover([CrossoverPoint(1, (good,))], margin=MARGIN, seed=0)

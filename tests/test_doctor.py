@@ -10,7 +10,7 @@ import pytest
 
 from defectbench import doctor
 from defectbench.__main__ import run
-from defectbench.doctor import Finding, Patient, examine, exit_code
+from defectbench.doctor import Finding, Target, diagnose, exit_code
 from defectbench.errors import ExitCode
 from defectbench.stores.directory import DirectoryStore
 from defectbench.weights import store
@@ -42,12 +42,12 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path / "sweep.yaml"
 
 
-def found(patient: Patient) -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine(patient)}
+def found(patient: Target) -> dict[str, Finding]:
+    return {finding.what: finding for finding in diagnose(patient)}
 
 
 def test_doctor_says_what_is_optional_and_ends_well(tmp_path: Path) -> None:
-    findings = found(Patient(str(tmp_path / "store")))
+    findings = found(Target(str(tmp_path / "store")))
     states = {what: finding.state for what, finding in findings.items()}
     assert states.pop("helm") in ("works", "not there")
     assert states.pop("tracker") in ("works", "not there")
@@ -76,14 +76,14 @@ def test_doctor_names_the_data_and_the_weights_that_a_sweep_lacks(
     assert told["weights of padim"]["code"] == 69
     assert "weights push resnet18.tv_in1k" in told["weights of padim"]["says"]
     (tmp_path / "net").write_bytes(b"net")
-    store.push(DirectoryStore(tmp_path / "store"), "resnet18.tv_in1k", tmp_path / "net")
+    store.push_weights(DirectoryStore(tmp_path / "store"), "resnet18.tv_in1k", tmp_path / "net")
     assert run(words) == ExitCode.DONE
     assert run([*words, "--set", "weights=none", "--set", "data.dataset=gone"]) == ExitCode.MISSING_INPUT
 
 
 def test_doctor_of_a_store_that_fails_goes_on_and_ends_with_its_code(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
-    findings = found(Patient(str(tmp_path / "store")))
+    findings = found(Target(str(tmp_path / "store")))
     assert findings["store"].state == "fails"
     assert findings["cluster"].state == "not there"
     assert "weights" not in findings
@@ -91,7 +91,7 @@ def test_doctor_of_a_store_that_fails_goes_on_and_ends_with_its_code(tmp_path: P
 
 
 def test_doctor_of_a_cluster_that_was_named_ends_with_its_code(tmp_path: Path) -> None:
-    finding = found(Patient(str(tmp_path / "store"), context="nowhere"))["cluster"]
+    finding = found(Target(str(tmp_path / "store"), context="nowhere"))["cluster"]
     assert finding.state == "fails"
     assert finding.code in (ExitCode.CONFIGURATION, ExitCode.TRY_AGAIN)
 
@@ -101,7 +101,7 @@ def test_doctor_of_a_tracker_out_of_reach_says_so_without_its_password(tmp_path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"
-    finding = found(Patient(str(tmp_path / "store"), tracking=f"http://me:secret@{place}"))["tracker"]
+    finding = found(Target(str(tmp_path / "store"), tracking=f"http://me:secret@{place}"))["tracker"]
     assert (finding.state, finding.code) == ("fails", ExitCode.TRY_AGAIN)
     assert "secret" not in finding.says
 

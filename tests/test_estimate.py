@@ -11,8 +11,8 @@ from defectbench.records.cell import path
 from defectbench.records.result import find_result
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Where, parse
-from defectbench.sweeps.estimate import Hours, estimate
+from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.estimate import ModelHours, estimate_hours
 from fakes import made_up_sweep
 
 KNN = "filterbank-knn"
@@ -36,12 +36,12 @@ def plan(store: DirectoryStore, **keys: Any) -> plans.Plan:
         "seeds": [1],
         "protocols": {"detection": {"folds": 3}},
     }
-    return plans.make(parse(document | keys, Where("next.yaml", {})), store)
+    return plans.make_plan(parse_sweep(document | keys, SourceLines("next.yaml", {})), store)
 
 
-def hours(store: DirectoryStore, **keys: Any) -> tuple[Hours, ...]:
+def hours(store: DirectoryStore, **keys: Any) -> tuple[ModelHours, ...]:
     planned = plan(store, **keys)
-    return estimate(planned, list(planned.cells), store)
+    return estimate_hours(planned, list(planned.cells), store)
 
 
 def measure(store: DirectoryStore, device: str = "cpu", **cost: float) -> None:

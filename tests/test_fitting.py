@@ -12,14 +12,14 @@ import pytest
 
 from defectbench import catalog
 from defectbench.errors import DeadlineError, StoppedError
-from defectbench.execution.fitting import Fitted, Fitting, Found, Saved
-from defectbench.models.base import Inspector, Lesson, Progress, Recipe
-from defectbench.models.choose import build
+from defectbench.execution.fitting import FitState, Fitted, Fitting, SavedFit
+from defectbench.models.base import Model, ModelSettings, Progress, TrainingData
+from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.util.memory import PeakMemory
 from stepper import EPOCHS, NAME, STEPS, Stepper, planted
 
-RECIPE = Recipe({"penalty": 1.0}, 32, EPOCHS, 0, 7)
+RECIPE = ModelSettings({"penalty": 1.0}, 32, EPOCHS, 0, 7)
 
 
 @dataclass
@@ -29,19 +29,19 @@ class Drawer:
     folder: Path
     at: tuple[int, ...] = ()
     every: float = float("inf")
-    found: Found | None = None
-    kept: list[Saved] = field(default_factory=list)
+    found: SavedFit | None = None
+    kept: list[FitState] = field(default_factory=list)
     asked: int = 0
 
     def due(self) -> bool:
         self.asked += 1
         return self.asked in self.at
 
-    def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
+    def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
         write(self.folder / "kept")
         self.kept.append(saved)
 
-    def find(self) -> Found | None:
+    def find(self) -> SavedFit | None:
         return self.found
 
 
@@ -50,36 +50,36 @@ class StopError(Exception):
 
 
 @pytest.fixture
-def lesson() -> Lesson:
+def training_data() -> TrainingData:
     rng = np.random.default_rng(0)
-    return Lesson(
+    return TrainingData(
         ArrayPictures(rng.integers(0, 256, (12, 32, 32, 3)).astype(np.uint8)), np.repeat([0, 1], [8, 4])
     )
 
 
 def fitting(
-    lesson: Lesson,
+    training_data: TrainingData,
     drawer: Drawer,
     tell: Callable[[Progress], None] = lambda progress: None,
-    make: Callable[[], Inspector] = lambda: Stepper(RECIPE),
+    make: Callable[[], Model] = lambda: Stepper(RECIPE),
 ) -> Fitting:
-    return Fitting(make, lesson, drawer, PeakMemory(), tell)
+    return Fitting(make, training_data, drawer, PeakMemory(), tell)
 
 
 def weights(fitted: Fitted) -> list[float]:
-    assert isinstance(fitted.inspector, Stepper)
-    return fitted.inspector.weights.tolist()
+    assert isinstance(fitted.model, Stepper)
+    return fitted.model.weights.tolist()
 
 
-def same(one: Saved, other: Saved) -> bool:
+def same(one: FitState, other: FitState) -> bool:
     """Whether two fits' ends are the same, costs apart."""
     free = {"seconds": 0.0, "attempts": 0, "peak_memory_bytes": 0}
     return replace(one, **free) == replace(other, **free)
 
 
 @pytest.mark.parametrize("step", [1, STEPS - 1, STEPS, STEPS + 3, EPOCHS * STEPS])
-def test_a_fit_that_was_kept_ends_the_same(step: int, lesson: Lesson, tmp_path: Path) -> None:
-    whole = fitting(lesson, Drawer(tmp_path)).run(Stepper(RECIPE))
+def test_a_fit_that_was_kept_ends_the_same(step: int, training_data: TrainingData, tmp_path: Path) -> None:
+    whole = fitting(training_data, Drawer(tmp_path)).run(Stepper(RECIPE))
     assert whole.saved.attempts == 1
     drawer = Drawer(tmp_path, (step,))
 
@@ -88,12 +88,14 @@ def test_a_fit_that_was_kept_ends_the_same(step: int, lesson: Lesson, tmp_path: 
             raise StopError
 
     with pytest.raises(StopError):
-        fitting(lesson, drawer, tell).run(Stepper(RECIPE))
+        fitting(training_data, drawer, tell).run(Stepper(RECIPE))
     [saved] = drawer.kept
     assert (saved.steps, saved.done, saved.attempts, saved.fitted) == (step, step // STEPS, 1, False)
     assert len(saved.history) == step // STEPS
     saved = replace(saved, seconds=1000.0, peak_memory_bytes=1 << 60)
-    resumed = fitting(lesson, Drawer(tmp_path, found=Found(saved, tmp_path / "kept"))).run(Stepper(RECIPE))
+    resumed = fitting(training_data, Drawer(tmp_path, found=SavedFit(saved, tmp_path / "kept"))).run(
+        Stepper(RECIPE)
+    )
     assert weights(resumed) == weights(whole)
     assert same(resumed.saved, whole.saved)
     assert resumed.saved.attempts == 2
@@ -101,23 +103,27 @@ def test_a_fit_that_was_kept_ends_the_same(step: int, lesson: Lesson, tmp_path: 
     assert resumed.saved.peak_memory_bytes == 1 << 60
 
 
-def test_a_fit_counts_neither_its_saving_nor_its_waiting_twice(lesson: Lesson, tmp_path: Path) -> None:
+def test_a_fit_counts_neither_its_saving_nor_its_waiting_twice(
+    training_data: TrainingData, tmp_path: Path
+) -> None:
     class Slow(Drawer):
-        def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
+        def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
             import time
 
             time.sleep(1.0)
             super().keep(saved, write)
 
     drawer = Slow(tmp_path, (5, 6))
-    fitted = fitting(lesson, drawer).run(Stepper(RECIPE))
+    fitted = fitting(training_data, drawer).run(Stepper(RECIPE))
     assert len(drawer.kept) == 2
     assert fitted.saved.seconds < 1.0
 
 
-def test_a_long_fit_is_kept_at_its_end_and_then_only_scored(lesson: Lesson, tmp_path: Path) -> None:
+def test_a_long_fit_is_kept_at_its_end_and_then_only_scored(
+    training_data: TrainingData, tmp_path: Path
+) -> None:
     drawer = Drawer(tmp_path, every=0.0)
-    whole = fitting(lesson, drawer).run(Stepper(RECIPE))
+    whole = fitting(training_data, drawer).run(Stepper(RECIPE))
     [saved] = drawer.kept
     assert saved.fitted
     assert whole.kept
@@ -125,8 +131,8 @@ def test_a_long_fit_is_kept_at_its_end_and_then_only_scored(lesson: Lesson, tmp_
     def tell(progress: Progress) -> None:
         raise AssertionError("it was fitted again")
 
-    drawer = Drawer(tmp_path, every=0.0, found=Found(saved, tmp_path / "kept"))
-    loaded = fitting(lesson, drawer, tell).run(Stepper(RECIPE))
+    drawer = Drawer(tmp_path, every=0.0, found=SavedFit(saved, tmp_path / "kept"))
+    loaded = fitting(training_data, drawer, tell).run(Stepper(RECIPE))
     assert weights(loaded) == weights(whole)
     assert loaded.saved == whole.saved
     with pytest.raises(StoppedError), loaded.kept_by(drawer):
@@ -136,7 +142,7 @@ def test_a_long_fit_is_kept_at_its_end_and_then_only_scored(lesson: Lesson, tmp_
 
 @pytest.mark.parametrize("ends", [StoppedError, DeadlineError])
 def test_a_stop_keeps_the_fit_at_the_step_at_which_it_is_heard(
-    ends: type[Exception], lesson: Lesson, tmp_path: Path
+    ends: type[Exception], training_data: TrainingData, tmp_path: Path
 ) -> None:
     heard = 0
 
@@ -149,13 +155,15 @@ def test_a_stop_keeps_the_fit_at_the_step_at_which_it_is_heard(
     for drawer in (Drawer(tmp_path), Drawer(tmp_path, (7,))):
         heard = 0
         with pytest.raises(ends):
-            fitting(lesson, drawer, tell).run(Stepper(RECIPE))
+            fitting(training_data, drawer, tell).run(Stepper(RECIPE))
         assert [saved.steps for saved in drawer.kept] == [7]
 
 
-def test_a_short_fit_is_kept_when_the_scoring_is_stopped_or_lasts(lesson: Lesson, tmp_path: Path) -> None:
+def test_a_short_fit_is_kept_when_the_scoring_is_stopped_or_lasts(
+    training_data: TrainingData, tmp_path: Path
+) -> None:
     for drawer in (Drawer(tmp_path), Drawer(tmp_path, (EPOCHS * STEPS + 2,))):
-        fitted = fitting(lesson, drawer).run(Stepper(RECIPE))
+        fitted = fitting(training_data, drawer).run(Stepper(RECIPE))
         with fitted.kept_by(drawer):
             assert not drawer.kept
         with pytest.raises(StoppedError), fitted.kept_by(drawer):
@@ -166,25 +174,25 @@ def test_a_short_fit_is_kept_when_the_scoring_is_stopped_or_lasts(lesson: Lesson
 @pytest.mark.parametrize(
     ("saved", "content", "says"),
     [
-        (Saved(device="cuda"), "", "it was made on cuda, this is cpu"),
-        (Saved(device="cpu"), "garbage", "no stepper"),
-        (Saved(device="cpu", fitted=True), "garbage", "no fitted model"),
-        (Saved(device="cpu", fitted=True), None, "no fitted model"),
+        (FitState(device="cuda"), "", "it was made on cuda, this is cpu"),
+        (FitState(device="cpu"), "garbage", "no stepper"),
+        (FitState(device="cpu", fitted=True), "garbage", "no fitted model"),
+        (FitState(device="cpu", fitted=True), None, "no fitted model"),
     ],
 )
 def test_a_checkpoint_of_no_use_is_said_and_the_fit_starts_anew(
-    saved: Saved,
+    saved: FitState,
     content: str | None,
     says: str,
-    lesson: Lesson,
+    training_data: TrainingData,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    whole = fitting(lesson, Drawer(tmp_path)).run(Stepper(RECIPE))
+    whole = fitting(training_data, Drawer(tmp_path)).run(Stepper(RECIPE))
     if content is not None:
         (tmp_path / "kept").write_text(content)
-    drawer = Drawer(tmp_path, found=Found(replace(saved, attempts=3), tmp_path / "kept"))
-    anew = fitting(lesson, drawer).run(Stepper(RECIPE))
+    drawer = Drawer(tmp_path, found=SavedFit(replace(saved, attempts=3), tmp_path / "kept"))
+    anew = fitting(training_data, drawer).run(Stepper(RECIPE))
     assert says in caplog.text
     assert "the fit starts anew" in caplog.text
     assert weights(anew) == weights(whole)
@@ -193,35 +201,35 @@ def test_a_checkpoint_of_no_use_is_said_and_the_fit_starts_anew(
 
 
 def test_a_model_that_does_not_resume_starts_anew(
-    lesson: Lesson, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    training_data: TrainingData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     entry = catalog.find("filterbank-logreg")
     assert not entry.resumes
 
-    def make() -> Inspector:
-        return build(entry, RECIPE)
+    def make() -> Model:
+        return build_model(entry, RECIPE)
 
     drawer = Drawer(tmp_path, at=tuple(range(1000)))
-    fitted = fitting(lesson, drawer, make=make).run(make())
+    fitted = fitting(training_data, drawer, make=make).run(make())
     assert not drawer.kept, "nothing can be kept in the middle of it"
-    drawer.found = Found(Saved(device="cpu"), tmp_path / "none")
-    again = fitting(lesson, drawer, make=make).run(make())
+    drawer.found = SavedFit(FitState(device="cpu"), tmp_path / "none")
+    again = fitting(training_data, drawer, make=make).run(make())
     assert "FilterBankClassifier does not resume" in caplog.text
-    shown = lesson.pictures
-    scores = [[i.score for i in one.inspector.inspect(shown)] for one in (fitted, again)]
+    shown = training_data.pictures
+    scores = [[i.score for i in one.model.predict(shown)] for one in (fitted, again)]
     assert scores[0] == scores[1]
 
 
 def test_a_fit_that_goes_on_says_from_where(
-    lesson: Lesson, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    training_data: TrainingData, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     drawer = Drawer(tmp_path, (STEPS + 3,))
-    fitting(lesson, drawer).run(Stepper(RECIPE))
-    drawer.found = Found(drawer.kept[0], tmp_path / "kept")
-    fitting(lesson, drawer).run(Stepper(RECIPE))
+    fitting(training_data, drawer).run(Stepper(RECIPE))
+    drawer.found = SavedFit(drawer.kept[0], tmp_path / "kept")
+    fitting(training_data, drawer).run(Stepper(RECIPE))
     assert f"the fit goes on from 1 of {EPOCHS}, step {STEPS + 3}" in caplog.text
 
 
 def test_the_stepper_is_in_the_catalogs_place() -> None:
-    assert isinstance(build(planted()[NAME], RECIPE), Stepper)
+    assert isinstance(build_model(planted()[NAME], RECIPE), Stepper)

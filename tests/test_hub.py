@@ -224,24 +224,24 @@ def test_pictures_are_kept_as_one_tar(textures: str, store: DirectoryStore, tmp_
         path = tmp_path / "pictures" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
-    digest = weights.push(store, textures, tmp_path / "pictures")
+    digest = weights.push_weights(store, textures, tmp_path / "pictures")
     (tmp_path / "pictures/wood/a.png").touch()
-    assert weights.push(store, textures, tmp_path / "pictures") == digest, "a time changed the tar"
+    assert weights.push_weights(store, textures, tmp_path / "pictures") == digest, "a time changed the tar"
     kept = weights.fetch(store, {textures: digest}, tmp_path / "cache")[textures]
     with tarfile.open(kept) as tar:
         assert tar.getnames() == ["stone/a.png", "wood/a.png", "wood/b.png"]
-    assert weights.push(store, textures, kept) == digest, "a tar is kept as it is"
+    assert weights.push_weights(store, textures, kept) == digest, "a tar is kept as it is"
 
 
 def test_pictures_that_are_none_are_refused(textures: str, store: DirectoryStore, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "text").write_text("no tar")
     with pytest.raises(MissingInputError, match="is empty"):
-        weights.push(store, textures, tmp_path / "empty")
+        weights.push_weights(store, textures, tmp_path / "empty")
     with pytest.raises(UsageError, match="neither a folder nor a tar"):
-        weights.push(store, textures, tmp_path / "text")
+        weights.push_weights(store, textures, tmp_path / "text")
     with pytest.raises(UsageError, match="is a folder; a file is allowed"):
-        weights.push(store, NET, tmp_path / "empty")
+        weights.push_weights(store, NET, tmp_path / "empty")
 
 
 def test_file_of_an_archive_is_kept_alone(server: Hub, tmp_path: Path) -> None:

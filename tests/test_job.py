@@ -10,13 +10,13 @@ import pytest
 from defectbench.errors import ConflictError, DataError, DeadlineError, ExitCode, StoppedError, TryAgainError
 from defectbench.execution import run_cell
 from defectbench.execution.events import Event, State
-from defectbench.execution.lease import Lease, look, take
+from defectbench.execution.lease import Lease, read_lease, take_lease
 from defectbench.execution.worker import Worker
 from defectbench.records.result import find_failure, find_result
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.util.shutdown import Stop
 from fakes import put_category
 
@@ -58,8 +58,8 @@ def cells(tmp_path: Path) -> tuple[Store, list[str]]:
         "resources": {"deadline": "30s"},
         "protocols": {"detection": {"folds": 3}},
     }
-    plan = plans.make(parse(document, Where("small.yaml", {})), store)
-    plans.write(plan, store, list(plan.cells))
+    plan = plans.make_plan(parse_sweep(document, SourceLines("small.yaml", {})), store)
+    plans.write_plan(plan, store, list(plan.cells))
     return store, list(plan.cells)
 
 
@@ -73,14 +73,14 @@ def test_a_worker_runs_its_cells_and_says_so(cells: tuple[Store, list[str]], tmp
     assert worker(store, tmp_path, events).run(keys) is ExitCode.DONE
     assert [event.cell for event in events if event.state is State.DONE] == keys
     assert all(find_result(store, key) for key in keys)
-    standing = look(store, keys[0])
+    standing = read_lease(store, keys[0])
     assert standing is not None
     assert standing.released
 
 
 def test_a_cell_held_by_another_is_taken_last(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
     store, keys = cells
-    lease = take(store, keys[0], "another")
+    lease = take_lease(store, keys[0], "another")
     assert isinstance(lease, Lease)
     events: list[Event] = []
 
@@ -127,23 +127,23 @@ def test_a_worker_whose_listener_went_away_stops(
     assert (tmp_path / "said").read_text() == ""
 
 
-def place(store: Store, tmp_path: Path) -> run_cell.Place:
-    return run_cell.Place(store, tmp_path / "cache", "cpu", Stop(), lambda event: None)
+def place(store: Store, tmp_path: Path) -> run_cell.WorkerContext:
+    return run_cell.WorkerContext(store, tmp_path / "cache", "cpu", Stop(), lambda event: None)
 
 
 def test_the_deadline_counts_all_attempts(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
     store, keys = cells
-    first = take(store, keys[0], "first")
+    first = take_lease(store, keys[0], "first")
     assert isinstance(first, Lease)
     first.beat({"spent": 29.99})
     first.release()
-    before = look(store, keys[0])
+    before = read_lease(store, keys[0])
     # An attempt that was killed before its first beat hands the spent time on.
-    killed = take(store, keys[0], "killed")
+    killed = take_lease(store, keys[0], "killed")
     assert isinstance(killed, Lease)
-    assert look(store, keys[0]).progress == {"spent": 29.99}  # type: ignore[union-attr]
+    assert read_lease(store, keys[0]).progress == {"spent": 29.99}  # type: ignore[union-attr]
     with pytest.raises(DeadlineError, match="its deadline is 30 s"):
-        run_cell.run(run_cell.read_cell(store, keys[0]), place(store, tmp_path), killed, before)
+        run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), killed, before)
     failure = find_failure(store, keys[0])
     assert failure is not None
     assert failure.code is ExitCode.DEADLINE
@@ -153,32 +153,32 @@ def test_a_stop_is_no_failure(cells: tuple[Store, list[str]], tmp_path: Path) ->
     store, keys = cells
     here = place(store, tmp_path)
     here.stop.set()
-    lease = take(store, keys[0], "me")
+    lease = take_lease(store, keys[0], "me")
     assert isinstance(lease, Lease)
     with pytest.raises(StoppedError):
-        run_cell.run(run_cell.read_cell(store, keys[0]), here, lease, None)
+        run_cell.run_cell(run_cell.read_cell(store, keys[0]), here, lease, None)
     assert find_failure(store, keys[0]) is None
-    assert look(store, keys[0]).released  # type: ignore[union-attr]
+    assert read_lease(store, keys[0]).released  # type: ignore[union-attr]
 
 
 def test_a_worker_that_lost_its_lease_writes_no_result(
     cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, keys = cells
-    lease = take(store, keys[0], "old")
+    lease = take_lease(store, keys[0], "old")
     assert isinstance(lease, Lease)
     real = run_cell.trial.run
 
     def robbed(*arguments: object) -> object:
         outcome = real(*arguments)  # type: ignore[arg-type]
-        seen = take(store, keys[0], "new")
-        heir = take(store, keys[0], "new", seen=seen, patience=0)  # type: ignore[arg-type]
+        seen = take_lease(store, keys[0], "new")
+        heir = take_lease(store, keys[0], "new", seen=seen, patience=0)  # type: ignore[arg-type]
         assert isinstance(heir, Lease)
         return outcome
 
     monkeypatch.setattr(run_cell.trial, "run", robbed)
     with pytest.raises(TryAgainError, match="new took it over"):
-        run_cell.run(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
+        run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
     assert find_result(store, keys[0]) is None
     assert find_failure(store, keys[0]) is None
 
@@ -187,7 +187,7 @@ def test_pictures_are_decoded_before_the_fit_is_timed(
     cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, keys = cells
-    lease = take(store, keys[0], "me")
+    lease = take_lease(store, keys[0], "me")
     assert isinstance(lease, Lease)
     kept: list[Path] = []
 
@@ -197,5 +197,5 @@ def test_pictures_are_decoded_before_the_fit_is_timed(
 
     monkeypatch.setattr(run_cell.trial, "run", run)
     with pytest.raises(StoppedError):
-        run_cell.run(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
+        run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
     assert len(kept) == 1

@@ -11,12 +11,12 @@ from defectbench import catalog
 from defectbench.errors import BugError, ConfigurationError, DeadlineError, StoppedError
 from defectbench.execution import fit_and_score, run_cell
 from defectbench.execution.events import Event
-from defectbench.execution.lease import Lease, look, take
-from defectbench.records.result import Result, find_failure, find_true_result, read_file
+from defectbench.execution.lease import Lease, read_lease, take_lease
+from defectbench.records.result import Result, find_failure, find_verified_result, read_file
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.util.shutdown import Stop
 from fakes import put_category
 from stepper import NAME, planted
@@ -54,8 +54,8 @@ def prepared(store: Store, deadline: str = "1h") -> str:
         "resources": {"deadline": deadline},
         "protocols": {"detection": {"folds": 3}},
     }
-    plan = plans.make(parse(document, Where("small.yaml", {})), store)
-    plans.write(plan, store, list(plan.cells))
+    plan = plans.make_plan(parse_sweep(document, SourceLines("small.yaml", {})), store)
+    plans.write_plan(plan, store, list(plan.cells))
     return next(iter(plan.cells))
 
 
@@ -67,11 +67,11 @@ def attempt(
     def say(event: Event) -> None:
         """Nobody listens."""
 
-    place = run_cell.Place(store, tmp_path / "cache", "cpu", stop or Stop(), say, every)
-    before = look(store, key)
-    lease = take(store, key, "me")
+    place = run_cell.WorkerContext(store, tmp_path / "cache", "cpu", stop or Stop(), say, every)
+    before = read_lease(store, key)
+    lease = take_lease(store, key, "me")
     assert isinstance(lease, Lease)
-    return run_cell.run(run_cell.read_cell(store, key), place, lease, before)
+    return run_cell.run_cell(run_cell.read_cell(store, key), place, lease, before)
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def assert_same(store: Store, result: Result, whole: tuple[Store, Result]) -> No
         assert read_file(store, result, name) == read_file(*whole, name)
     assert result.metrics == whole[1].metrics
     assert result.calibration_threshold == whole[1].calibration_threshold
-    assert find_true_result(store, result.cell) is not None
+    assert find_verified_result(store, result.cell) is not None
 
 
 def checkpoints(store: Store) -> list[str]:
@@ -105,7 +105,7 @@ def test_a_stopped_cell_goes_on(
     assert pointer["fit"]["fitted"] == fitted
     assert fitted or 0 < pointer["fit"]["steps"] < 40
     assert find_failure(store, key) is None
-    assert look(store, key).released  # type: ignore[union-attr]
+    assert read_lease(store, key).released  # type: ignore[union-attr]
     with pytest.raises(StoppedError):
         attempt(store, key, tmp_path, StopAfter(4))
     result = attempt(store, key, tmp_path)
@@ -122,7 +122,7 @@ def test_a_cell_that_was_stopped_before_its_fit_leaves_no_checkpoint(tmp_path: P
     with pytest.raises(StoppedError):
         attempt(store, key, tmp_path, stop)
     assert not checkpoints(store)
-    assert look(store, key).released  # type: ignore[union-attr]
+    assert read_lease(store, key).released  # type: ignore[union-attr]
 
 
 def test_checkpoints_by_time_move_no_bit_and_are_removed(
@@ -178,7 +178,7 @@ def test_the_deadline_holds_over_stopped_attempts_and_keeps_the_checkpoint(
     key = prepared(store, "2s")
     with pytest.raises(StoppedError):
         attempt(store, key, tmp_path, StopAfter(14))
-    spent = look(store, key).progress["spent"]  # type: ignore[union-attr]
+    spent = read_lease(store, key).progress["spent"]  # type: ignore[union-attr]
     assert spent > 1.0
     with pytest.raises(DeadlineError, match="its deadline is 2 s"):
         attempt(store, key, tmp_path)

@@ -16,7 +16,7 @@ from defectbench.data.synthetic.scenes import MVTEC_TYPES
 from defectbench.data.synthetic.synth import synth
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import read
+from defectbench.sweeps.config import read_sweep
 from defectbench.sweeps.plan import Plan
 from defectbench.tables.collect import collect
 from defectbench.tables.tables import Tables
@@ -42,7 +42,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> DirectoryStore:
 
 
 def planned(store: DirectoryStore, file: str, *overrides: str) -> Plan:
-    return plans.make(read(JOBS / file, overrides), store)
+    return plans.make_plan(read_sweep(JOBS / file, overrides), store)
 
 
 def fits(plan: Plan) -> Counter[tuple[str, str]]:
@@ -53,7 +53,7 @@ def fits(plan: Plan) -> Counter[tuple[str, str]]:
 
 @pytest.mark.parametrize("file", sorted(path.name for path in JOBS.glob("*.yaml")))
 def test_a_sweep_of_jobs_asks_for_a_gpu_and_has_its_contenders(file: str) -> None:
-    sweep = read(JOBS / file)
+    sweep = read_sweep(JOBS / file)
     assert sweep.name == file.removesuffix(".yaml")
     assert sweep.resources.gpu == 1
     assert sweep.weights == "pretrained"
@@ -63,7 +63,7 @@ def test_a_sweep_of_jobs_asks_for_a_gpu_and_has_its_contenders(file: str) -> Non
 @pytest.fixture(scope="module")
 def study(store: DirectoryStore) -> Plan:
     """One seed of it: the others add as many fits again."""
-    assert read(JOBS / "study.yaml").seeds == (0, 1, 2)
+    assert read_sweep(JOBS / "study.yaml").seeds == (0, 1, 2)
     return planned(store, "study.yaml", "seeds=[0]")
 
 

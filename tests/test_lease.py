@@ -14,7 +14,15 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import BugError, LeaseLostError, TryAgainError
-from defectbench.execution.lease import PATIENCE, Held, Lease, Standing, lease_key, look, take
+from defectbench.execution.lease import (
+    PATIENCE,
+    HeldLease,
+    Lease,
+    LeaseRecord,
+    lease_key,
+    read_lease,
+    take_lease,
+)
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore
@@ -32,16 +40,16 @@ class Clock:
 
 
 def taken(store: Store, owner: str = "a", **more: object) -> Lease:
-    lease = take(store, "k", owner, **more)
+    lease = take_lease(store, "k", owner, **more)
     assert isinstance(lease, Lease)
     return lease
 
 
 def test_take_free_cell(store: Store) -> None:
-    assert look(store, "k") is None
+    assert read_lease(store, "k") is None
     lease = taken(store, "host:1")
     assert (lease.fence, lease.prefix, lease.lost) == (1, "cells/k/1/", False)
-    standing = look(store, "k")
+    standing = read_lease(store, "k")
     assert (standing.owner, standing.fence, standing.released) == ("host:1", 1, False)
     document = json.loads(store.get("cells/k/lease.json").data)
     assert document["owner"] == "host:1"
@@ -55,9 +63,11 @@ def test_take_by_many_at_once_has_one_holder(store: Store) -> None:
     for fence in (1, 2, 3):
         gate = threading.Barrier(8)
 
-        def contend(name: str, gate: threading.Barrier = gate, seen: Held | None = seen) -> Lease | Held:
+        def contend(
+            name: str, gate: threading.Barrier = gate, seen: HeldLease | None = seen
+        ) -> Lease | HeldLease:
             gate.wait()
-            return take(store, "k", name, seen=seen, clock=clock)
+            return take_lease(store, "k", name, seen=seen, clock=clock)
 
         with ThreadPoolExecutor(8) as pool:
             results = list(pool.map(contend, "abcdefgh"))
@@ -66,25 +76,25 @@ def test_take_by_many_at_once_has_one_holder(store: Store) -> None:
         if fence == 1:
             leases[0].release()
         else:
-            seen = take(store, "k", "waiter", clock=clock)
+            seen = take_lease(store, "k", "waiter", clock=clock)
             clock.now += PATIENCE
 
 
 def test_take_held_cell_waits_for_silence(store: Store) -> None:
     clock = Clock()
     holder = taken(store, clock=clock)
-    seen = take(store, "k", "b", clock=clock)
-    assert isinstance(seen, Held)
+    seen = take_lease(store, "k", "b", clock=clock)
+    assert isinstance(seen, HeldLease)
     assert seen.standing.owner == "a"
     clock.now += PATIENCE - 1
-    assert take(store, "k", "b", seen=seen, clock=clock) is seen
+    assert take_lease(store, "k", "b", seen=seen, clock=clock) is seen
     holder.beat()
     clock.now += 1
-    later = take(store, "k", "b", seen=seen, clock=clock)
-    assert isinstance(later, Held)
+    later = take_lease(store, "k", "b", seen=seen, clock=clock)
+    assert isinstance(later, HeldLease)
     assert later.since == clock.now
     clock.now += PATIENCE
-    second = take(store, "k", "b", seen=later, clock=clock)
+    second = take_lease(store, "k", "b", seen=later, clock=clock)
     assert isinstance(second, Lease)
     assert second.fence == 2
 
@@ -94,18 +104,18 @@ def test_take_needs_its_own_eyes(store: Store) -> None:
     clock = Clock()
     taken(store, clock=clock)
     clock.now += 100 * PATIENCE
-    assert isinstance(take(store, "k", "b", clock=clock), Held)
+    assert isinstance(take_lease(store, "k", "b", clock=clock), HeldLease)
 
 
 def test_take_released_cell_at_once(store: Store) -> None:
     first = taken(store)
     first.release()
     first.release()
-    assert look(store, "k").released
+    assert read_lease(store, "k").released
     assert not first.lost
     assert taken(store, "b").fence == 2
     first.release()
-    assert look(store, "k").owner == "b"
+    assert read_lease(store, "k").owner == "b"
 
 
 def test_beat_after_release_is_a_bug(store: Store) -> None:
@@ -119,10 +129,10 @@ def test_beat_tells_progress(store: Store) -> None:
     lease = taken(store)
     before = store.get(lease_key("k")).version
     lease.beat({"epoch": 3, "epochs": 10, "seconds_left": 4.5})
-    assert look(store, "k").progress == {"epoch": 3, "epochs": 10, "seconds_left": 4.5}
+    assert read_lease(store, "k").progress == {"epoch": 3, "epochs": 10, "seconds_left": 4.5}
     lease.beat()
-    assert look(store, "k").beat == 2
-    assert look(store, "k").progress["epoch"] == 3
+    assert read_lease(store, "k").beat == 2
+    assert read_lease(store, "k").progress["epoch"] == 3
     assert store.get(lease_key("k")).version != before
 
 
@@ -137,9 +147,9 @@ def test_fence_grows_even_when_the_lease_is_removed(store: Store) -> None:
 def test_lost_lease_can_do_nothing_more(store: Store) -> None:
     clock = Clock()
     old = taken(store, clock=clock)
-    seen = take(store, "k", "b", clock=clock)
+    seen = take_lease(store, "k", "b", clock=clock)
     clock.now += PATIENCE
-    new = take(store, "k", "b", seen=seen, clock=clock)
+    new = take_lease(store, "k", "b", seen=seen, clock=clock)
     current = store.get(lease_key("k"))
     with pytest.raises(LeaseLostError, match="cell k, attempt 1: b took it over as attempt 2"):
         old.beat()
@@ -171,21 +181,21 @@ def test_lease_that_is_none_is_named(store: Store) -> None:
     for data in (b"", b"[1]", b'{"owner": "a"}', b"\xff"):
         store.put(lease_key("k"), data)
         with pytest.raises(BugError, match=r"cells/k/lease\.json is no lease"):
-            take(store, "k", "a")
+            take_lease(store, "k", "a")
 
 
 def test_standing_round_trip() -> None:
-    standing = Standing("über-host", "ab", 3, {"epoch": 1}, 7, "2026-01-01T00:00:00+00:00", True)
-    assert Standing.from_json(standing.to_json(), "x") == standing
+    standing = LeaseRecord("über-host", "ab", 3, {"epoch": 1}, 7, "2026-01-01T00:00:00+00:00", True)
+    assert LeaseRecord.from_json(standing.to_json(), "x") == standing
 
 
 def test_beat_whose_answer_was_lost_is_recognised(store: Store) -> None:
     """The store has our write, but we were told that it failed."""
     lease = taken(store)
-    mine = look(store, "k")
-    store.put(lease_key("k"), Standing(mine.owner, mine.holder, 1, beat=1, at="just now").to_json())
+    mine = read_lease(store, "k")
+    store.put(lease_key("k"), LeaseRecord(mine.owner, mine.holder, 1, beat=1, at="just now").to_json())
     lease.beat({"epoch": 2})
-    assert look(store, "k").progress == {"epoch": 2}
+    assert read_lease(store, "k").progress == {"epoch": 2}
     lease.beat()
     assert not lease.lost
 
@@ -195,19 +205,19 @@ def test_beating_keeps_a_lease_and_releases_it(store: Store) -> None:
     with taken(store).beating(every=0.05) as lease:
         deadline = time.monotonic() + 2
         while time.monotonic() < deadline:
-            seen = take(store, "k", "b", seen=seen, patience=1.0)
-            assert isinstance(seen, Held)
+            seen = take_lease(store, "k", "b", seen=seen, patience=1.0)
+            assert isinstance(seen, HeldLease)
             lease.progress = {"epoch": 5}
             time.sleep(0.1)
-        assert look(store, "k").progress == {"epoch": 5}
-    assert look(store, "k").released
+        assert read_lease(store, "k").progress == {"epoch": 5}
+    assert read_lease(store, "k").released
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lease")]
 
 
 def test_beating_releases_after_an_error(store: Store) -> None:
     with pytest.raises(ZeroDivisionError), taken(store).beating():
         raise ZeroDivisionError
-    assert look(store, "k").released
+    assert read_lease(store, "k").released
 
 
 def wait_until(condition: object, seconds: float = 20) -> None:
@@ -219,11 +229,11 @@ def wait_until(condition: object, seconds: float = 20) -> None:
 
 def test_beating_notices_a_take_over(store: Store) -> None:
     with taken(store).beating(every=0.05) as lease:
-        current = look(store, "k")
-        store.put(lease_key("k"), Standing("thief", "x", current.fence + 1).to_json())
+        current = read_lease(store, "k")
+        store.put(lease_key("k"), LeaseRecord("thief", "x", current.fence + 1).to_json())
         wait_until(lambda: lease.lost)
-    assert look(store, "k").owner == "thief"
-    assert not look(store, "k").released
+    assert read_lease(store, "k").owner == "thief"
+    assert not read_lease(store, "k").released
 
 
 @pytest.mark.s3
@@ -238,10 +248,10 @@ def test_beating_bears_a_store_that_is_away_for_a_while(
         with pytest.raises(TryAgainError, match="out of reach"):
             lease.beat()
         own_s3_server.start()
-        before = look(store, "k").beat
-        wait_until(lambda: look(store, "k").beat > before)
+        before = read_lease(store, "k").beat
+        wait_until(lambda: read_lease(store, "k").beat > before)
         assert not lease.lost
-    assert look(store, "k").released
+    assert read_lease(store, "k").released
 
 
 @pytest.mark.s3
@@ -301,11 +311,11 @@ def start_holder(url: str) -> subprocess.Popen[str]:
 
 
 def wait_out(store: Store, patience: float) -> Lease:
-    seen: Lease | Held | None = None
+    seen: Lease | HeldLease | None = None
     deadline = time.monotonic() + 30
     while not isinstance(seen, Lease):
         assert time.monotonic() < deadline
-        seen = take(store, "k", "heir", seen=seen, patience=patience)
+        seen = take_lease(store, "k", "heir", seen=seen, patience=patience)
         time.sleep(0.05)
     return seen
 
@@ -337,4 +347,4 @@ def test_killed_holder_is_replaced(store: Store, store_url: str) -> None:
     heir = wait_out(store, 0.5)
     assert heir.fence == 2
     heir.release()
-    assert look(store, "k").released
+    assert read_lease(store, "k").released

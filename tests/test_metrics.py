@@ -126,7 +126,7 @@ def test_counts_equal_scikit_learn(sample):
     threshold = float(np.median(scores))
     counts, called = image.counts_at(labels, scores, threshold), scores > threshold
     tn, fp, fn, tp = reference.confusion_matrix(labels, called, labels=[0, 1]).ravel()
-    assert counts == image.Counts(tp, fp, tn, fn)
+    assert counts == image.ConfusionCounts(tp, fp, tn, fn)
     assert counts.accuracy == pytest.approx(reference.accuracy_score(labels, called), abs=1e-12)
     assert counts.balanced_accuracy == pytest.approx(
         reference.balanced_accuracy_score(labels, called), abs=1e-12
@@ -207,10 +207,10 @@ def test_metrics_of_one_class_are_nan(labels):
 
 
 def test_counts_figures_that_are_undefined_are_nan():
-    nothing_called = image.Counts(tp=0, fp=0, tn=5, fn=5)
+    nothing_called = image.ConfusionCounts(tp=0, fp=0, tn=5, fn=5)
     assert math.isnan(nothing_called.precision)
     assert nothing_called.f1 == 0
-    without_defects = image.Counts(tp=0, fp=1, tn=4, fn=0)
+    without_defects = image.ConfusionCounts(tp=0, fp=1, tn=4, fn=0)
     assert math.isnan(without_defects.recall)
     assert math.isnan(without_defects.balanced_accuracy)
     undecided = image.counts_at([0, 1], [0.0, 1.0], math.nan)
@@ -218,7 +218,7 @@ def test_counts_figures_that_are_undefined_are_nan():
 
 
 def test_counts_at_a_defect_rate_follow_bayes():
-    counts = image.Counts(tp=45, fp=6, tn=54, fn=5)
+    counts = image.ConfusionCounts(tp=45, fp=6, tn=54, fn=5)
     assert counts.precision_at(50 / 110) == pytest.approx(counts.precision, abs=1e-12)
     assert counts.precision_at(0.0) == 0
     assert counts.cost_at(0.5, false_alarm=1, missed_defect=10) == pytest.approx(0.5 * 0.1 * 10 + 0.5 * 0.1)
@@ -250,7 +250,7 @@ def test_metrics_list_names_the_designs_figures_once():
     assert "images_per_second" not in lower
     by_kind = {kind: {m.name for m in image.METRICS if m.kind == kind} for kind in ("image", "threshold")}
     assert set(image.threshold_free([0, 1], [0.0, 1.0])) == by_kind["image"]
-    assert set(image.Counts(1, 1, 1, 1).figures()) == by_kind["threshold"]
+    assert set(image.ConfusionCounts(1, 1, 1, 1).figures()) == by_kind["threshold"]
 
 
 @settings(max_examples=20)

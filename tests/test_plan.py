@@ -23,7 +23,7 @@ from defectbench.records.cell import Cell
 from defectbench.records.sweep_record import Record
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.sweeps.plan import Plan
 from defectbench.weights import store as weights
 from fakes import put_category
@@ -49,7 +49,7 @@ def planned(store: DirectoryStore, **keys: Any) -> Plan:
         "protocols": {"detection": {"folds": 4}},
         **keys,
     }
-    return plans.make(parse(document, Where("sweep.yaml", {})), store)
+    return plans.make_plan(parse_sweep(document, SourceLines("sweep.yaml", {})), store)
 
 
 def test_a_detector_has_one_fit_for_all_folds(store: DirectoryStore) -> None:
@@ -134,7 +134,7 @@ def test_spec_and_record_survive_json(store: DirectoryStore) -> None:
 def test_write_puts_specs_and_the_record(store: DirectoryStore) -> None:
     plan = planned(store)
     some = list(plan.cells)[:3]
-    plans.write(plan, store, some)
+    plans.write_plan(plan, store, some)
     assert sorted(store.keys("cells/")) == sorted(f"cells/{key}/spec.json" for key in some)
     assert Record.from_json(store.get("sweeps/study.json").data) == plan.record()
 
@@ -159,7 +159,7 @@ def test_missing_weights_are_planned_but_not_run(store: DirectoryStore, tmp_path
         plan.need_weights(list(plan.cells))
     file = tmp_path / "resnet18.safetensors"
     file.write_bytes(b"weights")
-    digest = weights.push(store, "resnet18.tv_in1k", file)
+    digest = weights.push_weights(store, "resnet18.tv_in1k", file)
     whole = planned(store, weights="pretrained", models=["filterbank-knn", "padim"])
     assert not whole.missing
     padim = next(cell for cell in whole.cells.values() if cell.fit.model == "padim")
@@ -180,7 +180,7 @@ def test_a_weights_file_is_named_by_its_digest(store: DirectoryStore, tmp_path: 
     file.write_bytes(b"two")
     two = planned(store, weights=str(file), models=["padim"])
     assert set(one.cells).isdisjoint(two.cells)
-    plans.write(two, store, list(two.cells))
+    plans.write_plan(two, store, list(two.cells))
     cell = next(iter(two.cells.values()))
     fetched = weights.fetch(store, cell.fit.weights, tmp_path / "cache")
     assert {name: path.read_bytes() for name, path in fetched.items()} == {"resnet18.tv_in1k": b"two"}
@@ -192,9 +192,9 @@ def test_a_weights_file_takes_the_place_of_the_first_alone(store: DirectoryStore
     pictures.mkdir()
     (pictures / "a.png").write_bytes(b"texture")
     assert "weights push dtd FOLDER" in planned(store, weights=str(file), models=["glass"]).missing["glass"]
-    digest = weights.push(store, "dtd", pictures)
+    digest = weights.push_weights(store, "dtd", pictures)
     mine = planned(store, weights=str(file), models=["glass"])
-    plans.write(mine, store, list(mine.cells))
+    plans.write_plan(mine, store, list(mine.cells))
     fetched = weights.fetch(store, next(iter(mine.cells.values())).fit.weights, tmp_path / "cache")
     assert list(fetched) == ["wide_resnet50_2.tv_in1k", "dtd"]
     assert fetched["wide_resnet50_2.tv_in1k"].read_bytes() == b"mine"
@@ -205,10 +205,10 @@ def test_a_weights_file_is_never_taken_for_the_published_one(store: DirectorySto
     file = tmp_path / "mine.safetensors"
     file.write_bytes(b"mine")
     mine = planned(store, weights=str(file), models=["padim"])
-    plans.write(mine, store, list(mine.cells))
+    plans.write_plan(mine, store, list(mine.cells))
     assert list(planned(store, weights="pretrained", models=["padim"]).missing) == ["padim"]
     (tmp_path / "published").write_bytes(b"published")
-    digest = weights.push(store, "resnet18.tv_in1k", tmp_path / "published")
+    digest = weights.push_weights(store, "resnet18.tv_in1k", tmp_path / "published")
     later = planned(store, weights="pretrained", models=["padim"])
     assert {cell.fit.weights["resnet18.tv_in1k"] for cell in later.cells.values()} == {digest}
 
@@ -219,9 +219,9 @@ def test_a_weights_file_of_cells_that_will_not_run_is_not_pushed(
     file = tmp_path / "mine.safetensors"
     file.write_bytes(b"mine")
     plan = planned(store, models=["filterbank-knn", {"name": "padim", "weights": str(file)}])
-    plans.write(plan, store, list(plan.narrowed(["filterbank-knn"])))
+    plans.write_plan(plan, store, list(plan.narrowed(["filterbank-knn"])))
     assert list(store.keys("weights/")) == []
-    plans.write(plan, store, list(plan.narrowed(["padim"])))
+    plans.write_plan(plan, store, list(plan.narrowed(["padim"])))
     assert len(list(store.keys("weights/"))) == 1
 
 
@@ -231,7 +231,7 @@ def test_a_weights_file_that_changed_since_the_plan_is_refused(store: DirectoryS
     plan = planned(store, weights=str(file), models=["padim"])
     file.write_bytes(b"other")
     with pytest.raises(TryAgainError, match=r"mine.safetensors was changed since the sweep was planned"):
-        plans.write(plan, store, list(plan.cells))
+        plans.write_plan(plan, store, list(plan.cells))
     assert list(store.keys("weights/")) == []
 
 
@@ -239,7 +239,7 @@ def test_pretrained_weights_are_those_of_the_network_that_a_sweep_names(
     store: DirectoryStore, tmp_path: Path
 ) -> None:
     (tmp_path / "net").write_bytes(b"weights")
-    digest = weights.push(store, "resnet18.tv_in1k", tmp_path / "net")
+    digest = weights.push_weights(store, "resnet18.tv_in1k", tmp_path / "net")
     models = [
         {"name": "patchcore", "backbone": "resnet18.tv_in1k"},
         {"name": "mobilenetv3-small", "architecture": "resnet18.tv_in1k"},

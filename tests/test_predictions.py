@@ -13,18 +13,18 @@ from pyarrow import parquet
 from defectbench.errors import DataError, MissingInputError
 from defectbench.records.predictions import (
     EXPLANATION,
-    Point,
-    Prediction,
+    HistoryPoint,
+    PredictionRow,
     Predictions,
     history_from_parquet,
     history_to_parquet,
 )
 
 ROWS = (
-    Prediction("test/good/000", 0, "good", "held_out", -1.5),
-    Prediction("test/scratch/000", 1, "scratch", "held_out", 2.25, 0.9, 0.5, 1.0, 0.25),
-    Prediction("test/scratch/001", 1, "scratch", "validation", 1 / 3),
-    Prediction("train/good/Mäß 7", 0, "good", "calibration", -1e300),
+    PredictionRow("test/good/000", 0, "good", "held_out", -1.5),
+    PredictionRow("test/scratch/000", 1, "scratch", "held_out", 2.25, 0.9, 0.5, 1.0, 0.25),
+    PredictionRow("test/scratch/001", 1, "scratch", "validation", 1 / 3),
+    PredictionRow("train/good/Mäß 7", 0, "good", "calibration", -1e300),
 )
 
 
@@ -65,7 +65,7 @@ def test_predictions_file_has_the_designs_columns_and_nulls(predictions):
 
 
 def test_predictions_keep_a_nan_score_apart_from_null():
-    rows = [Prediction("a", 0, "good", "held_out", math.nan)]
+    rows = [PredictionRow("a", 0, "good", "held_out", math.nan)]
     data = Predictions.of("c", rows).to_parquet()
     assert table_of(data)["score"].null_count == 0
     assert math.isnan(Predictions.from_parquet(data).score[0])
@@ -92,8 +92,8 @@ def test_predictions_of_role_keeps_order(predictions):
 
 def test_predictions_name_all_problems_at_once():
     rows = [
-        Prediction("a", 0, "good", "held_out", 0.0),
-        Prediction("a", 2, "good", "train", 0.0),  # type: ignore[arg-type]
+        PredictionRow("a", 0, "good", "held_out", 0.0),
+        PredictionRow("a", 2, "good", "train", 0.0),  # type: ignore[arg-type]
     ]
     with pytest.raises(DataError) as error:
         Predictions.of("c", rows)
@@ -103,7 +103,7 @@ def test_predictions_name_all_problems_at_once():
 
 
 def test_predictions_refuse_columns_of_different_lengths(predictions):
-    columns = {name: getattr(predictions, name) for name in Prediction.__dataclass_fields__}
+    columns = {name: getattr(predictions, name) for name in PredictionRow.__dataclass_fields__}
     with pytest.raises(DataError, match="differ in length"):
         Predictions("c", **(columns | {"score": np.zeros(3)}))
 
@@ -145,7 +145,11 @@ def test_predictions_refuse_rows_of_two_cells(predictions):
 
 
 def test_history_comes_back_in_order():
-    points = (Point(1, "train_loss", 0.7), Point(1, "tuning_auroc", 0.5), Point(2, "train_loss", math.inf))
+    points = (
+        HistoryPoint(1, "train_loss", 0.7),
+        HistoryPoint(1, "tuning_auroc", 0.5),
+        HistoryPoint(2, "train_loss", math.inf),
+    )
     data = history_to_parquet(points)
     assert history_from_parquet(data) == points
     assert history_to_parquet(points) == data

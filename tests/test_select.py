@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from defectbench import catalog
 from defectbench.errors import BugError, DataError, TryAgainError, UsageError
-from defectbench.models.checks.size_check import Probe
+from defectbench.models.checks.size_check import SizeCheckResult
 from defectbench.selection.leaderboard import Row, parse, read
 from defectbench.selection.rule import Ask, choose, dominates, fit, select
 
@@ -22,10 +22,10 @@ REFERENCE = Path(__file__).with_name("reference")
 
 def takes(**parameters: int) -> Ask:
     """Every model takes the size; those named have so many parameters."""
-    return lambda names: {name: Probe(True, "a score", parameters.get(name, 1)) for name in names}
+    return lambda names: {name: SizeCheckResult(True, "a score", parameters.get(name, 1)) for name in names}
 
 
-def unasked(names: Sequence[str]) -> Mapping[str, Probe]:
+def unasked(names: Sequence[str]) -> Mapping[str, SizeCheckResult]:
     raise AssertionError(f"asked about {names}")
 
 
@@ -163,7 +163,7 @@ def test_choose_leaves_no_row_out_and_takes_the_farthest(rows: list[Row]) -> Non
 def test_select_asks_about_the_chosen_alone() -> None:
     asked: list[str] = []
 
-    def ask(names: Sequence[str]) -> Mapping[str, Probe]:
+    def ask(names: Sequence[str]) -> Mapping[str, SizeCheckResult]:
         asked.extend(names)
         return takes()(names)
 
@@ -184,7 +184,10 @@ def test_select_keeps_a_row_without_an_entry_unchecked() -> None:
 
 def test_select_drops_what_does_not_take_the_size_and_chooses_again() -> None:
     text = b"m,a,s\nGLASS,90,1\nPatchCore,80,2\nUnheard of,70,3\n"
-    refusing = {"glass": Probe(False, "takes multiples of 14"), "patchcore": Probe(False, "ValueError: 512")}
+    refusing = {
+        "glass": SizeCheckResult(False, "takes multiples of 14"),
+        "patchcore": SizeCheckResult(False, "ValueError: 512"),
+    }
     found = select(parse(text, "t.csv"), "detectors", lambda names: {name: refusing[name] for name in names})
     assert found.choice.chosen.model == "Unheard of"
     assert [(one.row.model, one.reason) for one in found.choice.excluded] == [
@@ -197,7 +200,7 @@ def test_select_drops_what_does_not_take_the_size_and_chooses_again() -> None:
 def test_select_with_nothing_left_says_why_row_by_row() -> None:
     board = parse(b"m,a,params_millions,code\nGLASS,90,1,url\nBig,99,101,\n", "t.csv")
     with pytest.raises(DataError) as caught:
-        select(board, "detectors", lambda names: {name: Probe(False, "too much") for name in names})
+        select(board, "detectors", lambda names: {name: SizeCheckResult(False, "too much") for name in names})
     assert caught.value.problems == (
         "t.csv: no row is left to choose from; at least 1 is needed",
         "t.csv:2: GLASS: does not take 512 x 512 pixels: too much",
@@ -211,7 +214,7 @@ def test_select_ends_where_the_chosen_could_not_be_asked(error: Exception) -> No
         select(
             read(REFERENCE / "classifiers.csv"),
             "classifiers",
-            lambda names: {name: Probe(False, "", error=error) for name in names},  # type: ignore[arg-type]
+            lambda names: {name: SizeCheckResult(False, "", error=error) for name in names},  # type: ignore[arg-type]
         )
 
 

@@ -7,10 +7,10 @@ from collections import Counter
 import pytest
 
 from defectbench.data.manifest import Image
-from defectbench.metrics.image import Counts
+from defectbench.metrics.image import ConfusionCounts
 from defectbench.records.cell import Cell
 from defectbench.stores.choose import open_store
-from defectbench.tables.collect import Row, collect
+from defectbench.tables.collect import FigureRow, collect
 from defectbench.tables.tables import Tables
 from fakes import made_up_sweep
 
@@ -18,14 +18,14 @@ CLASSIFIER, DETECTOR = "tinyvit-21m-512", "glass"
 # The study published best F1 in percent. The counts are ours, the smallest that give them: a quarter of the
 # labelled images tests the classifier, a half the detector.
 STUDY = {
-    ("bottle", DETECTOR): (93.75, Counts(tp=45, fp=5, tn=1, fn=1)),
-    ("bottle", CLASSIFIER): (78.05, Counts(tp=16, fp=2, tn=1, fn=7)),
-    ("hazelnut", DETECTOR): (95.77, Counts(tp=34, fp=1, tn=3, fn=2)),
-    ("hazelnut", CLASSIFIER): (64.29, Counts(tp=9, fp=1, tn=1, fn=9)),
-    ("carpet", DETECTOR): (86.54, Counts(tp=45, fp=11, tn=17, fn=3)),
-    ("carpet", CLASSIFIER): (76.67, Counts(tp=23, fp=13, tn=1, fn=1)),
-    ("grid", DETECTOR): (87.88, Counts(tp=29, fp=5, tn=17, fn=3)),
-    ("grid", CLASSIFIER): (73.17, Counts(tp=15, fp=10, tn=1, fn=1)),
+    ("bottle", DETECTOR): (93.75, ConfusionCounts(tp=45, fp=5, tn=1, fn=1)),
+    ("bottle", CLASSIFIER): (78.05, ConfusionCounts(tp=16, fp=2, tn=1, fn=7)),
+    ("hazelnut", DETECTOR): (95.77, ConfusionCounts(tp=34, fp=1, tn=3, fn=2)),
+    ("hazelnut", CLASSIFIER): (64.29, ConfusionCounts(tp=9, fp=1, tn=1, fn=9)),
+    ("carpet", DETECTOR): (86.54, ConfusionCounts(tp=45, fp=11, tn=17, fn=3)),
+    ("carpet", CLASSIFIER): (76.67, ConfusionCounts(tp=23, fp=13, tn=1, fn=1)),
+    ("grid", DETECTOR): (87.88, ConfusionCounts(tp=29, fp=5, tn=17, fn=3)),
+    ("grid", CLASSIFIER): (73.17, ConfusionCounts(tp=15, fp=10, tn=1, fn=1)),
 }
 MEANS = {DETECTOR: 90.98, CLASSIFIER: 73.04}
 
@@ -70,7 +70,7 @@ def tables(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return found
 
 
-def rows(tables: list[Tables]) -> dict[tuple[str, str], Row]:
+def rows(tables: list[Tables]) -> dict[tuple[str, str], FigureRow]:
     every = (row for each in tables for row in each.collected.rows())
     return {(row.category, row.label): row for row in every if row.condition == "holdout"}
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from defectbench.runners.kubernetes.submission import load
+from defectbench.runners.kubernetes.submission import load_sweep
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.config import SourceLines, parse_sweep
 from fakes import put_category
 
 
@@ -25,6 +25,6 @@ def test_load_by_name_gives_the_cells_that_were_submitted(
         "seeds": [0, 3],
         "protocols": {"detection": detection},
     }
-    plan = plans.make(parse(document, Where("again.yaml", {})), store)
-    plans.write(plan, store, list(plan.cells))
-    assert list(plans.make(load(store, "again"), store).cells) == list(plan.cells)
+    plan = plans.make_plan(parse_sweep(document, SourceLines("again.yaml", {})), store)
+    plans.write_plan(plan, store, list(plan.cells))
+    assert list(plans.make_plan(load_sweep(store, "again"), store).cells) == list(plan.cells)

@@ -9,7 +9,7 @@ import pytest
 from defectbench import catalog
 from defectbench.errors import MissingInputError, SweepError
 from defectbench.protocols.detection import Detection
-from defectbench.sweeps.config import Sweep, contenders, read, resolve
+from defectbench.sweeps.config import Sweep, contenders, read_sweep, resolve_models
 
 GOOD = """\
 name: study
@@ -27,7 +27,7 @@ protocols:
 def load(tmp_path: Path, text: str = GOOD, *overrides: str) -> Sweep:
     file = tmp_path / "sweep.yaml"
     file.write_text(text)
-    return read(file, overrides)
+    return read_sweep(file, overrides)
 
 
 def refusal(tmp_path: Path, text: str, *overrides: str) -> str:
@@ -45,7 +45,7 @@ def test_read_takes_defaults_and_overrides(tmp_path: Path) -> None:
 
 
 def test_resolve_lays_the_models_own_keys_over_the_sweeps_over_the_catalogs(tmp_path: Path) -> None:
-    logreg, patchcore = resolve(load(tmp_path, GOOD, "image_size=96", "epochs=2"))
+    logreg, patchcore = resolve_models(load(tmp_path, GOOD, "image_size=96", "epochs=2"))
     assert (logreg.image_size, logreg.epochs, logreg.balance) == (96, 0, "weights")
     assert (patchcore.image_size, patchcore.settings["coreset"], patchcore.balance) == (128, 0.05, "none")
     assert patchcore.settings["neighbours"] == patchcore.entry.settings["neighbours"]
@@ -180,7 +180,7 @@ def test_every_kind_of_setting_is_refused_somewhere() -> None:
 
 def test_a_models_settings_at_the_ends_of_their_ranges_are_taken(tmp_path: Path) -> None:
     sweep = load(tmp_path, GOOD, "models.1.coreset=1", "models.1.neighbours=1", "models.1.layers=[layer1]")
-    settings = resolve(sweep)[1].settings
+    settings = resolve_models(sweep)[1].settings
     assert (settings["coreset"], settings["neighbours"], settings["layers"]) == (1.0, 1, ("layer1",))
     assert isinstance(settings["coreset"], float)
 
@@ -270,8 +270,8 @@ def test_hostile_yaml_is_refused(tmp_path: Path, text: str, words: str) -> None:
 
 def test_an_override_reaches_into_lists(tmp_path: Path) -> None:
     sweep = load(tmp_path, GOOD, "models.1.coreset=0.5", "models.0.label=mine", "data.categories.1=nail")
-    assert [model.label for model in resolve(sweep)] == ["mine", "patchcore"]
-    assert resolve(sweep)[1].settings["coreset"] == 0.5
+    assert [model.label for model in resolve_models(sweep)] == ["mine", "patchcore"]
+    assert resolve_models(sweep)[1].settings["coreset"] == 0.5
     assert sweep.data.categories == ("bolt", "nail")
     text = GOOD.replace("detection: {scheme: crossfit, folds: 4}", "detection:")
     assert load(tmp_path, text, "protocols.detection.folds=5").experiments() == (Detection(folds=5),)
@@ -299,7 +299,7 @@ def test_patience_ends_a_fit_only_where_it_is_meant_to(tmp_path: Path) -> None:
         "models=[resnet50, glass, {name: glass, label: patient, patience: 7}, {name: padim, patience: 3}]"
     )
     sweep = load(tmp_path, GOOD, models, "patience=5")
-    assert [model.patience for model in resolve(sweep)] == [5, 0, 7, 0]
+    assert [model.patience for model in resolve_models(sweep)] == [5, 0, 7, 0]
 
 
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
@@ -317,7 +317,7 @@ def test_a_wrong_override_is_named_as_such(tmp_path: Path) -> None:
 def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path) -> None:
     assert "a sweep is a mapping" in refusal(tmp_path, "- just\n- a list\n")
     with pytest.raises(MissingInputError, match="cannot read the sweep"):
-        read(tmp_path / "nowhere.yaml")
+        read_sweep(tmp_path / "nowhere.yaml")
 
 
 def test_hostile_braces_in_a_name_stay_text(tmp_path: Path) -> None:

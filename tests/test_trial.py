@@ -17,13 +17,21 @@ from defectbench.catalog import Entry
 from defectbench.data.archive import load_manifest, unpack
 from defectbench.data.manifest import Manifest
 from defectbench.execution import fit_and_score
-from defectbench.models.base import Inspection, Inspector, Lesson, Pictures, Progress, Report, Size
+from defectbench.models.base import (
+    FitCallback,
+    Model,
+    ModelSize,
+    Pictures,
+    Prediction,
+    Progress,
+    TrainingData,
+)
 from defectbench.models.pictures.images import ImageSet
 from defectbench.records.cell import Cell
 from defectbench.records.predictions import Predictions
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.config import SourceLines, parse_sweep
 from fakes import put_category
 
 SIDE = 64
@@ -61,7 +69,7 @@ def plan_of(store: DirectoryStore, model: str, category: str, **keys: object) ->
         "protocols": {"detection": {"folds": 3}},
         **keys,
     }
-    return plans.make(parse(document, Where("leak.yaml", {})), store)
+    return plans.make_plan(parse_sweep(document, SourceLines("leak.yaml", {})), store)
 
 
 def images_of(store: DirectoryStore, cache: Path, cell: Cell, manifest: Manifest | None = None) -> ImageSet:
@@ -70,7 +78,7 @@ def images_of(store: DirectoryStore, cache: Path, cell: Cell, manifest: Manifest
     return ImageSet(manifest or true, root, cell.fit.image_size, cache)
 
 
-def silent(step: fit_and_score.Step) -> None:
+def silent(step: fit_and_score.CellProgress) -> None:
     """Hear nothing."""
 
 
@@ -94,7 +102,7 @@ def turned_over(manifest: Manifest, cell: Cell) -> Manifest:
 
 def run_twice(
     data: tuple[DirectoryStore, Path], model: str, tmp_path: Path
-) -> tuple[fit_and_score.Outcome, fit_and_score.Outcome]:
+) -> tuple[fit_and_score.CellOutcome, fit_and_score.CellOutcome]:
     """Run a cell on the true manifest, and on the one whose held-out labels and masks are changed."""
     store, cache = data
     cell = cell_of(store, model)
@@ -105,7 +113,7 @@ def run_twice(
         other, unpack(store, "parts", "bolt", true.manifest.digest, cache), true.size, tmp_path
     )
     assert [image.label for image in other.images] != [image.label for image in true.manifest.images]
-    return fit_and_score.run(cell, true, {}, "cpu", silent), fit_and_score.run(
+    return fit_and_score.fit_and_score(cell, true, {}, "cpu", silent), fit_and_score.fit_and_score(
         cell, changed, {}, "cpu", silent
     )
 
@@ -177,7 +185,7 @@ def test_held_out_labels_reach_no_score_in_further_protocols(
     true = images_of(store, cache, cell)
     root = unpack(store, "parts", cell.category, true.manifest.digest, cache)
     other = ImageSet(turned_over(true.manifest, cell), root, true.size, tmp_path)
-    one, two = (fit_and_score.run(cell, images, {}, "cpu", silent) for images in (true, other))
+    one, two = (fit_and_score.fit_and_score(cell, images, {}, "cpu", silent) for images in (true, other))
     assert same_scores(one.predictions, two.predictions)
     assert repr(one.calibration_threshold) == repr(two.calibration_threshold), "NaN without calibration goods"
     assert one.metrics["image_auroc"] == pytest.approx(1 - two.metrics["image_auroc"])
@@ -190,17 +198,17 @@ def test_held_out_labels_reach_no_score_in_further_protocols(
     )
 
 
-class Cheat(Inspector):
+class Cheat(Model):
     """Reads the labels of what it scores, by the way that Python leaves open."""
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training_data: TrainingData, report: FitCallback) -> None:
         report(Progress(1, 1))
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         source = getattr(getattr(pictures, "_picture", None), "__self__", None)
         for index in range(len(pictures)):
             label = source.manifest.images[pictures._places[index]].label if source else 0  # type: ignore[attr-defined]
-            yield Inspection(float(label), np.zeros((2, 2), np.float32))
+            yield Prediction(float(label), np.zeros((2, 2), np.float32))
 
     def save(self, path: Path) -> None:
         path.touch()
@@ -208,8 +216,8 @@ class Cheat(Inspector):
     def load(self, path: Path) -> None:
         path.touch()
 
-    def size(self) -> Size:
-        return Size(0, None)
+    def size(self) -> ModelSize:
+        return ModelSize(0, None)
 
 
 @pytest.fixture
@@ -267,7 +275,7 @@ def test_a_classifier_taught_permuted_labels_falls_to_chance(data: tuple[Directo
 
     def mean_auroc(fits: int, change: Callable[[Cell, int], Cell]) -> float:
         figures = [
-            fit_and_score.run(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"]
+            fit_and_score.fit_and_score(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"]
             for seed in range(fits)
             for cell in cells
         ]
@@ -291,7 +299,9 @@ def test_a_network_taught_permuted_labels_falls_to_chance(data: tuple[DirectoryS
             cell = cell_of(store, "mobilenetv3-small", seed % 3, "washer", models=[model], seeds=[seed])
             images = images_of(store, cache, cell)
             figures.append(
-                fit_and_score.run(change(cell, seed), images, {}, "cpu", silent).metrics["image_auroc"]
+                fit_and_score.fit_and_score(change(cell, seed), images, {}, "cpu", silent).metrics[
+                    "image_auroc"
+                ]
             )
         return float(np.mean(figures))
 
@@ -313,10 +323,10 @@ def test_holdout_turns_defects_alone(data: tuple[DirectoryStore, Path]) -> None:
     store, cache = data
     cell = cell_of(store, "filterbank-logreg", category="nut", protocols={"detection": {"scheme": "holdout"}})
     images = images_of(store, cache, cell)
-    lesson = fit_and_score.lesson_of(cell, images)
+    training_data = fit_and_score.training_data_of(cell, images)
     defects = sum(label for _, label in cell.fit.train)
-    assert len(lesson.pictures) == len(cell.fit.train) + 3 * defects
-    assert lesson.labels.sum() == 4 * defects
-    outcome = fit_and_score.run(cell, images, {}, "cpu", silent)
+    assert len(training_data.pictures) == len(cell.fit.train) + 3 * defects
+    assert training_data.labels.sum() == 4 * defects
+    outcome = fit_and_score.fit_and_score(cell, images, {}, "cpu", silent)
     assert np.isnan(outcome.calibration_threshold)
     assert len(outcome.predictions.of_role("calibration")) == 0

@@ -11,11 +11,11 @@ import pytest
 from defectbench.catalog import ENTRIES, Entry, find
 from defectbench.errors import MissingWeightsError, TryAgainError
 from defectbench.execution import run_cell
-from defectbench.execution.lease import Lease, take
+from defectbench.execution.lease import Lease, take_lease
 from defectbench.records.cell import Cell
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Where, parse
+from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.sweeps.plan import Plan
 from defectbench.util.files import locked
 from defectbench.util.shutdown import Stop
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> DirectoryStore:
 def pushed(store: DirectoryStore, tmp_path: Path) -> dict[str, str]:
     """A file of 600 kB in the store: name -> SHA-256."""
     (tmp_path / "net").write_bytes(b"0123456789" * 60_000)
-    return {NET: weights.push(store, NET, tmp_path / "net")}
+    return {NET: weights.push_weights(store, NET, tmp_path / "net")}
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
@@ -62,7 +62,7 @@ def test_resolve_and_pull_name_all_that_is_missing_at_once(
         f"patchcore-large needs the weights {name}" for name in lacking
     ]
     with pytest.raises(MissingWeightsError) as caught:
-        weights.pull(store, (lacking[0], NET, lacking[1]), tmp_path / "here")
+        weights.pull_weights(store, (lacking[0], NET, lacking[1]), tmp_path / "here")
     assert all(name in str(caught.value) for name in lacking)
     assert not (tmp_path / "here").exists()
 
@@ -165,25 +165,25 @@ def planned(store: DirectoryStore, kind: str) -> Plan:
         "image_size": 64,
         "protocols": {"detection": {"folds": 3}},
     }
-    plan = plans.make(parse(document, Where("weighed.yaml", {})), store)
+    plan = plans.make_plan(parse_sweep(document, SourceLines("weighed.yaml", {})), store)
     plan.need_weights(list(plan.cells))
-    plans.write(plan, store, list(plan.cells))
+    plans.write_plan(plan, store, list(plan.cells))
     return plan
 
 
 def worked(store: DirectoryStore, cell: Cell, cache: Path) -> dict[str, float]:
     """Run a cell as a worker does and return its metrics."""
-    place = run_cell.Place(store, cache, "cpu", Stop(), lambda event: None)
-    lease = take(store, cell.key, "test")
+    place = run_cell.WorkerContext(store, cache, "cpu", Stop(), lambda event: None)
+    lease = take_lease(store, cell.key, "test")
     assert isinstance(lease, Lease)
-    return dict(run_cell.run(run_cell.read_cell(store, cell.key), place, lease, None).metrics)
+    return dict(run_cell.run_cell(run_cell.read_cell(store, cell.key), place, lease, None).metrics)
 
 
 @pytest.mark.torch
 def test_pretrained_and_file_give_the_same_figures_and_none_gives_others(
     store: DirectoryStore, network: Path, tmp_path: Path
 ) -> None:
-    weights.push(store, NET, network)
+    weights.push_weights(store, NET, network)
     found: dict[str, dict[str, dict[str, float]]] = {}
     for kind in ("pretrained", str(network), "none"):
         plan = planned(store, kind)

@@ -24,7 +24,7 @@ from defectbench.runners.chart.helm import find_program
 from defectbench.runners.kubernetes.choose import find_cluster
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.sweeps.config import Sweep, resolve
+from defectbench.sweeps.config import Sweep, resolve_models
 from defectbench.trackers.choose import open_tracker, tracking_uri
 from defectbench.weights import store as weights
 
@@ -62,7 +62,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Patient:
+class Target:
     """What is looked at.
 
     Attributes:
@@ -79,7 +79,7 @@ class Patient:
     sweep: Sweep | None = None
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def diagnose(patient: Target) -> Iterator[Finding]:
     """Yield what works and what does not, one thing after the other; never raises an error of ours."""
     yield _package()
     place, finding = _store(patient)
@@ -122,7 +122,7 @@ def _version() -> str:
         return "from its sources"
 
 
-def _store(patient: Patient) -> tuple[Store | None, Finding]:
+def _store(patient: Target) -> tuple[Store | None, Finding]:
     """Open the store, write and remove an object, and count its data sets."""
     try:
         place = open_store(patient.store)
@@ -134,7 +134,7 @@ def _store(patient: Patient) -> tuple[Store | None, Finding]:
     return place, Finding("store", "works", f"{place.url}: data sets: {', '.join(names) or 'none yet'}")
 
 
-def _tracker(patient: Patient, place: Store | None) -> Finding:
+def _tracker(patient: Target, place: Store | None) -> Finding:
     named = patient.tracking or os.environ.get("MLFLOW_TRACKING_URI")
     uri = named if place is None else tracking_uri(place, patient.tracking)
     if uri is None:
@@ -159,7 +159,7 @@ def _ask(url: str, place: str) -> None:
         raise TryAgainError(f"tracker {place} is out of reach") from error
 
 
-def _cluster(patient: Patient) -> Finding:
+def _cluster(patient: Target) -> Finding:
     cluster, why = find_cluster(patient.context, patient.namespace)
     if cluster is None:
         return Finding("cluster", "not there", f"{why} (only submit needs one)")
@@ -202,7 +202,7 @@ def _sweep(sweep: Sweep, place: Store) -> Iterator[Finding]:
     else:
         says = f"{sweep.data.dataset} is not in {place.url}; run: defectbench data import"
         yield Finding("data", "fails", says, ExitCode.MISSING_INPUT)
-    for model in resolve(sweep):
+    for model in resolve_models(sweep):
         what = f"weights of {model.label}"
         try:
             found = weights.resolve(model.entry, model.settings, model.weights, place)

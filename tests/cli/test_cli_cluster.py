@@ -13,13 +13,13 @@ import pytest
 
 from defectbench.__main__ import run
 from defectbench.errors import ExitCode
-from defectbench.execution.lease import Standing, lease_key
+from defectbench.execution.lease import LeaseRecord, lease_key
 from defectbench.records.cell import path
 from defectbench.records.result import Failure
 from defectbench.runners.chart.chart import cells_of, image_of
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweeps.config import read
-from defectbench.sweeps.plan import Plan, make
+from defectbench.sweeps.config import read_sweep
+from defectbench.sweeps.plan import Plan, make_plan
 from fakes import finish, put_category
 from kube import NAMESPACE, Document, FakeApi, Fault, fake_api, job, pod
 from parts import find_helm
@@ -71,7 +71,7 @@ def call(capfd: pytest.CaptureFixture[str], *words: object, code: int = 0) -> tu
 
 def planned(bench: Path) -> tuple[DirectoryStore, Plan]:
     store = DirectoryStore(bench / "bench")
-    return store, make(read(bench / "small.yaml"), store)
+    return store, make_plan(read_sweep(bench / "small.yaml"), store)
 
 
 def end(api: FakeApi, name: str, how: str = "Complete", message: str = "") -> None:
@@ -296,13 +296,15 @@ def test_status_of_a_sweep_that_ran_here_needs_no_cluster(
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(bench / "nowhere"))
     store, plan = planned(bench)
-    from defectbench.sweeps.plan import write
+    from defectbench.sweeps.plan import write_plan
 
-    write(plan, store, list(plan.cells))
+    write_plan(plan, store, list(plan.cells))
     keys = list(plan.cells)
     finish(store, plan, plan.cells[keys[0]], {})
     store.put(path(keys[1], "failure.json"), Failure(ExitCode.DATA, "wrong", "", 1).to_json())
-    standing = Standing("here:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0}, at="now")
+    standing = LeaseRecord(
+        "here:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0}, at="now"
+    )
     store.put(lease_key(keys[2]), standing.to_json())
     out, err = call(capfd, "status", "small")
     assert "only the store was read: no cluster is configured" in err
@@ -325,7 +327,7 @@ def test_status_tells_where_each_cell_is(
     store, plan = planned(bench)
     one, three = holding(api, 1), holding(api, 3)
     finish(store, plan, plan.cells[cells_of(three)[0]], {})
-    standing = Standing("pod:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0})
+    standing = LeaseRecord("pod:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0})
     store.put(lease_key(cells_of(three)[1]), standing.to_json())
     api.put("pods", pod(three))
     waits = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling"}}

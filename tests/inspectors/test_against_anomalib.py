@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from defectbench import catalog
-from defectbench.models.base import Inspector, Lesson, Recipe
-from defectbench.models.choose import build
+from defectbench.models.base import Model, ModelSettings, TrainingData
+from defectbench.models.choose import build_model
 from defectbench.models.detectors.anomalib_models import replaced
 from defectbench.models.features import backbone
 from defectbench.models.pictures.images import ArrayPictures
@@ -78,7 +78,7 @@ class Case:
 def as_published(module: Any) -> None:
     """Give anomalib's GLASS our textures; tell it to leave the backbone alone although it is random."""
     module.pre_trained = True
-    module.model.augmentor.anomaly_source_paths = textures.pictures(Recipe({}, SIDE, 1, 0, SEED))
+    module.model.augmentor.anomaly_source_paths = textures.pictures(ModelSettings({}, SIDE, 1, 0, SEED))
 
 
 RESNET = {"backbone": "resnet18.tv_in1k"}
@@ -178,19 +178,21 @@ def trained_by_anomalib(case: Case, network: Any, taught: Tensor, place: Path, e
     return module.model.eval()
 
 
-def network_of(inspector: Inspector) -> Any:
-    return inspector.model() if hasattr(inspector, "model") else inspector._model()  # type: ignore[attr-defined]
+def network_of(model: Model) -> Any:
+    return model.model() if hasattr(model, "model") else model._model()  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_ours_scores_as_anomalib_does(name: str, tmp_path: Path) -> None:
     case, entry = CASES[name], catalog.find(name)
-    recipe = Recipe({**entry.settings, **case.settings}, SIDE, case.epochs, 0, SEED, device="cpu")
-    ours, taught, shown = build(entry, recipe), pictures(PICTURES, 1), pictures(4, 9)
+    model_settings = ModelSettings(
+        {**entry.settings, **case.settings}, SIDE, case.epochs, 0, SEED, device="cpu"
+    )
+    ours, taught, shown = build_model(entry, model_settings), pictures(PICTURES, 1), pictures(4, 9)
     network = copy.deepcopy(network_of(ours)).train()
     before = copy.deepcopy(network.state_dict())
-    ours.fit(Lesson(ArrayPictures(taught), np.zeros(PICTURES, np.int64)), lambda progress: None)
-    standard = backbone.create(str(recipe.settings["backbone"]), recipe)
+    ours.fit(TrainingData(ArrayPictures(taught), np.zeros(PICTURES, np.int64)), lambda progress: None)
+    standard = backbone.create(str(model_settings.options["backbone"]), model_settings)
     with torch.random.fork_rng([]):
         theirs = trained_by_anomalib(
             case,
@@ -207,7 +209,7 @@ def test_ours_scores_as_anomalib_does(name: str, tmp_path: Path) -> None:
     scores = expected.pred_score.flatten().numpy()
     if name == "glass":  # ours gives the logit
         scores = np.log(scores / (1 - scores))
-    found = list(ours.inspect(ArrayPictures(shown)))
+    found = list(ours.predict(ArrayPictures(shown)))
     np.testing.assert_allclose([one.score for one in found], scores, rtol=1e-4, atol=1e-4)
     for one, heat_map in zip(found, expected.anomaly_map.numpy(), strict=True):
         np.testing.assert_allclose(one.heat_map, heat_map.squeeze(), rtol=1e-3, atol=1e-4)

@@ -6,13 +6,13 @@ from numpy.typing import NDArray
 from skimage import data
 
 from defectbench.metrics.image import image_auroc
-from defectbench.models.base import Lesson, Recipe
+from defectbench.models.base import ModelSettings, TrainingData
 from defectbench.models.baselines import FilterBankClassifier, FilterBankDetector
 from defectbench.models.features import filterbank
 from defectbench.models.pictures.images import ArrayPictures
 
 SIDE = 128
-RECIPE = Recipe({"neighbours": 1, "bank": 4000, "penalty": 1.0}, SIDE, 0, 0, seed=0)
+RECIPE = ModelSettings({"neighbours": 1, "bank": 4000, "penalty": 1.0}, SIDE, 0, 0, seed=0)
 
 
 def crops(number: int, seed: int, depth: float = 0.0) -> NDArray[np.uint8]:
@@ -31,22 +31,22 @@ def crops(number: int, seed: int, depth: float = 0.0) -> NDArray[np.uint8]:
 
 def test_detector_finds_subtle_spots() -> None:
     detector = FilterBankDetector(RECIPE)
-    detector.fit(Lesson(ArrayPictures(crops(25, 1)), np.zeros(25, np.int64)), lambda progress: None)
+    detector.fit(TrainingData(ArrayPictures(crops(25, 1)), np.zeros(25, np.int64)), lambda progress: None)
     shown = np.concatenate([crops(15, 2), crops(15, 3, depth=60)])
-    scores = [inspection.score for inspection in detector.inspect(ArrayPictures(shown))]
+    scores = [prediction.score for prediction in detector.predict(ArrayPictures(shown))]
     assert image_auroc([0] * 15 + [1] * 15, scores) > 0.9
 
 
 def test_classifier_finds_subtle_spots_and_splits_its_score_over_the_places() -> None:
     classifier = FilterBankClassifier(RECIPE)
     taught = ArrayPictures(np.concatenate([crops(25, 1), crops(15, 4, depth=60)]))
-    classifier.fit(Lesson(taught, np.array([0] * 25 + [1] * 15)), lambda progress: None)
+    classifier.fit(TrainingData(taught, np.array([0] * 25 + [1] * 15)), lambda progress: None)
     shown = np.concatenate([crops(15, 2), crops(15, 3, depth=60)])
-    found = list(classifier.inspect(ArrayPictures(shown)))
-    assert image_auroc([0] * 15 + [1] * 15, [inspection.score for inspection in found]) > 0.85
+    found = list(classifier.predict(ArrayPictures(shown)))
+    assert image_auroc([0] * 15 + [1] * 15, [prediction.score for prediction in found]) > 0.85
     intercept = float(classifier._fitted()["intercept"])
-    for inspection in found:
-        assert inspection.heat_map.sum() + intercept == pytest.approx(inspection.score, abs=1e-3)
+    for prediction in found:
+        assert prediction.heat_map.sum() + intercept == pytest.approx(prediction.score, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -61,24 +61,24 @@ def test_classifier_is_scikit_learns_on_the_pooled_features(balance: str, weight
     pictures = np.concatenate([crops(10, 1), crops(6, 4, depth=60)])
     labels = np.array([0] * 10 + [1] * 6)
     classifier = FilterBankClassifier(replace(RECIPE, balance=balance))
-    classifier.fit(Lesson(ArrayPictures(pictures), labels), lambda progress: None)
+    classifier.fit(TrainingData(ArrayPictures(pictures), labels), lambda progress: None)
     state = classifier._fitted()
     white = ((filterbank.describe(pictures) - state["centre"]) / state["scale"]) @ state["whitener"]
     pooled = np.stack([_pool(picture).sum((0, 1)) for picture in white])
     # The colours of grey pictures are rounding and no more; StandardScaler would blow them up.
     inputs = StandardScaler().fit_transform(pooled[:, pooled.std(0) > 1e-6])
     reference = LogisticRegression(C=1.0, class_weight=weight, max_iter=5000, tol=1e-6).fit(inputs, labels)
-    scores = [inspection.score for inspection in classifier.inspect(ArrayPictures(pictures))]
+    scores = [prediction.score for prediction in classifier.predict(ArrayPictures(pictures))]
     np.testing.assert_allclose(scores, reference.decision_function(inputs), rtol=1e-3, atol=1e-3)
 
 
 def test_detector_points_at_the_defect() -> None:
     detector = FilterBankDetector(RECIPE)
-    detector.fit(Lesson(ArrayPictures(crops(25, 1)), np.zeros(25, np.int64)), lambda progress: None)
+    detector.fit(TrainingData(ArrayPictures(crops(25, 1)), np.zeros(25, np.int64)), lambda progress: None)
     picture = crops(1, 7)
     picture[0, 60:68, 30:38] = 0
-    [inspection] = detector.inspect(ArrayPictures(picture))
-    row, column = np.unravel_index(np.argmax(inspection.heat_map), inspection.heat_map.shape)
+    [prediction] = detector.predict(ArrayPictures(picture))
+    row, column = np.unravel_index(np.argmax(prediction.heat_map), prediction.heat_map.shape)
     assert abs(row * filterbank.CELL - 60) <= filterbank.CELL
     assert abs(column * filterbank.CELL - 30) <= filterbank.CELL
 

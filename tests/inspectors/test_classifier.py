@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from defectbench import catalog
 from defectbench.errors import ConfigurationError, DataError, MissingWeightsError, UsageError
 from defectbench.metrics.image import image_auroc
-from defectbench.models.base import Lesson, Progress, Recipe
-from defectbench.models.classifiers.timm_classifier import TimmClassifier, _Training
+from defectbench.models.base import ModelSettings, Progress, TrainingData
+from defectbench.models.classifiers.timm_classifier import TimmClassifier, _ClassifierTraining
 from defectbench.models.features import backbone, device
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.models.training.augment import augmented
@@ -21,7 +21,7 @@ SIDE = 64
 TINY = "test_efficientnet.r160_in1k"
 
 
-def recipe(
+def model_settings(
     weights: dict[str, Path] | None = None,
     *,
     epochs: int = 6,
@@ -29,9 +29,9 @@ def recipe(
     balance: str = "weights",
     turns: bool = False,
     **settings: catalog.Setting,
-) -> Recipe:
+) -> ModelSettings:
     chosen = {**catalog.find("mobilenetv3-small").settings, "architecture": TINY, "batch_size": 8, **settings}
-    return Recipe(
+    return ModelSettings(
         chosen, SIDE, epochs, patience, 0, weights or {}, device="cpu", balance=balance, turns=turns
     )
 
@@ -44,20 +44,20 @@ def marked(number: int, seed: int, defect: bool) -> np.ndarray:
     return found
 
 
-def lesson(*, goods: int = 20, defects: int = 6, tuning: bool = True) -> Lesson:
+def training_data(*, goods: int = 20, defects: int = 6, tuning: bool = True) -> TrainingData:
     pictures = ArrayPictures(np.concatenate([marked(goods, 1, False), marked(defects, 2, True)]))
     labels = np.array([0] * goods + [1] * defects)
     if not tuning:
-        return Lesson(pictures, labels)
+        return TrainingData(pictures, labels)
     other = ArrayPictures(np.concatenate([marked(6, 3, False), marked(6, 4, True)]))
-    return Lesson(pictures, labels, other, np.array([0] * 6 + [1] * 6))
+    return TrainingData(pictures, labels, other, np.array([0] * 6 + [1] * 6))
 
 
-def taught(wanted: Recipe, what: Lesson) -> tuple[TimmClassifier, list[Progress]]:
+def taught(wanted: ModelSettings, what: TrainingData) -> tuple[TimmClassifier, list[Progress]]:
     told: list[Progress] = []
-    inspector = TimmClassifier(wanted)
-    inspector.fit(what, told.append)
-    return inspector, told
+    model = TimmClassifier(wanted)
+    model.fit(what, told.append)
+    return model, told
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,11 @@ def taught(wanted: Recipe, what: Lesson) -> tuple[TimmClassifier, list[Progress]
 )
 @pytest.mark.parametrize("balance", ["weights", "oversample", "none"])
 def test_classifier_learns_a_plain_defect(settings: dict[str, catalog.Setting], balance: str) -> None:
-    wanted = recipe(epochs=12, balance=balance, **settings)
-    inspector, _ = taught(wanted, lesson())
+    wanted = model_settings(epochs=12, balance=balance, **settings)
+    model, _ = taught(wanted, training_data())
     shown = np.concatenate([marked(8, 5, False), marked(8, 6, True)])
-    found = list(inspector.inspect(ArrayPictures(shown)))
-    assert image_auroc([0] * 8 + [1] * 8, [inspection.score for inspection in found]) > 0.9
+    found = list(model.predict(ArrayPictures(shown)))
+    assert image_auroc([0] * 8 + [1] * 8, [prediction.score for prediction in found]) > 0.9
 
 
 def test_classifier_meets_the_imbalance_as_told() -> None:
@@ -79,42 +79,46 @@ def test_classifier_meets_the_imbalance_as_told() -> None:
     goods = ArrayPictures(marked(8, 5, False))
     scores = {}
     for balance in ("weights", "oversample", "none"):
-        inspector, _ = taught(recipe(epochs=1, balance=balance, learning_rate=3e-3), lesson(tuning=False))
-        scores[balance] = np.array([inspection.score for inspection in inspector.inspect(goods)])
-        again, _ = taught(recipe(epochs=1, balance=balance, learning_rate=3e-3), lesson(tuning=False))
-        assert [inspection.score for inspection in again.inspect(goods)] == scores[balance].tolist()
+        model, _ = taught(
+            model_settings(epochs=1, balance=balance, learning_rate=3e-3), training_data(tuning=False)
+        )
+        scores[balance] = np.array([prediction.score for prediction in model.predict(goods)])
+        again, _ = taught(
+            model_settings(epochs=1, balance=balance, learning_rate=3e-3), training_data(tuning=False)
+        )
+        assert [prediction.score for prediction in again.predict(goods)] == scores[balance].tolist()
     assert not np.allclose(scores["weights"], scores["none"])
     assert not np.allclose(scores["oversample"], scores["weights"])
     assert scores["none"].mean() < scores["weights"].mean(), "the rare class weighs less"
 
 
 def test_classifier_keeps_the_best_epoch_and_stops_early() -> None:
-    inspector, told = taught(recipe(epochs=40, patience=2, learning_rate=3e-3), lesson())
+    model, told = taught(model_settings(epochs=40, patience=2, learning_rate=3e-3), training_data())
     curve = [progress.figures["tuning_auroc"] for progress in told if progress.figures]
     assert len(curve) < 40
     assert len(curve) == 1 + int(np.argmax(curve)) + 2
-    tuning = lesson().tuning
+    tuning = training_data().tuning
     assert tuning is not None
-    scores = [inspection.score for inspection in inspector.inspect(tuning)]
+    scores = [prediction.score for prediction in model.predict(tuning)]
     assert image_auroc([0] * 6 + [1] * 6, scores) == max(curve)
 
 
 def test_classifier_runs_all_epochs_without_tuning_pictures() -> None:
-    _, told = taught(recipe(epochs=3, patience=1), lesson(tuning=False))
+    _, told = taught(model_settings(epochs=3, patience=1), training_data(tuning=False))
     assert [progress.done for progress in told if progress.figures] == [1, 2, 3]
 
 
 def test_classifier_refuses_tuning_pictures_of_one_class() -> None:
-    what = lesson()
+    what = training_data()
     tuning = ArrayPictures(marked(3, 3, False))
     with pytest.raises(DataError, match="3 good, 0 abnormal"):
-        taught(recipe(), Lesson(what.pictures, what.labels, tuning, np.zeros(3, np.int64)))
+        taught(model_settings(), TrainingData(what.pictures, what.labels, tuning, np.zeros(3, np.int64)))
 
 
 @pytest.mark.parametrize("goods", [7, 11])
 def test_classifier_never_steps_on_a_single_picture(goods: int) -> None:
-    what = lesson(goods=goods, defects=2, tuning=False)
-    training = _Training(_Material(), what, recipe(batch_size=4), lambda progress: None)
+    what = training_data(goods=goods, defects=2, tuning=False)
+    training = _ClassifierTraining(_Material(), what, model_settings(batch_size=4), lambda progress: None)
     sizes = [len(batch) for batch in training._batches(np.random.default_rng(0))]
     assert min(sizes) >= 2
     assert sum(sizes) == goods + 2
@@ -126,12 +130,12 @@ class _Material:
 
 def test_classifier_refuses_batches_of_one() -> None:
     with pytest.raises(UsageError, match="batch_size"):
-        taught(recipe(batch_size=1), lesson())
+        taught(model_settings(batch_size=1), training_data())
 
 
 def test_classifier_logits_are_finer_than_probabilities() -> None:
-    inspector, _ = taught(recipe(epochs=20, learning_rate=1e-2), lesson(tuning=False))
-    scores = [i.score for i in inspector.inspect(ArrayPictures(marked(10, 8, True)))]
+    model, _ = taught(model_settings(epochs=20, learning_rate=1e-2), training_data(tuning=False))
+    scores = [i.score for i in model.predict(ArrayPictures(marked(10, 8, True)))]
     assert len(set(scores)) == 10
 
 
@@ -153,7 +157,7 @@ def test_weights_are_loaded_by_key_with_a_new_head(tmp_path: Path) -> None:
     save_file(source.state_dict(), tmp_path / "file.safetensors")
     torch.save({"state_dict": source.state_dict()}, tmp_path / "wrapped.pth")
     for path in sorted(tmp_path.iterdir()):
-        model = backbone.create(TINY, recipe({"w": path}), outputs=1)
+        model = backbone.create(TINY, model_settings({"w": path}), outputs=1)
         assert torch.equal(model.state_dict()["conv_stem.weight"], source.state_dict()["conv_stem.weight"])
         assert model.get_classifier().weight.shape[0] == 1
 
@@ -162,11 +166,11 @@ def test_weights_of_another_network_are_refused_by_key(tmp_path: Path) -> None:
     other = timm.create_model("test_resnet", pretrained=False)
     save_file(other.state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(DataError, match=r"lacks .* such as .*\n.*foreign .* such as"):
-        backbone.create(TINY, recipe({"w": tmp_path / "other.safetensors"}), outputs=1)
+        backbone.create(TINY, model_settings({"w": tmp_path / "other.safetensors"}), outputs=1)
     wider = {key: value[..., None] for key, value in timm.create_model(TINY).state_dict().items()}
     save_file(wider, tmp_path / "wider.safetensors")
     with pytest.raises(DataError, match="other shapes"):
-        backbone.create(TINY, recipe({"w": tmp_path / "wider.safetensors"}), outputs=1)
+        backbone.create(TINY, model_settings({"w": tmp_path / "wider.safetensors"}), outputs=1)
 
 
 def test_weights_that_are_no_weights_are_refused(tmp_path: Path) -> None:
@@ -174,14 +178,14 @@ def test_weights_that_are_no_weights_are_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pth")
     for name in ("text", "list.pth"):
         with pytest.raises(DataError, match=name):
-            backbone.create(TINY, recipe({"w": tmp_path / name}), outputs=1)
+            backbone.create(TINY, model_settings({"w": tmp_path / name}), outputs=1)
     with pytest.raises(MissingWeightsError, match="not there"):
-        backbone.create(TINY, recipe({"w": tmp_path / "none"}), outputs=1)
+        backbone.create(TINY, model_settings({"w": tmp_path / "none"}), outputs=1)
 
 
 def test_backbone_refuses_an_unknown_network() -> None:
     with pytest.raises(UsageError, match="unknown timm network 'resnet5O'"):
-        backbone.create("resnet5O", recipe())
+        backbone.create("resnet5O", model_settings())
 
 
 def test_device_is_refused_where_it_is_not() -> None:

@@ -14,8 +14,8 @@ import pytest
 import stand_ins
 from defectbench import catalog
 from defectbench.errors import DataError
-from defectbench.models.base import Inspection, Inspector, Lesson, Progress, Recipe
-from defectbench.models.choose import build
+from defectbench.models.base import Model, ModelSettings, Prediction, Progress, TrainingData
+from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ArrayPictures
 from stand_ins import side
 
@@ -47,18 +47,18 @@ def textures(number: int, size: int, seed: int, defect: bool = False) -> np.ndar
     return np.stack(found)
 
 
-def recipe(entry: catalog.Entry, seed: int = 0) -> Recipe:
+def model_settings(entry: catalog.Entry, seed: int = 0) -> ModelSettings:
     settings = {name: SMALL.get(name, value) for name, value in entry.settings.items()}
     settings |= stand_ins.changes(entry)
-    return Recipe(settings, side(entry), epochs(entry), entry.patience, seed, device="cpu")
+    return ModelSettings(settings, side(entry), epochs(entry), entry.patience, seed, device="cpu")
 
 
-def lesson(entry: catalog.Entry) -> Lesson:
+def training_data(entry: catalog.Entry) -> TrainingData:
     size = side(entry)
     if entry.family == "detector":
-        return Lesson(ArrayPictures(textures(5, size, 1)), np.zeros(5, np.int64))
+        return TrainingData(ArrayPictures(textures(5, size, 1)), np.zeros(5, np.int64))
     defects = textures(2, size, 3, defect=True)
-    return Lesson(
+    return TrainingData(
         ArrayPictures(np.concatenate([textures(3, size, 1), defects])),
         np.array([0, 0, 0, 1, 1]),
         ArrayPictures(np.concatenate([textures(1, size, 2), textures(1, size, 4, defect=True)])),
@@ -73,7 +73,7 @@ def shown(name: str) -> np.ndarray:
     return np.concatenate([textures(2, size, 5), textures(1, size, 6, defect=True)])
 
 
-def fitted(name: str, seed: int = 0, again: int = 0) -> tuple[Inspector, tuple[Progress, ...]]:
+def fitted(name: str, seed: int = 0, again: int = 0) -> tuple[Model, tuple[Progress, ...]]:
     """A fit, shared by the tests; ``again`` names another one of the same, under other global generators."""
     return _fitted(twin(name), seed, again)
 
@@ -85,13 +85,13 @@ def twin(name: str) -> str:
         other.name
         for other in catalog.ENTRIES
         if (other.builder, epochs(other), other.patience) == (entry.builder, epochs(entry), entry.patience)
-        and recipe(other) == recipe(entry)
+        and model_settings(other) == model_settings(entry)
     )
 
 
 # Tests come model by model, so few fits need be kept; all of them would fill the memory.
 @lru_cache(maxsize=4)
-def _fitted(name: str, seed: int, again: int) -> tuple[Inspector, tuple[Progress, ...]]:
+def _fitted(name: str, seed: int, again: int) -> tuple[Model, tuple[Progress, ...]]:
     import torch
 
     torch.manual_seed(again)
@@ -99,24 +99,24 @@ def _fitted(name: str, seed: int, again: int) -> tuple[Inspector, tuple[Progress
     before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
     entry = catalog.find(name)
     told: list[Progress] = []
-    inspector = build(entry, recipe(entry, seed))
-    inspector.fit(lesson(entry), told.append)
+    model = build_model(entry, model_settings(entry, seed))
+    model.fit(training_data(entry), told.append)
     assert torch.equal(before[0], torch.random.get_rng_state()), "a fit moved torch's global generator"
     assert np.array_equal(before[1], np.random.get_state()[1]), "a fit moved numpy's global generator"
-    return inspector, tuple(told)
+    return model, tuple(told)
 
 
-def inspected(name: str, seed: int = 0, again: int = 0) -> tuple[Inspection, ...]:
+def predicted(name: str, seed: int = 0, again: int = 0) -> tuple[Prediction, ...]:
     return _inspected(twin(name), seed, again)
 
 
 @lru_cache
-def _inspected(name: str, seed: int, again: int) -> tuple[Inspection, ...]:
-    inspector, _ = fitted(name, seed, again)
-    return tuple(inspector.inspect(ArrayPictures(shown(name))))
+def _inspected(name: str, seed: int, again: int) -> tuple[Prediction, ...]:
+    model, _ = fitted(name, seed, again)
+    return tuple(model.predict(ArrayPictures(shown(name))))
 
 
-def same(one: tuple[Inspection, ...], other: tuple[Inspection, ...]) -> bool:
+def same(one: tuple[Prediction, ...], other: tuple[Prediction, ...]) -> bool:
     """Whether all is equal, bit for bit."""
     return all(
         a.score == b.score and np.array_equal(a.heat_map, b.heat_map) for a, b in zip(one, other, strict=True)
@@ -145,57 +145,57 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
 
 @each(NAMES)
 def test_inspector_yields_one_finite_inspection_for_each_picture(name: str) -> None:
-    found = inspected(name)
+    found = predicted(name)
     assert len(found) == len(shown(name))
-    for inspection in found:
-        assert isinstance(inspection.score, float)
-        assert np.isfinite(inspection.score)
-        high, wide = inspection.heat_map.shape
+    for prediction in found:
+        assert isinstance(prediction.score, float)
+        assert np.isfinite(prediction.score)
+        high, wide = prediction.heat_map.shape
         assert high == wide >= 2, "at the smallest size that the model takes the map must show a place"
-        assert inspection.heat_map.dtype == np.float32
-        assert np.isfinite(inspection.heat_map).all()
+        assert prediction.heat_map.dtype == np.float32
+        assert np.isfinite(prediction.heat_map).all()
 
 
 @each(NAMES)
 def test_inspector_keeps_the_order_of_the_pictures(name: str) -> None:
-    inspector, _ = fitted(name)
-    turned = list(inspector.inspect(ArrayPictures(shown(name)[::-1])))
-    expected = [inspection.score for inspection in reversed(inspected(name))]
+    model, _ = fitted(name)
+    turned = list(model.predict(ArrayPictures(shown(name)[::-1])))
+    expected = [prediction.score for prediction in reversed(predicted(name))]
     assert len(set(expected)) > 1
-    np.testing.assert_allclose([inspection.score for inspection in turned], expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose([prediction.score for prediction in turned], expected, rtol=1e-5, atol=1e-5)
 
 
 @each(NAMES)
 def test_inspector_scores_a_picture_apart_from_the_others(name: str) -> None:
-    inspector, _ = fitted(name)
-    for picture, together in zip(shown(name), inspected(name), strict=True):
-        [alone] = inspector.inspect(ArrayPictures(picture[None]))
+    model, _ = fitted(name)
+    for picture, together in zip(shown(name), predicted(name), strict=True):
+        [alone] = model.predict(ArrayPictures(picture[None]))
         assert alone.score == pytest.approx(together.score, rel=1e-5, abs=1e-5)
         np.testing.assert_allclose(alone.heat_map, together.heat_map, rtol=1e-3, atol=1e-5)
 
 
 @each(NAMES)
 def test_inspector_loads_what_it_saved(name: str, tmp_path) -> None:
-    inspector, _ = fitted(name)
-    inspector.save(tmp_path / "model")
+    model, _ = fitted(name)
+    model.save(tmp_path / "model")
     entry = catalog.find(name)
-    other = build(entry, recipe(entry))
+    other = build_model(entry, model_settings(entry))
     other.load(tmp_path / "model")
-    assert same(tuple(other.inspect(ArrayPictures(shown(name)))), inspected(name))
+    assert same(tuple(other.predict(ArrayPictures(shown(name)))), predicted(name))
     # A resumed cell may have loaded its fit; its costs must not show it.
-    assert other.size() == inspector.size()
+    assert other.size() == model.size()
 
 
 @each(NAMES)
 def test_inspector_gives_the_same_twice(name: str) -> None:
-    assert same(inspected(name), inspected(name, again=1))
+    assert same(predicted(name), predicted(name, again=1))
 
 
 @each(NAMES)
 def test_inspector_depends_on_the_seed_where_it_draws(name: str) -> None:
     entry = catalog.find(name)
     draws = bool(entry.weights) or "bank" in entry.settings
-    assert same(inspected(name), inspected(name, seed=1)) != draws
+    assert same(predicted(name), predicted(name, seed=1)) != draws
 
 
 @each(NAMES)
@@ -221,7 +221,7 @@ def test_inspector_stops_when_the_report_raises(name: str) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        build(entry, recipe(entry)).fit(lesson(entry), stop)
+        build_model(entry, model_settings(entry)).fit(training_data(entry), stop)
     assert len(calls) == 1
 
 
@@ -238,18 +238,20 @@ def test_classifier_refuses_a_lesson_of_one_class(name: str, label: int) -> None
     entry = catalog.find(name)
     pictures = ArrayPictures(textures(3, side(entry), 1))
     with pytest.raises(DataError, match="needs 1 of each"):
-        build(entry, recipe(entry)).fit(Lesson(pictures, np.full(3, label)), lambda progress: None)
+        build_model(entry, model_settings(entry)).fit(
+            TrainingData(pictures, np.full(3, label)), lambda progress: None
+        )
 
 
 @each(CLASSIFIERS)
 def test_classifier_fits_without_tuning_pictures(name: str) -> None:
     entry = catalog.find(name)
-    taught = lesson(entry)
+    taught = training_data(entry)
     told: list[Progress] = []
-    inspector = build(entry, recipe(entry))
-    inspector.fit(Lesson(taught.pictures, taught.labels), told.append)
+    model = build_model(entry, model_settings(entry))
+    model.fit(TrainingData(taught.pictures, taught.labels), told.append)
     assert all("tuning_auroc" not in progress.figures for progress in told)
-    assert np.isfinite(next(inspector.inspect(ArrayPictures(shown(name)))).score)
+    assert np.isfinite(next(model.predict(ArrayPictures(shown(name)))).score)
 
 
 @each(DETECTORS)
@@ -257,18 +259,20 @@ def test_detector_refuses_defects_and_an_empty_lesson(name: str) -> None:
     entry = catalog.find(name)
     size = side(entry)
     with pytest.raises(DataError, match="learns from goods alone"):
-        build(entry, recipe(entry)).fit(
-            Lesson(ArrayPictures(textures(2, size, 1)), np.array([0, 1])), lambda progress: None
+        build_model(entry, model_settings(entry)).fit(
+            TrainingData(ArrayPictures(textures(2, size, 1)), np.array([0, 1])), lambda progress: None
         )
     empty = ArrayPictures(np.zeros((0, size, size, 3), np.uint8))
     with pytest.raises(DataError, match="no training picture"):
-        build(entry, recipe(entry)).fit(Lesson(empty, np.zeros(0, np.int64)), lambda progress: None)
+        build_model(entry, model_settings(entry)).fit(
+            TrainingData(empty, np.zeros(0, np.int64)), lambda progress: None
+        )
 
 
 # Those that are trained step by step are left out: a few steps from random weights teach nothing.
 @each([*(name for name in DETECTORS if not catalog.find(name).epochs), "filterbank-logreg"])
 def test_inspector_scores_a_gross_defect_highest(name: str) -> None:
-    *goods, defect = (inspection.score for inspection in inspected(name))
+    *goods, defect = (prediction.score for prediction in predicted(name))
     assert defect > max(goods)
 
 

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 
 from defectbench import catalog
 from defectbench.errors import DataError, UsageError
-from defectbench.models.base import Inspector, Lesson, Recipe
+from defectbench.models.base import Model, ModelSettings, TrainingData
 from defectbench.models.detectors.anomalib_models import PadimModel, PatchcoreModel
 from defectbench.models.detectors.glass import Glass
 from defectbench.models.detectors.memory_bank import Padim, Patchcore
@@ -24,30 +24,32 @@ def pictures(number: int, seed: int) -> NDArray[np.uint8]:
     return np.clip(coarse + rng.normal(0, 10, coarse.shape), 0, 255).astype(np.uint8)
 
 
-def recipe(name: str, **settings: catalog.Setting) -> Recipe:
+def model_settings(name: str, **settings: catalog.Setting) -> ModelSettings:
     entry = catalog.find(name)
-    return Recipe({**entry.settings, "backbone": BACKBONE, **settings}, SIDE, 2, 0, seed=3, device="cpu")
+    return ModelSettings(
+        {**entry.settings, "backbone": BACKBONE, **settings}, SIDE, 2, 0, seed=3, device="cpu"
+    )
 
 
-def fit(inspector: Inspector, taught: NDArray[np.uint8]) -> Inspector:
-    lesson = Lesson(ArrayPictures(taught), np.zeros(len(taught), np.int64))
-    inspector.fit(lesson, lambda progress: None)
-    return inspector
+def fit(model: Model, taught: NDArray[np.uint8]) -> Model:
+    training_data = TrainingData(ArrayPictures(taught), np.zeros(len(taught), np.int64))
+    model.fit(training_data, lambda progress: None)
+    return model
 
 
-def compare(inspector: Inspector, model: torch.nn.Module, network: torch.nn.Module) -> None:
+def compare(ours: Model, model: torch.nn.Module, network: torch.nn.Module) -> None:
     """Assert that scores and maps are those of anomalib's model, picture by picture."""
     shown = pictures(4, 9)
     with torch.no_grad():
         expected = model(backbone.normalised(shown, network, "cpu"))
-    for index, inspection in enumerate(inspector.inspect(ArrayPictures(shown))):
-        assert inspection.score == pytest.approx(float(expected.pred_score.flatten()[index]), rel=1e-4)
+    for index, prediction in enumerate(ours.predict(ArrayPictures(shown))):
+        assert prediction.score == pytest.approx(float(expected.pred_score.flatten()[index]), rel=1e-4)
         theirs = expected.anomaly_map[index].squeeze().numpy()
-        np.testing.assert_allclose(inspection.heat_map, theirs, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(prediction.heat_map, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_padim_agrees_with_anomalib() -> None:
-    wanted = recipe("padim", features=30)
+    wanted = model_settings("padim", features=30)
     taught = pictures(8, 1)
     ours = fit(Padim(wanted), taught)
     network = backbone.create(BACKBONE, wanted)
@@ -61,7 +63,7 @@ def test_padim_agrees_with_anomalib() -> None:
 
 @pytest.mark.parametrize("neighbours", [1, 9])
 def test_patchcore_agrees_with_anomalib(neighbours: int) -> None:
-    wanted = recipe("patchcore", coreset=1.0, neighbours=neighbours)
+    wanted = model_settings("patchcore", coreset=1.0, neighbours=neighbours)
     taught = pictures(3, 1)
     ours = fit(Patchcore(wanted), taught)
     network = backbone.create(BACKBONE, wanted)
@@ -74,8 +76,8 @@ def test_patchcore_agrees_with_anomalib(neighbours: int) -> None:
 
 def test_patchcore_keeps_its_share_of_the_patches() -> None:
     taught = pictures(5, 1)
-    all_of_them = fit(Patchcore(recipe("patchcore", coreset=1.0)), taught)._fitted()["memory_bank"]
-    tenth = fit(Patchcore(recipe("patchcore", coreset=0.1)), taught)._fitted()["memory_bank"]
+    all_of_them = fit(Patchcore(model_settings("patchcore", coreset=1.0)), taught)._fitted()["memory_bank"]
+    tenth = fit(Patchcore(model_settings("patchcore", coreset=0.1)), taught)._fitted()["memory_bank"]
     assert len(tenth) == len(all_of_them) // 10
     assert {tuple(row) for row in tenth.tolist()} <= {tuple(row) for row in all_of_them.tolist()}
 
@@ -83,30 +85,30 @@ def test_patchcore_keeps_its_share_of_the_patches() -> None:
 @pytest.mark.parametrize("share", [0.0, 1.5, -1.0])
 def test_patchcore_refuses_a_share_that_is_none(share: float) -> None:
     with pytest.raises(UsageError, match="coreset"):
-        fit(Patchcore(recipe("patchcore", coreset=share)), pictures(2, 1))
+        fit(Patchcore(model_settings("patchcore", coreset=share)), pictures(2, 1))
 
 
 def test_padim_refuses_a_single_picture() -> None:
     with pytest.raises(DataError, match="covariance"):
-        fit(Padim(recipe("padim", features=30)), pictures(1, 1))
+        fit(Padim(model_settings("padim", features=30)), pictures(1, 1))
 
 
 def test_glass_scores_in_the_order_of_anomalib() -> None:
-    wanted = recipe("glass", layers=("layer2", "layer3"), batch_size=4)
-    inspector = fit(Glass(wanted), pictures(5, 1))
+    wanted = model_settings("glass", layers=("layer2", "layer3"), batch_size=4)
+    model = fit(Glass(wanted), pictures(5, 1))
     shown = pictures(4, 9)
     network = backbone.create(BACKBONE, wanted)
     with torch.no_grad():
-        theirs = inspector.model()(backbone.normalised(shown, network, "cpu"))
-    ours = list(inspector.inspect(ArrayPictures(shown)))
-    sigmoids = 1 / (1 + np.exp(-np.array([inspection.score for inspection in ours])))
+        theirs = model.model()(backbone.normalised(shown, network, "cpu"))
+    ours = list(model.predict(ArrayPictures(shown)))
+    sigmoids = 1 / (1 + np.exp(-np.array([prediction.score for prediction in ours])))
     np.testing.assert_allclose(sigmoids, theirs.pred_score.numpy(), rtol=1e-4)
-    for inspection, heat_map in zip(ours, theirs.anomaly_map.numpy(), strict=True):
-        np.testing.assert_allclose(inspection.heat_map, heat_map, rtol=1e-3, atol=1e-5)
+    for prediction, heat_map in zip(ours, theirs.anomaly_map.numpy(), strict=True):
+        np.testing.assert_allclose(prediction.heat_map, heat_map, rtol=1e-3, atol=1e-5)
 
 
 def test_glass_trains_all_but_its_backbone() -> None:
-    wanted = recipe("glass", batch_size=4)
+    wanted = model_settings("glass", batch_size=4)
     untaught = Glass(wanted).model().state_dict()
     taught = fit(Glass(wanted), pictures(5, 1)).model().state_dict()
     moved = {key.split(".")[0] for key in taught if not torch.equal(taught[key], untaught[key])}

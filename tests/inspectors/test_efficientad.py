@@ -8,8 +8,8 @@ import pytest
 import stand_ins
 from defectbench import catalog
 from defectbench.metrics.image import image_auroc
-from defectbench.models.base import Lesson, Progress, Recipe
-from defectbench.models.choose import build
+from defectbench.models.base import ModelSettings, Progress, TrainingData
+from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.models.training import gradient_detector
 
@@ -24,11 +24,16 @@ def fitted(tuned: bool) -> tuple[list[float], list[Progress]]:
     """Scores of the tuning pictures after two epochs of one step, and what was told."""
     entry = catalog.find("efficientad-s")
     settings = entry.settings | stand_ins.changes(entry)
-    model = build(entry, Recipe(settings, SIDE, 2, 0, 0, device="cpu"))
+    model = build_model(entry, ModelSettings(settings, SIDE, 2, 0, 0, device="cpu"))
     told: list[Progress] = []
-    lesson = Lesson(ArrayPictures(PICTURES[:2]), np.zeros(2, np.int64))
-    model.fit(Lesson(lesson.pictures, lesson.labels, TUNING, LABELS) if tuned else lesson, told.append)
-    return [one.score for one in model.inspect(TUNING)], told
+    training_data = TrainingData(ArrayPictures(PICTURES[:2]), np.zeros(2, np.int64))
+    model.fit(
+        TrainingData(training_data.pictures, training_data.labels, TUNING, LABELS)
+        if tuned
+        else training_data,
+        told.append,
+    )
+    return [one.score for one in model.predict(TUNING)], told
 
 
 def losses(told: list[Progress]) -> list[float]:

@@ -14,9 +14,9 @@ import pytest
 from defectbench import catalog
 from defectbench.__main__ import run
 from defectbench.errors import BugError, ExitCode
-from defectbench.models.base import Inspection, Lesson, Pictures, Report
+from defectbench.models.base import FitCallback, Pictures, Prediction, TrainingData
 from defectbench.models.checks import full_check
-from defectbench.models.checks.full_check import side_for, sit
+from defectbench.models.checks.full_check import check_here, side_for
 from probe_cases import Easy, entry
 
 
@@ -26,48 +26,48 @@ class Forgetful(Easy):
     def load(self, path: Path) -> None:
         self.forgot = True
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
-        for found in super().inspect(pictures):
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
+        for found in super().predict(pictures):
             yield replace(found, score=found.score + hasattr(self, "forgot"))
 
 
 class Flat(Easy):
     """Gives one row for a map."""
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
-        for found in super().inspect(pictures):
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
+        for found in super().predict(pictures):
             yield replace(found, heat_map=found.heat_map[:1])
 
 
 class Online(Easy):
     """Asks a hub."""
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training_data: TrainingData, report: FitCallback) -> None:
         socket.create_connection(("hub.example", 443))
 
 
 class Hungry(Easy):
     """Finds no room."""
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training_data: TrainingData, report: FitCallback) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
 
 def test_exam_is_passed_in_a_process_of_its_own() -> None:
-    [found] = full_check.examine(["filterbank-knn"], 64)
+    [found] = full_check.full_check(["filterbank-knn"], 64)
     assert (found.code, found.side, found.heat_map) == (0, 64, (8, 8))
     assert found.peak_memory_bytes > 2**20
     assert found.parameters > 0
 
 
 def test_exam_that_is_killed_is_tried_again() -> None:
-    [found] = full_check.examine(["filterbank-knn"], 64, seconds=0.01)
+    [found] = full_check.full_check(["filterbank-knn"], 64, seconds=0.01)
     assert found.code == ExitCode.TRY_AGAIN
     assert "had not ended after 0.01 s" in found.says
 
 
 def test_exam_is_bounded_in_memory() -> None:
-    [found] = full_check.examine(["filterbank-knn"], 64, memory=40 * 2**20)
+    [found] = full_check.full_check(["filterbank-knn"], 64, memory=40 * 2**20)
     assert found.code != 0, "40 MiB were enough"
 
 
@@ -84,7 +84,7 @@ def test_exam_is_bounded_in_memory() -> None:
 def test_exam_is_failed_with_the_reason(
     case: type[Easy], code: ExitCode, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(full_check, "build", lambda entry, recipe: case(recipe))
+    monkeypatch.setattr(full_check, "build", lambda entry, model_settings: case(model_settings))
     found = full_check._result(entry("Easy"), 96)
     assert found.code == code
     assert words in found.says
@@ -92,11 +92,11 @@ def test_exam_is_failed_with_the_reason(
 
 def test_exam_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = socket.socket.connect, socket.getaddrinfo
-    monkeypatch.setattr(full_check, "build", lambda entry, recipe: Easy(recipe))
-    assert sit(entry("Easy"), 64).heat_map == (64, 64)
-    monkeypatch.setattr(full_check, "build", lambda entry, recipe: Online(recipe))
+    monkeypatch.setattr(full_check, "build", lambda entry, model_settings: Easy(model_settings))
+    assert check_here(entry("Easy"), 64).heat_map == (64, 64)
+    monkeypatch.setattr(full_check, "build", lambda entry, model_settings: Online(model_settings))
     with pytest.raises(BugError):
-        sit(entry("Easy"), 64)
+        check_here(entry("Easy"), 64)
     assert (socket.socket.connect, socket.getaddrinfo) == before
 
 
@@ -107,8 +107,8 @@ def test_exam_is_at_the_next_side_that_the_model_takes() -> None:
 
 
 def test_exam_s_lesson_has_both_classes_but_for_detectors() -> None:
-    assert not full_check.lesson_for(catalog.find("padim"), 64).labels.any()
-    taught = full_check.lesson_for(catalog.find("resnet50"), 64)
+    assert not full_check.training_data_for(catalog.find("padim"), 64).labels.any()
+    taught = full_check.training_data_for(catalog.find("resnet50"), 64)
     assert np.array_equal(taught.labels, [0, 1, 0, 1])
     assert taught.tuning is not None
 
@@ -117,10 +117,12 @@ def test_models_check_prints_and_ends_with_the_code_of_what_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = [
-        full_check.Result("filterbank-knn", 512, 0, "fits", (64, 64), 1_500_000, 2_000_000_000, 3.0, 2**30),
-        full_check.Result("padim", 512, 70, "ValueError: broken"),
+        full_check.FullCheckResult(
+            "filterbank-knn", 512, 0, "fits", (64, 64), 1_500_000, 2_000_000_000, 3.0, 2**30
+        ),
+        full_check.FullCheckResult("padim", 512, 70, "ValueError: broken"),
     ]
-    monkeypatch.setattr(full_check, "examine", lambda *given: iter(results))
+    monkeypatch.setattr(full_check, "full_check", lambda *given: iter(results))
     assert run(["models", "check", "filterbank-knn", "padim"]) == ExitCode.BUG
     out = capsys.readouterr().out
     assert "64 x 64" in out
@@ -161,7 +163,7 @@ def test_measured_figures_are_what_the_model_counts(name: str) -> None:
     found = catalog.find(name)
     assert found.measured is not None
     network = backbone.create(
-        str(found.settings["architecture"]), full_check.recipe_for(found, found.measured.side), outputs=1
+        str(found.settings["architecture"]), full_check.settings_for(found, found.measured.side), outputs=1
     )
     inputs = torch.zeros(1, 3, found.measured.side, found.measured.side)
     assert backbone.count(network) == found.measured.parameters

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from defectbench import catalog
 from defectbench.errors import DataError
-from defectbench.models.base import Recipe
+from defectbench.models.base import ModelSettings
 from defectbench.models.detectors.anomalib_models import efficientad
 from defectbench.models.detectors.efficientad import EfficientAd
 from defectbench.models.features import backbone, weight_formats
@@ -28,7 +28,7 @@ TINYVIT = "tiny_vit_5m_224.dist_in22k_ft_in1k"
 
 def made(name: str, path: Path | None = None, side: int = 64, outputs: int | None = 1) -> nn.Module:
     weights = {} if path is None else {"w": path}
-    return backbone.create(name, Recipe({}, side, 0, 0, 5, weights, device="cpu"), outputs=outputs)
+    return backbone.create(name, ModelSettings({}, side, 0, 0, 5, weights, device="cpu"), outputs=outputs)
 
 
 def published(name: str, side: int = 64) -> State:
@@ -160,8 +160,8 @@ def teacher(path: Path | None = None) -> nn.Module:
     """EfficientAD's teacher, at a width that leaves a channel or two inside."""
     entry = catalog.find("efficientad-s")
     weights = {} if path is None else {"efficientad-teacher-small": path}
-    recipe = Recipe({**entry.settings, "width": 1 / 128}, 256, 0, 0, 5, weights, device="cpu")
-    model = EfficientAd(recipe).build()
+    model_settings = ModelSettings({**entry.settings, "width": 1 / 128}, 256, 0, 0, 5, weights, device="cpu")
+    model = EfficientAd(model_settings).build()
     assert isinstance(model, efficientad.EfficientAdModel)
     return model.teacher
 

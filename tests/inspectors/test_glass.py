@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from defectbench import catalog
 from defectbench.errors import DataError
 from defectbench.metrics.image import image_auroc
-from defectbench.models.base import Lesson, Progress, Recipe
+from defectbench.models.base import ModelSettings, Progress, TrainingData
 from defectbench.models.detectors.glass import Glass
 from defectbench.models.pictures.images import ArrayPictures
-from defectbench.models.training.gradient_detector import Best
+from defectbench.models.training.gradient_detector import BestEpoch
 
 pytestmark = pytest.mark.torch
 
@@ -39,64 +39,66 @@ TUNING = ArrayPictures(np.concatenate([pictures(8, 2), pictures(8, 3, defect=Tru
 TUNING_LABELS = np.repeat([0, 1], 8)
 
 
-def lesson(tuned: bool = True) -> Lesson:
+def training_data(tuned: bool = True) -> TrainingData:
     labels = np.zeros(len(GOODS), np.int64)
     if not tuned:
-        return Lesson(ArrayPictures(GOODS), labels)
-    return Lesson(ArrayPictures(GOODS), labels, TUNING, TUNING_LABELS)
+        return TrainingData(ArrayPictures(GOODS), labels)
+    return TrainingData(ArrayPictures(GOODS), labels, TUNING, TUNING_LABELS)
 
 
-def recipe(epochs: int = EPOCHS, patience: int = 0) -> Recipe:
+def model_settings(epochs: int = EPOCHS, patience: int = 0) -> ModelSettings:
     own = {"backbone": "test_resnet.r160_in1k", "batch_size": 4, "learning_rate": 3e-3}
-    return Recipe({**catalog.find("glass").settings, **own}, SIDE, epochs, patience, seed=3, device="cpu")
+    return ModelSettings(
+        {**catalog.find("glass").settings, **own}, SIDE, epochs, patience, seed=3, device="cpu"
+    )
 
 
-def fit(wanted: Recipe, taught: Lesson) -> tuple[Glass, list[Progress]]:
+def fit(wanted: ModelSettings, taught: TrainingData) -> tuple[Glass, list[Progress]]:
     told: list[Progress] = []
-    inspector = Glass(wanted)
-    inspector.fit(taught, told.append)
-    return inspector, told
+    model = Glass(wanted)
+    model.fit(taught, told.append)
+    return model, told
 
 
 def curve(told: list[Progress], name: str) -> list[float]:
     return [progress.figures[name] for progress in told if name in progress.figures]
 
 
-def scores(inspector: Glass) -> list[float]:
-    return [inspection.score for inspection in inspector.inspect(TUNING)]
+def scores(model: Glass) -> list[float]:
+    return [prediction.score for prediction in model.predict(TUNING)]
 
 
-def parts(inspector: Glass) -> dict[str, torch.Tensor]:
-    return inspector.learnt(inspector.model())
+def parts(model: Glass) -> dict[str, torch.Tensor]:
+    return model.learnt(model.model())
 
 
 @pytest.fixture(scope="module")
 def tuned() -> tuple[Glass, list[Progress]]:
-    return fit(recipe(), lesson())
+    return fit(model_settings(), training_data())
 
 
 def test_glass_keeps_the_first_of_the_best_epochs(tuned: tuple[Glass, list[Progress]]) -> None:
-    inspector, told = tuned
+    model, told = tuned
     aurocs = curve(told, "tuning_auroc")
     assert len(aurocs) == EPOCHS
     best = int(np.argmax(aurocs)) + 1
     assert best < EPOCHS, "the last epoch is the best: this case cannot tell what is kept"
-    assert image_auroc(TUNING_LABELS, np.array(scores(inspector))) == max(aurocs)
+    assert image_auroc(TUNING_LABELS, np.array(scores(model))) == max(aurocs)
     # The kept state is that of a fit which ends there, bit for bit.
-    ended, _ = fit(recipe(best), lesson(tuned=False))
-    assert scores(ended) == scores(inspector)
-    assert all(torch.equal(value, parts(ended)[key]) for key, value in parts(inspector).items())
+    ended, _ = fit(model_settings(best), training_data(tuned=False))
+    assert scores(ended) == scores(model)
+    assert all(torch.equal(value, parts(ended)[key]) for key, value in parts(model).items())
 
 
 def test_glass_trains_with_tuning_pictures_as_without(tuned: tuple[Glass, list[Progress]]) -> None:
-    inspector, told = fit(recipe(), lesson(tuned=False))
+    model, told = fit(model_settings(), training_data(tuned=False))
     assert curve(told, "train_loss") == curve(tuned[1], "train_loss")
     assert not curve(told, "tuning_auroc")
-    assert scores(inspector) != scores(tuned[0])
+    assert scores(model) != scores(tuned[0])
 
 
 def test_glass_gives_the_same_twice_with_tuning_pictures(tuned: tuple[Glass, list[Progress]]) -> None:
-    again, told = fit(recipe(), lesson())
+    again, told = fit(model_settings(), training_data())
     assert told == tuned[1]
     assert scores(again) == scores(tuned[0])
 
@@ -105,13 +107,13 @@ def test_glass_stops_when_its_patience_is_used_up(tuned: tuple[Glass, list[Progr
     aurocs = curve(tuned[1], "tuning_auroc")
     ends = next(e for e in range(1, EPOCHS) if aurocs[e] <= max(aurocs[:e])) + 1
     assert ends < EPOCHS, "the AUROC only rises: this case cannot tell a stop"
-    inspector, told = fit(recipe(patience=1), lesson())
+    model, told = fit(model_settings(patience=1), training_data())
     assert curve(told, "tuning_auroc") == aurocs[:ends]
-    assert image_auroc(TUNING_LABELS, np.array(scores(inspector))) == max(aurocs[:ends])
+    assert image_auroc(TUNING_LABELS, np.array(scores(model))) == max(aurocs[:ends])
 
 
 def test_glass_waits_from_the_last_rise() -> None:
-    best, seen = Best(), []
+    best, seen = BestEpoch(), []
     for auroc in (0.5, 0.4, 0.6, 0.6, 0.6):
         best.see(auroc, {})
         seen.append(best.over(2))
@@ -119,6 +121,8 @@ def test_glass_waits_from_the_last_rise() -> None:
 
 
 def test_glass_refuses_tuning_pictures_of_one_class() -> None:
-    taught = Lesson(ArrayPictures(GOODS), np.zeros(len(GOODS), np.int64), TUNING, np.zeros(16, np.int64))
+    taught = TrainingData(
+        ArrayPictures(GOODS), np.zeros(len(GOODS), np.int64), TUNING, np.zeros(16, np.int64)
+    )
     with pytest.raises(DataError, match="needs 1 of each"):
-        fit(recipe(), taught)
+        fit(model_settings(), taught)

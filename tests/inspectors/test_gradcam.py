@@ -5,7 +5,7 @@ from pytorch_grad_cam import GradCAM
 
 import stand_ins
 from defectbench import catalog
-from defectbench.models.base import Recipe
+from defectbench.models.base import ModelSettings
 from defectbench.models.classifiers.gradcam import Explainer, Target, target_of
 from defectbench.models.features import backbone
 from stand_ins import DINO, SWIN
@@ -28,8 +28,8 @@ def side(name: str) -> int:
 
 
 def network(name: str) -> torch.nn.Module:
-    recipe = Recipe({}, side(name), epochs=0, patience=0, seed=0, device="cpu")
-    return backbone.create(name, recipe, outputs=1)
+    model_settings = ModelSettings({}, side(name), epochs=0, patience=0, seed=0, device="cpu")
+    return backbone.create(name, model_settings, outputs=1)
 
 
 def by_hand(model: torch.nn.Module, target: Target, inputs: torch.Tensor) -> np.ndarray:
@@ -59,10 +59,10 @@ def test_map_is_the_papers_before_any_scaling(name: str) -> None:
     inputs = torch.randn(1, 3, side(name), side(name), generator=torch.Generator().manual_seed(1))
     model = network(name)
     expected = by_hand(model, target_of(model), inputs)
-    inspection = Explainer(model)(inputs)
+    prediction = Explainer(model)(inputs)
     assert expected.max() > 0 or name not in (SWIN, DINO), "an empty map shows nothing"
-    np.testing.assert_allclose(inspection.heat_map, expected, rtol=1e-3, atol=1e-6 * max(1, expected.max()))
-    assert inspection.score == pytest.approx(float(model(inputs)[0, 0]), rel=1e-4, abs=1e-5)
+    np.testing.assert_allclose(prediction.heat_map, expected, rtol=1e-3, atol=1e-6 * max(1, expected.max()))
+    assert prediction.score == pytest.approx(float(model(inputs)[0, 0]), rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

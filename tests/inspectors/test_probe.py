@@ -14,12 +14,12 @@ import stand_ins
 from defectbench import catalog
 from defectbench.errors import BugError, ConfigurationError, ExitCode, TryAgainError
 from defectbench.models.checks import size_check as probes
-from defectbench.models.checks.size_check import forward, probe
+from defectbench.models.checks.size_check import forward, size_check
 from probe_cases import entry
 
 
 def test_probe_asks_a_process_and_reads_all_its_answers() -> None:
-    found = probe(["filterbank-logreg", "filterbank-knn"], 64)
+    found = size_check(["filterbank-logreg", "filterbank-knn"], 64)
     assert list(found) == ["filterbank-logreg", "filterbank-knn"]
     for answer in found.values():
         assert answer.takes
@@ -29,11 +29,13 @@ def test_probe_asks_a_process_and_reads_all_its_answers() -> None:
 
 
 def test_probe_does_not_try_what_the_catalog_rules_out() -> None:
-    assert probe(["filterbank-knn"], 31)["filterbank-knn"] == probes.Probe(False, "takes 32 px or more")
+    assert size_check(["filterbank-knn"], 31)["filterbank-knn"] == probes.SizeCheckResult(
+        False, "takes 32 px or more"
+    )
 
 
 def test_probe_that_takes_too_long_is_no_answer() -> None:
-    answer = probe(["filterbank-knn"], 64, seconds=0.01)["filterbank-knn"]
+    answer = size_check(["filterbank-knn"], 64, seconds=0.01)["filterbank-knn"]
     assert isinstance(answer.error, TryAgainError)
     assert not answer.takes
     assert "its process had not ended after 0.01 s" in answer.says
@@ -41,7 +43,7 @@ def test_probe_that_takes_too_long_is_no_answer() -> None:
 
 def test_probe_whose_process_dies_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    answer = probe(["filterbank-knn"], 64)["filterbank-knn"]
+    answer = size_check(["filterbank-knn"], 64)["filterbank-knn"]
     assert isinstance(answer.error, TryAgainError)
     assert answer.says == "its process ended with 1: it said nothing"
 
@@ -64,30 +66,36 @@ def test_probe_goes_on_after_a_model_that_ends_its_process(
     program.write_text(KILLED)
     program.chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(program))
-    found = probe(["glass", "padim", "patchcore"], 512)
-    assert found["glass"] == found["patchcore"] == probes.Probe(True, "fine", 7)
+    found = size_check(["glass", "padim", "patchcore"], 512)
+    assert found["glass"] == found["patchcore"] == probes.SizeCheckResult(True, "fine", 7)
     assert isinstance(found["padim"].error, TryAgainError)
     assert found["padim"].says == "its process ended with -9: it said nothing"
 
 
-def answer_of(builder: str, side: int, monkeypatch: pytest.MonkeyPatch, **changes: object) -> probes.Probe:
+def answer_of(
+    builder: str, side: int, monkeypatch: pytest.MonkeyPatch, **changes: object
+) -> probes.SizeCheckResult:
     """What the process would find out of a made-up entry, by way of the line that it prints."""
     made_up = entry(builder, **changes)
     monkeypatch.setattr(catalog, "find", lambda name: made_up)
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         probes.main([str(side), "case"])
-    return probes._probe_of(json.loads(printed.getvalue()))
+    return probes._result_of(json.loads(printed.getvalue()))
 
 
 def test_probe_of_a_model_that_takes_the_size(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer_of("Easy", 96, monkeypatch)
-    assert found == probes.Probe(True, "a score and a heat map of 96 x 96", probes.LEARNT)
+    assert found == probes.SizeCheckResult(
+        True, "a score and a heat map of 96 x 96", probes.TRAINING_PICTURES
+    )
 
 
 def test_probe_of_a_model_that_takes_its_own_size_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     found = answer_of("Fixed", 96, monkeypatch)
-    assert found == probes.Probe(False, "AssertionError: Input height (96) doesn't match model (64).")
+    assert found == probes.SizeCheckResult(
+        False, "AssertionError: Input height (96) doesn't match model (64)."
+    )
 
 
 @pytest.mark.parametrize("side", [64, 96])

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from defectbench import catalog
 from defectbench.errors import CheckpointError
-from defectbench.models.base import Lesson, Progress, Recipe, Resumable
-from defectbench.models.choose import build, load
+from defectbench.models.base import ModelSettings, Progress, Resumable, TrainingData
+from defectbench.models.choose import build_model, load_class
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.models.training import checkpoint
 
@@ -51,21 +51,21 @@ class Case:
     def make(self) -> Resumable:
         entry = catalog.find(self.model)
         settings = {**entry.settings, **self.settings}
-        recipe = Recipe(
+        model_settings = ModelSettings(
             settings, SIDE, self.epochs, self.patience, 3, device="cpu", balance=self.balance, turns=True
         )
-        inspector = build(entry, recipe)
-        assert isinstance(inspector, Resumable)
-        return inspector
+        model = build_model(entry, model_settings)
+        assert isinstance(model, Resumable)
+        return model
 
-    def lesson(self) -> Lesson:
+    def training_data(self) -> TrainingData:
         goods, defects = (4, 0) if self.model == "glass" else (14, 5)
         shown = np.concatenate([pictures(goods, 1), pictures(defects, 2, defect=True)])
         labels = np.repeat([0, 1], [goods, defects])
         if not self.tuned:
-            return Lesson(ArrayPictures(shown), labels)
+            return TrainingData(ArrayPictures(shown), labels)
         tuning = np.concatenate([pictures(3, 3), pictures(3, 4, defect=True)])
-        return Lesson(ArrayPictures(shown), labels, ArrayPictures(tuning), np.repeat([0, 1], 3))
+        return TrainingData(ArrayPictures(shown), labels, ArrayPictures(tuning), np.repeat([0, 1], 3))
 
 
 SMALL = {"batch_size": 4, "learning_rate": 3e-3}
@@ -103,11 +103,11 @@ class Run:
 
 
 def ran(case: Case, told: list[Progress], fit: Callable[[Resumable], None], place: Path) -> Run:
-    inspector = case.make()
-    fit(inspector)
+    model = case.make()
+    fit(model)
     shown = ArrayPictures(np.concatenate([pictures(2, 5), pictures(2, 6, defect=True)]))
-    scores = [inspection.score for inspection in inspector.inspect(shown)]
-    inspector.save(place / "model")
+    scores = [prediction.score for prediction in model.predict(shown)]
+    model.save(place / "model")
     return Run(told, scores, load_file(place / "model"))
 
 
@@ -116,7 +116,7 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     case = CASES[request.param]
     told: list[Progress] = []
     place = tmp_path_factory.mktemp("model")
-    return case, ran(case, told, lambda model: model.fit(case.lesson(), told.append), place)
+    return case, ran(case, told, lambda model: model.fit(case.training(), told.append), place)
 
 
 def same(one: Run, other: Run) -> bool:
@@ -135,7 +135,7 @@ def saved_at(case: Case, places: list[int], folder: Path) -> list[Progress]:
             progress.save(folder / str(len(told)))
         told.append(progress)
 
-    case.make().fit(case.lesson(), report)
+    case.make().fit(case.training(), report)
     return told
 
 
@@ -158,7 +158,7 @@ def test_a_fit_goes_on_from_any_step(undisturbed: tuple[Case, Run], tmp_path: Pa
         told: list[Progress] = []
 
         def go_on(model: Resumable, place: int = place, told: list[Progress] = told) -> None:
-            model.resume(case.lesson(), told.append, tmp_path / str(place))
+            model.resume(case.training(), told.append, tmp_path / str(place))
 
         resumed = ran(case, told, go_on, tmp_path)
         assert same(resumed, whole), f"step {place} of {len(whole.told)}"
@@ -185,9 +185,9 @@ def test_a_fit_may_be_stopped_again_and_again(undisturbed: tuple[Case, Run], tmp
 
     def go_on(model: Resumable) -> None:
         if (tmp_path / "saved").exists():
-            model.resume(case.lesson(), report, tmp_path / "saved")
+            model.resume(case.training(), report, tmp_path / "saved")
         else:
-            model.fit(case.lesson(), report)
+            model.fit(case.training(), report)
 
     for steps in (3, 4, 6):
         left = steps
@@ -210,16 +210,16 @@ def test_an_unreadable_checkpoint_is_refused_and_the_fit_may_begin_anew(
     (tmp_path / "short").write_bytes(good[: len(good) // 2])
     (tmp_path / "empty").touch()
     for name in ("other", "exploit", "short", "empty", "none"):
-        inspector = case.make()
+        model = case.make()
         with pytest.raises(CheckpointError):
-            inspector.resume(case.lesson(), lambda progress: None, tmp_path / name)
+            model.resume(case.training(), lambda progress: None, tmp_path / name)
     assert not (tmp_path / "pwned").exists()
     told: list[Progress] = []
 
     def again(model: Resumable) -> None:
         with pytest.raises(CheckpointError):
-            model.resume(case.lesson(), lambda progress: None, tmp_path / "short")
-        model.fit(case.lesson(), told.append)
+            model.resume(case.training(), lambda progress: None, tmp_path / "short")
+        model.fit(case.training(), told.append)
 
     assert same(ran(case, told, again, tmp_path), whole)
     assert told == whole.told
@@ -248,6 +248,6 @@ def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("entry", catalog.ENTRIES, ids=lambda entry: entry.name)
 def test_the_catalog_says_which_models_resume(entry: catalog.Entry) -> None:
-    assert issubclass(load(entry), Resumable) == entry.resumes
+    assert issubclass(load_class(entry), Resumable) == entry.resumes
     tried = {catalog.find(case.model).builder for case in CASES.values()}
     assert not entry.resumes or entry.builder in tried

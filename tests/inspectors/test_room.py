@@ -13,14 +13,14 @@ from safetensors.torch import load_file
 import stand_ins
 from defectbench import catalog
 from defectbench.errors import TryAgainError
-from defectbench.models.base import Lesson, Progress, Recipe
-from defectbench.models.choose import build
+from defectbench.models.base import ModelSettings, Progress, TrainingData
+from defectbench.models.choose import build_model
 from defectbench.models.classifiers import timm_classifier
 from defectbench.models.classifiers.timm_classifier import TimmClassifier
 from defectbench.models.detectors import stfpm
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.models.training import gradient_detector, memory_fit
-from defectbench.models.training.memory_fit import Room
+from defectbench.models.training.memory_fit import MicroBatcher
 
 pytestmark = pytest.mark.torch
 
@@ -29,19 +29,19 @@ BATCH_NORM, LAYER_NORM = "test_efficientnet.r160_in1k", "test_convnext.r160_in1k
 State = dict[str, torch.Tensor]
 
 
-def lesson() -> Lesson:
+def training_data() -> TrainingData:
     rng = np.random.default_rng(1)
     shown = rng.integers(0, 256, (19, SIDE, SIDE, 3), np.uint8)
     tuning = ArrayPictures(rng.integers(0, 256, (4, SIDE, SIDE, 3), np.uint8))
-    return Lesson(ArrayPictures(shown), np.arange(19) % 2, tuning, np.array([0, 1, 0, 1]))
+    return TrainingData(ArrayPictures(shown), np.arange(19) % 2, tuning, np.array([0, 1, 0, 1]))
 
 
 def fitted(network: str, place: Path) -> tuple[State, list[Progress]]:
     """Two epochs of batches of 8, 8 and 3."""
     settings = catalog.find("resnet50").settings | {"architecture": network, "batch_size": BATCH}
-    model = TimmClassifier(Recipe(settings, SIDE, 2, 0, 0, device="cpu"))
+    model = TimmClassifier(ModelSettings(settings, SIDE, 2, 0, 0, device="cpu"))
     told: list[Progress] = []
-    model.fit(lesson(), told.append)
+    model.fit(training_data(), told.append)
     model.save(place / "model")
     return load_file(place / "model"), told
 
@@ -56,10 +56,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], list[int]]:
 
     def make(limit: int, saving_helps: bool) -> list[int]:
         tried: list[int] = []
-        forward = timm_classifier._Whole.logits
+        forward = timm_classifier._WholeNetwork.logits
 
         def logits(
-            self: timm_classifier._Whole, chosen: np.ndarray, rng: np.random.Generator
+            self: timm_classifier._WholeNetwork, chosen: np.ndarray, rng: np.random.Generator
         ) -> torch.Tensor:
             found = forward(self, chosen, rng)  # draws, and moves the averages of batch normalisation
             tried.append(len(chosen))
@@ -68,7 +68,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], list[int]]:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nMore words.")
             return found
 
-        monkeypatch.setattr(timm_classifier._Whole, "logits", logits)
+        monkeypatch.setattr(timm_classifier._WholeNetwork, "logits", logits)
         return tried
 
     return make
@@ -77,7 +77,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, bool], list[int]]:
 def begun_with(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let fits begin with fewer pictures at once, and with what is tried before them."""
 
-    class Begun(Room):
+    class Begun(MicroBatcher):
         def __init__(
             self, module: torch.nn.Module, batch: int, rng: np.random.Generator, *, adds_up: bool = False
         ) -> None:
@@ -132,10 +132,10 @@ def taught(place: Path) -> tuple[State, list[Progress]]:
     """Two epochs of a detector that is trained step by step, in batches of 4 and 2."""
     entry = catalog.find("stfpm")
     settings = entry.settings | stand_ins.changes(entry)
-    model = build(entry, Recipe(settings, 64, 2, 0, 0, device="cpu"))
+    model = build_model(entry, ModelSettings(settings, 64, 2, 0, 0, device="cpu"))
     told: list[Progress] = []
     shown = np.random.default_rng(1).integers(0, 256, (6, 64, 64, 3), np.uint8)
-    model.fit(Lesson(ArrayPictures(shown), np.zeros(6, np.int64)), told.append)
+    model.fit(TrainingData(ArrayPictures(shown), np.zeros(6, np.int64)), told.append)
     model.save(place / "model")
     return load_file(place / "model"), told
 
@@ -166,7 +166,7 @@ def test_detector_that_ran_out_of_memory_is_one_in_parts(
     assert all("pictures_at_once" not in progress.figures for progress in undisturbed)
 
 
-def gradients(detector: gradient_detector.Stepped, at_once: int) -> tuple[float, State]:
+def gradients(detector: gradient_detector.GradientDetector, at_once: int) -> tuple[float, State]:
     """Loss and gradients of a batch of 5, so many pictures at once; no network normalises over the batch."""
     torch.manual_seed(1)
     model = detector.model().train()
@@ -181,7 +181,7 @@ def gradients(detector: gradient_detector.Stepped, at_once: int) -> tuple[float,
             model, gradient_detector.Batch(images, torch.zeros(len(part)), images[:, 0] * 0, 0)
         )
 
-    one = Room(model, 5, np.random.default_rng(0), adds_up=detector.adds_up)
+    one = MicroBatcher(model, 5, np.random.default_rng(0), adds_up=detector.adds_up)
     one.pictures = at_once
     found = one.gradients(np.arange(5), loss)
     return found, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -190,8 +190,10 @@ def gradients(detector: gradient_detector.Stepped, at_once: int) -> tuple[float,
 @pytest.mark.parametrize("name", ["stfpm", "reverse-distillation", "fastflow", "cfa", "draem", "uninet"])
 def test_gradients_in_parts_are_the_batch_s_for_detectors_whose_loss_is_by_picture(name: str) -> None:
     entry = catalog.find(name)
-    detector = build(entry, Recipe(entry.settings | stand_ins.changes(entry), 64, 2, 0, 0, device="cpu"))
-    assert isinstance(detector, gradient_detector.Stepped)
+    detector = build_model(
+        entry, ModelSettings(entry.settings | stand_ins.changes(entry), 64, 2, 0, 0, device="cpu")
+    )
+    assert isinstance(detector, gradient_detector.GradientDetector)
     if name == "cfa":
         detector.begin(detector.model(), iter([torch.zeros(1, 3, 64, 64)]))
     if name == "draem":
@@ -221,7 +223,7 @@ def test_another_error_is_not_taken_for_want_of_memory() -> None:
         raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        Room(torch.nn.Linear(1, 1), 8, np.random.default_rng(0)).gradients(np.arange(8), loss)
+        MicroBatcher(torch.nn.Linear(1, 1), 8, np.random.default_rng(0)).gradients(np.arange(8), loss)
     assert tried == [8]
 
 
@@ -229,13 +231,13 @@ def test_parts_hold_no_single_picture_and_no_more_than_fit() -> None:
     module = torch.nn.Linear(1, 1)
     for pictures in (2, 3, 4, 8):
         for number in range(2, 18):
-            one = Room(module, 16, np.random.default_rng(0))
+            one = MicroBatcher(module, 16, np.random.default_rng(0))
             one.pictures = pictures
             parts = one.parts(np.arange(number))
             assert np.array_equal(np.concatenate(parts), np.arange(number))
             assert min(map(len, parts)) >= 2
             assert max(map(len, parts)) <= max(pictures, 3)
-    whole = Room(module, 16, np.random.default_rng(0))
+    whole = MicroBatcher(module, 16, np.random.default_rng(0))
     assert [len(part) for part in whole.parts(np.arange(17))] == [17]
 
 

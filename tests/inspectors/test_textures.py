@@ -10,14 +10,14 @@ from PIL import Image
 from defectbench import catalog
 from defectbench.data.synthetic.scenes import SCENES
 from defectbench.errors import DataError, MissingWeightsError, TryAgainError
-from defectbench.models.base import Inspector, Lesson, Recipe
-from defectbench.models.choose import build
+from defectbench.models.base import Model, ModelSettings, TrainingData
+from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.models.training import textures
 
 
-def recipe(**weights: Path) -> Recipe:
-    return Recipe({}, 32, 1, 0, 0, weights=weights)
+def model_settings(**weights: Path) -> ModelSettings:
+    return ModelSettings({}, 32, 1, 0, 0, weights=weights)
 
 
 def tar_of(folder: Path, names: tuple[str, ...], colour: tuple[int, int, int] = (10, 20, 30)) -> Path:
@@ -31,7 +31,7 @@ def tar_of(folder: Path, names: tuple[str, ...], colour: tuple[int, int, int] = 
 
 
 def test_without_weights_pictures_are_photographs_that_no_synthetic_product_is_made_of() -> None:
-    found = textures.pictures(recipe())
+    found = textures.pictures(model_settings())
     assert [path.name for path in found] == list(textures.PHOTOGRAPHS)
     assert all(path.is_file() for path in found)
     assert not {scene.photograph for scene in SCENES.values()} & set(textures.PHOTOGRAPHS)
@@ -39,24 +39,24 @@ def test_without_weights_pictures_are_photographs_that_no_synthetic_product_is_m
 
 def test_pictures_of_a_tar_are_unpacked_once_and_sorted(tmp_path: Path) -> None:
     tar = tar_of(tmp_path, ("b.png", "a.png", "readme.txt"))
-    found = textures.pictures(recipe(dtd=tar))
+    found = textures.pictures(model_settings(dtd=tar))
     assert [path.name for path in found] == ["a.png", "b.png"]
     tar.write_bytes(b"gone")
-    assert textures.pictures(recipe(other=Path("net"), dtd=tar), "dtd") == found
+    assert textures.pictures(model_settings(other=Path("net"), dtd=tar), "dtd") == found
 
 
 def test_a_file_that_holds_no_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none").write_bytes(b"no tar")
     with pytest.raises(DataError, match="dtd: none is no tar of pictures"):
-        textures.pictures(recipe(dtd=tmp_path / "none"))
+        textures.pictures(model_settings(dtd=tmp_path / "none"))
     with pytest.raises(DataError, match="has no picture"):
-        textures.pictures(recipe(dtd=tar_of(tmp_path, ("readme.txt",))))
+        textures.pictures(model_settings(dtd=tar_of(tmp_path, ("readme.txt",))))
     with pytest.raises(MissingWeightsError, match="no pictures imagenette: got dtd"):
-        textures.pictures(recipe(dtd=tmp_path / "none"), "imagenette")
+        textures.pictures(model_settings(dtd=tmp_path / "none"), "imagenette")
 
 
 def test_a_texture_is_the_middle_of_a_picture(tmp_path: Path) -> None:
-    found = textures.pictures(recipe(dtd=tar_of(tmp_path, ("a.png",))))
+    found = textures.pictures(model_settings(dtd=tar_of(tmp_path, ("a.png",))))
     shown = textures.Textures(found, 16)
     assert len(shown) == 1
     assert shown[0].shape == (16, 16, 3)
@@ -68,15 +68,15 @@ def test_a_fitted_model_is_loaded_without_the_textures_it_was_taught_by(tmp_path
     entry = catalog.find("draem")
     settings = {**entry.settings, "channels": 2, "batch_size": 2}
     goods = ArrayPictures(np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8))
-    taught = build(entry, Recipe(settings, 64, 1, 0, 0, device="cpu"))
-    taught.fit(Lesson(goods, np.zeros(2, np.int64)), lambda progress: None)
+    taught = build_model(entry, ModelSettings(settings, 64, 1, 0, 0, device="cpu"))
+    taught.fit(TrainingData(goods, np.zeros(2, np.int64)), lambda progress: None)
     taught.save(tmp_path / "state")
-    lacking = Recipe(settings, 64, 1, 0, 0, device="cpu", weights={"dtd": tmp_path / "gone"})
-    loaded = build(entry, lacking)
+    lacking = ModelSettings(settings, 64, 1, 0, 0, device="cpu", weights={"dtd": tmp_path / "gone"})
+    loaded = build_model(entry, lacking)
     loaded.load(tmp_path / "state")
-    assert [one.score for one in loaded.inspect(goods)] == [one.score for one in taught.inspect(goods)]
+    assert [one.score for one in loaded.predict(goods)] == [one.score for one in taught.predict(goods)]
     with pytest.raises(TryAgainError, match="gone"):
-        build(entry, lacking).fit(Lesson(goods, np.zeros(2, np.int64)), lambda progress: None)
+        build_model(entry, lacking).fit(TrainingData(goods, np.zeros(2, np.int64)), lambda progress: None)
 
 
 NET = "test_resnet.r160_in1k"
@@ -94,20 +94,20 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def glass(weights: dict[str, Path]) -> Inspector:
+def glass(weights: dict[str, Path]) -> Model:
     entry = catalog.find("glass")
     settings = {**entry.settings, "backbone": NET, "batch_size": 2, "learning_rate": 3e-3}
-    return build(entry, Recipe(settings, 48, 1, 0, 0, device="cpu", weights=weights))
+    return build_model(entry, ModelSettings(settings, 48, 1, 0, 0, device="cpu", weights=weights))
 
 
-def taught(weights: dict[str, Path]) -> Inspector:
-    inspector = glass(weights)
-    inspector.fit(Lesson(GOODS, np.zeros(2, np.int64)), lambda progress: None)
-    return inspector
+def taught(weights: dict[str, Path]) -> Model:
+    model = glass(weights)
+    model.fit(TrainingData(GOODS, np.zeros(2, np.int64)), lambda progress: None)
+    return model
 
 
-def scores(inspector: Inspector) -> list[float]:
-    return [one.score for one in inspector.inspect(GOODS)]
+def scores(model: Model) -> list[float]:
+    return [one.score for one in model.predict(GOODS)]
 
 
 @pytest.mark.torch

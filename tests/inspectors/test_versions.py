@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from defectbench import catalog
-from defectbench.models.base import Lesson, Recipe
-from defectbench.models.choose import build
+from defectbench.models.base import ModelSettings, TrainingData
+from defectbench.models.choose import build_model
 from defectbench.models.features.versions import made_with
 from defectbench.models.pictures.images import ArrayPictures, Compute
 
@@ -49,8 +49,10 @@ def test_feature_names_hold_the_versions_that_decide_them(
     model: str, settings: dict[str, catalog.Setting], libraries: tuple[str, ...]
 ) -> None:
     entry, pictures = catalog.find(model), Listening()
-    recipe = Recipe({**entry.settings, **settings}, SIDE, min(entry.epochs, 1), 0, 0, device="cpu")
+    model_settings = ModelSettings(
+        {**entry.settings, **settings}, SIDE, min(entry.epochs, 1), 0, 0, device="cpu"
+    )
     labels = np.array([0, 0, 0, 0, 1, 1]) if entry.family == "classifier" else np.zeros(6, np.int64)
-    build(entry, recipe).fit(Lesson(pictures, labels), lambda progress: None)
+    build_model(entry, model_settings).fit(TrainingData(pictures, labels), lambda progress: None)
     (name,) = pictures.heard
     assert all(f"{library}-{version(library)}" in name for library in libraries), name

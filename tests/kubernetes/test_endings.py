@@ -27,8 +27,8 @@ from defectbench.runners.chart import chart
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweeps.config import Resources, Where, parse
-from defectbench.sweeps.plan import make
+from defectbench.sweeps.config import Resources, SourceLines, parse_sweep
+from defectbench.sweeps.plan import make_plan
 from parts import BUCKET, ROOT, S3Server, find_helm
 from shell import VERSION, environment
 from stepper import NAME, planted
@@ -151,7 +151,7 @@ def disturbed(node: Cluster, space: str, pods_s3: S3Server, tmp_path_factory: An
         folder = tmp_path_factory.mktemp("disturbed")
         store, whole = open_store(f"s3://{BUCKET}/disturbed"), DirectoryStore(folder / "whole")
         put_pictures(store)
-        plan = make(parse(SWEEP, Where("small.yaml", {})), store)
+        plan = make_plan(parse_sweep(SWEEP, SourceLines("small.yaml", {})), store)
         cells = dict(zip((each.__name__ for each in DISTURBANCES), plan.cells, strict=True))
         found = Disturbed(node, space, store, whole, cells)
         submit(folder, found, pods_s3)

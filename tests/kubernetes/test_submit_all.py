@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from cluster import Cluster
-from defectbench.records.result import find_true_result
+from defectbench.records.result import find_verified_result
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.sweeps.config import read
-from defectbench.sweeps.plan import make
+from defectbench.sweeps.config import read_sweep
+from defectbench.sweeps.plan import make_plan
 from parts import BUCKET, MlflowServer, S3Server
 from shell import VERSION, Shell, checkout, runs
 
@@ -88,7 +88,7 @@ def submitted(
     print(shell.run(SCRIPT.format(store=store, where=where, namespace=namespace)))
     print((folder / "one").read_text(), (folder / "two").read_text())
     kept = open_store(store)
-    cells = list(make(read(folder / "jobs" / "whole.yaml"), kept).cells)
+    cells = list(make_plan(read_sweep(folder / "jobs" / "whole.yaml"), kept).cells)
     return Submitted(folder, namespace, kept, cells, runs(pods_mlflow.uri, "whole"))
 
 
@@ -128,7 +128,7 @@ def assert_each_job_and_cell_once(cluster: Cluster, submitted: Submitted) -> Non
         assert pod["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert len(submitted.cells) == CELLS
     for cell in submitted.cells:
-        result = find_true_result(submitted.store, cell)
+        result = find_verified_result(submitted.store, cell)
         assert result is not None
         assert {file.partition("/")[0] for file in result.files} == {"1"}
 

@@ -17,7 +17,7 @@ from defectbench.records.cell import path
 from defectbench.stores.choose import open_store
 from defectbench.tables import cost
 from defectbench.tables.collect import collect
-from defectbench.tables.rows import Cost
+from defectbench.tables.rows import CostRow
 from defectbench.tables.tables import Tables
 from fakes import made_up_sweep
 
@@ -39,7 +39,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
     return Tables(collect(store, "madeup"))
 
 
-def line(label: str, **figures: float) -> Cost:
+def line(label: str, **figures: float) -> CostRow:
     given = dict.fromkeys(
         (
             "total_fit_seconds",
@@ -51,10 +51,10 @@ def line(label: str, **figures: float) -> Cost:
         1.0,
     )
     known = {"fit_seconds": 1.0, "parameters": 1.0, **given, **figures}
-    return Cost(label=label, family="detector", cells=1, labelled=(0, 0), devices=("cpu",), **known)
+    return CostRow(label=label, family="detector", cells=1, labelled=(0, 0), devices=("cpu",), **known)
 
 
-def efficient(costs: list[Cost], means: dict[str, float], name: str) -> set[str]:
+def efficient(costs: list[CostRow], means: dict[str, float], name: str) -> set[str]:
     rows = cost.tradeoffs(costs, (), means)
     assert len(rows) == len(costs) * len(cost.COSTS)
     return {row.label for row in rows if row.cost == name and row.efficient}

@@ -9,11 +9,11 @@ import pytest
 
 from defectbench.catalog import Family
 from defectbench.data.check import published_counts
-from defectbench.records.sweep_record import Contestant
-from defectbench.report.evidence import Material
+from defectbench.records.sweep_record import SweepModel
+from defectbench.report.evidence import Evidence
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.tables.breakdown import SIZES, Breakdown, breakdowns, sizes
+from defectbench.tables.breakdown import SIZES, BreakdownRow, breakdowns, sizes
 from defectbench.tables.collect import collect
 from defectbench.tables.matched import matched_pairs
 from defectbench.tables.published import published
@@ -44,8 +44,8 @@ def tables(store: Store) -> Tables:
 
 
 @pytest.fixture(scope="module")
-def parts(store: Store, tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> list[Breakdown]:
-    material = Material(tables.collected, store, tmp_path_factory.mktemp("cache"))
+def parts(store: Store, tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> list[BreakdownRow]:
+    material = Evidence(tables.collected, store, tmp_path_factory.mktemp("cache"))
     return list(breakdowns(tables, material.areas))
 
 
@@ -85,8 +85,8 @@ def test_published_figures_know_mvtec_by_its_counts(tmp_path: Path) -> None:
 
 
 def test_matched_pairs_share_backbone_and_weights() -> None:
-    def one(model: str, family: Family, weights: str) -> Contestant:
-        return Contestant(model, model, family, weights, 224, {})
+    def one(model: str, family: Family, weights: str) -> SweepModel:
+        return SweepModel(model, model, family, weights, 224, {})
 
     theirs = [one("patchcore", "detector", "pretrained"), one("padim", "detector", "pretrained")]
     pair = (("wide-resnet50", "patchcore"),)
@@ -108,7 +108,7 @@ def test_matched_pairs_are_compared(store: Store, monkeypatch: pytest.MonkeyPatc
     assert tables.comparisons[0].classifier == "filterbank-logreg"
 
 
-def test_breakdowns_average_the_predictions(tables: Tables, parts: list[Breakdown]) -> None:
+def test_breakdowns_average_the_predictions(tables: Tables, parts: list[BreakdownRow]) -> None:
     for line in parts:
         if line.by == "type":
             rows = [fold.test for fold in tables.folds_of(line.category, line.label)]
@@ -117,7 +117,7 @@ def test_breakdowns_average_the_predictions(tables: Tables, parts: list[Breakdow
             assert line.pixel_ap == pytest.approx(values.mean())
 
 
-def test_breakdowns_by_size_cover_every_defect(tables: Tables, parts: list[Breakdown]) -> None:
+def test_breakdowns_by_size_cover_every_defect(tables: Tables, parts: list[BreakdownRow]) -> None:
     for by in ("type", "size"):
         of = [line for line in parts if (line.label, line.category, line.by) == ("padim", "grid", by)]
         assert sum(line.defects for line in of) == 20

@@ -14,7 +14,7 @@ from defectbench.records.cell import Cell
 from defectbench.stores.choose import open_store
 from defectbench.tables.collect import collect
 from defectbench.tables.tables import Tables
-from defectbench.tables.unseen import Unseen
+from defectbench.tables.unseen import UnseenRow
 from fakes import Planted, made_up_sweep
 
 MODELS = ["filterbank-logreg", "filterbank-knn"]
@@ -137,7 +137,7 @@ def sees_by_family(cell: Cell, image: Image) -> float:
     return VISIBLE if image.defect_type in types_learnt(cell) else 0.0
 
 
-def visible(entry: Unseen) -> bool:
+def visible(entry: UnseenRow) -> bool:
     """Whether an entry's model was made to see the type that it is tested on."""
     return entry.learnt if entry.label == LEARNER else entry.tested != "stain"
 

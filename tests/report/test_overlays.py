@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectbench.errors import DataError
-from defectbench.report.panels import SIDE, Shown, show, show_heat, show_truth
+from defectbench.report.panels import SIDE, PanelImage, show, show_heat, show_truth
 from defectbench.util.overlays import HeatMaps
 
 
-def pixels(shown: Shown) -> NDArray[np.int64]:
+def pixels(shown: PanelImage) -> NDArray[np.int64]:
     data = base64.b64decode(shown.uri.removeprefix("data:image/webp;base64,"))
     with Image.open(io.BytesIO(data)) as image:
         assert image.size == (shown.width, shown.height)

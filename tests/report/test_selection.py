@@ -13,7 +13,7 @@ import pytest
 
 from defectbench.catalog import BY_TABLE_NAME
 from defectbench.errors import TryAgainError, UsageError
-from defectbench.models.checks.size_check import Probe
+from defectbench.models.checks.size_check import SizeCheckResult
 from defectbench.selection.files import TableRow, draw, rows, to_json, write
 from defectbench.selection.leaderboard import parse, read
 from defectbench.selection.rule import Kind, Selection, select
@@ -32,7 +32,10 @@ PARAMETERS = {"tinyvit-21m-512": 20_691_697, "glass": 72_821_032, "patchcore": 7
 def study(kind: Kind) -> Selection:
     board = read(TESTS / "reference" / f"{kind}.csv")
     return select(
-        board, kind, lambda names: {name: Probe(True, "", PARAMETERS[name]) for name in names}, KNOWN
+        board,
+        kind,
+        lambda names: {name: SizeCheckResult(True, "", PARAMETERS[name]) for name in names},
+        KNOWN,
     )
 
 

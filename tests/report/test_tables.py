@@ -13,12 +13,12 @@ from pyarrow import parquet
 from scipy.stats import betabinom
 
 from defectbench.metrics import comparison
-from defectbench.metrics.image import METRICS, Counts
-from defectbench.records.sweep_record import Contestant
+from defectbench.metrics.image import METRICS, ConfusionCounts
+from defectbench.records.sweep_record import SweepModel
 from defectbench.report.wording import weights_lines
 from defectbench.stores.choose import open_store
 from defectbench.tables.collect import Collected, Fold, collect
-from defectbench.tables.rows import Model
+from defectbench.tables.rows import ModelRow
 from defectbench.tables.tables import EXPLANATION, FILES, Tables, _model
 from defectbench.tables.thresholds import CALLS, chance_of
 from defectbench.tables.worst_images import WORST, worst
@@ -212,7 +212,7 @@ def test_a_broken_promise_is_seen(whole: Tables, tmp_path: Path) -> None:
 
 def test_everything_abnormal_needs_no_model(whole: Tables) -> None:
     lines = [line for line in whole.thresholds if line.rule == "everything abnormal"]
-    assert [line.f1 for line in lines] == [Counts(20, 20, 0, 0).f1] * 2
+    assert [line.f1 for line in lines] == [ConfusionCounts(20, 20, 0, 0).f1] * 2
     assert {(line.recall, line.came, line.label) for line in lines} == {(1.0, 1.0, "")}
 
 
@@ -340,8 +340,8 @@ def test_curves_are_one_a_fold_and_seed(whole: Tables) -> None:
 
 
 def test_models_say_their_licences_and_which_rule_commerce_out() -> None:
-    def row(name: str, weights: str) -> Model:
-        return _model(Contestant(name, name, "classifier", weights, 512, {}))
+    def row(name: str, weights: str) -> ModelRow:
+        return _model(SweepModel(name, name, "classifier", weights, 512, {}))
 
     bound, free, random = (
         row("fixefficientnet-b7", "pretrained"),
@@ -354,7 +354,7 @@ def test_models_say_their_licences_and_which_rule_commerce_out() -> None:
     *_, said = weights_lines([bound, free, random])
     assert said == "Not for commercial use, by the licence of the weights: fixefficientnet-b7."
     assert len(weights_lines([free, random])) == 2
-    other = Contestant("r", "resnet50", "classifier", "pretrained", 512, {"architecture": "vgg11.tv_in1k"})
+    other = SweepModel("r", "resnet50", "classifier", "pretrained", 512, {"architecture": "vgg11.tv_in1k"})
     assert _model(other).licence == (
         "code Apache-2.0; weights see timm's page of it (UNKNOWN whether for commercial use: check it)"
     )

@@ -455,7 +455,7 @@ def planned(tmp_path: Path) -> plans.Plan:
     for category in ("brick", "grass"):
         put_category(store, "parts", category, 12, 6, 6, ("crack", "stain"), True)
     models = [{"name": "padim", "resources": {"gpu": 1}}, "filterbank-logreg"]
-    return plans.make(sweep(models=models, image_size=64, protocols={"detection": {"folds": 3}}), store)
+    return plans.make_plan(sweep(models=models, image_size=64, protocols={"detection": {"folds": 3}}), store)
 
 
 def grouped(planned: plans.Plan, most: int | None = None, wanted: Any = None) -> list[chart.JobEntry]:

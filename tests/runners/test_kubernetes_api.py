@@ -14,7 +14,7 @@ from kube import NAMESPACE, FakeApi, Fault, fake_api, job
 pytest.importorskip("kubernetes", reason="no kubernetes client here; run: uv sync --extra kubernetes")
 
 from defectbench.runners.kubernetes.api import Cluster, connect
-from defectbench.runners.kubernetes.informer import Mirror
+from defectbench.runners.kubernetes.informer import Informer
 from defectbench.runners.kubernetes.jobs import OURS
 
 
@@ -131,13 +131,13 @@ def until(true: object, patience: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def names(mirror: Mirror) -> set[str]:
+def names(mirror: Informer) -> set[str]:
     return {each["metadata"]["name"] for each in mirror.objects()}
 
 
 def test_a_mirror_follows_what_is_made_changed_and_removed(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("a"))
-    with Mirror(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as mirror:
         assert names(mirror) == {"a"}
         api.put("jobs", job("b"))
         until(lambda: names(mirror) == {"a", "b"})
@@ -149,7 +149,7 @@ def test_a_mirror_follows_what_is_made_changed_and_removed(api: FakeApi, cluster
 
 
 def test_a_mirror_goes_on_after_a_disconnect_without_listing_again(api: FakeApi, cluster: Cluster) -> None:
-    with Mirror(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as mirror:
         for number in range(3):
             until(lambda number=number: api.count("GET", "watch=") >= number + 1)
             api.hang_up()
@@ -160,7 +160,7 @@ def test_a_mirror_goes_on_after_a_disconnect_without_listing_again(api: FakeApi,
 
 def test_a_mirror_lists_again_when_its_version_is_gone(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("old"))
-    with Mirror(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as mirror:
         until(lambda: api.count("GET", "watch=") == 1)
         # Both happen while nobody listens: only a new list can show that the old Job went away.
         with api.changed:
@@ -174,7 +174,7 @@ def test_a_mirror_lists_again_when_its_version_is_gone(api: FakeApi, cluster: Cl
 
 def test_a_mirror_moves_on_with_bookmarks(api: FakeApi, cluster: Cluster) -> None:
     api.bookmarks = True
-    with Mirror(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as mirror:
         api.put("pods", job("unseen"))
         until(lambda: mirror._version == str(api.version))
         # What is older than the bookmark is forgotten, and nothing has to be listed again.
@@ -187,7 +187,7 @@ def test_a_mirror_moves_on_with_bookmarks(api: FakeApi, cluster: Cluster) -> Non
 
 def test_a_mirror_says_its_trouble_and_gets_over_it(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("a"))
-    with Mirror(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as mirror:
         until(lambda: api.count("GET", "watch=") == 1)
         api.faults.append(Fault(0, times=3, part="watch="))
         api.hang_up()
@@ -199,7 +199,7 @@ def test_a_mirror_says_its_trouble_and_gets_over_it(api: FakeApi, cluster: Clust
 
 
 def test_a_mirror_ends_when_the_rights_are_taken_away(api: FakeApi, cluster: Cluster) -> None:
-    with Mirror(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as mirror:
         until(lambda: api.count("GET", "watch=") == 1)
         api.faults.append(Fault(403, times=99))
         api.hang_up()

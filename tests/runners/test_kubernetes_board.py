@@ -6,35 +6,35 @@ import io
 
 from rich.console import Console
 
-from defectbench.cli.cluster_board import Board
-from defectbench.runners.kubernetes.jobs import Phase, View
-from defectbench.runners.kubernetes.watch import Picture
-from defectbench.runners.status import Standpoint
+from defectbench.cli.cluster_board import ClusterBoard
+from defectbench.runners.kubernetes.jobs import CellState, JobView
+from defectbench.runners.kubernetes.watch import Snapshot
+from defectbench.runners.status import CellStatus
 
 
-def seen(name: str, phase: Phase, reason: str = "") -> View:
-    return View(name, f"uid-{name}", "study", "glass", "bottle", (f"cell-{name}",), "d", phase, reason)
+def seen(name: str, phase: CellState, reason: str = "") -> JobView:
+    return JobView(name, f"uid-{name}", "study", "glass", "bottle", (f"cell-{name}",), "d", phase, reason)
 
 
-def picture(*views: View, trouble: str = "") -> Picture:
+def picture(*views: JobView, trouble: str = "") -> Snapshot:
     cells = [
-        Standpoint(each.cells[0], each.category, each.model, each.phase, each.name, each.reason)
+        CellStatus(each.cells[0], each.category, each.model, each.phase, each.name, each.reason)
         for each in views
     ]
-    return Picture(views, cells, trouble)
+    return Snapshot(views, cells, trouble)
 
 
 VIEWS = (
-    seen("a", Phase.SUCCEEDED),
-    seen("b", Phase.RUNNING, "fitting 3/20, 1:15 left"),
-    seen("c", Phase.FAILED, "exit code 65 [red]"),
-    seen("d", Phase.DOOMED, "ErrImagePull: x"),
+    seen("a", CellState.SUCCEEDED),
+    seen("b", CellState.RUNNING, "fitting 3/20, 1:15 left"),
+    seen("c", CellState.FAILED, "exit code 65 [red]"),
+    seen("d", CellState.DOOMED, "ErrImagePull: x"),
 )
 
 
-def board(terminal: bool, height: int = 40) -> tuple[Board, io.StringIO]:
+def board(terminal: bool, height: int = 40) -> tuple[ClusterBoard, io.StringIO]:
     file = io.StringIO()
-    return Board("study", Console(file=file, force_terminal=terminal, width=100, height=height)), file
+    return ClusterBoard("study", Console(file=file, force_terminal=terminal, width=100, height=height)), file
 
 
 def test_the_table_shows_first_what_needs_a_person() -> None:
@@ -53,7 +53,7 @@ def test_the_table_shows_first_what_needs_a_person() -> None:
 def test_the_table_has_as_many_lines_as_the_screen() -> None:
     shown, _ = board(True, height=12)
     console = Console(file=io.StringIO(), width=100)
-    console.print(shown.render(picture(*(seen(f"j{n:02}", Phase.RUNNING) for n in range(30)))))
+    console.print(shown.render(picture(*(seen(f"j{n:02}", CellState.RUNNING) for n in range(30)))))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "... and 23 more" in text
     assert len(text.splitlines()) <= 12

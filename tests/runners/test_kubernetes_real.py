@@ -16,9 +16,9 @@ import yaml
 
 from cluster import BUSYBOX, Cluster, wait_until
 from defectbench.stores.choose import open_store
-from defectbench.sweeps.config import read
-from defectbench.sweeps.plan import make
-from defectbench.sweeps.plan import write as write_plan
+from defectbench.sweeps.config import read_sweep
+from defectbench.sweeps.plan import make_plan
+from defectbench.sweeps.plan import write_plan as write_plan
 from fakes import put_category
 from kube import Document
 from parts import find_helm
@@ -261,7 +261,7 @@ def test_a_sweep_without_gpus_in_the_cluster_is_explained(
 
 def first_cell(bench: Path) -> str:
     store = open_store(os.environ["DEFECTBENCH_STORE"])
-    return next(iter(make(read(bench / "real.yaml"), store).cells))
+    return next(iter(make_plan(read_sweep(bench / "real.yaml"), store).cells))
 
 
 def test_a_used_up_quota_is_explained(cluster: Cluster, namespace: str, bench: Path) -> None:
@@ -358,7 +358,7 @@ def watched(words: tuple[object, ...], work: Callable[[], None], code: int) -> s
 
 def test_watch_follows_pods_to_their_end(cluster_with_node: Cluster, namespace: str, bench: Path) -> None:
     store = open_store(os.environ["DEFECTBENCH_STORE"])
-    plan = make(read(bench / "real.yaml"), store)
+    plan = make_plan(read_sweep(bench / "real.yaml"), store)
     keys = [key for key, label in plan.labels.items() if label == "filterbank-logreg"]
     write_plan(plan, store, keys)
     scripts = ["sleep 5; exit 65", "exit 0", "exit 70", "sleep 2; exit 78", "exit 66", "exit 124"]

@@ -18,7 +18,7 @@ pytest.importorskip("kubernetes", reason="no kubernetes client here; run: uv syn
 
 from defectbench.runners.kubernetes import submit as module
 from defectbench.runners.kubernetes.api import Cluster, connect
-from defectbench.runners.kubernetes.submit import Placed, Submission
+from defectbench.runners.kubernetes.submit import PlacedJob, Submission
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def many(count: int) -> list[Document]:
     return [job(f"j{number:03}", (f"c{number}",)) for number in range(count)]
 
 
-def verdicts(placed: dict[str, Placed] | object) -> dict[str, str]:
+def verdicts(placed: dict[str, PlacedJob] | object) -> dict[str, str]:
     assert isinstance(placed, dict)
     return {name: each.verdict.value for name, each in placed.items()}
 
@@ -52,7 +52,7 @@ def end(api: FakeApi, name: str, how: str = "Complete") -> None:
 
 
 def test_every_job_is_created_once(api: FakeApi, cluster: Cluster) -> None:
-    heard: list[Placed] = []
+    heard: list[PlacedJob] = []
     placed = Submission(cluster, set(), hear=heard.append).run(many(50))
     assert set(verdicts(placed).values()) == {"created"}
     assert len(api.of("jobs")) == len(heard) == len(placed) == 50

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from defectbench.errors import ExitCode
-from defectbench.execution.lease import Standing
+from defectbench.execution.lease import LeaseRecord
 from defectbench.records.result import Failure
-from defectbench.runners.kubernetes.jobs import Phase, code_words, quantity, view
-from defectbench.runners.kubernetes.why import Facts, Verdict, explain
+from defectbench.runners.kubernetes.jobs import CellState, code_words, quantity, read_job
+from defectbench.runners.kubernetes.why import Facts, Urgency, explain
 from kube import Document, job, pod
 
 CELL = "c1"
@@ -57,8 +57,10 @@ def node(gpus: int) -> Document:
     return {"metadata": {"name": "n"}, "status": {"allocatable": amounts}}
 
 
-def standing(**parts: Any) -> Standing:
-    return Standing(**{"owner": "pod-a:1", "holder": "h", "fence": 2, "at": "2026-01-01T00:00:09Z", **parts})
+def standing(**parts: Any) -> LeaseRecord:
+    return LeaseRecord(
+        **{"owner": "pod-a:1", "holder": "h", "fence": 2, "at": "2026-01-01T00:00:09Z", **parts}
+    )
 
 
 NO_GPU = homeless(
@@ -73,33 +75,33 @@ PULL = 'Failed to pull image "registry.test/defectbench:1": rpc error: not found
 QUEUED = made(spec={"suspend": True}, metadata={"labels": {"kueue.x-k8s.io/queue-name": "gpus"}})
 PROGRESS = {"phase": "fitting", "done": 3, "total": 20, "left": 75.0}
 
-CASES: dict[str, tuple[Facts, Verdict, str]] = {
-    "finished": (Facts(CELL, finished=True, job=made()), Verdict.FINISHED, "its result is in the store"),
+CASES: dict[str, tuple[Facts, Urgency, str]] = {
+    "finished": (Facts(CELL, finished=True, job=made()), Urgency.FINISHED, "its result is in the store"),
     "data error": (
         Facts(CELL, failure=Failure(ExitCode.DATA, "bolt/3.png is broken\nmore", "", 1)),
-        Verdict.FAILED,
+        Urgency.FAILED,
         "exit code 65 (the images are wrong): bolt/3.png is broken",
     ),
     "deadline": (
         Facts(CELL, failure=Failure(ExitCode.DEADLINE, "has run for 61 s, its deadline is 60 s", "", 1)),
-        Verdict.FAILED,
+        Urgency.FAILED,
         "exit code 124 (the deadline passed): has run for 61 s",
     ),
-    "no job": (Facts(CELL), Verdict.STUCK, "no Job holds cell c1: `defectbench submit` makes one"),
+    "no job": (Facts(CELL), Urgency.STUCK, "no Job holds cell c1: `defectbench submit` makes one"),
     "interrupted": (
         Facts(CELL, lease=standing(released=True)),
-        Verdict.STUCK,
+        Urgency.STUCK,
         "attempt 2 ended before it was done",
     ),
     "local run": (
         Facts(CELL, lease=standing(progress=PROGRESS)),
-        Verdict.RUNNING,
+        Urgency.RUNNING,
         "is with pod-a:1, fitting 3 of 20, 1:15 left",
     ),
-    "cluster not asked": (Facts(CELL, unasked="no kubeconfig"), Verdict.STUCK, "the cluster was not asked"),
+    "cluster not asked": (Facts(CELL, unasked="no kubeconfig"), Urgency.STUCK, "the cluster was not asked"),
     "leaving": (
         Facts(CELL, job=made(metadata={**made()["metadata"], "deletionTimestamp": "x"})),
-        Verdict.STUCK,
+        Urgency.STUCK,
         "is being deleted",
     ),
     "queue": (
@@ -108,23 +110,23 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
             job={**made(), **QUEUED, "metadata": {**made()["metadata"], **QUEUED["metadata"]}},
             queue=("a", "b"),
         ),
-        Verdict.SLOW,
+        Urgency.SLOW,
         "waits in queue gpus with 2 Jobs before it",
     ),
-    "suspended": (Facts(CELL, job=made(spec={"suspend": True})), Verdict.STUCK, "somebody suspended Job"),
+    "suspended": (Facts(CELL, job=made(spec={"suspend": True})), Urgency.STUCK, "somebody suspended Job"),
     "no GPU in the cluster": (
         Facts(CELL, job=made(), pods=[NO_GPU], nodes=[node(0), node(0)]),
-        Verdict.STUCK,
+        Urgency.STUCK,
         "no node of the cluster offers nvidia.com/gpu",
     ),
     "all GPUs taken": (
         Facts(CELL, job=made(), pods=[NO_GPU], nodes=[node(2), node(0)]),
-        Verdict.SLOW,
+        Urgency.SLOW,
         "waits for 1 nvidia.com/gpu: others hold it on every node that is large enough (1 nodes)",
     ),
     "nodes unknown": (
         Facts(CELL, job=made(), pods=[NO_GPU]),
-        Verdict.STUCK,
+        Urgency.STUCK,
         "these credentials may not list nodes",
     ),
     "memory too small": (
@@ -134,24 +136,24 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
             pods=[homeless("0/1 nodes are available: 1 Insufficient memory.")],
             nodes=[{"metadata": {"name": "n"}, "status": {"allocatable": {"memory": "4Gi"}}}],
         ),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "asks for 8Gi memory, and no node has more than 4Gi",
     ),
     "taint": (
         Facts(
             CELL, job=made(), pods=[homeless("0/1 nodes are available: 1 node(s) had untolerated taint(s).")]
         ),
-        Verdict.STUCK,
+        Urgency.STUCK,
         "no node takes the pod of Job study-glass-bottle-1: 0/1 nodes are available: 1 node(s) had",
     ),
     "quota used up": (
         Facts(CELL, job=made(), events=[event("FailedCreate", QUOTA.format(asked=1))]),
-        Verdict.STUCK,
+        Urgency.STUCK,
         "quota gpus is used up (requests.nvidia.com/gpu: 2 of 2 used, 1 asked for)",
     ),
     "quota too small": (
         Facts(CELL, job=made(), events=[event("FailedCreate", QUOTA.format(asked=4))]),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "never fits quota gpus",
     ),
     "quota demands limits": (
@@ -165,27 +167,27 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
                 )
             ],
         ),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "quota cpus takes no pod of Job study-glass-bottle-1: it demands limits.cpu for: worker",
     ),
     "pod security": (
         Facts(CELL, job=made(), events=[event("FailedCreate", "violates PodSecurity restricted")]),
-        Verdict.STUCK,
+        Urgency.STUCK,
         "no pod can be made",
     ),
     "image missing": (
         Facts(CELL, job=made(), pods=[waits("ImagePullBackOff", "Back-off")], events=[event("Failed", PULL)]),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "the image registry.test/defectbench:1 of Job study-glass-bottle-1 cannot be pulled on node node-1",
     ),
     "image never pulled": (
         Facts(CELL, job=made(), pods=[waits("ErrImageNeverPull")]),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "cannot be pulled",
     ),
     "secret missing": (
         Facts(CELL, job=made(), pods=[waits("CreateContainerConfigError", SECRET)]),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "the Secret defectbench-s3 is missing",
     ),
     "key missing": (
@@ -199,12 +201,12 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
                 )
             ],
         ),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "the Secret team/defectbench-s3 has no key AWS_ACCESS_KEY_ID",
     ),
     "command missing": (
         Facts(CELL, job=made(), pods=[waits("CreateContainerError", "no command specified")]),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "cannot start: no command specified",
     ),
     "volume missing": (
@@ -214,14 +216,14 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
             pods=[waits("ContainerCreating")],
             events=[event("FailedMount", 'MountVolume.SetUp failed for volume "x": secret "x" not found')],
         ),
-        Verdict.DOOMED,
+        Urgency.DOOMED,
         "cannot be mounted",
     ),
     "pulling": (
         Facts(
             CELL, job=made(), pods=[waits("ContainerCreating")], events=[event("Pulling", "Pulling image")]
         ),
-        Verdict.SLOW,
+        Urgency.SLOW,
         "node node-1 is fetching the image",
     ),
     "out of memory": (
@@ -230,12 +232,12 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
             job=failed("BackoffLimitExceeded", "Job has reached the limit", 7),
             pods=[ended(137, "OOMKilled", 2), ended(75, number=1)],
         ),
-        Verdict.FAILED,
+        Urgency.FAILED,
         "the last of 7 tries: killed for want of memory (exit code 137); its limit is 8Gi",
     ),
     "out of memory, tries left": (
         Facts(CELL, job=made(status={"failed": 1}), pods=[ended(137, "OOMKilled")]),
-        Verdict.SLOW,
+        Urgency.SLOW,
         "waits before its next try; the last ended: killed for want of memory",
     ),
     "evicted": (
@@ -246,7 +248,7 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
                 pod(made(), phase="Failed", reason="Evicted", message="The node was low on resource: memory.")
             ],
         ),
-        Verdict.SLOW,
+        Urgency.SLOW,
         "was evicted",
     ),
     "failed at once": (
@@ -257,35 +259,35 @@ CASES: dict[str, tuple[Facts, Verdict, str]] = {
                 "Container worker for pod t/p failed with exit code 78 matching FailJob rule at index 2",
             ),
         ),
-        Verdict.FAILED,
+        Urgency.FAILED,
         "exit code 78 (the configuration is wrong)",
     ),
     "backstop": (
         Facts(CELL, job=failed("DeadlineExceeded", "Job was active longer than specified deadline")),
-        Verdict.FAILED,
+        Urgency.FAILED,
         "its backstop (jobDeadline, waiting counted) passed",
     ),
     "complete without a result": (
         Facts(CELL, job=made(status={"conditions": [{"type": "Complete", "status": "True"}]})),
-        Verdict.STUCK,
+        Urgency.STUCK,
         "yet cell c1 has no true result",
     ),
     "job complete": (
         Facts(job=made(status={"conditions": [{"type": "Complete", "status": "True"}]})),
-        Verdict.FINISHED,
+        Urgency.FINISHED,
         "Job study-glass-bottle-1 is complete",
     ),
     "running": (
         Facts(CELL, job=made(), pods=[pod(made())], lease=standing(progress=PROGRESS)),
-        Verdict.RUNNING,
+        Urgency.RUNNING,
         "cell c1 runs in Job study-glass-bottle-1, fitting 3 of 20, 1:15 left",
     ),
     "in line": (
         Facts("c2", job=made(), pods=[pod(made())]),
-        Verdict.SLOW,
+        Urgency.SLOW,
         "has not come to cell c2, number 2 of its 2",
     ),
-    "just made": (Facts(CELL, job=made()), Verdict.SLOW, "was just made and has no pod yet"),
+    "just made": (Facts(CELL, job=made()), Urgency.SLOW, "was just made and has no pod yet"),
 }
 
 
@@ -299,7 +301,7 @@ def test_explanations_name_the_cause(case: str) -> None:
 
 
 def test_every_verdict_is_explained_by_a_case() -> None:
-    assert {verdict for _, verdict, _ in CASES.values()} == set(Verdict)
+    assert {verdict for _, verdict, _ in CASES.values()} == set(Urgency)
 
 
 def test_evidence_is_what_others_said() -> None:
@@ -311,25 +313,25 @@ def test_evidence_is_what_others_said() -> None:
 @pytest.mark.parametrize(
     ("found", "pods", "phase"),
     [
-        (made(), [], Phase.PENDING),
-        (made(spec={"suspend": True}), [], Phase.QUEUED),
-        (made(), [NO_GPU], Phase.PENDING),
-        (made(), [waits("ContainerCreating")], Phase.PULLING),
-        (made(), [waits("ErrImagePull")], Phase.DOOMED),
-        (made(), [pod(made())], Phase.RUNNING),
-        (made(), [ended(75)], Phase.PENDING),
-        (made(), [ended(75, number=1), pod(made(), 2)], Phase.RUNNING),
-        (failed("BackoffLimitExceeded", ""), [ended(1)], Phase.FAILED),
-        (made(status={"conditions": [{"type": "Complete", "status": "True"}]}), [], Phase.SUCCEEDED),
-        (made(status={"conditions": [{"type": "Complete", "status": "False"}]}), [], Phase.PENDING),
+        (made(), [], CellState.PENDING),
+        (made(spec={"suspend": True}), [], CellState.QUEUED),
+        (made(), [NO_GPU], CellState.PENDING),
+        (made(), [waits("ContainerCreating")], CellState.PULLING),
+        (made(), [waits("ErrImagePull")], CellState.DOOMED),
+        (made(), [pod(made())], CellState.RUNNING),
+        (made(), [ended(75)], CellState.PENDING),
+        (made(), [ended(75, number=1), pod(made(), 2)], CellState.RUNNING),
+        (failed("BackoffLimitExceeded", ""), [ended(1)], CellState.FAILED),
+        (made(status={"conditions": [{"type": "Complete", "status": "True"}]}), [], CellState.SUCCEEDED),
+        (made(status={"conditions": [{"type": "Complete", "status": "False"}]}), [], CellState.PENDING),
     ],
 )
-def test_a_job_has_a_phase(found: Document, pods: list[Document], phase: Phase) -> None:
-    assert view(found, pods).phase is phase
+def test_a_job_has_a_phase(found: Document, pods: list[Document], phase: CellState) -> None:
+    assert read_job(found, pods).phase is phase
 
 
 def test_a_view_reads_the_last_ending() -> None:
-    found = view(made(), [ended(75, number=1), ended(137, "OOMKilled", 3), pod(made(), 4)])
+    found = read_job(made(), [ended(75, number=1), ended(137, "OOMKilled", 3), pod(made(), 4)])
     assert (found.code, found.killed, found.pod) == (137, "OOMKilled", "study-glass-bottle-1-4")
 
 

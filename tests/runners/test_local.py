@@ -15,11 +15,11 @@ import pytest
 
 from defectbench.data.archive import import_dataset
 from defectbench.data.synthetic.synth import synth
-from defectbench.records.result import find_failure, find_true_result, read_predictions
+from defectbench.records.result import find_failure, find_verified_result, read_predictions
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.sweeps.config import read
-from defectbench.sweeps.plan import make
+from defectbench.sweeps.config import read_sweep
+from defectbench.sweeps.plan import make_plan
 from parts import S3Server
 
 SWEEP = """\
@@ -78,8 +78,8 @@ def run(
 def scores(store: Store, sweep: Path, cells: int = 8) -> dict[str, bytes]:
     """Every cell's predictions, as bytes."""
     found = {}
-    for key in make(read(sweep), store).cells:
-        result = find_true_result(store, key)
+    for key in make_plan(read_sweep(sweep), store).cells:
+        result = find_verified_result(store, key)
         assert result is not None
         found[key] = read_predictions(store, result).to_parquet()
     assert len(found) == cells
@@ -180,7 +180,7 @@ def test_a_failing_cell_keeps_its_traceback_and_spares_the_others(
     # More features than the backbone has: only the detector can find that, in its fit.
     said = run(sweep, store.url, tmp_path / "cache", "--set", FAILING[0], code=1)
     assert "6 of 8 done, 2 failed" in said
-    failed = [key for key in make(read(sweep, FAILING), store).cells if find_failure(store, key)]
+    failed = [key for key in make_plan(read_sweep(sweep, FAILING), store).cells if find_failure(store, key)]
     assert len(failed) == 2
     failure = find_failure(store, failed[0])
     assert failure is not None
@@ -214,7 +214,7 @@ def test_a_stop_leaves_nothing_half_written_and_the_same_command_goes_on(
     _, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
     for result in place.glob("cells/*/result.json"):
-        assert find_true_result(store, result.parent.name) is not None
+        assert find_verified_result(store, result.parent.name) is not None
     assert not list(place.rglob("*.part*"))
     run(sweep, place, tmp_path / "stopped-cache", "--workers", 2)
     assert scores(store, sweep) == reference

@@ -16,8 +16,8 @@ import pytest
 from attempts import assert_same, finish, pointer, prepared, steps
 from defectbench import catalog
 from defectbench.errors import TryAgainError
-from defectbench.execution.lease import Held, Lease, look, take
-from defectbench.records.result import find_failure, find_true_result
+from defectbench.execution.lease import HeldLease, Lease, read_lease, take_lease
+from defectbench.records.result import find_failure, find_verified_result
 from defectbench.stores.base import Store
 from defectbench.stores.directory import HOUSE, DirectoryStore
 from defectbench.util.files import locked
@@ -95,13 +95,13 @@ def test_a_worker_that_is_told_twice_to_go_saves_and_goes(whole: Store, store: S
         told = time.monotonic()
         assert ended(process) == 143
     assert time.monotonic() - told < 15
-    assert look(store, keys[0]).released  # type: ignore[union-attr]
+    assert read_lease(store, keys[0]).released  # type: ignore[union-attr]
     assert 3 <= steps(store, keys[0]) < EPOCHS * STEPS
     with worker(store, keys, tmp_path / "cache") as process:
         assert ended(process) == 0
     for key in keys:
         assert_same(store, whole, key)
-    result = find_true_result(store, keys[0])
+    result = find_verified_result(store, keys[0])
     assert result is not None
     assert result.cost["attempts"] == 2
 
@@ -141,13 +141,13 @@ def test_a_worker_that_still_imports_goes_at_once(stepper: None, tmp_path: Path)
     store = DirectoryStore(tmp_path / "store")
     keys = prepared(store, NAME)
     with worker(store, keys, tmp_path / "cache", IMPORT_SECONDS="60") as process:
-        wait_for(lambda: look(store, keys[0]), process)
+        wait_for(lambda: read_lease(store, keys[0]), process)
         time.sleep(0.5)
         process.send_signal(signal.SIGTERM)
         told = time.monotonic()
         assert ended(process) == 143
     assert time.monotonic() - told < 15
-    assert look(store, keys[0]).released  # type: ignore[union-attr]
+    assert read_lease(store, keys[0]).released  # type: ignore[union-attr]
     assert find_failure(store, keys[0]) is None
 
 
@@ -219,15 +219,15 @@ def test_the_deadline_holds_over_killed_workers(stepper: None, tmp_path: Path) -
 
 
 def spent(store: Store, key: str) -> float:
-    standing = look(store, key)
+    standing = read_lease(store, key)
     return float(standing.progress.get("spent", 0.0)) if standing else 0.0
 
 
 def wait_out(store: Store, key: str) -> None:
     """Take a killed worker's cell after a short silence and give it back, so that no test waits for 90 s."""
-    lease: Lease | Held | None = None
+    lease: Lease | HeldLease | None = None
     while not isinstance(lease, Lease):
-        lease = take(store, key, "undertaker", seen=lease, patience=0.3)
+        lease = take_lease(store, key, "undertaker", seen=lease, patience=0.3)
         time.sleep(0.05)
     lease.release()
 

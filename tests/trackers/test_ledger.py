@@ -11,8 +11,8 @@ import pytest
 
 from defectbench.errors import MissingInputError, TryAgainError
 from defectbench.stores.directory import DirectoryStore
-from defectbench.trackers.base import Run, Tracker
-from defectbench.trackers.run_registry import Ledger
+from defectbench.trackers.base import TrackedRun, Tracker
+from defectbench.trackers.run_registry import RunRegistry
 
 
 class MemoryTracker(Tracker):
@@ -22,7 +22,7 @@ class MemoryTracker(Tracker):
 
     def __init__(self) -> None:
         self.claims: dict[str, str] = {}
-        self.runs: dict[str, Run] = {}
+        self.runs: dict[str, TrackedRun] = {}
         self.writes = 0
         self.after_create: Callable[[str], None] = lambda claim: None
         self._numbers = itertools.count()
@@ -30,7 +30,7 @@ class MemoryTracker(Tracker):
     def open(self, experiment: str) -> str:
         return f"{experiment}@1"
 
-    def create(self, experiment: str, run: Run, started: int, claim: str) -> str:
+    def create(self, experiment: str, run: TrackedRun, started: int, claim: str) -> str:
         name = f"run{next(self._numbers)}"
         self.claims[name] = claim
         self.after_create(claim)
@@ -39,7 +39,7 @@ class MemoryTracker(Tracker):
     def find(self, experiment: str, claim: str) -> tuple[str, ...]:
         return tuple(name for name, its in self.claims.items() if its == claim)
 
-    def write(self, run_id: str, run: Run, started: int) -> None:
+    def write(self, run_id: str, run: TrackedRun, started: int) -> None:
         if run_id not in self.claims:
             raise MissingInputError(run_id)
         self.writes += 1
@@ -50,11 +50,11 @@ class MemoryTracker(Tracker):
         self.runs.pop(run_id, None)
 
 
-def make_run(status: str = "finished", **changes: object) -> Run:
+def make_run(status: str = "finished", **changes: object) -> TrackedRun:
     values: dict[str, object] = {
         "name": "a", "status": status, "seconds": 1.0, "tags": {}, "params": {"p": "1"}, "metrics": {"m": 0.5}
     }  # fmt: skip
-    return Run(**(values | changes))  # type: ignore[arg-type]
+    return TrackedRun(**(values | changes))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -63,16 +63,16 @@ def tracker() -> MemoryTracker:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, tracker: MemoryTracker) -> Ledger:
-    return Ledger(DirectoryStore(tmp_path), "study", tracker, "study@1", patience=0.5)
+def ledger(tmp_path: Path, tracker: MemoryTracker) -> RunRegistry:
+    return RunRegistry(DirectoryStore(tmp_path), "study", tracker, "study@1", patience=0.5)
 
 
-def test_ledger_writes_once(ledger: Ledger, tracker: MemoryTracker) -> None:
+def test_ledger_writes_once(ledger: RunRegistry, tracker: MemoryTracker) -> None:
     assert [ledger.update("a", make_run()) for _ in range(3)] == [True, False, False]
     assert (len(tracker.claims), tracker.writes) == (1, 1)
 
 
-def test_ledger_racing_writers_create_one_run(ledger: Ledger, tracker: MemoryTracker) -> None:
+def test_ledger_racing_writers_create_one_run(ledger: RunRegistry, tracker: MemoryTracker) -> None:
     start = threading.Barrier(8)
 
     def work() -> None:
@@ -89,7 +89,7 @@ def test_ledger_racing_writers_create_one_run(ledger: Ledger, tracker: MemoryTra
 
 
 def test_ledger_adopts_the_run_of_a_creation_without_an_answer(
-    ledger: Ledger, tracker: MemoryTracker
+    ledger: RunRegistry, tracker: MemoryTracker
 ) -> None:
     def lost(claim: str) -> None:
         raise TryAgainError("the answer was lost")
@@ -118,8 +118,8 @@ class DyingStore(DirectoryStore):
         return super().put(key, data, expected=expected)
 
 
-def test_ledger_takes_over_the_claim_of_a_dead_owner(ledger: Ledger, tracker: MemoryTracker) -> None:
-    dying = Ledger(DyingStore(ledger.store.url), "study", tracker, "study@1")
+def test_ledger_takes_over_the_claim_of_a_dead_owner(ledger: RunRegistry, tracker: MemoryTracker) -> None:
+    dying = RunRegistry(DyingStore(ledger.store.url), "study", tracker, "study@1")
     with pytest.raises(Killed):
         dying.update("a", make_run())
     assert list(tracker.claims) == ["run0"]
@@ -127,7 +127,9 @@ def test_ledger_takes_over_the_claim_of_a_dead_owner(ledger: Ledger, tracker: Me
     assert list(tracker.runs) == ["run0"]
 
 
-def test_ledger_owner_that_was_taken_over_removes_its_double(ledger: Ledger, tracker: MemoryTracker) -> None:
+def test_ledger_owner_that_was_taken_over_removes_its_double(
+    ledger: RunRegistry, tracker: MemoryTracker
+) -> None:
     def overtaken(claim: str) -> None:
         """While the first writer has created but not noted, another one takes over and misses it."""
         tracker.after_create = lambda claim: None
@@ -140,13 +142,13 @@ def test_ledger_owner_that_was_taken_over_removes_its_double(ledger: Ledger, tra
     assert list(tracker.claims) == list(tracker.runs) == ["run1"]
 
 
-def test_ledger_completes_a_running_run(ledger: Ledger, tracker: MemoryTracker) -> None:
+def test_ledger_completes_a_running_run(ledger: RunRegistry, tracker: MemoryTracker) -> None:
     ledger.update("a", make_run("running", metrics={}))
     ledger.update("a", make_run())
     assert [run.status for run in tracker.runs.values()] == ["finished"]
 
 
-def test_ledger_a_writer_that_saw_less_undoes_nothing(ledger: Ledger, tracker: MemoryTracker) -> None:
+def test_ledger_a_writer_that_saw_less_undoes_nothing(ledger: RunRegistry, tracker: MemoryTracker) -> None:
     ledger.update("a", make_run())
     assert not ledger.update("a", make_run("running", metrics={}))
     assert [run.status for run in tracker.runs.values()] == ["finished"]
@@ -154,21 +156,23 @@ def test_ledger_a_writer_that_saw_less_undoes_nothing(ledger: Ledger, tracker: M
 
 @pytest.mark.parametrize("change", [{"metrics": {"m": 0.6}}, {"params": {"p": "2"}}])
 def test_ledger_replaces_a_run_that_cannot_be_changed(
-    ledger: Ledger, tracker: MemoryTracker, change: dict[str, object]
+    ledger: RunRegistry, tracker: MemoryTracker, change: dict[str, object]
 ) -> None:
     ledger.update("a", make_run())
     assert ledger.update("a", make_run(**change))
     assert list(tracker.runs) == ["run1"]
 
 
-def test_ledger_makes_a_run_again_that_was_removed_by_hand(ledger: Ledger, tracker: MemoryTracker) -> None:
+def test_ledger_makes_a_run_again_that_was_removed_by_hand(
+    ledger: RunRegistry, tracker: MemoryTracker
+) -> None:
     ledger.update("a", make_run("running"))
     tracker.claims.clear()
     assert ledger.update("a", make_run())
     assert list(tracker.claims) == ["run1"]
 
 
-def test_ledger_prunes_what_the_sweep_no_longer_has(ledger: Ledger, tracker: MemoryTracker) -> None:
+def test_ledger_prunes_what_the_sweep_no_longer_has(ledger: RunRegistry, tracker: MemoryTracker) -> None:
     ledger.update("a", make_run())
     ledger.update("b", make_run())
     ledger.prune({"b"})
@@ -176,8 +180,8 @@ def test_ledger_prunes_what_the_sweep_no_longer_has(ledger: Ledger, tracker: Mem
     assert list(ledger.store.keys()) == ["tracking/study/b.json"]
 
 
-def test_ledger_keeps_trackers_apart(ledger: Ledger, tracker: MemoryTracker) -> None:
-    other = Ledger(ledger.store, "study", MemoryTracker(), "study@2")
+def test_ledger_keeps_trackers_apart(ledger: RunRegistry, tracker: MemoryTracker) -> None:
+    other = RunRegistry(ledger.store, "study", MemoryTracker(), "study@2")
     assert ledger.update("a", make_run())
     assert other.update("a", make_run())
     assert not ledger.update("a", make_run())

@@ -12,10 +12,10 @@ import pytest
 pytest.importorskip("mlflow")
 from defectbench.errors import TryAgainError
 from defectbench.stores.directory import DirectoryStore
-from defectbench.trackers.base import Attached, Run
+from defectbench.trackers.base import RunAttachments, TrackedRun
 from defectbench.trackers.choose import open_tracker
 from defectbench.trackers.mlflow import MlflowTracker, redacted
-from defectbench.trackers.sync import Tracked, track
+from defectbench.trackers.sync import SyncSummary, sync_sweep
 from fakes import made_up_sweep
 
 pytestmark = pytest.mark.mlflow
@@ -31,8 +31,8 @@ def test_server_shows_a_sweep_as_a_database_does(mlflow_server, tmp_path: Path) 
     store = DirectoryStore(tmp_path)
     made_up_sweep(store, name="shown", categories=("grass",), models=("padim",), heat_maps=True)
     tracker = server_tracker(mlflow_server.uri)
-    assert track(store, "shown", tracker) == Tracked(2, 0, 0)
-    assert track(store, "shown", tracker) == Tracked(0, 2, 0)
+    assert sync_sweep(store, "shown", tracker) == SyncSummary(2, 0, 0)
+    assert sync_sweep(store, "shown", tracker) == SyncSummary(0, 2, 0)
     client = tracker._client
     experiment = client.get_experiment_by_name("shown")
     (parent,) = client.search_runs([experiment.experiment_id], "tags.level = 'parent'")
@@ -48,7 +48,7 @@ def test_server_takes_a_run_of_many_figures_in_batches(mlflow_server) -> None:  
     tracker = server_tracker(mlflow_server.uri)
     figures = {f"figure {n}, one & all": float(n) for n in range(1100)}
     params = {f"p{n}": "x" * 7000 for n in range(130)}
-    run = Run("many", "finished", 1.5, {"long": "y" * 9000}, params, figures, attach=Attached)
+    run = TrackedRun("many", "finished", 1.5, {"long": "y" * 9000}, params, figures, attach=RunAttachments)
     experiment = tracker.open("many")
     run_id = tracker.create(experiment, run, 1_000_000, "claim")
     tracker.write(run_id, run, 1_000_000)
@@ -70,11 +70,11 @@ def test_server_that_was_killed_is_try_again_soon_and_filled_later(mlflow_server
     try:
         before = time.monotonic()
         with pytest.raises(TryAgainError, match="nothing is lost"):
-            track(store, "later", tracker)
+            sync_sweep(store, "later", tracker)
         assert time.monotonic() - before < 20
     finally:
         mlflow_server.start()
-    assert track(store, "later", tracker) == Tracked(2, 0, 0)
+    assert sync_sweep(store, "later", tracker) == SyncSummary(2, 0, 0)
 
 
 def test_server_that_hangs_is_try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:

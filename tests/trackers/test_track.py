@@ -18,11 +18,11 @@ from defectbench.records.predictions import history_from_parquet
 from defectbench.records.result import find_result, read_file, read_predictions
 from defectbench.records.sweep_record import Record
 from defectbench.stores.directory import DirectoryStore
-from defectbench.tables.collect import Row, collect
+from defectbench.tables.collect import FigureRow, collect
 from defectbench.trackers.choose import open_tracker
 from defectbench.trackers.contact_sheet import contact_sheet
 from defectbench.trackers.mlflow import MlflowTracker
-from defectbench.trackers.sync import Tracked, track
+from defectbench.trackers.sync import SyncSummary, sync_sweep
 from fakes import made_up_sweep
 
 CLASSIFIER, DETECTOR = "mobilenetv3-small", "filterbank-knn"
@@ -64,7 +64,7 @@ def everything(tracker: MlflowTracker) -> dict[str, Any]:
     }
 
 
-def the_row(store: DirectoryStore, label: str) -> Row:
+def the_row(store: DirectoryStore, label: str) -> FigureRow:
     return next(row for row in collect(store, "madeup").rows() if row.label == label)
 
 
@@ -74,7 +74,7 @@ def cells_of(record: Record, label: str) -> list[str]:
 
 def test_track_nests_the_cells_below_the_parents(store: DirectoryStore, tracker: MlflowTracker) -> None:
     record = made_up_sweep(store, **SMALL)
-    assert track(store, "madeup", tracker) == Tracked(written=6, skipped=0, incomplete=0)
+    assert sync_sweep(store, "madeup", tracker) == SyncSummary(written=6, skipped=0, incomplete=0)
     (parent,) = runs(tracker, f"tags.level = 'parent' and tags.model = '{CLASSIFIER}'")
     nested = runs(tracker, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     assert {run.data.tags["cell"] for run in nested} == set(cells_of(record, CLASSIFIER))
@@ -88,7 +88,7 @@ def test_track_nests_the_cells_below_the_parents(store: DirectoryStore, tracker:
 
 def test_track_parents_carry_the_tables_figures(store: DirectoryStore, tracker: MlflowTracker) -> None:
     made_up_sweep(store, **SMALL)
-    track(store, "madeup", tracker)
+    sync_sweep(store, "madeup", tracker)
     for label in (CLASSIFIER, DETECTOR):
         (parent,) = runs(tracker, f"tags.level = 'parent' and tags.model = '{label}'")
         row = the_row(store, label)
@@ -110,7 +110,7 @@ def test_track_cells_carry_figures_curves_and_files(
     store: DirectoryStore, tracker: MlflowTracker, tmp_path: Path
 ) -> None:
     record = made_up_sweep(store, heat_maps=True, **SMALL)
-    track(store, "madeup", tracker, cache=tmp_path / "cache")
+    sync_sweep(store, "madeup", tracker, cache=tmp_path / "cache")
     key = cells_of(record, CLASSIFIER)[0]
     result = find_result(store, key)
     assert result is not None
@@ -131,9 +131,9 @@ def test_track_cells_carry_figures_curves_and_files(
 
 def test_track_twice_changes_nothing(store: DirectoryStore, tracker: MlflowTracker) -> None:
     made_up_sweep(store, **SMALL)
-    track(store, "madeup", tracker)
+    sync_sweep(store, "madeup", tracker)
     before = everything(tracker)
-    assert track(store, "madeup", tracker) == Tracked(written=0, skipped=6, incomplete=0)
+    assert sync_sweep(store, "madeup", tracker) == SyncSummary(written=0, skipped=6, incomplete=0)
     assert everything(tracker) == before
 
 
@@ -142,14 +142,14 @@ def test_track_a_write_that_was_cut_off_is_repeated_to_the_same(
 ) -> None:
     """The tracker had all of it, the ledger does not know: the same times are written again."""
     made_up_sweep(store, **SMALL)
-    track(store, "madeup", tracker)
+    sync_sweep(store, "madeup", tracker)
     before = everything(tracker)
     for key in list(store.keys("tracking/")):
         text = store.get(key).data.decode()
         start = text.index('"written": "') + len('"written": "')
         text = text.replace(text[start : start + 64], "").replace('"finished": true', '"finished": false')
         store.put(key, text.encode())
-    assert track(store, "madeup", tracker).written == 6
+    assert sync_sweep(store, "madeup", tracker).written == 6
     assert everything(tracker) == before
 
 
@@ -161,8 +161,8 @@ def test_track_a_worker_writes_its_cell_and_the_last_one_the_parents_figures(
     assert done.cells == record.cells
     for place, key in enumerate(cells_of(record, CLASSIFIER)):
         copy_result(DirectoryStore(store.path.with_name("other")), store, key)
-        expected = (Tracked(2, 0, 1), Tracked(1, 1, 1), Tracked(2, 0, 0))[place]
-        assert track(store, "madeup", tracker, [key]) == expected
+        expected = (SyncSummary(2, 0, 1), SyncSummary(1, 1, 1), SyncSummary(2, 0, 0))[place]
+        assert sync_sweep(store, "madeup", tracker, [key]) == expected
         (parent,) = runs(tracker, "tags.level = 'parent'")
         assert parent.info.status == ("FINISHED" if place == 2 else "RUNNING")
         assert ("image_auroc" in parent.data.metrics) is (place == 2)
@@ -179,7 +179,7 @@ def test_track_failed_cells_are_failed_until_they_are_mended(
     store: DirectoryStore, tracker: MlflowTracker
 ) -> None:
     record = made_up_sweep(store, failed=1, **SMALL)
-    assert track(store, "madeup", tracker).incomplete == 1
+    assert sync_sweep(store, "madeup", tracker).incomplete == 1
     failed = list(record.cells)[-1]
     (run,) = runs(tracker, f"tags.cell = '{failed}'")
     assert run.info.status == "FAILED"
@@ -188,7 +188,7 @@ def test_track_failed_cells_are_failed_until_they_are_mended(
     other = DirectoryStore(store.path.with_name("other"))
     made_up_sweep(other, **SMALL)
     copy_result(other, store, failed)
-    assert track(store, "madeup", tracker).incomplete == 0
+    assert sync_sweep(store, "madeup", tracker).incomplete == 0
     (run,) = runs(tracker, f"tags.cell = '{failed}'")
     assert run.info.status == "FINISHED"
     assert "exit_code" not in run.data.tags
@@ -198,10 +198,10 @@ def test_track_writes_the_views_and_prunes_what_the_sweep_lost(
     store: DirectoryStore, tracker: MlflowTracker
 ) -> None:
     made_up_sweep(store, **SMALL)
-    track(store, "madeup", tracker)
+    sync_sweep(store, "madeup", tracker)
     assert store.find("sweeps/madeup/views.parquet")
     made_up_sweep(store, categories=("grass",), models=(DETECTOR, "padim"))
-    track(store, "madeup", tracker)
+    sync_sweep(store, "madeup", tracker)
     assert {run.data.tags["model"] for run in runs(tracker)} == {DETECTOR, "padim"}
     assert not [key for key in store.keys("tracking/") if CLASSIFIER in key]
 
@@ -212,7 +212,7 @@ def test_track_racing_trackers_give_one_run_each(store: DirectoryStore, database
 
     def work() -> None:
         try:
-            track(store, "madeup", open_tracker(str(database)))
+            sync_sweep(store, "madeup", open_tracker(str(database)))
         except BaseException as error:
             errors.append(error)
 
@@ -225,7 +225,7 @@ def test_track_racing_trackers_give_one_run_each(store: DirectoryStore, database
     tracker = open_tracker(str(database))
     assert isinstance(tracker, MlflowTracker)
     assert len(runs(tracker)) == 6
-    assert track(store, "madeup", tracker).written == 0
+    assert sync_sweep(store, "madeup", tracker).written == 0
 
 
 def test_track_a_locked_database_is_try_again(
@@ -236,30 +236,30 @@ def test_track_a_locked_database_is_try_again(
     holder = sqlite3.connect(database)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(TryAgainError, match="locked"):
-        track(store, "madeup", tracker)
+        sync_sweep(store, "madeup", tracker)
     holder.rollback()
     holder.close()
-    assert track(store, "madeup", tracker).written == 6
+    assert sync_sweep(store, "madeup", tracker).written == 6
 
 
 def test_track_a_deleted_experiment_says_what_to_do(store: DirectoryStore, tracker: MlflowTracker) -> None:
     made_up_sweep(store, **SMALL)
-    track(store, "madeup", tracker)
+    sync_sweep(store, "madeup", tracker)
     tracker._client.delete_experiment(runs(tracker)[0].info.experiment_id)
     with pytest.raises(ConfigurationError, match="mlflow gc"):
-        track(store, "madeup", tracker)
+        sync_sweep(store, "madeup", tracker)
 
 
 def test_track_an_unknown_sweep_names_those_there_are(store: DirectoryStore, tracker: MlflowTracker) -> None:
     made_up_sweep(store, **SMALL)
     with pytest.raises(MissingInputError, match="madeup"):
-        track(store, "madup", tracker)
+        sync_sweep(store, "madup", tracker)
 
 
 def test_track_names_conditions_and_draws(store: DirectoryStore, tracker: MlflowTracker) -> None:
     protocols = {"detection": {"scheme": "both", "folds": 3}, "scarcity": {"defects": [2], "draws": 2}}
     made_up_sweep(store, protocols=protocols, **SMALL)
-    track(store, "madeup", tracker)
+    sync_sweep(store, "madeup", tracker)
     query = f"tags.level = 'parent' and tags.model = '{CLASSIFIER}' and tags.protocol = 'scarcity'"
     (parent,) = runs(tracker, query)
     rows = {

@@ -24,8 +24,8 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from defectbench.runners.kubernetes.submission import Order, Ready
-    from defectbench.runners.kubernetes.submit import Placed
+    from defectbench.runners.kubernetes.submission import SubmitRequest, SubmittableSweep
+    from defectbench.runners.kubernetes.submit import PlacedJob
 
 _MENTIONED = 20
 """Jobs of one kind that are named; the rest is counted."""
@@ -123,14 +123,13 @@ def retry(
     narrowing = (only_model, only_category, only_cell)
     where = (kube_context, namespace)
     order = _order(store, where, values_files, value_overrides, image, narrowing, overrides, window)
-    from defectbench.runners.kubernetes.control import Only
-    from defectbench.runners.kubernetes.submission import closing_code, load, prepare
-    from defectbench.runners.kubernetes.submission import retry as again
+    from defectbench.runners.kubernetes.control import RetryScope
+    from defectbench.runners.kubernetes.submission import closing_code, load_sweep, prepare, retry_sweep
 
-    ready = prepare(order, load(order.store, sweep, overrides))
+    ready = prepare(order, load_sweep(order.store, sweep, overrides))
     _announce(ready)
     with _telling(len(ready.unfinished)) as hear:
-        placed = again(ready, Only(only), hear)
+        placed = retry_sweep(ready, RetryScope(only), hear)
     raise click.exceptions.Exit(closing_code(placed))
 
 
@@ -152,10 +151,10 @@ def cancel(
 
     cluster = open_cluster(kube_context, namespace)
     from defectbench.runners.kubernetes.checks import check_namespace
-    from defectbench.runners.kubernetes.control import cancel as end
+    from defectbench.runners.kubernetes.control import cancel_jobs
 
     check_namespace(cluster)
-    ended = end(cluster, sweep_name(sweep), only_model, only_category, only_cell)
+    ended = cancel_jobs(cluster, sweep_name(sweep), only_model, only_category, only_cell)
     note(f"{len(ended)} Jobs end in context {cluster.context}, namespace {cluster.namespace}")
 
 
@@ -168,42 +167,41 @@ def _order(
     narrowing: tuple[Sequence[str], Sequence[str], Sequence[str]],
     overrides: Sequence[str],
     window: int,
-) -> Order:
+) -> SubmitRequest:
     """Return what the options ask for, in one piece."""
     from defectbench.runners.chart.values import read_values
     from defectbench.runners.kubernetes.choose import open_cluster
 
     values = read_values(values_files, value_overrides, image)
     cluster = open_cluster(*where)
-    from defectbench.runners.kubernetes.submission import Order
+    from defectbench.runners.kubernetes.submission import SubmitRequest
 
     models, categories, cells = narrowing
-    return Order(open_store(store), cluster, values, overrides, models, categories, cells, window)
+    return SubmitRequest(open_store(store), cluster, values, overrides, models, categories, cells, window)
 
 
-def _announce(ready: Ready) -> None:
+def _announce(ready: SubmittableSweep) -> None:
     note(ready.summary)
     for warning in ready.warnings:
         note(f"warning: {warning}")
 
 
-def _submit(ready: Ready) -> int:
+def _submit(ready: SubmittableSweep) -> int:
     """Submit a sweep and return the exit code that it alone would have."""
-    from defectbench.runners.kubernetes.submission import closing_code
-    from defectbench.runners.kubernetes.submission import submit as send
+    from defectbench.runners.kubernetes.submission import closing_code, submit_sweeps
 
     with _telling(len(ready.entries)) as hear:
-        placed = send(ready, hear)
+        placed = submit_sweeps(ready, hear)
     return closing_code(placed)
 
 
 @contextmanager
-def _telling(total: int) -> Iterator[Callable[[Placed], None]]:
+def _telling(total: int) -> Iterator[Callable[[PlacedJob], None]]:
     """Count the Jobs as they come, name those that need a person, and sum up at the end."""
     counted: Counter[str] = Counter()
     with progress_bar() as step:
 
-        def hear(placed: Placed) -> None:
+        def hear(placed: PlacedJob) -> None:
             counted[placed.verdict] += 1
             step("Jobs", counted.total(), total)
             if placed.verdict in _NAMED and counted[placed.verdict] <= _MENTIONED:

@@ -11,25 +11,25 @@ from rich.text import Text
 
 from defectbench.cli.local_board import LiveBoard
 from defectbench.execution.events import clock
-from defectbench.runners.kubernetes.jobs import Phase, View
-from defectbench.runners.kubernetes.watch import Picture
-from defectbench.runners.status import Standpoint, count
+from defectbench.runners.kubernetes.jobs import CellState, JobView
+from defectbench.runners.kubernetes.watch import Snapshot
+from defectbench.runners.status import CellStatus, count_states
 
 _ORDER = (
-    Phase.DOOMED,
-    Phase.FAILED,
-    Phase.RUNNING,
-    Phase.PULLING,
-    Phase.PENDING,
-    Phase.QUEUED,
-    Phase.SUCCEEDED,
+    CellState.DOOMED,
+    CellState.FAILED,
+    CellState.RUNNING,
+    CellState.PULLING,
+    CellState.PENDING,
+    CellState.QUEUED,
+    CellState.SUCCEEDED,
 )
 """What a person must see first."""
 
-_TOLD = frozenset({Phase.DOOMED, Phase.FAILED, Phase.SUCCEEDED})
+_TOLD = frozenset({CellState.DOOMED, CellState.FAILED, CellState.SUCCEEDED})
 
 
-class Board(LiveBoard):
+class ClusterBoard(LiveBoard):
     """Shows pictures of a sweep, on standard error.
 
     Attributes:
@@ -39,9 +39,9 @@ class Board(LiveBoard):
     def __init__(self, title: str, console: Console | None = None) -> None:
         super().__init__(console)
         self.title = title
-        self._told: dict[str, Phase] = {}
+        self._told: dict[str, CellState] = {}
 
-    def show(self, picture: Picture) -> None:
+    def show(self, picture: Snapshot) -> None:
         """Draw a picture; without a terminal, tell of Jobs that ended or are doomed."""
         if self._console.is_terminal:
             self._live.update(self.render(picture))
@@ -54,9 +54,9 @@ class Board(LiveBoard):
                     soft_wrap=True,
                 )
 
-    def render(self, picture: Picture) -> Group:
+    def render(self, picture: Snapshot) -> Group:
         """Return the table: what needs a person first, what is done last, as many lines as the screen has."""
-        cells: dict[str, list[Standpoint]] = {}
+        cells: dict[str, list[CellStatus]] = {}
         for each in picture.standpoints:
             cells.setdefault(each.job, []).append(each)
         room = max(5, self._console.size.height - 5)
@@ -70,15 +70,15 @@ class Board(LiveBoard):
         trouble = [Text(picture.trouble, style="yellow")] if picture.trouble else []
         return Group(Text(self.summary(picture), style="bold"), table, *more, *trouble)
 
-    def summary(self, picture: Picture) -> str:
+    def summary(self, picture: Snapshot) -> str:
         """Return one line: how many Jobs and cells are where."""
         jobs = Counter(view.phase for view in picture.views)
-        told = ", ".join(f"{jobs[phase]} {phase}" for phase in Phase if jobs[phase]) or "none"
-        cells = ", ".join(f"{number} {state}" for state, number in count(picture.standpoints).items())
+        told = ", ".join(f"{jobs[phase]} {phase}" for phase in CellState if jobs[phase]) or "none"
+        cells = ", ".join(f"{number} {state}" for state, number in count_states(picture.standpoints).items())
         return f"{self.title}: Jobs: {told}; cells: {cells}; {clock(time.monotonic() - self._started)}"
 
 
-def _row(view: View, cells: list[Standpoint]) -> tuple[str, str, str, str]:
-    done = sum(each.state is Phase.SUCCEEDED for each in cells)
-    now = next((each.detail for each in cells if each.state is Phase.RUNNING), "")
+def _row(view: JobView, cells: list[CellStatus]) -> tuple[str, str, str, str]:
+    done = sum(each.state is CellState.SUCCEEDED for each in cells)
+    now = next((each.detail for each in cells if each.state is CellState.RUNNING), "")
     return view.name, view.phase.value, f"{done}/{len(cells)}", now or view.reason

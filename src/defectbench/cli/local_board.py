@@ -37,7 +37,7 @@ class LiveBoard:
             self._live.stop()
 
 
-class Board(LiveBoard):
+class LocalBoard(LiveBoard):
     """A live table on a terminal; a line for each cell that ends elsewhere. Both on standard error.
 
     Attributes:

@@ -24,10 +24,10 @@ Given = tuple[Sequence[Path], Sequence[str], str | None]
 
 def make_plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
     """Read a sweep and expand it over the store's data."""
-    from defectbench.sweeps.config import read
-    from defectbench.sweeps.plan import make
+    from defectbench.sweeps.config import read_sweep
+    from defectbench.sweeps.plan import make_plan
 
-    return make(read(sweep, overrides), store)
+    return make_plan(read_sweep(sweep, overrides), store)
 
 
 def make_values(planned: Plan, place: Store, cells: Mapping[str, Cell], given: Given) -> dict[str, Any]:
@@ -44,10 +44,10 @@ def prepare(
 ) -> None:
     """Say what pods will not find, and write what they read if that is wanted."""
     from defectbench.runners.chart import chart
-    from defectbench.sweeps.plan import write
+    from defectbench.sweeps.plan import write_plan
 
     for text in chart.warnings(planned.sweep, values, os.environ):
         note(f"note: {text}")
     if write_specs:
         planned.need_weights(list(cells))
-        write(planned, place, list(cells))
+        write_plan(planned, place, list(cells))

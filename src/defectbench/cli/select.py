@@ -12,7 +12,7 @@ from defectbench.cli.options import format_option, note, say_json, say_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from defectbench.models.checks.size_check import Probe
+    from defectbench.models.checks.size_check import SizeCheckResult
     from defectbench.selection.files import TableRow
     from defectbench.selection.rule import Kind
 
@@ -57,12 +57,12 @@ def select(kind: Kind, table: Path, out: Path, form: str) -> None:
         note(selection.measured.words)
 
 
-def _ask(names: Sequence[str]) -> Mapping[str, Probe]:
-    from defectbench.models.checks.size_check import probe
+def _ask(names: Sequence[str]) -> Mapping[str, SizeCheckResult]:
+    from defectbench.models.checks.size_check import size_check
     from defectbench.selection.rule import SIDE
 
     note(f"a picture of {SIDE} x {SIDE} goes through {', '.join(names)}; a minute or two for each")
-    return probe(names, SIDE)
+    return size_check(names, SIDE)
 
 
 def _words(row: TableRow) -> tuple[object, ...]:

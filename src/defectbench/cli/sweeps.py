@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from defectbench.execution.events import Event
     from defectbench.records.cell import Cell
     from defectbench.stores.base import Store
-    from defectbench.sweeps.estimate import Hours
+    from defectbench.sweeps.estimate import ModelHours
     from defectbench.sweeps.plan import Plan
 
 name_argument = click.argument("sweep", metavar="SWEEP")
@@ -92,9 +92,9 @@ def plan(
 def _say_plan(
     planned: Plan, place: Store, cells: Mapping[str, Cell], tracking_uri: str | None, form: str, hours: bool
 ) -> None:
-    from defectbench.records.result import finished
+    from defectbench.records.result import finished_cells
 
-    done = finished(place, list(cells))
+    done = finished_cells(place, list(cells))
     guessed = _hours(planned, place, [key for key in cells if key not in done]) if hours else ()
     if form == "json":
         say_json(
@@ -122,13 +122,13 @@ def _say_plan(
         note(f"note: {text}")
 
 
-def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[Hours, ...]:
-    from defectbench.sweeps.estimate import estimate
+def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[ModelHours, ...]:
+    from defectbench.sweeps.estimate import estimate_hours
 
-    return estimate(planned, keys, place)
+    return estimate_hours(planned, keys, place)
 
 
-def _hours_text(of: Hours) -> str:
+def _hours_text(of: ModelHours) -> str:
     """Say what one model's cells will take.
 
     >>> from defectbench.sweeps.estimate import Hours
@@ -171,18 +171,18 @@ def run(
     no_track: bool,
 ) -> None:
     """Run a sweep here. What is finished is skipped; what failed before is tried again."""
-    from defectbench.cli.local_board import Board
-    from defectbench.records.result import finished, forget_failures
+    from defectbench.cli.local_board import LocalBoard
+    from defectbench.records.result import finished_cells, forget_failures
     from defectbench.runners.local import LocalRunner
-    from defectbench.sweeps.plan import write
+    from defectbench.sweeps.plan import write_plan
 
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
     cells = planned.narrowed(only_model, only_category, only_cell)
-    done = finished(place, list(cells))
+    done = finished_cells(place, list(cells))
     todo = [key for key in cells if key not in done]
     planned.need_weights(todo)
-    write(planned, place, todo)
+    write_plan(planned, place, todo)
     forget_failures(place, todo)
     note(_sum(planned, cells, done))
     uri = None if no_track else _tracker(place, tracking_uri)
@@ -193,7 +193,7 @@ def run(
         environment=_environment(planned, uri),
     )
     titles = {key: f"{planned.labels[key]} {cells[key].category}" for key in todo}
-    with Board(titles) as board:
+    with LocalBoard(titles) as board:
         ended = runner.run(todo, board.hear)
     raise click.exceptions.Exit(_close(ended, titles))
 
@@ -207,9 +207,9 @@ def run(
 )
 def report(sweep: str, store: str, cache: Path | None, out: Path) -> None:
     """Write the comparison as one page, OUT/index.html, with its tables and figures as files."""
-    from defectbench.report.page import write
+    from defectbench.report.page import write_report
 
-    page = write(open_store(store), sweep_name(sweep), out, cache_or_default(cache))
+    page = write_report(open_store(store), sweep_name(sweep), out, cache_or_default(cache))
     note(f"wrote {page}")
 
 
@@ -223,13 +223,13 @@ def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) 
     from defectbench.errors import UsageError
     from defectbench.trackers.choose import open_tracker
     from defectbench.trackers.choose import tracking_uri as choose
-    from defectbench.trackers.sync import track as fill
+    from defectbench.trackers.sync import sync_sweep
 
     place = open_store(store)
     uri = choose(place, tracking_uri)
     if uri is None:
         raise UsageError("an S3 store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
-    found = fill(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
+    found = sync_sweep(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
     note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
 
 

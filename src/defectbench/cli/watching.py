@@ -22,8 +22,8 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from defectbench.runners.kubernetes.jobs import View
-    from defectbench.runners.status import Standpoint
+    from defectbench.runners.kubernetes.jobs import JobView
+    from defectbench.runners.status import CellStatus
 
 
 @click.command()
@@ -50,31 +50,37 @@ def status(
     A sweep that ran on this machine needs no cluster: where none answers, the store alone is read.
     """
     from defectbench.runners.kubernetes.choose import find_cluster
-    from defectbench.runners.status import count, keep, narrowed, read_record, stand
+    from defectbench.runners.status import (
+        cell_statuses,
+        count_states,
+        narrowed,
+        read_record,
+        read_stored_states,
+    )
 
     place = open_store(store)
     record = read_record(place, sweep_name(sweep))
     keys = narrowed(record, only_model, only_category, only_cell)
     cluster, unasked = find_cluster(kube_context, namespace)
-    views: list[View] = []
+    views: list[JobView] = []
     if cluster is not None:
         from defectbench.runners.kubernetes.find import holding
 
         views = holding(cluster, keys)
-    cells = stand(record, keep(place, keys), views, asked=cluster is not None)
+    cells = cell_statuses(record, read_stored_states(place, keys), views, asked=cluster is not None)
     if form == "json":
         say_json(
             {
                 "sweep": record.name,
                 "cluster": {"context": cluster.context, "namespace": cluster.namespace} if cluster else None,
-                "states": count(cells),
+                "states": count_states(cells),
                 "cells": [asdict(each) for each in cells],
                 "jobs": [asdict(each) for each in views],
             }
         )
         return
     _show(cells, by_cell)
-    note(f"{record.name}: {len(cells)} cells: {_words(count(cells))}")
+    note(f"{record.name}: {len(cells)} cells: {_words(count_states(cells))}")
     if unasked:
         note(f"only the store was read: {unasked}")
 
@@ -101,7 +107,7 @@ def watch(
     from defectbench.runners.kubernetes.choose import open_cluster
 
     cluster = open_cluster(kube_context, namespace)
-    from defectbench.cli.cluster_board import Board
+    from defectbench.cli.cluster_board import ClusterBoard
     from defectbench.runners.kubernetes.checks import check_namespace
     from defectbench.runners.kubernetes.watch import Follower
     from defectbench.runners.status import narrowed, read_record
@@ -110,7 +116,7 @@ def watch(
     place = open_store(store)
     record = read_record(place, sweep_name(sweep))
     keys = narrowed(record, only_model, only_category, only_cell)
-    board = Board(record.name)
+    board = ClusterBoard(record.name)
     with board:
         last = Follower(cluster, place, record, keys).follow(board.show)
     note(board.summary(last))
@@ -134,10 +140,10 @@ def why(subject: str, store: str, namespace: str | None, kube_context: str | Non
     from defectbench.runners.kubernetes.choose import find_cluster
 
     cluster, unasked = find_cluster(kube_context, namespace)
-    from defectbench.runners.kubernetes.facts import gather
+    from defectbench.runners.kubernetes.facts import gather_facts
     from defectbench.runners.kubernetes.why import explain
 
-    found = explain(gather(open_store(store), subject, cluster, unasked))
+    found = explain(gather_facts(open_store(store), subject, cluster, unasked))
     if form == "json":
         say_json({"subject": subject, **asdict(found)})
         return
@@ -177,14 +183,14 @@ def logs(
         click.echo(part, nl=False)
 
 
-def _show(cells: Sequence[Standpoint], by_cell: bool) -> None:
+def _show(cells: Sequence[CellStatus], by_cell: bool) -> None:
     if by_cell:
         rows: list[tuple[object, ...]] = [
             (each.cell, each.category, each.model, each.state, each.job, each.detail) for each in cells
         ]
         say_table(("cell", "category", "model", "state", "job", "detail"), rows)
         return
-    groups: dict[tuple[str, str, str], list[Standpoint]] = {}
+    groups: dict[tuple[str, str, str], list[CellStatus]] = {}
     for each in cells:
         groups.setdefault((each.category, each.model, each.job), []).append(each)
     say_table(
@@ -193,17 +199,17 @@ def _show(cells: Sequence[Standpoint], by_cell: bool) -> None:
     )
 
 
-def _line(cells: Sequence[Standpoint]) -> tuple[object, ...]:
+def _line(cells: Sequence[CellStatus]) -> tuple[object, ...]:
     """Sum up the cells of a Job: how many, how many finished, where the others are, and why."""
-    from defectbench.runners.kubernetes.jobs import Phase
-    from defectbench.runners.status import count
+    from defectbench.runners.kubernetes.jobs import CellState
+    from defectbench.runners.status import count_states
 
-    done = sum(each.state is Phase.SUCCEEDED for each in cells)
-    others = [each for each in cells if each.state is not Phase.SUCCEEDED]
+    done = sum(each.state is CellState.SUCCEEDED for each in cells)
+    others = [each for each in cells if each.state is not CellState.SUCCEEDED]
     # What needs a person is said before what runs, and that before what waits.
-    order = (Phase.FAILED, Phase.DOOMED, Phase.RUNNING)
+    order = (CellState.FAILED, CellState.DOOMED, CellState.RUNNING)
     first = min(others, key=lambda each: order.index(each.state) if each.state in order else 3, default=None)
-    return len(cells), done, _words(count(others)) or "finished", first.detail if first else ""
+    return len(cells), done, _words(count_states(others)) or "finished", first.detail if first else ""
 
 
 def _words(counted: dict[str, Any]) -> str:

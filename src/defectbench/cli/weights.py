@@ -97,11 +97,10 @@ def push(name: str | None, path: Path | None, sweep: Path | None, model: tuple[s
 
 
 def _push_file(place: Store, name: str, path: Path) -> None:
-    from defectbench.weights.store import described
-    from defectbench.weights.store import push as put
+    from defectbench.weights.store import described, push_weights
 
     _check_name(name)
-    digest = put(place, name, path)
+    digest = push_weights(place, name, path)
     published = described(name)
     note(f"weights {name} {digest} are in {place.url}; licence: {published.terms}")
     if not digest.startswith(published.digest):
@@ -124,8 +123,7 @@ def _mirror(place: Store, names: Iterable[str]) -> None:
     """Fetch what the store lacks; all that cannot be had is said at the end."""
     from defectbench.errors import MissingWeightsError, TryAgainError
     from defectbench.weights.hub import address, download
-    from defectbench.weights.store import described
-    from defectbench.weights.store import push as put
+    from defectbench.weights.store import described, push_weights
 
     failed: list[MissingWeightsError | TryAgainError] = []
     for name in names:
@@ -141,7 +139,7 @@ def _mirror(place: Store, names: Iterable[str]) -> None:
             except (MissingWeightsError, TryAgainError) as error:
                 failed.append(error)
             else:
-                note(f"{name}: {put(place, name, file)}")
+                note(f"{name}: {push_weights(place, name, file)}")
     if failed:
         # A second try brings all only where none is missing for good.
         later = all(isinstance(error, TryAgainError) for error in failed)
@@ -152,7 +150,7 @@ def _names(named: list[str], sweep: Path | None, models: tuple[str, ...]) -> lis
     """Return the names of the weights that are meant, each once."""
     from defectbench.catalog import find
     from defectbench.errors import UsageError
-    from defectbench.sweeps.config import read, resolve
+    from defectbench.sweeps.config import read_sweep, resolve_models
     from defectbench.weights.store import needed
 
     if not (named or sweep or models):
@@ -160,7 +158,7 @@ def _names(named: list[str], sweep: Path | None, models: tuple[str, ...]) -> lis
     for name in named:
         _check_name(name)
     found = [*named, *(weights.name for model in models for weights in find(model).weights)]
-    for model in resolve(read(sweep)) if sweep else ():
+    for model in resolve_models(read_sweep(sweep)) if sweep else ():
         if model.weights != "none":  # a file takes the place of the first
             found += needed(model.entry, model.settings)[0 if model.weights == "pretrained" else 1 :]
     return list(dict.fromkeys(found))
@@ -184,9 +182,9 @@ def pull(
     form: str,
 ) -> None:
     """Bring weights from the store into this machine's cache, where jobs find them, or to --out."""
-    from defectbench.weights.store import pull as bring
+    from defectbench.weights.store import pull_weights
 
-    files = bring(open_store(store), _names(list(names), sweep, model), out or cache_or_default(cache))
+    files = pull_weights(open_store(store), _names(list(names), sweep, model), out or cache_or_default(cache))
     rows = [{"weights": name, "file": str(path), "sha256": path.name} for name, path in files.items()]
     if form == "json":
         say_json(rows)

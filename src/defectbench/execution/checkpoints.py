@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from defectbench.errors import CheckpointError, ConflictError, DefectbenchError, MissingObjectError
-from defectbench.execution.fitting import Found, Saved
+from defectbench.execution.fitting import FitState, SavedFit
 from defectbench.execution.lease import Lease
 from defectbench.records.cell import path
-from defectbench.records.predictions import Point
+from defectbench.records.predictions import HistoryPoint
 from defectbench.records.result import versions
 from defectbench.stores.base import ABSENT, Store
-from defectbench.util.files import disk_errors, draft, sweep
+from defectbench.util.files import disk_errors, draft_path, remove_stale_drafts
 from defectbench.weights.store import digest_of
 
 SCHEMA = 1
@@ -60,7 +60,7 @@ class Pointer:
     size: int
     versions: Mapping[str, str]
     at: str
-    fit: Saved
+    fit: FitState
 
     def to_json(self) -> bytes:
         """Return the text of ``checkpoint.json``."""
@@ -88,17 +88,19 @@ class Pointer:
         return pointer
 
 
-def _read_fit(document: dict[str, Any]) -> Saved:
-    points = tuple(Point(int(epoch), str(name), float(v)) for epoch, name, v in document.pop("history"))
-    fit, usual = Saved(history=points, **document), Saved()
+def _read_fit(document: dict[str, Any]) -> FitState:
+    points = tuple(
+        HistoryPoint(int(epoch), str(name), float(v)) for epoch, name, v in document.pop("history")
+    )
+    fit, usual = FitState(history=points, **document), FitState()
     wrong = [name for name in document if type(getattr(fit, name)) is not type(getattr(usual, name))]
     if wrong:
         raise CheckpointError(f"{_POINTER}: {wrong[0]} is {document[wrong[0]]!r}")
     return fit
 
 
-class Checkpoints:
-    """A :class:`defectbench.execution.fitting.Keeper` for one attempt at a cell, in the store.
+class StoredCheckpoints:
+    """A :class:`defectbench.execution.fitting.Checkpointer` for one attempt at a cell, in the store.
 
     Args:
         arrived: name of a file on this machine for what comes from the store. Its folder is for what goes
@@ -132,7 +134,7 @@ class Checkpoints:
         """Whether the interval is over."""
         return self._clock() - self._last >= self.every
 
-    def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
+    def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
         """Write a checkpoint and remove the one before. What goes wrong is logged: the fit can do without."""
         try:
             self._keep(saved, write)
@@ -142,9 +144,9 @@ class Checkpoints:
             _log.warning("cell %s: no checkpoint: %s", self._lease.key, error, exc_info=not ours)
             self._last = self._clock() - self.every + min(self.every, _AGAIN)
 
-    def _keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
+    def _keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
         self._lease.beat()
-        with draft(self._folder()) as part:
+        with draft_path(self._folder()) as part:
             with disk_errors(part):
                 self._arrived.unlink(missing_ok=True)
                 write(part)
@@ -173,7 +175,7 @@ class Checkpoints:
     def _put(self, pointer: Pointer, expected: str) -> str:
         return self._store.put(self._key(_POINTER), pointer.to_json(), expected=expected)
 
-    def find(self) -> Found | None:
+    def find(self) -> SavedFit | None:
         """Bring the last checkpoint here; None where there is none that this attempt can go on with.
 
         Raises:
@@ -189,7 +191,7 @@ class Checkpoints:
             _log.warning("the checkpoint is of no use, the fit starts anew: %s", error)
             return None
         self.resumed = True
-        return Found(pointer.fit, self._arrived)
+        return SavedFit(pointer.fit, self._arrived)
 
     def _adopt(self) -> Pointer | None:
         """Return the pointer, this attempt's fence written into it."""
@@ -248,7 +250,7 @@ class Checkpoints:
         folder = self._arrived.parent
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            sweep(folder)
+            remove_stale_drafts(folder)
         return folder
 
     def _key(self, *parts: str) -> str:

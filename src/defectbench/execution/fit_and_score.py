@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from defectbench import catalog
 from defectbench.data.manifest import Manifest
 from defectbench.errors import BugError, DataError
-from defectbench.execution.fitting import Fitting, Keeper, NoKeeper
+from defectbench.execution.fitting import Checkpointer, Fitting, NoCheckpoints
 from defectbench.metrics.image import quantile_threshold, threshold_free
-from defectbench.metrics.pixel import Explanation, PixelPool, PixelQuantile, explain
-from defectbench.models.base import Inspection, Inspector, Lesson, Pictures, Recipe
-from defectbench.models.choose import build
+from defectbench.metrics.pixel import MapFigures, PixelPool, PixelQuantile, explain
+from defectbench.models.base import Model, ModelSettings, Pictures, Prediction, TrainingData
+from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ArrayPictures, ImageSet
-from defectbench.models.pictures.rotated import TurnedPictures
+from defectbench.models.pictures.rotated import RotatedPictures
 from defectbench.records.cell import Cell
-from defectbench.records.predictions import Point, Prediction, Predictions, Role
+from defectbench.records.predictions import HistoryPoint, PredictionRow, Predictions, Role
 from defectbench.util.memory import PeakMemory
 
 CALIBRATION_RATE = 0.05
@@ -36,11 +36,11 @@ _OVERLAY_SIDE = 256
 _TIMED = 16
 """Pictures that the latency is measured on; fewer where they take longer than the next number."""
 _TIMED_SECONDS = 2.0
-_UNKNOWN = Explanation(*(6 * (float("nan"),)))
+_UNKNOWN = MapFigures(*(6 * (float("nan"),)))
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CellOutcome:
     """What a trial gives.
 
     Attributes:
@@ -50,7 +50,7 @@ class Outcome:
     """
 
     predictions: Predictions
-    history: tuple[Point, ...]
+    history: tuple[HistoryPoint, ...]
     metrics: Mapping[str, float]
     cost: Mapping[str, float]
     calibration_threshold: float
@@ -59,7 +59,7 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class CellProgress:
     """How far a trial is. ``phase`` is ``fitting`` or ``scoring``."""
 
     phase: str
@@ -67,7 +67,7 @@ class Step:
     total: int
 
 
-Tell = Callable[[Step], None]
+Tell = Callable[[CellProgress], None]
 """Hears of every step; what it raises ends the trial."""
 
 
@@ -76,7 +76,7 @@ class _Scored:
     image_id: str
     role: Role
     score: float
-    explanation: Explanation
+    explanation: MapFigures
 
 
 def roles(cell: Cell, manifest: Manifest) -> dict[str, Role]:
@@ -97,14 +97,14 @@ def roles(cell: Cell, manifest: Manifest) -> dict[str, Role]:
     return found
 
 
-def run(
+def fit_and_score(
     cell: Cell,
     images: ImageSet,
     weights: Mapping[str, Path],
     device: str,
     tell: Tell,
-    keeper: Keeper | None = None,
-) -> Outcome:
+    keeper: Checkpointer | None = None,
+) -> CellOutcome:
     """Fit the cell's model and score every image that it did not learn from.
 
     Args:
@@ -117,29 +117,29 @@ def run(
     """
     from threadpoolctl import threadpool_limits
 
-    keeper = keeper or NoKeeper()
-    recipe = recipe_of(cell, weights, device)
+    keeper = keeper or NoCheckpoints()
+    settings = recipe_of(cell, weights, device)
 
-    def make() -> Inspector:
-        return build(catalog.find(cell.fit.model), recipe)
+    def make() -> Model:
+        return build_model(catalog.find(cell.fit.model), settings)
 
     with PeakMemory() as memory:
-        inspector = make()
+        model = make()
         # After the model's library is loaded: the limit reaches only the pools that are there.
         with threadpool_limits(cell.fit.threads):
-            lesson = lesson_of(cell, images)
+            training = training_data_of(cell, images)
             fitted = Fitting(
-                make, lesson, keeper, memory, lambda p: tell(Step("fitting", p.done, p.total))
-            ).run(inspector)
-            inspector = fitted.inspector
+                make, training, keeper, memory, lambda p: tell(CellProgress("fitting", p.done, p.total))
+            ).run(model)
+            model = fitted.model
 
-            def score_told(step: Step) -> None:
+            def score_told(step: CellProgress) -> None:
                 with fitted.kept_by(keeper):
                     tell(step)
 
-            outcome = _score(cell, inspector, images, score_told)
-            latency = _latency(inspector, images)
-    size, saved = inspector.size(), fitted.saved
+            outcome = _score(cell, model, images, score_told)
+            latency = _latency(model, images)
+    size, saved = model.size(), fitted.saved
     cost = {
         "fit_seconds": saved.seconds,
         "attempts": float(saved.attempts),
@@ -153,11 +153,11 @@ def run(
     return replace(outcome, history=saved.history, cost=cost)
 
 
-def recipe_of(cell: Cell, weights: Mapping[str, Path], device: str) -> Recipe:
-    """Return what the cell's inspector is built from; arguments as in :func:`run`."""
+def recipe_of(cell: Cell, weights: Mapping[str, Path], device: str) -> ModelSettings:
+    """Return what the cell's inspector is built from; arguments as in :func:`fit_and_score`."""
     fit = cell.fit
-    return Recipe(
-        settings=fit.settings,
+    return ModelSettings(
+        options=fit.settings,
         image_size=fit.image_size,
         epochs=fit.epochs,
         patience=fit.patience,
@@ -170,7 +170,7 @@ def recipe_of(cell: Cell, weights: Mapping[str, Path], device: str) -> Recipe:
     )
 
 
-def lesson_of(cell: Cell, images: ImageSet) -> Lesson:
+def training_data_of(cell: Cell, images: ImageSet) -> TrainingData:
     """Return all that the cell's fit may see."""
     fit, known = cell.fit, images.manifest.by_id
     unknown = [name for name in (*(name for name, _ in fit.train), *fit.tune) if name not in known]
@@ -180,9 +180,9 @@ def lesson_of(cell: Cell, images: ImageSet) -> Lesson:
     labels = np.array([label for _, label in fit.train], np.int64)
     masks = _masks(cell, images)
     if fit.defect_turns:
-        turned = TurnedPictures(pictures, labels == 1)
+        turned = RotatedPictures(pictures, labels == 1)
         pictures, labels, masks = turned, labels[turned.places], turned.masks(masks)
-    return Lesson(
+    return TrainingData(
         pictures=pictures,
         labels=labels,
         tuning=images.select(fit.tune) if fit.tune else None,
@@ -199,7 +199,7 @@ def _masks(cell: Cell, images: ImageSet) -> dict[int, NDArray[np.bool_]]:
     return {place: mask for place, mask in masks.items() if mask is not None}
 
 
-def _score(cell: Cell, inspector: Inspector, images: ImageSet, tell: Tell) -> Outcome:
+def _score(cell: Cell, model: Model, images: ImageSet, tell: Tell) -> CellOutcome:
     """Score all images, then read labels and masks for the figures; history and cost are left empty."""
     parts = roles(cell, images.manifest)
     scored: list[_Scored] = []
@@ -207,37 +207,37 @@ def _score(cell: Cell, inspector: Inspector, images: ImageSet, tell: Tell) -> Ou
     quantile, pool = PixelQuantile(), PixelPool()
     measurable = any(images.manifest.by_id[name].mask for name, role in parts.items() if role == "held_out")
     limit = float("nan")
-    inspections = inspector.inspect(images.select(list(parts)))
-    for name, inspection in zip(parts, inspections, strict=True):
-        tell(Step("scoring", len(scored), len(parts)))
-        if not np.isfinite(inspection.score) or not np.isfinite(inspection.heat_map).all():
+    found = model.predict(images.select(list(parts)))
+    for name, prediction in zip(parts, found, strict=True):
+        tell(CellProgress("scoring", len(scored), len(parts)))
+        if not np.isfinite(prediction.score) or not np.isfinite(prediction.heat_map).all():
             raise DataError(f"{cell.fit.model} gave a score or heat map of {name} that is not finite")
         explanation, role = _UNKNOWN, parts[name]
         if role == "calibration":
-            quantile.add(inspection.heat_map, (images.size, images.size))
+            quantile.add(prediction.heat_map, (images.size, images.size))
         else:
             if cell.keep_heat_maps:
-                kept.append(_shrunk(inspection.heat_map))
+                kept.append(_shrunk(prediction.heat_map))
             if measurable:
                 limit = quantile.value() if np.isnan(limit) else limit
-                explanation = _explain(name, inspection, images, limit, pool if role == "held_out" else None)
-        scored.append(_Scored(name, role, inspection.score, explanation))
+                explanation = _explain(name, prediction, images, limit, pool if role == "held_out" else None)
+        scored.append(_Scored(name, role, prediction.score, explanation))
     predictions = Predictions.of(cell.key, (_row(one, images.manifest) for one in scored))
     held_out = predictions.of_role("held_out")
     metrics = threshold_free(held_out.label, held_out.score) | _explained(held_out)
     calibration = predictions.of_role("calibration").score
-    return Outcome(
+    return CellOutcome(
         predictions=predictions,
         history=(),
         metrics=metrics | (_of_the_fit(scored, pool) if measurable else {}),
         cost={},
         calibration_threshold=quantile_threshold(calibration, CALIBRATION_RATE).threshold,
         heat_maps=_pack([s.image_id for s in scored if s.role != "calibration"], kept) if kept else None,
-        device=inspector.device,
+        device=model.device,
     )
 
 
-def _latency(inspector: Inspector, images: ImageSet) -> float:
+def _latency(model: Model, images: ImageSet) -> float:
     """Return the seconds that scoring one picture takes, features included: nothing here is cached."""
     names = [image.id for image in images.manifest.images[:_TIMED]]
     view = images.select(names)
@@ -246,7 +246,7 @@ def _latency(inspector: Inspector, images: ImageSet) -> float:
         # One at a time, as parts come down a line: in a longer list features are computed by the batch.
         picture = ArrayPictures(view[index][None])
         started = time.perf_counter()
-        for _ in inspector.inspect(picture):
+        for _ in model.predict(picture):
             seconds.append(time.perf_counter() - started)
         if sum(seconds) > _TIMED_SECONDS:
             break
@@ -254,8 +254,8 @@ def _latency(inspector: Inspector, images: ImageSet) -> float:
 
 
 def _explain(
-    name: str, inspection: Inspection, images: ImageSet, limit: float, pool: PixelPool | None
-) -> Explanation:
+    name: str, prediction: Prediction, images: ImageSet, limit: float, pool: PixelPool | None
+) -> MapFigures:
     """Measure one heat map against its mask; feed the fit's pool where it is given.
 
     An abnormal image without a mask tells nothing about its pixels, so it stays out.
@@ -263,16 +263,16 @@ def _explain(
     mask = images.mask(name)
     if mask is None:
         if images.manifest.by_id[name].label == 0 and pool is not None:
-            pool.add(inspection.heat_map, np.zeros((images.size, images.size), np.bool_))
+            pool.add(prediction.heat_map, np.zeros((images.size, images.size), np.bool_))
         return _UNKNOWN
     if pool is not None:
-        pool.add(inspection.heat_map, mask)
-    return explain(inspection.heat_map, mask, limit)
+        pool.add(prediction.heat_map, mask)
+    return explain(prediction.heat_map, mask, limit)
 
 
-def _row(one: _Scored, manifest: Manifest) -> Prediction:
+def _row(one: _Scored, manifest: Manifest) -> PredictionRow:
     image, figures = manifest.by_id[one.image_id], one.explanation
-    return Prediction(
+    return PredictionRow(
         image_id=one.image_id,
         label=image.label,
         defect_type=image.defect_type,

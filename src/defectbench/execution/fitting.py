@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Protocol
 
 from defectbench.errors import CheckpointError, DeadlineError, StoppedError
-from defectbench.models.base import Inspector, Lesson, Progress, Report, Resumable
-from defectbench.models.pictures.timed import MeteredPictures
-from defectbench.records.predictions import Point
+from defectbench.models.base import FitCallback, Model, Progress, Resumable, TrainingData
+from defectbench.models.pictures.timed import TimedPictures
+from defectbench.records.predictions import HistoryPoint
 from defectbench.util.memory import PeakMemory
 
 _RESUMED = (StoppedError, DeadlineError)
@@ -23,11 +23,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class FitState:
     """How far a fit is; beside it lies a file that the inspector wrote.
 
     Attributes:
-        fitted: it has ended, and the file is that of :meth:`Inspector.save`; else of :attr:`Progress.save`.
+        fitted: it has ended, and the file is that of :meth:`Model.save`; else of :attr:`Progress.save`.
         done, total: as the fit told last.
         steps: optimiser steps, or other pieces of work, that it told of.
         seconds: its time so far in all attempts; before its end without what it waited for features.
@@ -45,18 +45,18 @@ class Saved:
     attempts: int = 0
     peak_memory_bytes: int = 0
     device: str = ""
-    history: tuple[Point, ...] = ()
+    history: tuple[HistoryPoint, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SavedFit:
     """A fit that an earlier attempt saved."""
 
-    saved: Saved
+    saved: FitState
     path: Path
 
 
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """Where fits are kept for a next attempt."""
 
     every: float
@@ -65,14 +65,14 @@ class Keeper(Protocol):
     def due(self) -> bool:
         """Whether it is time to."""
 
-    def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
+    def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
         """Keep it; where that fails the fit goes on all the same."""
 
-    def find(self) -> Found | None:
+    def find(self) -> SavedFit | None:
         """Return what was kept last, or None where there is nothing to go on from."""
 
 
-class NoKeeper:
+class NoCheckpoints:
     """Keeps nothing."""
 
     every = float("inf")
@@ -81,10 +81,10 @@ class NoKeeper:
         """Never."""
         return False
 
-    def keep(self, saved: Saved, write: Callable[[Path], None]) -> None:
+    def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
         """Do nothing."""
 
-    def find(self) -> Found | None:
+    def find(self) -> SavedFit | None:
         """Find nothing."""
         return None
 
@@ -97,12 +97,12 @@ class Fitted:
         kept: a next attempt can begin with the scores.
     """
 
-    inspector: Inspector
-    saved: Saved
+    model: Model
+    saved: FitState
     kept: bool = False
 
     @contextmanager
-    def kept_by(self, keeper: Keeper) -> Iterator[None]:
+    def kept_by(self, keeper: Checkpointer) -> Iterator[None]:
         """Keep the fitted state, once, where it is time or the block is told to end: around each score."""
         if keeper.due():
             self.keep(keeper)
@@ -112,10 +112,10 @@ class Fitted:
             self.keep(keeper)
             raise
 
-    def keep(self, keeper: Keeper) -> None:
+    def keep(self, keeper: Checkpointer) -> None:
         """Keep the fitted state, unless it is kept."""
         if not self.kept:
-            keeper.keep(self.saved, self.inspector.save)
+            keeper.keep(self.saved, self.model.save)
         self.kept = True
 
 
@@ -129,64 +129,64 @@ class Fitting:
         tell: hears every step; what it raises ends the fit.
     """
 
-    make: Callable[[], Inspector]
-    lesson: Lesson
-    keeper: Keeper
+    make: Callable[[], Model]
+    training: TrainingData
+    keeper: Checkpointer
     memory: PeakMemory
-    tell: Report
+    tell: FitCallback
 
-    def run(self, inspector: Inspector) -> Fitted:
+    def run(self, model: Model) -> Fitted:
         """Fit ``inspector``, fresh from ``make``, or go on with what an earlier attempt kept."""
         found = self.keeper.find()
         if found is not None:
             try:
-                return self._go_on(inspector, found)
+                return self._go_on(model, found)
             except CheckpointError as error:
                 log.warning("the checkpoint is of no use, the fit starts anew: %s", error)
-                inspector = self.make()
-        course = _Course(self, Saved(device=inspector.device))
-        inspector.fit(course.lesson, course.report)
-        return self._ended(inspector, course)
+                model = self.make()
+        course = _FitRun(self, FitState(device=model.device))
+        model.fit(course.training, course.report)
+        return self._ended(model, course)
 
-    def _go_on(self, inspector: Inspector, found: Found) -> Fitted:
+    def _go_on(self, model: Model, found: SavedFit) -> Fitted:
         saved = found.saved
-        if saved.device != inspector.device:
-            raise CheckpointError(f"it was made on {saved.device}, this is {inspector.device}")
+        if saved.device != model.device:
+            raise CheckpointError(f"it was made on {saved.device}, this is {model.device}")
         if saved.fitted:
-            return Fitted(_loaded(inspector, found.path), saved, kept=True)
-        if not isinstance(inspector, Resumable):
-            raise CheckpointError(f"{type(inspector).__name__} does not resume")
+            return Fitted(_loaded(model, found.path), saved, kept=True)
+        if not isinstance(model, Resumable):
+            raise CheckpointError(f"{type(model).__name__} does not resume")
         log.info("the fit goes on from %d of %d, step %d", saved.done, saved.total, saved.steps)
-        course = _Course(self, saved)
-        inspector.resume(course.lesson, course.report, found.path)
-        return self._ended(inspector, course)
+        course = _FitRun(self, saved)
+        model.resume(course.training, course.report, found.path)
+        return self._ended(model, course)
 
-    def _ended(self, inspector: Inspector, course: _Course) -> Fitted:
-        fitted = Fitted(inspector, course.ended())
+    def _ended(self, model: Model, course: _FitRun) -> Fitted:
+        fitted = Fitted(model, course.ended())
         if course.lasted >= self.keeper.every:
             fitted.keep(self.keeper)
         return fitted
 
 
-def _loaded(inspector: Inspector, path: Path) -> Inspector:
+def _loaded(model: Model, path: Path) -> Model:
     try:
-        inspector.load(path)
+        model.load(path)
     except Exception as error:  # each library says in its own way that it cannot read a file
         raise CheckpointError(f"no fitted model ({type(error).__name__}: {error})") from error
     log.info("the fit had ended before: scoring only")
-    return inspector
+    return model
 
 
-class _Course:
+class _FitRun:
     """What happens between a fit's first step in this process and its last.
 
     Attributes:
         lasted: seconds that the whole fit really took; once it has ended.
     """
 
-    def __init__(self, fitting: Fitting, before: Saved) -> None:
+    def __init__(self, fitting: Fitting, before: FitState) -> None:
         self._fitting = fitting
-        self._metered = MeteredPictures(fitting.lesson.pictures)
+        self._metered = TimedPictures(fitting.training.pictures)
         self._now = replace(before, attempts=before.attempts + 1)
         self._points = list(before.history)
         self._before = before.seconds
@@ -195,13 +195,13 @@ class _Course:
         self.lasted = 0.0
 
     @property
-    def lesson(self) -> Lesson:
+    def training(self) -> TrainingData:
         """The lesson, its features' cost noted."""
-        return replace(self._fitting.lesson, pictures=self._metered)
+        return replace(self._fitting.training, pictures=self._metered)
 
     def report(self, progress: Progress) -> None:
         """Note a step, keep the fit where it is time, pass the step on."""
-        self._points += (Point(progress.done, name, float(v)) for name, v in progress.figures.items())
+        self._points += (HistoryPoint(progress.done, name, float(v)) for name, v in progress.figures.items())
         self._now = replace(self._now, done=progress.done, total=progress.total, steps=self._now.steps + 1)
         kept = self._fitting.keeper.due() and self._keep(progress)
         try:
@@ -220,13 +220,13 @@ class _Course:
         self._saving += time.perf_counter() - started
         return True
 
-    def ended(self) -> Saved:
+    def ended(self) -> FitState:
         """Return the fit's state at its end, its time as if no feature had been cached."""
         state = self._state()
         self.lasted = state.seconds + self._metered.waited
         return replace(state, fitted=True, seconds=self.lasted + self._metered.correction())
 
-    def _state(self) -> Saved:
+    def _state(self) -> FitState:
         spent = time.perf_counter() - self._started - self._saving - self._metered.waited
         return replace(
             self._now,

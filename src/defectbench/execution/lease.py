@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class LeaseRecord:
     """What ``lease.json`` says.
 
     Attributes:
@@ -62,7 +62,7 @@ class Standing:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
-    def from_json(cls, data: bytes, key: str) -> Standing:
+    def from_json(cls, data: bytes, key: str) -> LeaseRecord:
         """Read it; BugError when something else lies there."""
         try:
             standing = cls(**json.loads(data))
@@ -74,8 +74,8 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Somebody else holds the cell. Give it back to the next :func:`take`, which then knows how long.
+class HeldLease:
+    """Somebody else holds the cell. Give it back to the next :func:`take_lease`, which then knows how long.
 
     Attributes:
         standing: what the lease said.
@@ -83,27 +83,27 @@ class Held:
         since: when this version was first seen, by the waiter's clock.
     """
 
-    standing: Standing
+    standing: LeaseRecord
     version: str
     since: float
 
 
-def look(store: Store, key: str) -> Standing | None:
+def read_lease(store: Store, key: str) -> LeaseRecord | None:
     """Return who holds, or last held, the cell ``key``; None when nobody ever did."""
     name = lease_key(key)
     found = store.find(name)
-    return Standing.from_json(found.data, name) if found else None
+    return LeaseRecord.from_json(found.data, name) if found else None
 
 
-def take(
+def take_lease(
     store: Store,
     key: str,
     owner: str,
     *,
-    seen: Held | None = None,
+    seen: HeldLease | None = None,
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.monotonic,
-) -> Lease | Held:
+) -> Lease | HeldLease:
     """Take the cell's lease if it is free, released, or silent for ``patience`` seconds.
 
     Args:
@@ -118,16 +118,16 @@ def take(
     now = clock()
     found = store.find(lease_key(key))
     if found is None:
-        first = Standing(owner, secrets.token_hex(8), 1 + _last_attempt(store, key), at=_now())
+        first = LeaseRecord(owner, secrets.token_hex(8), 1 + _last_attempt(store, key), at=_now())
         return _claim(store, key, first, ABSENT, patience, clock)
-    standing = Standing.from_json(found.data, lease_key(key))
+    standing = LeaseRecord.from_json(found.data, lease_key(key))
     if not standing.released:
         if seen is None or seen.version != found.version:
-            return Held(standing, found.version, clock())
+            return HeldLease(standing, found.version, clock())
         if now - seen.since < patience:
             return seen
     # The progress is handed on: an attempt that ends before its first beat must not set spent time to 0.
-    heir = Standing(owner, secrets.token_hex(8), standing.fence + 1, standing.progress, at=_now())
+    heir = LeaseRecord(owner, secrets.token_hex(8), standing.fence + 1, standing.progress, at=_now())
     return _claim(store, key, heir, found.version, patience, clock)
 
 
@@ -141,7 +141,7 @@ def lease_key(key: str) -> str:
 
 
 class Lease:
-    """A lease that this worker holds, as long as :attr:`lost` is false. Made by :func:`take`; thread-safe.
+    """A lease that this worker holds, as long as :attr:`lost` is false. Made by :func:`take_lease`; thread-safe.
 
     Attributes:
         key: the cell's.
@@ -153,7 +153,7 @@ class Lease:
         self,
         store: Store,
         key: str,
-        standing: Standing,
+        standing: LeaseRecord,
         version: str,
         patience: float,
         clock: Callable[[], float],
@@ -258,13 +258,13 @@ class Lease:
             version = self._put(standing)
         self._standing, self._version, self._confirmed = standing, version, began
 
-    def _put(self, standing: Standing) -> str:
+    def _put(self, standing: LeaseRecord) -> str:
         return self._store.put(lease_key(self.key), standing.to_json(), expected=self._version)
 
     def _adopt(self) -> None:
         """After a conflict: go on from an earlier write of our own whose answer was lost, else give up."""
         found = self._store.find(lease_key(self.key))
-        now = Standing.from_json(found.data, lease_key(self.key)) if found else None
+        now = LeaseRecord.from_json(found.data, lease_key(self.key)) if found else None
         if found and now and now.holder == self._standing.holder:
             self._version = found.version
             return
@@ -275,15 +275,15 @@ class Lease:
 def _claim(
     store: Store,
     key: str,
-    standing: Standing,
+    standing: LeaseRecord,
     expected: str,
     patience: float,
     clock: Callable[[], float],
-) -> Lease | Held:
+) -> Lease | HeldLease:
     try:
         version = store.put(lease_key(key), standing.to_json(), expected=expected)
     except ConflictError:
-        return take(store, key, standing.owner, patience=patience, clock=clock)
+        return take_lease(store, key, standing.owner, patience=patience, clock=clock)
     return Lease(store, key, standing, version, patience, clock)
 
 

@@ -26,17 +26,17 @@ from defectbench.errors import (
     StoppedError,
 )
 from defectbench.execution import fit_and_score
-from defectbench.execution.checkpoints import EVERY, Checkpoints
+from defectbench.execution.checkpoints import EVERY, StoredCheckpoints
 from defectbench.execution.events import Event, State
-from defectbench.execution.fit_and_score import Outcome, Step
-from defectbench.execution.lease import Lease, Standing
-from defectbench.models.choose import load
+from defectbench.execution.fit_and_score import CellOutcome, CellProgress
+from defectbench.execution.lease import Lease, LeaseRecord
+from defectbench.models.choose import load_class
 from defectbench.models.pictures.images import ImageSet
 from defectbench.records.cell import Cell, path
 from defectbench.records.predictions import history_to_parquet
 from defectbench.records.result import PREDICTIONS, Failure, Result, versions
 from defectbench.stores.base import ABSENT, Store
-from defectbench.util.files import draft
+from defectbench.util.files import draft_path
 from defectbench.util.memory import ran_out
 from defectbench.util.shutdown import Stop
 from defectbench.weights import store as weights
@@ -52,7 +52,7 @@ _OF_THE_FIT = frozenset({ExitCode.BUG, ExitCode.DATA})
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerContext:
     """Where a worker works.
 
     Attributes:
@@ -83,7 +83,7 @@ def read_cell(store: Store, key: str) -> Cell:
     return Cell.from_json(blob.data)
 
 
-def run(cell: Cell, place: Place, lease: Lease, before: Standing | None) -> Result:
+def run_cell(cell: Cell, place: WorkerContext, lease: Lease, before: LeaseRecord | None) -> Result:
     """Run a cell under its lease and write its result; go on with the checkpoint of an earlier attempt.
 
     Args:
@@ -93,13 +93,13 @@ def run(cell: Cell, place: Place, lease: Lease, before: Standing | None) -> Resu
         DefectbenchError: as the cell ended; a permanent one is recorded in ``failure.json``.
     """
     spent = float(before.progress.get("spent", 0.0)) if before else 0.0
-    watch = _Watch(cell, place, lease, spent)
+    watch = _ProgressWatch(cell, place, lease, spent)
     with (
         lease.beating(),
         _attempt_log(place.store, lease),
-        draft(place.cache / "checkpoints") as arrived,
+        draft_path(place.cache / "checkpoints") as arrived,
     ):
-        keeper = Checkpoints(place.store, lease, arrived, place.checkpoint_every)
+        keeper = StoredCheckpoints(place.store, lease, arrived, place.checkpoint_every)
         try:
             result = _publish(cell, place.store, lease, _perform(cell, place, watch, keeper))
         except Exception as error:
@@ -111,7 +111,9 @@ def run(cell: Cell, place: Place, lease: Lease, before: Standing | None) -> Resu
         return result
 
 
-def _perform(cell: Cell, place: Place, watch: _Watch, keeper: Checkpoints) -> Outcome:
+def _perform(
+    cell: Cell, place: WorkerContext, watch: _ProgressWatch, keeper: StoredCheckpoints
+) -> CellOutcome:
     log.info("cell %s: %s on %s, seed %d", cell.key, cell.fit.model, cell.category, cell.fit.seed)
     with place.stop.at_once():  # nothing to save yet
         root = unpack(place.store, cell.dataset, cell.category, cell.fit.data_digest, place.cache)
@@ -120,16 +122,16 @@ def _perform(cell: Cell, place: Place, watch: _Watch, keeper: Checkpoints) -> Ou
         watch.check()
         images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
         images.prepare()
-        load(catalog.find(cell.fit.model))
-    return fit_and_score.run(cell, images, files, place.device, watch.hear, keeper)
+        load_class(catalog.find(cell.fit.model))
+    return fit_and_score.fit_and_score(cell, images, files, place.device, watch.hear, keeper)
 
 
 @dataclass
-class _Watch:
+class _ProgressWatch:
     """Hears every step of a trial: tells the worker's caller and the lease, and ends the trial when due."""
 
     cell: Cell
-    place: Place
+    place: WorkerContext
     lease: Lease
     spent: float
     started: float = field(default_factory=time.monotonic)
@@ -149,7 +151,7 @@ class _Watch:
                 f"cell {self.cell.key} has run for {used:.0f} s, its deadline is {self.cell.deadline:.0f} s"
             )
 
-    def hear(self, step: Step) -> None:
+    def hear(self, step: CellProgress) -> None:
         """Take a step."""
         self.check()
         now = time.monotonic()
@@ -172,7 +174,7 @@ class _Watch:
         )
 
 
-def _publish(cell: Cell, store: Store, lease: Lease, outcome: Outcome) -> Result:
+def _publish(cell: Cell, store: Store, lease: Lease, outcome: CellOutcome) -> Result:
     """Write the attempt's files below its fence, and the result last and once."""
     contents = {
         PREDICTIONS: outcome.predictions.to_parquet(),
@@ -193,7 +195,7 @@ def _publish(cell: Cell, store: Store, lease: Lease, outcome: Outcome) -> Result
     return result
 
 
-def _result(cell: Cell, outcome: Outcome, files: dict[str, str]) -> Result:
+def _result(cell: Cell, outcome: CellOutcome, files: dict[str, str]) -> Result:
     threshold = outcome.calibration_threshold
     return Result(
         cell=cell.key,

@@ -13,9 +13,9 @@ from defectbench.errors import DefectbenchError, ExitCode, TryAgainError
 from defectbench.execution import run_cell
 from defectbench.execution.checkpoints import EVERY, remove_leftovers
 from defectbench.execution.events import Event, State
-from defectbench.execution.lease import Held, look, take
+from defectbench.execution.lease import HeldLease, read_lease, take_lease
 from defectbench.records.cell import Cell
-from defectbench.records.result import find_failure, find_true_result
+from defectbench.records.result import find_failure, find_verified_result
 from defectbench.stores.base import Store
 from defectbench.util.shutdown import Stop, fall_silent
 
@@ -30,7 +30,7 @@ class Worker:
     """Runs cells until each has ended, here or with the worker that holds it.
 
     Attributes:
-        cache: as in :class:`defectbench.execution.run_cell.Place`.
+        cache: as in :class:`defectbench.execution.run_cell.WorkerContext`.
         tracking_uri: MLflow, or None or empty for none.
         stop: set by SIGTERM.
         say: hears every event.
@@ -45,7 +45,7 @@ class Worker:
     say: Callable[[Event], None]
     checkpoint_every: float = EVERY
     codes: dict[str, ExitCode] = field(default_factory=dict)
-    _held: dict[str, Held] = field(default_factory=dict)
+    _held: dict[str, HeldLease] = field(default_factory=dict)
 
     def run(self, cells: Sequence[str]) -> ExitCode:
         """Run them and return what the process ends with.
@@ -83,7 +83,7 @@ class Worker:
             return True
 
     def _take(self, key: str) -> bool:
-        if find_true_result(self.store, key) is not None:
+        if find_verified_result(self.store, key) is not None:
             remove_leftovers(self.store, key)
             self._end(key, ExitCode.DONE, "")
             return True
@@ -92,18 +92,18 @@ class Worker:
             self._end(key, failure.code, failure.message)
             return True
         cell = run_cell.read_cell(self.store, key)
-        before = look(self.store, key)
-        lease = take(self.store, key, owner(), seen=self._held.get(key))
-        if isinstance(lease, Held):
+        before = read_lease(self.store, key)
+        lease = take_lease(self.store, key, owner(), seen=self._held.get(key))
+        if isinstance(lease, HeldLease):
             if key not in self._held:
                 self._tell(Event(key, State.WAITING, message=lease.standing.owner))
             self._held[key] = lease
             return False
         self._tell(Event(key, State.RUNNING))
-        place = run_cell.Place(
+        place = run_cell.WorkerContext(
             self.store, self.cache, self.device, self.stop, self._tell, self.checkpoint_every
         )
-        run_cell.run(cell, place, lease, before)
+        run_cell.run_cell(cell, place, lease, before)
         self._track(cell)
         self._end(key, ExitCode.DONE, "")
         return True
@@ -130,10 +130,10 @@ class Worker:
         if not self.tracking_uri or not cell.sweep:
             return
         from defectbench.trackers.choose import open_tracker
-        from defectbench.trackers.sync import track
+        from defectbench.trackers.sync import sync_sweep
 
         try:
-            track(self.store, cell.sweep, open_tracker(self.tracking_uri), [cell.key], self.cache)
+            sync_sweep(self.store, cell.sweep, open_tracker(self.tracking_uri), [cell.key], self.cache)
         except TryAgainError as error:
             log.warning(
                 "MLflow lacks cell %s (`defectbench track %s` adds it): %s", cell.key, cell.sweep, error

@@ -17,8 +17,8 @@ from defectbench.errors import ConfigurationError, MissingInputError, UsageError
 from defectbench.execution import fit_and_score
 from defectbench.execution.run_cell import read_cell
 from defectbench.export.scores import Tell
-from defectbench.models.base import Inspector
-from defectbench.models.choose import build
+from defectbench.models.base import Model
+from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ImageSet
 from defectbench.records.cell import Cell
 from defectbench.records.predictions import Predictions
@@ -30,7 +30,7 @@ _SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedCell:
     """A finished cell, and what its fit needs on this machine.
 
     Attributes:
@@ -85,7 +85,7 @@ def find_key(store: Store, start: str) -> str:
     return keys[0]
 
 
-def gather(store: Store, key: str, cache: Path) -> Finished:
+def gather_cell(store: Store, key: str, cache: Path) -> FinishedCell:
     """Bring here what the cell's fit needs.
 
     Raises:
@@ -109,10 +109,10 @@ def gather(store: Store, key: str, cache: Path) -> Finished:
     files = weights.fetch(store, cell.fit.weights, cache)
     root = unpack(store, cell.dataset, cell.category, cell.fit.data_digest, cache)
     manifest = Manifest.from_json((root / "manifest.json").read_bytes())
-    return Finished(cell, result, predictions, manifest, root, files, cache)
+    return FinishedCell(cell, result, predictions, manifest, root, files, cache)
 
 
-def fit(finished: Finished, images: ImageSet, tell: Tell) -> Inspector:
+def fit_again(finished: FinishedCell, images: ImageSet, tell: Tell) -> Model:
     """Fit the cell's model again, on the device where it was fitted.
 
     Raises:
@@ -122,32 +122,32 @@ def fit(finished: Finished, images: ImageSet, tell: Tell) -> Inspector:
 
     cell, device = finished.cell, finished.result.device
     try:
-        inspector = build(finished.entry, fit_and_score.recipe_of(cell, finished.files, device))
+        model = build_model(finished.entry, fit_and_score.recipe_of(cell, finished.files, device))
     except ConfigurationError as error:
         raise ConfigurationError(
             f"cell {cell.key} was fitted on {device}, and so must its export be: {error}"
         ) from error
     with threadpool_limits(cell.fit.threads):
-        inspector.fit(
-            fit_and_score.lesson_of(cell, images), lambda step: tell("fitting", step.done, step.total)
+        model.fit(
+            fit_and_score.training_data_of(cell, images), lambda step: tell("fitting", step.done, step.total)
         )
-    return inspector
+    return model
 
 
-def scores(finished: Finished, inspector: Inspector, images: ImageSet, tell: Tell) -> NDArray[np.float64]:
+def score_again(finished: FinishedCell, model: Model, images: ImageSet, tell: Tell) -> NDArray[np.float64]:
     """Return the scores of all that the cell scored, by the way that the cell took."""
     from threadpoolctl import threadpool_limits
 
     names = finished.predictions.image_id.tolist()
     found: list[float] = []
     with threadpool_limits(finished.cell.fit.threads):
-        for inspection in inspector.inspect(images.select(names)):
-            found.append(inspection.score)
+        for prediction in model.predict(images.select(names)):
+            found.append(prediction.score)
             tell("comparing", len(found), len(names))
     return np.array(found, np.float64)
 
 
-def check(finished: Finished, found: NDArray[np.float64]) -> None:
+def check_scores(finished: FinishedCell, found: NDArray[np.float64]) -> None:
     """Refuse a model that is not the cell's.
 
     Raises:

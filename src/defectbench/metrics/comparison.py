@@ -502,7 +502,7 @@ def _mid_ranks(scores: Floats) -> Floats:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Ranked:
+class _RankedFold:
     """A fold's mid-ranks, (seeds, n) of both models, and its weight."""
 
     labels: NDArray[np.bool_]
@@ -519,15 +519,15 @@ class _Ranked:
         return self.weight * float(np.mean(gaps))
 
 
-def _ranked(fold: FoldScores, seeds: int) -> _Ranked:
+def _ranked(fold: FoldScores, seeds: int) -> _RankedFold:
     a, b = (
         np.stack([_mid_ranks(scores[seed % len(scores)]) for seed in range(seeds)])
         for scores in (fold.a, fold.b)
     )
-    return _Ranked(fold.labels, a, b, fold.weight)
+    return _RankedFold(fold.labels, a, b, fold.weight)
 
 
-def _swapped(folds: Sequence[_Ranked], figure: Figure, signs: NDArray[np.int64]) -> Floats:
+def _swapped(folds: Sequence[_RankedFold], figure: Figure, signs: NDArray[np.int64]) -> Floats:
     """(patterns,): the difference a - b, times the weights, after swapping the ranks where the sign is -1."""
     out = np.zeros(len(signs))
     start = 0

@@ -25,7 +25,7 @@ _BOUND = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Point:
+class CrossoverPoint:
     """One number of labelled defects.
 
     Attributes:
@@ -93,7 +93,12 @@ class Crossover:
 
 
 def crossover(
-    points: Sequence[Point], *, margin: float, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+    points: Sequence[CrossoverPoint],
+    *,
+    margin: float,
+    seed: int,
+    level: float = 0.95,
+    resamples: int = RESAMPLES,
 ) -> Crossover:
     """Return the crossover by image AUROC, with its percentile interval.
 
@@ -140,14 +145,14 @@ def _quantile(values: Floats, share: float) -> float:
     return float(np.sort(values)[min(int(share * len(values)), len(values) - 1)])
 
 
-def _level(point: Point, classifier: Floats, detector: Floats, level: float) -> Level:
+def _level(point: CrossoverPoint, classifier: Floats, detector: Floats, level: float) -> Level:
     ours = _interval(point, "a", classifier, level)
     theirs = _interval(point, "b", detector, level)
     bound = float(np.quantile(classifier - detector, _BOUND))
     return Level(point.n, ours, theirs, ours.value - theirs.value, bound)
 
 
-def _interval(point: Point, model: Literal["a", "b"], drawn: Floats, level: float) -> Interval:
+def _interval(point: CrossoverPoint, model: Literal["a", "b"], drawn: Floats, level: float) -> Interval:
     values = [_auroc(fold, fold.a if model == "a" else fold.b) for fold in point.folds]
     low, high = (float(np.quantile(drawn, share)) for share in _tails(level))
     return Interval(fold_average(values, [fold.weight for fold in point.folds]), low, high, level)
@@ -158,7 +163,7 @@ def _auroc(fold: FoldScores, scores: Floats) -> float:
     return float(fold.pairs(scores).mean()) / len(scores) if fold.weight else math.nan
 
 
-def _drawn(points: Sequence[Point], seed: int, resamples: int) -> tuple[Floats, Floats]:
+def _drawn(points: Sequence[CrossoverPoint], seed: int, resamples: int) -> tuple[Floats, Floats]:
     """Return the classifier's figures (points, resamples) and the detector's, on drawn images and draws."""
     rng = np.random.default_rng([seed, 1])
     total = sum(fold.weight for fold in points[0].folds)
@@ -188,7 +193,7 @@ def _resampled(fold: FoldScores, scores: Floats, seeds: int, rows: Floats, colum
     return np.stack([((rows @ (fold.pairs(lines) / seeds)) * columns).sum(axis=1) for lines in draws])
 
 
-def _check(points: Sequence[Point]) -> None:
+def _check(points: Sequence[CrossoverPoint]) -> None:
     """Refuse what is no curve."""
     numbers = [point.n for point in points]
     if not points or len(set(numbers)) < len(numbers):

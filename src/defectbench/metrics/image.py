@@ -108,7 +108,7 @@ class PrecisionRecall:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class ConfusionCounts:
     """Images called rightly and wrongly; abnormal is the positive class. Counts of folds may be added.
 
     >>> both = Counts(tp=8, fp=1, tn=9, fn=2) + Counts(tp=1, fp=0, tn=1, fn=0)
@@ -121,8 +121,8 @@ class Counts:
     tn: int
     fn: int
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(self.tp + other.tp, self.fp + other.fp, self.tn + other.tn, self.fn + other.fn)
+    def __add__(self, other: ConfusionCounts) -> ConfusionCounts:
+        return ConfusionCounts(self.tp + other.tp, self.fp + other.fp, self.tn + other.tn, self.fn + other.fn)
 
     @property
     def recall(self) -> float:
@@ -270,7 +270,7 @@ def false_alarms_at_recall(labels: ArrayLike, scores: ArrayLike, recall: float) 
     return _steps(labels, scores).false_alarms_at_recall(recall)
 
 
-def counts_at(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Counts:
+def counts_at(labels: ArrayLike, scores: ArrayLike, threshold: float) -> ConfusionCounts:
     """Count the images called abnormal (``score > threshold``) and not, by class.
 
     With a NaN threshold nothing is called: all four counts are 0 and every figure of them is NaN.
@@ -280,10 +280,10 @@ def counts_at(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Counts:
     """
     truth, values = _checked(labels, scores)
     if np.isnan(threshold):
-        return Counts(0, 0, 0, 0)
+        return ConfusionCounts(0, 0, 0, 0)
     called = values > threshold
     tp, fp = int((called & truth).sum()), int((called & ~truth).sum())
-    return Counts(tp, fp, int((~truth).sum()) - fp, int(truth.sum()) - tp)
+    return ConfusionCounts(tp, fp, int((~truth).sum()) - fp, int(truth.sum()) - tp)
 
 
 def share_interval(hits: int, of: int, level: float = 0.95) -> tuple[float, float]:
@@ -310,7 +310,7 @@ def f1_all_abnormal(labels: ArrayLike) -> float:
     """
     truth = np.asarray(labels)
     positives = int((truth == 1).sum())
-    return Counts(positives, int(truth.size) - positives, 0, 0).f1
+    return ConfusionCounts(positives, int(truth.size) - positives, 0, 0).f1
 
 
 def quantile_threshold(calibration_scores: ArrayLike, false_alarm_rate: float) -> QuantileThreshold:

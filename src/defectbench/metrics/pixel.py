@@ -30,7 +30,7 @@ _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class MapFigures:
     """How well one heat map falls on one defect.
 
     Attributes:
@@ -50,7 +50,7 @@ class Explanation:
     chance: float
 
 
-def explain(heat_map: ArrayLike, mask: ArrayLike, threshold: float = NAN) -> Explanation:
+def explain(heat_map: ArrayLike, mask: ArrayLike, threshold: float = NAN) -> MapFigures:
     """Return all figures of one image; ``threshold`` is on the map's own scale.
 
     >>> figures = explain([[0.0, 1.0], [2.0, 3.0]], [[0, 1], [0, 1]], threshold=1.5)
@@ -63,7 +63,7 @@ def explain(heat_map: ArrayLike, mask: ArrayLike, threshold: float = NAN) -> Exp
     region = _region(mask)
     fitted = fit_map(heat_map, region.shape)
     hot, cold = np.sort(fitted[region]), np.sort(fitted[~region])
-    return Explanation(
+    return MapFigures(
         pixel_auroc=_auroc(hot, cold),
         pixel_ap=_ap(hot, cold),
         pointing_hit=_pointing(fitted, region),
@@ -73,7 +73,7 @@ def explain(heat_map: ArrayLike, mask: ArrayLike, threshold: float = NAN) -> Exp
     )
 
 
-def explain_centre(mask: ArrayLike) -> Explanation:
+def explain_centre(mask: ArrayLike) -> MapFigures:
     """Return the figures of the centre prior, which knows nothing of the image.
 
     Its IoU is taken at its own 99 % quantile, which is the same for every image of one size.

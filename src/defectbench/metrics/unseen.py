@@ -21,7 +21,7 @@ RESAMPLES = 1999
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
+class UnseenBlock:
     """One lesson in one fold.
 
     Attributes:
@@ -38,7 +38,7 @@ class Block:
 
 
 def difference(
-    blocks: Sequence[Block], *, seed: int, level: float = 0.95, resamples: int = RESAMPLES
+    blocks: Sequence[UnseenBlock], *, seed: int, level: float = 0.95, resamples: int = RESAMPLES
 ) -> Interval:
     """Return model a's image AUROC less model b's, averaged over blocks with weight positives x negatives.
 
@@ -61,7 +61,7 @@ def difference(
 
 
 def _drawn(
-    blocks: Sequence[Block], rng: np.random.Generator, resamples: int
+    blocks: Sequence[UnseenBlock], rng: np.random.Generator, resamples: int
 ) -> Mapping[tuple[int, str], Floats]:
     """Return (fold, image) -> how often it is drawn in each resample."""
     strata: dict[tuple[int, str], dict[str, None]] = defaultdict(dict)
@@ -76,7 +76,7 @@ def _drawn(
     return found
 
 
-def _resampled(block: Block, drawn: Mapping[tuple[int, str], Floats]) -> Floats:
+def _resampled(block: UnseenBlock, drawn: Mapping[tuple[int, str], Floats]) -> Floats:
     counts = np.stack([drawn[block.fold, image] for image in block.images], axis=1)
     rows, columns = counts[:, block.scores.defects], counts[:, block.scores.goods]
     # Each type is drawn to its own size, so both sums are those of the data.

@@ -43,11 +43,11 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ModelSettings:
     """What is built.
 
     Attributes:
-        settings: the catalog's settings with the sweep's overrides.
+        options: the catalog's settings with the sweep's overrides.
         image_size: side of the pictures in pixels.
         epochs, patience: as in the catalog's entry.
         seed: decides initial weights, order and augmentation; nothing else may.
@@ -58,7 +58,7 @@ class Recipe:
         turns: whether defects and goods alike may be turned by 90 degrees and mirrored.
     """
 
-    settings: Mapping[str, Setting]
+    options: Mapping[str, Setting]
     image_size: int
     epochs: int
     patience: int
@@ -71,42 +71,42 @@ class Recipe:
 
     def whole(self, name: str, least: int = 1) -> int:
         """Return a setting that is a whole number, at least ``least``; raises UsageError otherwise."""
-        value = self.settings[name]
+        value = self.options[name]
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"setting {name}: {value!r}; a whole number of at least {least} is allowed")
         return value
 
     def number(self, name: str) -> float:
         """Return a setting that is a finite number, 0 or more; raises UsageError otherwise."""
-        value = self.settings[name]
+        value = self.options[name]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
             raise UsageError(f"setting {name}: {value!r}; a number of at least 0 is allowed")
         return float(value)
 
     def flag(self, name: str) -> bool:
         """Return a setting that is true or false; raises UsageError otherwise."""
-        value = self.settings[name]
+        value = self.options[name]
         if not isinstance(value, bool):
             raise UsageError(f"setting {name}: {value!r}; true or false is allowed")
         return value
 
     def text(self, name: str) -> str:
         """Return a setting that is a text; raises UsageError otherwise."""
-        value = self.settings[name]
+        value = self.options[name]
         if not isinstance(value, str):
             raise UsageError(f"setting {name}: {value!r}; a text is allowed")
         return value
 
     def texts(self, name: str) -> tuple[str, ...]:
         """Return a setting that is a list of texts, not empty; raises UsageError otherwise."""
-        value = self.settings[name]
+        value = self.options[name]
         if isinstance(value, tuple | list) and value and all(isinstance(item, str) for item in value):
             return tuple(value)
         raise UsageError(f"setting {name}: {value!r}; a list of texts is allowed")
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
+class TrainingData:
     """All that one fit may see.
 
     Attributes:
@@ -137,31 +137,31 @@ def set_aside(total: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     return np.sort(order[aside:] if total > 1 else order), np.sort(order[:aside])
 
 
-def check_goods(lesson: Lesson) -> None:
+def check_goods(training: TrainingData) -> None:
     """Raise DataError unless the lesson has pictures and all of them count as good."""
-    if not len(lesson.pictures):
+    if not len(training.pictures):
         raise DataError("no training picture: a detector learns from goods, at least 1")
-    if lesson.labels.any():
+    if training.labels.any():
         raise DataError(
-            f"{int(lesson.labels.sum())} of {len(lesson.labels)} training pictures are labelled abnormal: a "
+            f"{int(training.labels.sum())} of {len(training.labels)} training pictures are labelled abnormal: a "
             "detector learns from goods alone"
         )
 
 
-def check_labels(lesson: Lesson) -> None:
+def check_labels(training: TrainingData) -> None:
     """Raise DataError unless both classes are among the training pictures."""
-    counts = np.bincount(lesson.labels, minlength=2)
+    counts = np.bincount(training.labels, minlength=2)
     if not counts[0] or not counts[1]:
         raise DataError(
             f"training pictures: {counts[0]} good, {counts[1]} abnormal; a classifier needs 1 of each or more"
         )
 
 
-def check_tuning(lesson: Lesson) -> None:
+def check_tuning(training: TrainingData) -> None:
     """Raise DataError unless the tuning pictures are of both classes, or there are none."""
-    if lesson.tuning is None:
+    if training.tuning is None:
         return
-    good, bad = np.bincount(lesson.tuning_labels, minlength=2)
+    good, bad = np.bincount(training.tuning_labels, minlength=2)
     if not good or not bad:
         raise DataError(
             f"tuning pictures: {good} good, {bad} abnormal; early stopping needs 1 of each (or none at all)"
@@ -185,12 +185,12 @@ class Progress:
     save: Callable[[Path], None] | None = field(default=None, compare=False, repr=False)
 
 
-Report = Callable[[Progress], None]
+FitCallback = Callable[[Progress], None]
 """Called by a fit after every optimiser step or batch; may raise, so that a stop is heard within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
-class Inspection:
+class Prediction:
     """One picture, inspected.
 
     Attributes:
@@ -203,7 +203,7 @@ class Inspection:
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ModelSize:
     """What a model weighs.
 
     Attributes:
@@ -215,7 +215,7 @@ class Size:
     flops: int | None
 
 
-class Inspector(ABC):
+class Model(ABC):
     """A model of either family. Constructing it downloads nothing and trains nothing."""
 
     device: str = "cpu"
@@ -224,15 +224,15 @@ class Inspector(ABC):
     self_contained: ClassVar[bool] = False
     """Whether what :meth:`save` writes is all that :meth:`load` needs: no weights file beside it."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, settings: ModelSettings) -> None:
+        self.settings = settings
 
     @abstractmethod
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Learn. Calls ``report`` after every optimiser step or batch; an exception from it ends the fit."""
 
     @abstractmethod
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield an inspection for each picture, in order, in bounded memory. Needs a fit or a load."""
 
     @abstractmethod
@@ -244,11 +244,11 @@ class Inspector(ABC):
         """Read what :meth:`save` wrote; the next :meth:`inspect` gives the same scores, bit for bit."""
 
     @abstractmethod
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Count parameters and FLOPs of the fitted model."""
 
 
-class Resumable(Inspector):
+class Resumable(Model):
     """An inspector whose fit can be saved between two steps (:attr:`Progress.save`) and gone on with.
 
     Those that are none of these start anew: what a memory bank has collected so far is the most of its work,
@@ -256,7 +256,7 @@ class Resumable(Inspector):
     """
 
     @abstractmethod
-    def resume(self, lesson: Lesson, report: Report, saved: Path) -> None:
+    def resume(self, training: TrainingData, report: FitCallback, saved: Path) -> None:
         """Go on with a fit of the same recipe and lesson; ends as :meth:`fit` would have, bit for bit.
 
         Raises:

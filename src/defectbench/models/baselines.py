@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from defectbench.errors import BugError
 from defectbench.models.base import (
-    Inspection,
-    Inspector,
-    Lesson,
+    FitCallback,
+    Model,
+    ModelSettings,
+    ModelSize,
     Pictures,
+    Prediction,
     Progress,
-    Recipe,
-    Report,
-    Size,
+    TrainingData,
     check_goods,
     check_labels,
 )
@@ -32,11 +32,11 @@ _FFT_COST = 5
 """Operations of a complex FFT of N points: about 5 N log2 N."""
 
 
-class _FilterBankInspector(Inspector):
+class _FilterBankModel(Model):
     """What both share: features from the cache, and the fitted arrays as an npz file."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
         self._state: dict[str, NDArray[Any]] = {}
 
     def save(self, path: Path) -> None:
@@ -55,7 +55,7 @@ class _FilterBankInspector(Inspector):
             raise BugError(f"{type(self).__name__} was asked for results before fit or load")
         return self._state
 
-    def _learnt(self, pictures: Pictures, report: Report) -> Array:
+    def _learnt(self, pictures: Pictures, report: FitCallback) -> Array:
         """Return the training pictures' features, (n, places, places, channels)."""
         found = []
         for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
@@ -71,50 +71,50 @@ class _FilterBankInspector(Inspector):
         return white
 
     def _bank_flops(self) -> int:
-        side = self.recipe.image_size
+        side = self.settings.image_size
         transforms = filterbank.CHANNELS // 2
         return int(_FFT_COST * transforms * side**2 * math.log2(side**2))
 
 
-class FilterBankDetector(_FilterBankInspector):
+class FilterBankDetector(_FilterBankModel):
     """Distance of each place to its nearest good place, in features whitened by the training goods.
 
     Settings: ``neighbours`` (the mean over how many nearest), ``bank`` (how many good places are kept; drawn
     by the seed).
     """
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Scale the features by the goods' median and spread, whiten them, and keep a bank of good places."""
-        check_goods(lesson)
-        places = self._learnt(lesson.pictures, report).reshape(-1, filterbank.CHANNELS)
+        check_goods(training)
+        places = self._learnt(training.pictures, report).reshape(-1, filterbank.CHANNELS)
         self._state = _whitening(places)
-        keep = min(self.recipe.whole("bank"), len(places))
-        rows = np.sort(np.random.default_rng(self.recipe.seed).permutation(len(places))[:keep])
+        keep = min(self.settings.whole("bank"), len(places))
+        rows = np.sort(np.random.default_rng(self.settings.seed).permutation(len(places))[:keep])
         self._state["bank"] = self._white(places[rows]).astype(np.float32)
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield the distances as heat map; the score is the mean of the largest four per cent of them."""
         self._fitted()
         for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
             heat_map = self._distances(features)
             ordered = np.sort(heat_map, axis=None)
             top = max(1, round(0.04 * ordered.size))
-            yield Inspection(float(ordered[-top:].astype(np.float64).mean()), heat_map)
+            yield Prediction(float(ordered[-top:].astype(np.float64).mean()), heat_map)
 
     def _distances(self, features: Array) -> Array:
         white = self._white(features.reshape(-1, filterbank.CHANNELS)).astype(np.float32)
-        near = _nearest(white, self._fitted()["bank"], self.recipe.whole("neighbours"))
+        near = _nearest(white, self._fitted()["bank"], self.settings.whole("neighbours"))
         return near.reshape(features.shape[:2])
 
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Count the bank's numbers and the scaling; operations of the filters and of the search."""
         state = self._fitted()
-        places = filterbank.grid_side(self.recipe.image_size) ** 2
+        places = filterbank.grid_side(self.settings.image_size) ** 2
         search = 2 * places * filterbank.CHANNELS * (len(state["bank"]) + filterbank.CHANNELS)
-        return Size(sum(array.size for array in state.values()), self._bank_flops() + search)
+        return ModelSize(sum(array.size for array in state.values()), self._bank_flops() + search)
 
 
-class FilterBankClassifier(_FilterBankInspector):
+class FilterBankClassifier(_FilterBankModel):
     """Logistic regression on how far the picture's oddest places stand out.
 
     Features are whitened by all training pictures, whatever their labels: what is whitened by the goods alone
@@ -127,16 +127,16 @@ class FilterBankClassifier(_FilterBankInspector):
     Settings: ``penalty`` (the L2 penalty's strength, the inverse of scikit-learn's C).
     """
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Fit the regression on the training pictures; the tuning pictures are not used."""
-        check_labels(lesson)
-        features = self._learnt(lesson.pictures, report)
+        check_labels(training)
+        features = self._learnt(training.pictures, report)
         self._state = _whitening(features.reshape(-1, filterbank.CHANNELS))
         pooled = np.stack([_pool(self._white(picture)).sum((0, 1)) for picture in features])
         mean, deviation = pooled.mean(0), pooled.std(0)
         # Whitened features vary by about 1: what varies less is rounding, of grey pictures' colours.
         deviation[deviation < 1e-6] = 1.0
-        weights, intercept = self._regress((pooled - mean) / deviation, lesson.labels)
+        weights, intercept = self._regress((pooled - mean) / deviation, training.labels)
         weights = weights / deviation
         self._state |= {"weights": weights, "intercept": np.array(intercept - float(mean @ weights))}
 
@@ -145,20 +145,20 @@ class FilterBankClassifier(_FilterBankInspector):
     ) -> tuple[NDArray[np.float64], float]:
         from sklearn.linear_model import LogisticRegression
 
-        model = LogisticRegression(C=1.0 / self.recipe.number("penalty"), max_iter=5000, tol=1e-6)
-        model.fit(inputs, labels, sample_weight=class_weights(labels, self.recipe.balance)[labels])
+        model = LogisticRegression(C=1.0 / self.settings.number("penalty"), max_iter=5000, tol=1e-6)
+        model.fit(inputs, labels, sample_weight=class_weights(labels, self.settings.balance)[labels])
         return model.coef_[0], float(model.intercept_[0])
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield the log-odds, and each place's share as map: it sums to the log-odds less the intercept."""
         state = self._fitted()
         for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
             shares = _pool(self._white(features)) @ state["weights"]
-            yield Inspection(float(shares.sum() + state["intercept"]), shares.astype(np.float32))
+            yield Prediction(float(shares.sum() + state["intercept"]), shares.astype(np.float32))
 
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Count weights and scaling; operations of the filters (the regression's are few beside them)."""
-        return Size(sum(array.size for array in self._fitted().values()), self._bank_flops())
+        return ModelSize(sum(array.size for array in self._fitted().values()), self._bank_flops())
 
 
 def _whitening(places: Array) -> dict[str, NDArray[Any]]:

@@ -6,23 +6,23 @@ import importlib
 
 from defectbench.catalog import Entry
 from defectbench.errors import ConfigurationError
-from defectbench.models.base import Inspector, Recipe
+from defectbench.models.base import Model, ModelSettings
 
 
-def build(entry: Entry, recipe: Recipe) -> Inspector:
+def build_model(entry: Entry, settings: ModelSettings) -> Model:
     """Return the entry's inspector, neither fitted nor loaded.
 
     Raises:
         ConfigurationError: the extra that it needs is not installed, or the device is not there.
     """
-    return load(entry)(recipe)
+    return load_class(entry)(settings)
 
 
-def load(entry: Entry) -> type[Inspector]:
+def load_class(entry: Entry) -> type[Model]:
     """Return the entry's class, its libraries imported; ConfigurationError where one is not installed."""
     module, _, name = entry.builder.partition(":")
     try:
-        builder: type[Inspector] = getattr(importlib.import_module(module), name)
+        builder: type[Model] = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
         if entry.extra is None or (error.name or "").partition(".")[0] == "defectbench":
             raise

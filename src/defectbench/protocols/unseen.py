@@ -48,9 +48,9 @@ class Unseen(Protocol):
             )
         lessons = [_Lesson(manifest, split_seed, mode, kind, kinds) for mode in self.modes for kind in kinds]
         cut = crossfit(manifest, split_seed, folds, self.name)
-        found = tuple(split for fold in cut for lesson in lessons for split in lesson.splits(fold))
+        found = tuple(split for fold in cut for training in lessons for split in training.splits(fold))
         there = {split.condition for split in found}
-        wanted = [lesson.condition(tested) for lesson in lessons for tested in ("seen", "unseen")]
+        wanted = [training.condition(tested) for training in lessons for tested in ("seen", "unseen")]
         return Splits(found, _notes([name for name in wanted if name not in there]))
 
 
@@ -112,8 +112,8 @@ class _Lesson:
         """Draw ``number`` defects of any type from ``names``."""
         whole = self._of(names, frozenset(self.kinds))
         # Named by what is learnt: of two types, "one" and "all but the other" are one lesson and one control.
-        lesson = "+".join(sorted(self.seen))
-        rng = generator(self.manifest, self.split_seed, f"unseen/{fold.fold}/{purpose}/{lesson}")
+        training = "+".join(sorted(self.seen))
+        rng = generator(self.manifest, self.split_seed, f"unseen/{fold.fold}/{purpose}/{training}")
         return tuple(sorted(whole[place] for place in rng.permutation(len(whole))[:number]))
 
 

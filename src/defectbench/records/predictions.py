@@ -40,7 +40,7 @@ NAN = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class PredictionRow:
     """One image, scored by one fit.
 
     Attributes:
@@ -117,9 +117,9 @@ class Predictions:
         """Return the rows of one role, in order."""
         return self._take(np.flatnonzero(self.role == role))
 
-    def rows(self) -> tuple[Prediction, ...]:
+    def rows(self) -> tuple[PredictionRow, ...]:
         """Return the rows one by one."""
-        return tuple(map(Prediction, *(getattr(self, name).tolist() for name in _columns())))
+        return tuple(map(PredictionRow, *(getattr(self, name).tolist() for name in _columns())))
 
     def to_parquet(self) -> bytes:
         """Return the file ``predictions.parquet``; the same rows give the same bytes."""
@@ -130,7 +130,7 @@ class Predictions:
         return Predictions(self.cell, *(getattr(self, name)[places] for name in _columns()))
 
     @classmethod
-    def of(cls, cell: str, rows: Iterable[Prediction]) -> Predictions:
+    def of(cls, cell: str, rows: Iterable[PredictionRow]) -> Predictions:
         """Return the columns of ``rows``, in order."""
         listed = tuple(rows)
         return cls(cell, *(_column(name, [getattr(row, name) for row in listed]) for name in _columns()))
@@ -170,7 +170,7 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class HistoryPoint:
     """One figure of a learning curve, after ``epoch`` epochs."""
 
     epoch: int
@@ -178,24 +178,24 @@ class Point:
     value: float
 
 
-def history_to_parquet(points: Iterable[Point]) -> bytes:
+def history_to_parquet(points: Iterable[HistoryPoint]) -> bytes:
     """Return the file ``history.parquet``; the same points give the same bytes."""
     listed = tuple(points)
     return _write(_HISTORY, {name: [getattr(point, name) for point in listed] for name in _HISTORY})
 
 
-def history_from_parquet(data: bytes) -> tuple[Point, ...]:
+def history_from_parquet(data: bytes) -> tuple[HistoryPoint, ...]:
     """Read what :func:`history_to_parquet` wrote.
 
     Raises:
         DataError: no parquet file, or other columns or types.
     """
     table = _without_nulls(_HISTORY, _parsed(_HISTORY, data, "history"), "history")
-    return tuple(map(Point, *(table[name].to_pylist() for name in ("epoch", "name", "value"))))
+    return tuple(map(HistoryPoint, *(table[name].to_pylist() for name in ("epoch", "name", "value"))))
 
 
 def _columns() -> tuple[str, ...]:
-    return tuple(field.name for field in fields(Prediction))
+    return tuple(field.name for field in fields(PredictionRow))
 
 
 _KINDS = {"string": np.str_, "int8": np.int8, "double": np.float64}

@@ -133,7 +133,7 @@ def find_result(store: Store, key: str) -> Result | None:
     return result
 
 
-def find_true_result(store: Store, key: str) -> Result | None:
+def find_verified_result(store: Store, key: str) -> Result | None:
     """Return a cell's result where it is there and true: every file that it names has its SHA-256."""
     try:
         result = find_result(store, key)
@@ -172,9 +172,9 @@ def find_failure(store: Store, key: str) -> Failure | None:
     return None if blob is None else Failure.from_json(blob.data)
 
 
-def finished(store: Store, cells: Sequence[str]) -> set[str]:
+def finished_cells(store: Store, cells: Sequence[str]) -> set[str]:
     """Return the cells whose result is there and true."""
-    results = store.each(lambda key: find_true_result(store, key), cells)
+    results = store.each(lambda key: find_verified_result(store, key), cells)
     return {key for key, result in zip(cells, results, strict=True) if result is not None}
 
 

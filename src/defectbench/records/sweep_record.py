@@ -15,7 +15,7 @@ SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Contestant:
+class SweepModel:
     """A model of the sweep.
 
     Attributes:
@@ -73,7 +73,7 @@ class Record:
     name: str
     dataset: str
     document: Mapping[str, Any]
-    contestants: tuple[Contestant, ...]
+    contestants: tuple[SweepModel, ...]
     contenders: tuple[str, str] | None
     digests: Mapping[str, str]
     cells: Mapping[str, str]
@@ -104,7 +104,7 @@ class Record:
                 raise DataError(f"the sweep's record has schema {schema!r}, this version reads {SCHEMA}")
             contenders = document.pop("contenders")
             return cls(
-                contestants=tuple(Contestant(**item) for item in document.pop("contestants")),
+                contestants=tuple(SweepModel(**item) for item in document.pop("contestants")),
                 contenders=tuple(contenders) if contenders else None,
                 splits=tuple(_read_split(item) for item in document.pop("splits")),
                 readings=tuple(Reading(**item) for item in document.pop("readings")),

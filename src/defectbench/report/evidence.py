@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from defectbench.data.gallery import Gallery
 from defectbench.errors import DataError, MissingInputError
-from defectbench.metrics.pixel import Explanation, explain_centre
+from defectbench.metrics.pixel import MapFigures, explain_centre
 from defectbench.records.result import read_file
-from defectbench.report.panels import Shown, show, show_heat, show_truth
+from defectbench.report.panels import PanelImage, show, show_heat, show_truth
 from defectbench.stores.base import Store
 from defectbench.tables.collect import Collected
-from defectbench.tables.rows import Mistake, Reference
+from defectbench.tables.rows import MistakeRow, ReferenceRow
 from defectbench.util.image_io import resize_mask
 from defectbench.util.overlays import HeatMaps
 
@@ -24,7 +24,7 @@ _REFERENCE_SIDE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Panels:
+class MistakePanels:
     """A mistake's pictures; where one is None, its note says why.
 
     Attributes:
@@ -33,24 +33,24 @@ class Panels:
         truth: where the defect is.
     """
 
-    picture: Shown | None
-    heat: Shown | None
-    truth: Shown | None
+    picture: PanelImage | None
+    heat: PanelImage | None
+    truth: PanelImage | None
     picture_note: str = ""
     heat_note: str = ""
     truth_note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class MapComparison:
     """One defect, and the heat maps of several models over it: each a picture, or why there is none."""
 
-    picture: Shown
-    truth: Shown
-    heats: tuple[tuple[Shown | None, str], ...]
+    picture: PanelImage
+    truth: PanelImage
+    heats: tuple[tuple[PanelImage | None, str], ...]
 
 
-class Material:
+class Evidence:
     """Pictures and heat maps of a sweep; what is missing gives a note, never an error.
 
     Args:
@@ -61,22 +61,22 @@ class Material:
         self._collected, self._store, self._cache = collected, store, cache
         self._data: dict[str, Gallery | str] = {}
         self._heat: dict[str, HeatMaps | str] = {}
-        self._centre: dict[str, Mapping[str, Explanation]] = {}
+        self._centre: dict[str, Mapping[str, MapFigures]] = {}
 
-    def panels(self, mistake: Mistake) -> Panels:
+    def panels(self, mistake: MistakeRow) -> MistakePanels:
         """Return what can be shown of an image."""
         data = self._open(mistake.category)
         if isinstance(data, str):
-            return Panels(None, None, None, data, data, data)
+            return MistakePanels(None, None, None, data, data, data)
         try:
             picture = data.picture(mistake.image_id)
         except DataError as error:
-            return Panels(None, None, None, *[f"picture cannot be read: {error}"] * 3)
+            return MistakePanels(None, None, None, *[f"picture cannot be read: {error}"] * 3)
         heat, heat_note = self._heat_panel(mistake.cell, mistake.image_id, picture)
         truth, truth_note = _truth_panel(mistake, picture, data)
-        return Panels(show(picture), heat, truth, "", heat_note, truth_note)
+        return MistakePanels(show(picture), heat, truth, "", heat_note, truth_note)
 
-    def reference(self, category: str, tested: Sequence[str]) -> Reference | None:
+    def reference(self, category: str, tested: Sequence[str]) -> ReferenceRow | None:
         """Return what the tested defects' masks give a map that knows nothing; None without masks.
 
         The masks are brought to 256 px first: areas and the centre's figures stay the same to about 1 %.
@@ -86,7 +86,7 @@ class Material:
         if not found:
             return None
         names = ("pixel_auroc", "pixel_ap", "pointing_hit", "iou", "chance")
-        return Reference(
+        return ReferenceRow(
             category,
             len(found),
             *(float(np.nanmean([getattr(one, name) for one in found])) for name in names),
@@ -96,7 +96,7 @@ class Material:
         """Return the share of the picture that is defect, by image id; empty where there are no masks."""
         return {name: one.chance for name, one in self._centres(category).items()}
 
-    def pair(self, category: str, image_id: str, cells: Sequence[str]) -> Pair | None:
+    def pair(self, category: str, image_id: str, cells: Sequence[str]) -> MapComparison | None:
         """Return one defect with the heat maps of several cells; None where picture or mask cannot be had."""
         data = self._open(category)
         if isinstance(data, str):
@@ -108,9 +108,9 @@ class Material:
         if mask is None:
             return None
         heats = tuple(self._heat_panel(cell, image_id, picture) for cell in cells)
-        return Pair(show(picture), show_truth(picture, mask), heats)
+        return MapComparison(show(picture), show_truth(picture, mask), heats)
 
-    def _centres(self, category: str) -> Mapping[str, Explanation]:
+    def _centres(self, category: str) -> Mapping[str, MapFigures]:
         """Return what the centre prior gets on each mask of the category, read once."""
         if category not in self._centre:
             data = self._open(category)
@@ -136,7 +136,9 @@ class Material:
         except DataError as error:
             return f"the pictures cannot be read: {error.problems[0]}"
 
-    def _heat_panel(self, cell: str, image_id: str, picture: NDArray[np.uint8]) -> tuple[Shown | None, str]:
+    def _heat_panel(
+        self, cell: str, image_id: str, picture: NDArray[np.uint8]
+    ) -> tuple[PanelImage | None, str]:
         if cell not in self._heat:
             self._heat[cell] = self._heat_maps(cell)
         maps = self._heat[cell]
@@ -167,7 +169,9 @@ def _masks(data: Gallery) -> Iterator[tuple[str, NDArray[np.bool_]]]:
             yield image.id, mask
 
 
-def _truth_panel(mistake: Mistake, picture: NDArray[np.uint8], data: Gallery) -> tuple[Shown | None, str]:
+def _truth_panel(
+    mistake: MistakeRow, picture: NDArray[np.uint8], data: Gallery
+) -> tuple[PanelImage | None, str]:
     if mistake.kind == "false alarm":
         return None, "good part: no defect to mark"
     mask = data.mask(mistake.image_id)

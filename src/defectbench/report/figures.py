@@ -10,12 +10,12 @@ from typing import Protocol, TypeVar
 from defectbench.report import cost_plots, experiment_plots, plots
 from defectbench.report.canvas import Drawing
 from defectbench.tables.cost import COSTS
-from defectbench.tables.learning_curve import Learning
-from defectbench.tables.rows import Condition
+from defectbench.tables.learning_curve import LearningRow
+from defectbench.tables.rows import ConditionRow
 from defectbench.tables.tables import Tables
 
 
-class Drawings:
+class Figures:
     """The figures of a sweep, each made when first asked for; iterating gives all, in the page's order."""
 
     def __init__(self, tables: Tables) -> None:
@@ -62,12 +62,12 @@ class Drawings:
         """Seen against unseen, one for each category."""
         rows = _by_category(self._tables.novelties)
         low = _lowest(v for row in self._tables.novelties for v in (row.seen, row.unseen, row.control))
-        return tuple(experiment_plots.novelty(name, lines, low) for name, lines in rows.items())
+        return tuple(experiment_plots.seen_against_unseen(name, lines, low) for name, lines in rows.items())
 
     @cached_property
     def crossovers(self) -> tuple[Drawing, ...]:
         """Learning curves with their crossover: the contender's of each category, then the others'."""
-        curves: dict[tuple[str, str], list[Learning]] = {}
+        curves: dict[tuple[str, str], list[LearningRow]] = {}
         for point in self._tables.learning:
             curves.setdefault((point.classifier, point.category), []).append(point)
         low = _lowest(v for point in self._tables.learning for v in (point.low, point.detector_low))
@@ -85,7 +85,7 @@ class Drawings:
         low = _lowest(line.value for line in rows)
         found = []
         for name, lines in _by_category(rows).items():
-            models: dict[str, list[Condition]] = {}
+            models: dict[str, list[ConditionRow]] = {}
             for line in lines:
                 models.setdefault(line.label, []).append(line)
             found.append(experiment_plots.contamination(name, models, low))
@@ -107,12 +107,12 @@ def _lowest(values: Iterable[float]) -> float:
     return min([0.5, *(value for value in values if not math.isnan(value))])
 
 
-class _OfCategory(Protocol):
+class _CategoryFigures(Protocol):
     @property
     def category(self) -> str: ...
 
 
-_Row = TypeVar("_Row", bound=_OfCategory)
+_Row = TypeVar("_Row", bound=_CategoryFigures)
 
 
 def _by_category(rows: Iterable[_Row]) -> dict[str, list[_Row]]:

@@ -32,7 +32,7 @@ _SIDES: Sequence[tuple[float, float, str, str]] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Tag:
+class Label:
     """A name, the dot that it belongs to (in the axes' own units), its colour; ``bold`` for a larger dot."""
 
     text: str
@@ -41,7 +41,7 @@ class Tag:
     bold: bool = False
 
 
-def place(axes: Axes, tags: Sequence[Tag], path: Sequence[tuple[float, float]]) -> None:
+def place_labels(axes: Axes, tags: Sequence[Label], path: Sequence[tuple[float, float]]) -> None:
     """Write the names, the first ones with the freest choice of place.
 
     Args:
@@ -70,7 +70,7 @@ def _around(axes: Axes, point: tuple[float, float], points: float) -> Any:
     return Bbox.from_extents(x - reach, y - reach, x + reach, y + reach)
 
 
-def _write(axes: Axes, tag: Tag, side: tuple[float, float, str, str]) -> Any:
+def _write(axes: Axes, tag: Label, side: tuple[float, float, str, str]) -> Any:
     right, up, across, along = side
     far = _FAR * (1.5 if tag.bold else 1)
     return axes.annotate(

@@ -18,7 +18,7 @@ _QUALITY = 72
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PanelImage:
     """A picture in the page.
 
     Attributes:
@@ -31,25 +31,25 @@ class Shown:
     height: int
 
 
-def show(picture: Picture) -> Shown:
+def show(picture: Picture) -> PanelImage:
     """Return the picture, shrunk to :data:`SIDE`."""
     return _encode(fitted(picture, SIDE))
 
 
-def show_heat(picture: Picture, heat: NDArray[np.float16], low: float, high: float) -> Shown:
+def show_heat(picture: Picture, heat: NDArray[np.float16], low: float, high: float) -> PanelImage:
     """Return the heat map over the picture; see :func:`defectbench.util.overlays.heat_over`."""
     return _encode(heat_over(fitted(picture, SIDE), heat, low, high))
 
 
-def show_truth(picture: Picture, mask: NDArray[np.bool_]) -> Shown:
+def show_truth(picture: Picture, mask: NDArray[np.bool_]) -> PanelImage:
     """Return the picture with the defect marked; see :func:`defectbench.util.overlays.truth_over`."""
     return _encode(truth_over(fitted(picture, SIDE), mask))
 
 
-def _encode(picture: Picture) -> Shown:
+def _encode(picture: Picture) -> PanelImage:
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "WEBP", quality=_QUALITY, method=6)
     text = base64.b64encode(buffer.getvalue()).decode()
-    return Shown(f"data:image/webp;base64,{text}", picture.shape[1], picture.shape[0])
+    return PanelImage(f"data:image/webp;base64,{text}", picture.shape[1], picture.shape[0])

@@ -9,7 +9,7 @@ import numpy as np
 
 from defectbench.report import curve_axes
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.tables.rows import Comparison, Curve, Curves, Score
+from defectbench.tables.rows import ComparisonRow, CurveRow, Curves, ScoreRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +49,7 @@ def precision_recall(curves: Curves) -> Drawing:
     )
 
 
-def scores(category: str, endpoint: str, rows: Sequence[Score], lowest: float) -> Drawing:
+def scores(category: str, endpoint: str, rows: Sequence[ScoreRow], lowest: float) -> Drawing:
     """Draw one category's endpoint with its interval, a line for each model.
 
     Args:
@@ -76,7 +76,7 @@ def scores(category: str, endpoint: str, rows: Sequence[Score], lowest: float) -
         return finish(figure, f"{endpoint}+{category}", text, cells=cells_of(rows))
 
 
-def differences(rows: Sequence[Comparison], margin: float) -> Drawing:
+def differences(rows: Sequence[ComparisonRow], margin: float) -> Drawing:
     """Draw the paired differences of the contenders, a line for each category, and the margin around 0."""
     with new_figure(4.0, 0.7 + 0.25 * len(rows)) as (figure, axes):
         axes.axvspan(-margin, margin, color=ink("band"), linewidth=0)
@@ -119,7 +119,7 @@ def _interval(value: float, low: float, high: float) -> str:
     return f"{value:.3f}" + (f" ({low:.3f} to {high:.3f})" if np.isfinite(low) else "")
 
 
-def _curve_text(what: str, figure: str, curves: Curves, lines: Sequence[Curve]) -> str:
+def _curve_text(what: str, figure: str, curves: Curves, lines: Sequence[CurveRow]) -> str:
     values = ", ".join("not defined" if np.isnan(line.figure) else f"{line.figure:.3f}" for line in lines)
     return f"{what} curves of {curves.label} on {curves.category}; {figure} of each fold: {values}."
 

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from defectbench.tables.collect import Collected
-from defectbench.tables.learning_curve import Crossing
-from defectbench.tables.rows import Comparison, Model
-from defectbench.tables.sample_size import Need
+from defectbench.tables.learning_curve import CrossoverRow
+from defectbench.tables.rows import ComparisonRow, ModelRow
+from defectbench.tables.sample_size import SampleSizeRow
 
 CAVEAT = (
     "Each verdict holds for this category's images; folds share training data, and no interval covers "
@@ -110,7 +110,7 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def finding(row: Comparison, endpoint: str, margin: float) -> str:
+def finding(row: ComparisonRow, endpoint: str, margin: float) -> str:
     """Return one sentence about the two contenders on a category."""
     names = {"classifier": (row.classifier, row.detector), "detector": (row.detector, row.classifier)}
     values = (row.classifier_value, row.detector_value)
@@ -129,7 +129,7 @@ def finding(row: Comparison, endpoint: str, margin: float) -> str:
     )
 
 
-def crossing(row: Crossing) -> str:
+def crossing(row: CrossoverRow) -> str:
     """Return one sentence about from how many labelled defects on a classifier suffices."""
     if math.isinf(row.n):
         says = f"no number of labelled defects tested (up to {row.tested[-1]}) makes"
@@ -141,7 +141,7 @@ def crossing(row: Crossing) -> str:
     )
 
 
-def need(row: Need) -> str:
+def sample_size(row: SampleSizeRow) -> str:
     """Return one sentence about how many labelled images would decide."""
     if math.isnan(row.need_defects):
         return "How many labelled images would decide cannot be told from these."
@@ -152,7 +152,7 @@ def need(row: Need) -> str:
     )
 
 
-def weights_lines(models: Sequence[Model]) -> list[str]:
+def weights_lines(models: Sequence[ModelRow]) -> list[str]:
     """Say what weights the models started from."""
     of: dict[str, list[str]] = {}
     for model in models:

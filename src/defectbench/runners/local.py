@@ -38,7 +38,7 @@ class _Worker:
 
 
 @dataclass
-class _Line:
+class _WorkerLine:
     """What came from a worker; event None says that its output ended."""
 
     worker: _Worker
@@ -66,7 +66,7 @@ class LocalRunner:
     environment: Mapping[str, str] = field(default_factory=dict)
     program: Sequence[str] = (sys.executable, "-m", "defectbench")
     ended: dict[str, Event] = field(default_factory=dict)
-    _lines: queue.Queue[_Line] = field(default_factory=queue.Queue)
+    _lines: queue.Queue[_WorkerLine] = field(default_factory=queue.Queue)
     _deaths: Counter[str] = field(default_factory=Counter)
     _last_code: int = 0
 
@@ -125,10 +125,10 @@ class LocalRunner:
         with worker.process.stdout as lines:
             for line in lines:
                 try:
-                    self._lines.put(_Line(worker, Event.from_line(line)))
+                    self._lines.put(_WorkerLine(worker, Event.from_line(line)))
                 except (ValueError, TypeError):
                     log.warning("worker said: %s", line.rstrip())
-        self._lines.put(_Line(worker, None))
+        self._lines.put(_WorkerLine(worker, None))
 
     def _hear(self, alive: list[_Worker], watch: Watch) -> None:
         """Take one line: note the event, or see why the worker ended."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from defectbench.errors import UsageError
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.report.label_placement import Tag, place
+from defectbench.report.label_placement import Label, place_labels
 from defectbench.selection.leaderboard import RULES, Row
 from defectbench.selection.rule import SIDE, Choice, Line, Selection
 from defectbench.tables.files import to_csv
@@ -247,7 +247,7 @@ def _name_dots(axes: Axes, all_rows: Sequence[Row], choice: Choice, colour: str)
     colours = {one.row.model: ink("ink") for one in choice.candidates} | {choice.chosen.model: colour}
     ordered = sorted(all_rows, key=lambda row: (row.model != choice.chosen.model, row.model not in colours))
     tags = [
-        Tag(
+        Label(
             row.model,
             (row.size, row.accuracy),
             colours.get(row.model, ink("muted")),
@@ -258,7 +258,9 @@ def _name_dots(axes: Axes, all_rows: Sequence[Row], choice: Choice, colour: str)
     line = choice.line
     sizes = [one.row.size for one in choice.candidates]
     path = np.geomspace(min(sizes), max(sizes), 60) if line is not None else np.zeros(0)
-    place(axes, tags, [(float(size), line.at(float(size))) for size in path] if line is not None else [])
+    place_labels(
+        axes, tags, [(float(size), line.at(float(size))) for size in path] if line is not None else []
+    )
 
 
 def _text(selection: Selection) -> str:

@@ -20,11 +20,11 @@ from typing import Literal
 
 from defectbench.catalog import BY_TABLE_NAME, Entry
 from defectbench.errors import DataError, UsageError
-from defectbench.models.checks.size_check import LEARNT, Probe
+from defectbench.models.checks.size_check import TRAINING_PICTURES, SizeCheckResult
 from defectbench.selection.leaderboard import PARAMETERS, Leaderboard, Row, refusals
 
 Kind = Literal["classifiers", "detectors"]
-Ask = Callable[[Sequence[str]], Mapping[str, Probe]]
+Ask = Callable[[Sequence[str]], Mapping[str, SizeCheckResult]]
 """Catalog names -> what their models make of a picture of :data:`SIDE`."""
 
 SIDE = 512
@@ -171,7 +171,7 @@ def _entries(board: Leaderboard, kind: Kind, catalog: Mapping[str, Entry]) -> di
     return found
 
 
-def _check(answer: Probe | None) -> str:
+def _check(answer: SizeCheckResult | None) -> str:
     if answer is None or answer.error is not None:
         return NOT_CHECKED
     return PASSED if answer.takes else f"{SIDE}: failed: {answer.says}"
@@ -275,7 +275,7 @@ def _decided(level: Sequence[Row], candidates: int) -> str:
 
 
 def _measure(
-    board: Leaderboard, by_size: Choice, probes: Mapping[str, Probe], entries: Mapping[str, Entry]
+    board: Leaderboard, by_size: Choice, probes: Mapping[str, SizeCheckResult], entries: Mapping[str, Entry]
 ) -> Measured:
     """Apply the rule to the models whose parameters were counted."""
     missing: dict[str, str] = {}
@@ -310,7 +310,7 @@ def _words(board: Leaderboard, by_size: Choice, by_count: Choice | None, missing
     else:
         sizes = ", ".join(f"{one.row.model} {one.row.size:.4g}" for one in by_count.candidates)
         parts.append(
-            f"By parameters (millions, counted after {LEARNT} pictures of {SIDE} x {SIDE}: a memory bank "
+            f"By parameters (millions, counted after {TRAINING_PICTURES} pictures of {SIDE} x {SIDE}: a memory bank "
             f"grows with the pictures) the candidates are {sizes}; the choice is {by_count.chosen.model}: "
             f"{by_count.decided}."
         )

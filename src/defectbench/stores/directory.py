@@ -19,10 +19,10 @@ from defectbench.util.files import (
     copy_synced,
     disk_error,
     disk_errors,
-    draft,
+    draft_path,
     locked,
-    move,
-    sweep,
+    move_into_place,
+    remove_stale_drafts,
     written_whole,
 )
 
@@ -91,10 +91,10 @@ class DirectoryStore(Store):
         with source, self._writing(key):
             self._prepare()
             # Copied before the lock is taken: others need not wait for a large file.
-            with draft(self._drafts) as part:
+            with draft_path(self._drafts) as part:
                 copy_synced(source, part)
                 with self._lock(key):
-                    move(part, target)
+                    move_into_place(part, target)
 
     def download(self, key: str, path: Path) -> None:
         """Copy the object beside ``path``, then give it its name."""
@@ -113,7 +113,7 @@ class DirectoryStore(Store):
         """Make the store's directories; once in a process, remove what killed writers left."""
         self._drafts.mkdir(parents=True, exist_ok=True)
         if not self._ready:
-            sweep(self._drafts)
+            remove_stale_drafts(self._drafts)
             self._ready = True
 
     def _check(self, key: str, target: Path, expected: str) -> None:
@@ -127,9 +127,9 @@ class DirectoryStore(Store):
 
     def _place(self, target: Path, data: bytes) -> None:
         self._prepare()
-        with draft(self._drafts) as part:
+        with draft_path(self._drafts) as part:
             copy_synced(io.BytesIO(data), part)
-            move(part, target)
+            move_into_place(part, target)
 
     def _prune(self, directory: Path) -> None:
         """Remove directories that a delete left empty, so that their names are free for keys again."""

@@ -28,7 +28,7 @@ from defectbench.protocols.base import Protocol
 from defectbench.protocols.choose import PROTOCOLS
 from defectbench.protocols.detection import Detection
 from defectbench.protocols.folds import FOLDS
-from defectbench.util.strict_yaml import Number, Strict, Whole, distinct, refuse
+from defectbench.util.strict_yaml import Number, StrictModel, Whole, distinct, refuse
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _AMOUNT = r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)(Ki|Mi|Gi|Ti|k|M|G|T)?$"
@@ -48,7 +48,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
-class Where:
+class SourceLines:
     """Lines of a YAML file's values."""
 
     file: str
@@ -67,7 +67,7 @@ class Where:
         return f"{self.file}:{self.lines.get(place, 1)}"
 
 
-class Data(Strict):
+class Data(StrictModel):
     """Which images. ``categories`` None means all of the data set."""
 
     dataset: Name
@@ -79,7 +79,7 @@ class Data(Strict):
         return distinct(value, "category") if value else value
 
 
-class Resources(Strict):
+class Resources(StrictModel):
     """What a cell may use; quantities as Kubernetes writes them."""
 
     gpu: Whole = Field(default=0, ge=0, le=16)
@@ -94,7 +94,7 @@ class Resources(Strict):
         return None if self.deadline is None else float(self.deadline[:-1]) * _SECONDS[self.deadline[-1]]
 
 
-class Prices(Strict):
+class Prices(StrictModel):
     """What one mistake costs, in any one currency."""
 
     false_alarm: Number = Field(ge=0)
@@ -116,7 +116,7 @@ def _keyword_or_file(value: str) -> str:
 WeightsOrFile = Annotated[str, AfterValidator(_keyword_or_file)]
 
 
-class Choice(Strict):
+class ModelChoice(StrictModel):
     """One model of the sweep. Keys that are no field are overrides of the model's own settings."""
 
     name: str
@@ -154,15 +154,15 @@ class Choice(Strict):
 
 _VERDICT = ("classifier", "detector")
 _OPTIONAL: Mapping[str, Any] = {name: (kind | None, None) for name, kind in PROTOCOLS.items()}
-Protocols = cast(type[Strict], create_model("Protocols", __base__=Strict, **_OPTIONAL))
+Protocols = cast(type[StrictModel], create_model("Protocols", __base__=StrictModel, **_OPTIONAL))
 
 
-class Sweep(Strict):
+class Sweep(StrictModel):
     """A sweep as its file says it; see docs/sweeps.md for the keys."""
 
     name: Name
     data: Data
-    models: tuple[Choice, ...] = Field(min_length=1)
+    models: tuple[ModelChoice, ...] = Field(min_length=1)
     weights: WeightsOrFile
     protocols: Protocols  # type: ignore[valid-type]
     image_size: Whole | None = Field(default=None, ge=16, le=4096)
@@ -181,7 +181,7 @@ class Sweep(Strict):
     cellsPerJob: Whole | None = Field(default=None, ge=1)  # noqa: N815 - the design's spelling, a chart's word
     resources: Resources = Resources()
 
-    _where: Where = PrivateAttr()
+    _where: SourceLines = PrivateAttr()
 
     @field_validator("protocols", mode="before")
     @classmethod
@@ -247,7 +247,7 @@ class Sweep(Strict):
     def _labels(self) -> list[str]:
         return [choice.label or choice.name for choice in self.models]
 
-    def _image_size(self, choice: Choice) -> int:
+    def _image_size(self, choice: ModelChoice) -> int:
         return choice.image_size or self.image_size or catalog.find(choice.name).image_size
 
     def experiments(self) -> tuple[Protocol, ...]:
@@ -267,7 +267,7 @@ class Sweep(Strict):
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelConfig:
     """A model of a sweep with every setting resolved.
 
     Attributes:
@@ -286,15 +286,15 @@ class Model:
     resources: Resources
 
 
-def resolve(sweep: Sweep) -> tuple[Model, ...]:
+def resolve_models(sweep: Sweep) -> tuple[ModelConfig, ...]:
     """Return the sweep's models: the catalog's values, then the sweep's, then the model's own."""
     return tuple(_resolve(sweep, choice) for choice in sweep.models)
 
 
-def _resolve(sweep: Sweep, choice: Choice) -> Model:
+def _resolve(sweep: Sweep, choice: ModelChoice) -> ModelConfig:
     entry = catalog.find(choice.name)
     resources = sweep.resources.model_dump() | (choice.resources or {})
-    return Model(
+    return ModelConfig(
         label=choice.label or entry.name,
         entry=entry,
         settings={**entry.settings, **choice.overrides},
@@ -308,7 +308,7 @@ def _resolve(sweep: Sweep, choice: Choice) -> Model:
     )
 
 
-def _patience(sweep: Sweep, choice: Choice, entry: Entry) -> int:
+def _patience(sweep: Sweep, choice: ModelChoice, entry: Entry) -> int:
     """Return the epochs to wait; a model that goes on to its end waits only where its own entry says so."""
     if not entry.epochs:
         return 0
@@ -320,14 +320,14 @@ def contenders(sweep: Sweep) -> tuple[str, str] | None:
 
     By default the first of each in the file.
     """
-    named = [m for m in resolve(sweep) if m.label in (sweep.contenders or (m.label,))]
+    named = [m for m in resolve_models(sweep) if m.label in (sweep.contenders or (m.label,))]
     first = {family: [m.label for m in named if m.entry.family == family] for family in _VERDICT}
     if not all(first.values()):
         return None
     return first["classifier"][0], first["detector"][0]
 
 
-def read(file: Path, overrides: Sequence[str] = ()) -> Sweep:
+def read_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     """Read a sweep, ``overrides`` (``key.path=value``, the value in YAML) laid over it.
 
     Raises:
@@ -343,8 +343,10 @@ def read(file: Path, overrides: Sequence[str] = ()) -> Sweep:
     node, document = _load(text, file)
     if not isinstance(document, dict):
         raise SweepError(f"{file}:1: a sweep is a mapping with name, data, models, weights and protocols")
-    where = Where(str(file), dict(_lines(node, (), str(file))), frozenset(lay_over(document, overrides)))
-    return parse(document, where)
+    where = SourceLines(
+        str(file), dict(_lines(node, (), str(file))), frozenset(lay_over(document, overrides))
+    )
+    return parse_sweep(document, where)
 
 
 def _load(text: str, file: Path) -> tuple[yaml.Node | None, Any]:
@@ -371,7 +373,7 @@ def _character(error: yaml.reader.ReaderError) -> str:
     return chr(found) if isinstance(found, int) else str(found)
 
 
-def parse(document: Mapping[str, Any], where: Where) -> Sweep:
+def parse_sweep(document: Mapping[str, Any], where: SourceLines) -> Sweep:
     """Check a document and return the sweep.
 
     Raises:
@@ -387,7 +389,7 @@ def parse(document: Mapping[str, Any], where: Where) -> Sweep:
     return sweep
 
 
-def _check_resources(choice: Choice, sweep: Sweep, where: Where, position: int) -> None:
+def _check_resources(choice: ModelChoice, sweep: Sweep, where: SourceLines, position: int) -> None:
     try:
         Resources.model_validate(choice.resources or {})
     except ValidationError as error:
@@ -395,7 +397,7 @@ def _check_resources(choice: Choice, sweep: Sweep, where: Where, position: int) 
         raise _refusal(error, where, path) from None
 
 
-def _refusal(error: ValidationError, where: Where, above: Path_ = ()) -> SweepError:
+def _refusal(error: ValidationError, where: SourceLines, above: Path_ = ()) -> SweepError:
     """Return all of pydantic's findings as one error."""
     problems = error.errors()
     # pydantic leaves a wrong item out and then finds its list too short: that is no second problem.
@@ -404,7 +406,7 @@ def _refusal(error: ValidationError, where: Where, above: Path_ = ()) -> SweepEr
     return SweepError("\n".join(_say(problem, where, above) for problem in told))
 
 
-def _say(problem: Any, where: Where, above: Path_ = ()) -> str:
+def _say(problem: Any, where: SourceLines, above: Path_ = ()) -> str:
     """Put one of pydantic's findings into ``place: key: message``."""
     context = problem.get("ctx") or {}
     path = (*above, *_plain(problem["loc"]), *context.get("path", ()))

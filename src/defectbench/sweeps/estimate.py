@@ -25,7 +25,7 @@ _CPU = "cpu"
 
 
 @dataclass(frozen=True, slots=True)
-class Hours:
+class ModelHours:
     """What one model's cells will take.
 
     Attributes:
@@ -45,7 +45,7 @@ class Hours:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class CellRates:
     """One finished cell's rates.
 
     Attributes:
@@ -58,9 +58,9 @@ class Measured:
     score: float
 
 
-def estimate(plan: Plan, keys: Sequence[str], store: Store) -> tuple[Hours, ...]:
+def estimate_hours(plan: Plan, keys: Sequence[str], store: Store) -> tuple[ModelHours, ...]:
     """Return the hours of the cells ``keys``, model by model, in the sweep's order."""
-    found = measured(store, list(plan.cells))
+    found = finished_rates(store, list(plan.cells))
     scored = _images(plan)
     groups: dict[str, list[Cell]] = defaultdict(list)
     for key in keys:
@@ -68,7 +68,7 @@ def estimate(plan: Plan, keys: Sequence[str], store: Store) -> tuple[Hours, ...]
     return tuple(_hours(label, cells, found, scored) for label, cells in groups.items())
 
 
-def measured(store: Store, first: Sequence[str]) -> tuple[Measured, ...]:
+def finished_rates(store: Store, first: Sequence[str]) -> tuple[CellRates, ...]:
     """Return the rates of finished cells: those of ``first``, then others, :data:`SAMPLES` at most."""
     ended = (name.split("/") for name in store.keys("cells/") if name.endswith("/result.json"))
     there = [key for _, key, *_ in ended]
@@ -80,14 +80,14 @@ def measured(store: Store, first: Sequence[str]) -> tuple[Measured, ...]:
     return tuple(one for one in found if one is not None)
 
 
-def _measured(store: Store, key: str) -> Measured | None:
+def _measured(store: Store, key: str) -> CellRates | None:
     try:
         result, spec = find_result(store, key), store.find(path(key, "spec.json"))
         if result is None or spec is None:
             return None
         cell = Cell.from_json(spec.data)
         score = result.cost["inference_seconds_per_image"]
-        return Measured(cell, result.device, result.cost["fit_seconds"] / _lessons(cell.fit), score)
+        return CellRates(cell, result.device, result.cost["fit_seconds"] / _lessons(cell.fit), score)
     except (DataError, KeyError):
         return None  # damaged, or of a version that measured less: no basis for an estimate
 
@@ -108,12 +108,14 @@ def _images(plan: Plan) -> Mapping[str, frozenset[str]]:
 
 
 def _hours(
-    label: str, cells: Sequence[Cell], found: Sequence[Measured], scored: Mapping[str, frozenset[str]]
-) -> Hours:
+    label: str, cells: Sequence[Cell], found: Sequence[CellRates], scored: Mapping[str, frozenset[str]]
+) -> ModelHours:
     fit = cells[0].fit
     basis = _comparable(fit, found)
     if not basis:
-        return Hours(label, len(cells), None, "", 0, f"unknown: no finished cell of {label} in the store")
+        return ModelHours(
+            label, len(cells), None, "", 0, f"unknown: no finished cell of {label} in the store"
+        )
     size, device = basis[0].cell.fit.image_size, basis[0].device
     area = (fit.image_size / size) ** 2
     fitting = median(one.fit for one in basis) * sum(_lessons(cell.fit) for cell in cells)
@@ -122,16 +124,16 @@ def _hours(
     says = f"{len(basis)} cell{'s' * (len(basis) != 1)} measured at {size} px on {device}"
     if area != 1:
         says += f", scaled by area to {fit.image_size} px"
-    return Hours(label, len(cells), seconds / 3600, device, size, says)
+    return ModelHours(label, len(cells), seconds / 3600, device, size, says)
 
 
-def _comparable(fit: Fit, found: Sequence[Measured]) -> list[Measured]:
+def _comparable(fit: Fit, found: Sequence[CellRates]) -> list[CellRates]:
     """Return the cells to go by: of the same model and settings, a GPU's before a CPU's, the nearest size."""
     alike = [one for one in found if (one.cell.fit.model, one.cell.fit.settings) == (fit.model, fit.settings)]
     if not alike:
         return []
 
-    def rank(one: Measured) -> tuple[bool, float]:
+    def rank(one: CellRates) -> tuple[bool, float]:
         ratio = one.cell.fit.image_size / fit.image_size
         return one.device == _CPU, max(ratio, 1 / ratio)
 

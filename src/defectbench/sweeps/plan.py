@@ -13,9 +13,9 @@ from defectbench.errors import DataError, MissingWeightsError, SweepError, Usage
 from defectbench.protocols.base import Split
 from defectbench.records import sweep_record as records
 from defectbench.records.cell import Cell, Fit
-from defectbench.records.sweep_record import CategorySplit, Contestant, Reading, Record
+from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel
 from defectbench.stores.base import Store
-from defectbench.sweeps.config import Model, Sweep, contenders, resolve
+from defectbench.sweeps.config import ModelConfig, Sweep, contenders, resolve_models
 from defectbench.weights import store as weights
 
 _WRITERS = 8
@@ -40,7 +40,7 @@ class Plan:
     """
 
     sweep: Sweep
-    models: tuple[Model, ...]
+    models: tuple[ModelConfig, ...]
     cells: Mapping[str, Cell]
     labels: Mapping[str, str]
     splits: tuple[CategorySplit, ...]
@@ -102,7 +102,7 @@ class Plan:
             raise MissingWeightsError("\n".join(missing))
 
 
-def make(sweep: Sweep, store: Store) -> Plan:
+def make_plan(sweep: Sweep, store: Store) -> Plan:
     """Expand a sweep over the data in the store.
 
     Raises:
@@ -110,7 +110,7 @@ def make(sweep: Sweep, store: Store) -> Plan:
         SweepError: a category that the data set does not have, with its line.
         DataError: no protocol can split any category. What fails for some is a note, and the rest goes on.
     """
-    models = resolve(sweep)
+    models = resolve_models(sweep)
     resolved, missing = _weights(models, store)
     cells: dict[str, Cell] = {}
     labels: dict[str, str] = {}
@@ -149,7 +149,7 @@ def _splits(sweep: Sweep, manifest: Manifest, notes: list[str]) -> list[Split]:
     return found
 
 
-def write(plan: Plan, store: Store, keys: Sequence[str]) -> None:
+def write_plan(plan: Plan, store: Store, keys: Sequence[str]) -> None:
     """Write the sweep's record and the specs of the cells that will run, each only where it is not there."""
 
     def spec(key: str) -> None:
@@ -180,7 +180,7 @@ def _manifests(sweep: Sweep, store: Store) -> Iterator[Manifest]:
         yield load_manifest(store, sweep.data.dataset, name)
 
 
-def _weights(models: Sequence[Model], store: Store) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+def _weights(models: Sequence[ModelConfig], store: Store) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
     """Resolve every model's weights: label -> digests, and label -> what is missing."""
     resolved: dict[str, dict[str, str]] = {}
     missing: dict[str, str] = {}
@@ -194,7 +194,7 @@ def _weights(models: Sequence[Model], store: Store) -> tuple[dict[str, dict[str,
 
 
 def _cell(
-    sweep: Sweep, manifest: Manifest, model: Model, split: Split, seed: int, digests: Mapping[str, str]
+    sweep: Sweep, manifest: Manifest, model: ModelConfig, split: Split, seed: int, digests: Mapping[str, str]
 ) -> Cell:
     entry = model.entry
     fit = Fit(
@@ -227,14 +227,14 @@ def _cell(
     )
 
 
-def _kind(model: Model) -> str:
+def _kind(model: ModelConfig) -> str:
     """Say for people what weights a model has."""
     if not model.entry.weights:
         return "not needed"
     return model.weights if model.weights in ("none", "pretrained") else "file"
 
 
-def _contestant(model: Model) -> Contestant:
+def _contestant(model: ModelConfig) -> SweepModel:
     changed: dict[str, object] = {
         name: value for name, value in model.settings.items() if model.entry.settings[name] != value
     }
@@ -243,7 +243,7 @@ def _contestant(model: Model) -> Contestant:
             changed[name] = getattr(model, name)
     if model.entry.family != "detector" and model.balance != "weights":
         changed["balance"] = model.balance
-    return Contestant(
+    return SweepModel(
         model.label, model.entry.name, model.entry.family, _kind(model), model.image_size, changed
     )
 

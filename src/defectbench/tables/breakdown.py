@@ -17,7 +17,7 @@ SIZES = ("small", "middle", "large")
 
 
 @dataclass(frozen=True, slots=True)
-class Breakdown:
+class BreakdownRow:
     """One model's figures on some of a category's defects.
 
     Attributes:
@@ -46,7 +46,7 @@ Areas = Callable[[str], Mapping[str, float]]
 """Category -> image id -> share of the picture that is defect."""
 
 
-def breakdowns(tables: Tables, areas: Areas) -> tuple[Breakdown, ...]:
+def breakdowns(tables: Tables, areas: Areas) -> tuple[BreakdownRow, ...]:
     """Return the figures by type and by size, for every category and model that has them."""
     return tuple(
         line
@@ -67,7 +67,7 @@ def sizes(areas: Mapping[str, float]) -> dict[str, str]:
     return {name: SIZES[int(np.searchsorted(cuts, area))] for name, area in areas.items()}
 
 
-def _of_category(tables: Tables, category: str, areas: Mapping[str, float]) -> Iterator[Breakdown]:
+def _of_category(tables: Tables, category: str, areas: Mapping[str, float]) -> Iterator[BreakdownRow]:
     size_of = sizes(areas)
     for label in tables.labels:
         folds = tables.folds_of(category, label)
@@ -95,10 +95,10 @@ def _line(
     group: str,
     chosen: NDArray[np.bool_],
     area: NDArray[np.float64],
-) -> Breakdown:
+) -> BreakdownRow:
     label = folds[0].reading.label
     covered = area[chosen][~np.isnan(area[chosen])]
-    return Breakdown(
+    return BreakdownRow(
         category=folds[0].category,
         label=label,
         family=tables.collected.contestant(label).family,

@@ -24,7 +24,7 @@ from defectbench.data.shortcut import Shortcut
 from defectbench.errors import DataError, MissingInputError, nearest
 from defectbench.metrics.image import (
     METRICS,
-    Counts,
+    ConfusionCounts,
     QuantileThreshold,
     best_f1_threshold,
     counts_at,
@@ -36,7 +36,7 @@ from defectbench.protocols.base import Split
 from defectbench.records import sweep_record as records
 from defectbench.records.predictions import Predictions
 from defectbench.records.result import PREDICTIONS, Failure, Result, find_failure, find_result, read_file
-from defectbench.records.sweep_record import CategorySplit, Contestant, Reading, Record
+from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel
 from defectbench.stores.base import Store
 
 _AT_ONCE = 256
@@ -79,7 +79,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Row:
+class FigureRow:
     """A line of the tables: one model, category, protocol, condition and seed, over its folds and draws.
 
     Attributes:
@@ -104,8 +104,8 @@ class Row:
     folds: int
     expected: int
     figures: Mapping[str, float]
-    counts: Counts | None
-    tuned: Counts | None
+    counts: ConfusionCounts | None
+    tuned: ConfusionCounts | None
     promised: float
     all_abnormal: float
     cells: tuple[str, ...]
@@ -142,7 +142,7 @@ class Collected:
         """Keys of the cells without a result."""
         return tuple(key for key in self.record.cells if key not in self.results)
 
-    def contestant(self, label: str) -> Contestant:
+    def contestant(self, label: str) -> SweepModel:
         """Return the model that tables call ``label``."""
         return next(item for item in self.record.contestants if item.label == label)
 
@@ -177,7 +177,7 @@ class Collected:
             tuned=best_f1_threshold(tune.label, tune.score) if len(tune) else math.nan,
         )
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[FigureRow]:
         """Return the lines of the tables, in the sweep's order; those without any result are left out."""
         expected: dict[tuple[object, ...], int] = defaultdict(int)
         for reading in self.record.readings:
@@ -188,7 +188,7 @@ class Collected:
             lines[_line(fold.reading, fold.category, fold.split)].append(fold)
         return [self._row(folds, expected[line]) for line, folds in lines.items()]
 
-    def _row(self, folds: Sequence[Fold], expected: int) -> Row:
+    def _row(self, folds: Sequence[Fold], expected: int) -> FigureRow:
         first = folds[0]
         cells = tuple(fold.reading.cell for fold in folds)
         draws: dict[int | None, list[Fold]] = defaultdict(list)
@@ -196,7 +196,7 @@ class Collected:
             draws[fold.split.draw].append(fold)
         drawn = [self._figures(each) for each in draws.values()]
         labels = np.concatenate([fold.test.label for fold in folds])
-        return Row(
+        return FigureRow(
             label=first.reading.label,
             family=self.contestant(first.reading.label).family,
             category=first.category,
@@ -438,7 +438,7 @@ def _deviation(values: Sequence[float]) -> float:
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
-def _pooled(folds: Sequence[Fold], thresholds: Sequence[float]) -> Counts | None:
+def _pooled(folds: Sequence[Fold], thresholds: Sequence[float]) -> ConfusionCounts | None:
     """Pool the counts after each fold's own threshold; None where one of them has no threshold."""
     if any(math.isnan(threshold) for threshold in thresholds):
         return None

@@ -11,26 +11,26 @@ from typing import Protocol
 
 import numpy as np
 
-from defectbench.tables.collect import Fold, Row
-from defectbench.tables.rows import Condition
+from defectbench.tables.collect import FigureRow, Fold
+from defectbench.tables.rows import ConditionRow
 
 
-def conditions(rows: Iterable[Row], endpoint: str, but: str) -> tuple[Condition, ...]:
+def conditions(rows: Iterable[FigureRow], endpoint: str, but: str) -> tuple[ConditionRow, ...]:
     """Return the lines of all protocols but one, in the sweep's order; a line's seeds are averaged."""
-    lines: dict[tuple[str, ...], list[Row]] = defaultdict(list)
+    lines: dict[tuple[str, ...], list[FigureRow]] = defaultdict(list)
     for row in rows:
         if row.protocol != but:
             lines[row.protocol, row.category, row.condition, row.label].append(row)
     return tuple(_line(seeds, endpoint) for seeds in lines.values())
 
 
-def _line(rows: Sequence[Row], endpoint: str) -> Condition:
+def _line(rows: Sequence[FigureRow], endpoint: str) -> ConditionRow:
     first = rows[0]
     values = tuple(row.figures[endpoint] for row in rows)
     counted = [row.counts for row in rows if row.counts is not None]
     counts = reduce(add, counted) if counted else None
     calls = counts.figures() if counts else {}
-    return Condition(
+    return ConditionRow(
         protocol=first.protocol,
         category=first.category,
         label=first.label,

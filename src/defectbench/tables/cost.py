@@ -10,7 +10,7 @@ from defectbench.catalog import Family
 from defectbench.protocols.base import Split
 from defectbench.records.result import Result
 from defectbench.tables.conditions import cells_of, mean
-from defectbench.tables.rows import Cost, Score, Threshold
+from defectbench.tables.rows import CostRow, ScoreRow, ThresholdRow
 
 COSTS: Mapping[str, str] = {
     "labelled_images": "labelled images that a fit uses, tuning included",
@@ -47,7 +47,7 @@ class Tradeoff:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class CostChoice:
     """What it costs to let a model, or none, decide about a line's parts.
 
     Attributes:
@@ -69,7 +69,7 @@ class Choice:
     cells: tuple[str, ...]
 
 
-def cost(label: str, every: Sequence[Result], own: Sequence[Result], splits: Sequence[Split]) -> Cost:
+def cost(label: str, every: Sequence[Result], own: Sequence[Result], splits: Sequence[Split]) -> CostRow:
     """Return what a model's finished fits took, and what labelled images the splits give its family.
 
     Args:
@@ -84,7 +84,7 @@ def cost(label: str, every: Sequence[Result], own: Sequence[Result], splits: Seq
 
     family = results[0].family
     labelled = [_labelled(split, family) for split in splits]
-    return Cost(
+    return CostRow(
         label=label,
         family=family,
         cells=len(every),
@@ -106,7 +106,7 @@ def _labelled(split: Split, family: Family) -> int:
 
 
 def tradeoffs(
-    costs: Sequence[Cost], scores: Sequence[Score], means: Mapping[str, float]
+    costs: Sequence[CostRow], scores: Sequence[ScoreRow], means: Mapping[str, float]
 ) -> tuple[Tradeoff, ...]:
     """Return every model's quality against each cost, cost by cost in the order of the models."""
     found: list[Tradeoff] = []
@@ -116,7 +116,7 @@ def tradeoffs(
     return tuple(found)
 
 
-def _tradeoff(line: Cost, name: str, scores: Sequence[Score], quality: float) -> Tradeoff:
+def _tradeoff(line: CostRow, name: str, scores: Sequence[ScoreRow], quality: float) -> Tradeoff:
     own = [score for score in scores if score.label == line.label]
     amount = float(line.labelled[1] if name == "labelled_images" else getattr(line, name))
     baseline = any(score.baseline for score in own)
@@ -134,12 +134,14 @@ def _is_efficient(point: Tradeoff, points: Sequence[Tradeoff]) -> bool:
     )
 
 
-def choices(thresholds: Sequence[Threshold], defect_rate: float, missed_defect: float) -> tuple[Choice, ...]:
+def choices(
+    thresholds: Sequence[ThresholdRow], defect_rate: float, missed_defect: float
+) -> tuple[CostChoice, ...]:
     """Return the expected cost of each choice, category by category, the cheapest first.
 
     A model decides by its calibrated threshold; by the tuned one where a protocol has no calibration goods.
     """
-    by_category: dict[str, list[Threshold]] = {}
+    by_category: dict[str, list[ThresholdRow]] = {}
     for line in thresholds:
         by_category.setdefault(line.category, []).append(line)
     return tuple(
@@ -149,7 +151,7 @@ def choices(thresholds: Sequence[Threshold], defect_rate: float, missed_defect: 
     )
 
 
-def _offers(lines: Sequence[Threshold]) -> Iterator[Choice]:
+def _offers(lines: Sequence[ThresholdRow]) -> Iterator[CostChoice]:
     calibrated = {line.label for line in lines if line.rule == "calibrated"}
     everything = [line for line in lines if line.rule == "everything abnormal"]
     # Where families are tested apart, each has such a line; on a sweep's defect rate they cost the same.
@@ -159,18 +161,18 @@ def _offers(lines: Sequence[Threshold]) -> Iterator[Choice]:
             yield _choice(line, line.rule)
 
 
-def _choice(line: Threshold, name: str) -> Choice:
+def _choice(line: ThresholdRow, name: str) -> CostChoice:
     priced = line.cost * PARTS
-    return Choice(
+    return CostChoice(
         line.category, line.label, line.family, name, line.recall, line.came, priced, False, line.cells
     )
 
 
-def _ship(category: str, priced: float) -> Choice:
+def _ship(category: str, priced: float) -> CostChoice:
     """Looking at no part at all: every defect is missed."""
-    return Choice(category, "", None, "ship everything", 0.0, 0.0, priced * PARTS, False, ())
+    return CostChoice(category, "", None, "ship everything", 0.0, 0.0, priced * PARTS, False, ())
 
 
-def _ranked(offers: Sequence[Choice]) -> list[Choice]:
+def _ranked(offers: Sequence[CostChoice]) -> list[CostChoice]:
     order = sorted(offers, key=lambda offer: (math.isnan(offer.expected_cost), offer.expected_cost))
     return [replace(offer, cheapest=offer.expected_cost == order[0].expected_cost) for offer in order]

@@ -11,7 +11,7 @@ import numpy as np
 
 from defectbench.catalog import Family
 from defectbench.metrics.comparison import AUROC, FoldScores
-from defectbench.metrics.crossover import Crossover, Level, Point, crossover
+from defectbench.metrics.crossover import Crossover, CrossoverPoint, Level, crossover
 from defectbench.tables.collect import Collected, Fold
 from defectbench.tables.conditions import fitted_by
 from defectbench.tables.paired import cautions, tested
@@ -22,7 +22,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Learning:
+class LearningRow:
     """A point of one model's learning curve on one category, beside the detector. Figures are image AUROCs.
 
     Attributes:
@@ -56,7 +56,7 @@ class Learning:
 
 
 @dataclass(frozen=True, slots=True)
-class Crossing:
+class CrossoverRow:
     """From how many labelled defects on one model suffices on one category.
 
     Attributes:
@@ -106,9 +106,9 @@ class _Stage:
     def cells(self) -> tuple[str, ...]:
         return fitted_by(fold for folds in self.folds for fold in folds)
 
-    def point(self, detector: Sequence[Sequence[Fold]]) -> Point:
+    def point(self, detector: Sequence[Sequence[Fold]]) -> CrossoverPoint:
         pairs = zip(self.folds, detector, strict=True)
-        return Point(self.n, tuple(_scores(ours, theirs) for ours, theirs in pairs), self.seeds)
+        return CrossoverPoint(self.n, tuple(_scores(ours, theirs) for ours, theirs in pairs), self.seeds)
 
 
 @dataclass(frozen=True)
@@ -130,12 +130,12 @@ class _Curve:
         points = [stage.point(self.reference) for stage in self.stages]
         return crossover(points, margin=self.margin, seed=_SEED)
 
-    def learning(self) -> Iterator[Learning]:
+    def learning(self) -> Iterator[LearningRow]:
         for stage, level in zip(self.stages, self.found.levels, strict=True):
             yield self._learning(stage, level)
 
-    def _learning(self, stage: _Stage, level: Level) -> Learning:
-        return Learning(
+    def _learning(self, stage: _Stage, level: Level) -> LearningRow:
+        return LearningRow(
             category=self.category,
             classifier=self.classifier,
             family=self.family,
@@ -156,8 +156,8 @@ class _Curve:
             cells=stage.cells,
         )
 
-    def crossing(self) -> Crossing:
-        return Crossing(
+    def crossing(self) -> CrossoverRow:
+        return CrossoverRow(
             category=self.category,
             classifier=self.classifier,
             family=self.family,
@@ -192,11 +192,11 @@ class LearningTables:
         for fold in collected.folds(protocol=PROTOCOL):
             self._folds[fold.category, fold.reading.label].append(fold)
 
-    def learning(self) -> tuple[Learning, ...]:
+    def learning(self) -> tuple[LearningRow, ...]:
         """Return the points of all curves, each curve's rising."""
         return tuple(point for curve in self._curves for point in curve.learning())
 
-    def crossings(self) -> tuple[Crossing, ...]:
+    def crossings(self) -> tuple[CrossoverRow, ...]:
         """Return the crossover of every curve."""
         return tuple(curve.crossing() for curve in self._curves)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from defectbench import catalog
-from defectbench.records.sweep_record import Contestant
+from defectbench.records.sweep_record import SweepModel
 
 
-def matched_pairs(contestants: Sequence[Contestant]) -> tuple[tuple[str, str], ...]:
+def matched_pairs(contestants: Sequence[SweepModel]) -> tuple[tuple[str, str], ...]:
     """Return (classifier, detector) labels of all pairs on one backbone with the same kind of weights."""
     return tuple(
         (ours.label, theirs.label)

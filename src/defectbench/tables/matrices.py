@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from defectbench.catalog import Family
 from defectbench.tables.conditions import cells_of
-from defectbench.tables.unseen import Unseen
+from defectbench.tables.unseen import UnseenRow
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Matrix:
     family: Family
     mode: str
     columns: tuple[str, ...]
-    lines: Mapping[str, Mapping[str, Unseen]]
+    lines: Mapping[str, Mapping[str, UnseenRow]]
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -33,9 +33,9 @@ class Matrix:
         return cells_of(entry for line in self.lines.values() for entry in line.values())
 
 
-def matrices(entries: Iterable[Unseen]) -> tuple[Matrix, ...]:
+def matrices(entries: Iterable[UnseenRow]) -> tuple[Matrix, ...]:
     """Return the matrices, in the order of the entries; controls are left out."""
-    groups: dict[tuple[str, str, str], list[Unseen]] = {}
+    groups: dict[tuple[str, str, str], list[UnseenRow]] = {}
     for entry in entries:
         if not entry.control:
             mode = "" if entry.family == "detector" else entry.mode
@@ -43,9 +43,9 @@ def matrices(entries: Iterable[Unseen]) -> tuple[Matrix, ...]:
     return tuple(_matrix(group, mode) for (_, _, mode), group in groups.items())
 
 
-def _matrix(entries: list[Unseen], mode: str) -> Matrix:
+def _matrix(entries: list[UnseenRow], mode: str) -> Matrix:
     first = entries[0]
-    lines: dict[str, dict[str, Unseen]] = {}
+    lines: dict[str, dict[str, UnseenRow]] = {}
     for entry in entries:
         lines.setdefault(entry.type if mode else "", {})[entry.tested] = entry
     columns = tuple(sorted({entry.tested for entry in entries}))

@@ -10,7 +10,7 @@ import numpy as np
 
 from defectbench.metrics import comparison
 from defectbench.tables.collect import Fold
-from defectbench.tables.rows import Comparison
+from defectbench.tables.rows import ComparisonRow
 
 _FEW = 30
 _NEAR_ONE = 0.98
@@ -19,7 +19,7 @@ _FEWER = 999
 
 
 @dataclass(frozen=True)
-class Contest:
+class PairedSeeds:
     """What can be compared: the same seeds in each fold.
 
     Attributes:
@@ -45,9 +45,9 @@ def pair(a: Sequence[Fold], b: Sequence[Fold]) -> comparison.FoldScores:
     return comparison.FoldScores.of(a[0].test.label, *scores)
 
 
-def find(
+def find_paired(
     category: str, classifier: Sequence[Fold], detector: Sequence[Fold], seeds: Sequence[int], folds: int
-) -> Contest | None:
+) -> PairedSeeds | None:
     """Return what both contenders have: the seeds with all folds, else the one seed with the most of them.
 
     Args:
@@ -63,12 +63,12 @@ def find(
     sides = [[[one[fold, seed] for seed in picked] for fold in numbers] for one in (ours, theirs)]
     cells = dict.fromkeys(fold.reading.cell for side in sides for group in side for fold in group)
     pairs = tuple(pair(a, b) for a, b in zip(*sides, strict=True))
-    return Contest(category, pairs, tuple(picked), folds * len(seeds), tuple(cells))
+    return PairedSeeds(category, pairs, tuple(picked), folds * len(seeds), tuple(cells))
 
 
-def decide(
-    contests: Sequence[Contest], contenders: tuple[str, str], endpoint: str, margin: float
-) -> tuple[Comparison, ...]:
+def compare_contenders(
+    contests: Sequence[PairedSeeds], contenders: tuple[str, str], endpoint: str, margin: float
+) -> tuple[ComparisonRow, ...]:
     """Compare in each category by the endpoint; p-values are corrected for their number."""
     draws = resamples(endpoint)
     compared = [
@@ -85,16 +85,16 @@ def _places(folds: Sequence[Fold]) -> Mapping[tuple[int, int], Fold]:
 
 
 def _comparison(
-    contest: Contest,
+    contest: PairedSeeds,
     contenders: tuple[str, str],
     compared: comparison.Comparison,
     p: float,
     endpoint: str,
     margin: float,
-) -> Comparison:
+) -> ComparisonRow:
     goods = sum(int(fold.goods.size) for fold in contest.folds)
     defects = sum(int(fold.defects.size) for fold in contest.folds)
-    return Comparison(
+    return ComparisonRow(
         category=contest.category,
         classifier=contenders[0],
         detector=contenders[1],

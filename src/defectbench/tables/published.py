@@ -13,7 +13,7 @@ from defectbench.tables.tables import Tables
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedRow:
     """A published figure and ours, where the sweep has the same model on a category of that name.
 
     Attributes:
@@ -36,12 +36,12 @@ class Published:
     cells: tuple[str, ...]
 
 
-def published(tables: Tables) -> tuple[Published, ...]:
+def published(tables: Tables) -> tuple[PublishedRow, ...]:
     """Return what was published on the sweep's categories, a line for each of our models beside it."""
     return tuple(line for category in tables.collected.record.categories for line in _of(tables, category))
 
 
-def _of(tables: Tables, category: str) -> Iterator[Published]:
+def _of(tables: Tables, category: str) -> Iterator[PublishedRow]:
     same = _same(tables, category)
     text = resources.files("defectbench.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
@@ -51,9 +51,9 @@ def _of(tables: Tables, category: str) -> Iterator[Published]:
                 yield _line(tables, row, label, same)
 
 
-def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> Published:
+def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> PublishedRow:
     rows = tables.rows_of(row["category"], label)
-    return Published(
+    return PublishedRow(
         category=row["category"],
         figure=row["figure"],
         model=row["model"],

@@ -12,7 +12,7 @@ from defectbench.metrics.comparison import Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelRow:
     """A model of the sweep.
 
     Attributes:
@@ -34,7 +34,7 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True)
-class Category:
+class CategoryRow:
     """What a category's figures rest on.
 
     Attributes:
@@ -61,7 +61,7 @@ class Category:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class ScoreRow:
     """The endpoint of one model and category, averaged over seeds.
 
     Attributes:
@@ -86,7 +86,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Mean:
+class MeanRow:
     """A model's endpoint, averaged over the categories that detection splits; NaN unless it has them all."""
 
     label: str
@@ -94,7 +94,7 @@ class Mean:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class ComparisonRow:
     """The two contenders on one category: classifier minus detector.
 
     Attributes:
@@ -129,7 +129,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
+class ThresholdRow:
     """Calls of one model on one category by one rule, pooled over folds and seeds.
 
     Attributes:
@@ -164,7 +164,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class ExplanationRow:
     """Where one model's heat maps fall. NaN where not measurable.
 
     Attributes:
@@ -187,7 +187,7 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class ConditionRow:
     """One model under one condition of a protocol beyond detection, averaged over seeds.
 
     Attributes:
@@ -224,7 +224,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class ReferenceRow:
     """What the masks of one category's tested defects give a map that knows nothing of the image.
 
     Attributes:
@@ -243,7 +243,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Shift:
+class ShiftRow:
     """How well a trivial discriminator tells a category's train/good from its test/good.
 
     Attributes:
@@ -264,7 +264,7 @@ class Shift:
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class CostRow:
     """What one model's fits took, averaged over those that detection reads; memory is the largest.
 
     Attributes:
@@ -287,7 +287,7 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True)
-class CellLine:
+class CellRow:
     """One fit, and how it stands.
 
     Attributes:
@@ -311,7 +311,7 @@ class CellLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Mistake:
+class MistakeRow:
     """An image that a contender ranked worst inside its fold.
 
     Attributes:
@@ -342,7 +342,7 @@ class Mistake:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
+class CurveRow:
     """A curve of one fit.
 
     Attributes:
@@ -368,5 +368,5 @@ class Curves:
     family: Family
     category: str
     share: float
-    roc: tuple[Curve, ...]
-    precision_recall: tuple[Curve, ...]
+    roc: tuple[CurveRow, ...]
+    precision_recall: tuple[CurveRow, ...]

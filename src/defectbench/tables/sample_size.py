@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from defectbench.metrics import comparison, sample_size
-from defectbench.tables.paired import Contest, resamples
+from defectbench.tables.paired import PairedSeeds, resamples
 
 _SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class SampleSizeRow:
     """The sample size of one category.
 
     Assumed: more images like these, models as good as these, as many folds and seeds, the same ratio of goods
@@ -43,13 +43,13 @@ class Need:
 
 
 def size_up(
-    contests: Sequence[Contest], contenders: tuple[str, str], endpoint: str, margin: float
-) -> tuple[Need, ...]:
+    contests: Sequence[PairedSeeds], contenders: tuple[str, str], endpoint: str, margin: float
+) -> tuple[SampleSizeRow, ...]:
     """Return the sample size of each category that can be compared."""
     return tuple(_need(contest, contenders, endpoint, margin) for contest in contests)
 
 
-def _need(contest: Contest, contenders: tuple[str, str], endpoint: str, margin: float) -> Need:
+def _need(contest: PairedSeeds, contenders: tuple[str, str], endpoint: str, margin: float) -> SampleSizeRow:
     goods = sum(int(fold.goods.size) for fold in contest.folds)
     defects = sum(int(fold.defects.size) for fold in contest.folds)
     if endpoint == comparison.AUROC:
@@ -58,10 +58,10 @@ def _need(contest: Contest, contenders: tuple[str, str], endpoint: str, margin: 
         times = _times(contest, endpoint, margin)
         need_defects, need_goods = defects * times, goods * times
     rounded = (_up(need_goods), _up(need_defects))
-    return Need(contest.category, *contenders, margin, sample_size.POWER, goods, defects, *rounded)
+    return SampleSizeRow(contest.category, *contenders, margin, sample_size.POWER, goods, defects, *rounded)
 
 
-def _times(contest: Contest, endpoint: str, margin: float) -> float:
+def _times(contest: PairedSeeds, endpoint: str, margin: float) -> float:
     """Return how many times as many images are needed, the variance falling with their number."""
     draws = comparison.stratified_bootstrap(
         contest.folds, seed=_SEED, endpoint=endpoint, resamples=resamples(endpoint)

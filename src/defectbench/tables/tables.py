@@ -21,33 +21,33 @@ from defectbench.metrics import comparison
 from defectbench.metrics.image import image_ap, image_auroc, precision_recall_curve, roc_curve
 from defectbench.protocols.base import Split
 from defectbench.records.result import Result
-from defectbench.records.sweep_record import Contestant, Reading
+from defectbench.records.sweep_record import Reading, SweepModel
 from defectbench.tables import cost, paired, worst_images
-from defectbench.tables.collect import Collected, Fold, Row
+from defectbench.tables.collect import Collected, FigureRow, Fold
 from defectbench.tables.conditions import cells_of, conditions, mean
-from defectbench.tables.cost import Choice, Tradeoff
+from defectbench.tables.cost import CostChoice, Tradeoff
 from defectbench.tables.files import as_files
-from defectbench.tables.learning_curve import Crossing, Learning, LearningTables
+from defectbench.tables.learning_curve import CrossoverRow, LearningRow, LearningTables
 from defectbench.tables.matched import matched_pairs
 from defectbench.tables.rows import (
-    Category,
-    CellLine,
-    Comparison,
-    Condition,
-    Cost,
-    Curve,
+    CategoryRow,
+    CellRow,
+    ComparisonRow,
+    ConditionRow,
+    CostRow,
+    CurveRow,
     Curves,
-    Explanation,
-    Mean,
-    Mistake,
-    Model,
-    Score,
-    Shift,
-    Threshold,
+    ExplanationRow,
+    MeanRow,
+    MistakeRow,
+    ModelRow,
+    ScoreRow,
+    ShiftRow,
+    ThresholdRow,
 )
-from defectbench.tables.sample_size import Need, size_up
-from defectbench.tables.thresholds import Calls
-from defectbench.tables.unseen import Novelty, Unseen, UnseenTables
+from defectbench.tables.sample_size import SampleSizeRow, size_up
+from defectbench.tables.thresholds import ThresholdTable
+from defectbench.tables.unseen import SeenUnseenRow, UnseenRow, UnseenTables
 from defectbench.weights.store import described, needed
 
 PROTOCOL = "detection"
@@ -121,19 +121,19 @@ class Tables:
         self._folds: dict[tuple[str, str], list[Fold]] = defaultdict(list)
         for fold in collected.folds(protocol=PROTOCOL):
             self._folds[fold.category, fold.reading.label].append(fold)
-        self._rows: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        self._rows: dict[tuple[str, str], list[FigureRow]] = defaultdict(list)
         self._all_rows = collected.rows()
         for row in self._all_rows:
             if row.protocol == PROTOCOL:
                 self._rows[row.category, row.label].append(row)
 
     @cached_property
-    def models(self) -> tuple[Model, ...]:
+    def models(self) -> tuple[ModelRow, ...]:
         """Every model of the sweep."""
         return tuple(_model(contestant) for contestant in self.collected.record.contestants)
 
     @cached_property
-    def categories(self) -> tuple[Category, ...]:
+    def categories(self) -> tuple[CategoryRow, ...]:
         """What was tested: a line for each category, in holdout for each family as well."""
         lines: dict[tuple[str, tuple[str, ...]], dict[int, Fold]] = defaultdict(dict)
         for folds in self._in_order(self._folds):
@@ -143,62 +143,66 @@ class Tables:
         return tuple(_category(name, digests[name], [*folds.values()]) for (name, _), folds in lines.items())
 
     @cached_property
-    def scores(self) -> tuple[Score, ...]:
+    def scores(self) -> tuple[ScoreRow, ...]:
         """The endpoint of every model and category that has a result."""
         return tuple(self._score(rows) for rows in self._in_order(self._rows))
 
     @cached_property
-    def means(self) -> tuple[Mean, ...]:
+    def means(self) -> tuple[MeanRow, ...]:
         """Every model's mean over the categories that detection splits; NaN unless it has each of them."""
         values: dict[str, list[float]] = defaultdict(list)
         for score in self.scores:
             values[score.label].append(score.value)
         wanted = sum(folds > 0 for folds in self.cuts.values())
         return tuple(
-            Mean(label, float(np.mean(values[label])) if len(values[label]) == wanted > 0 else _NAN)
+            MeanRow(label, float(np.mean(values[label])) if len(values[label]) == wanted > 0 else _NAN)
             for label in self.labels
         )
 
     @cached_property
-    def _contests(self) -> tuple[paired.Contest, ...]:
+    def _contests(self) -> tuple[paired.PairedSeeds, ...]:
         """What can be compared of the contenders."""
         contenders = self.collected.record.contenders
         return self._find(contenders) if contenders else ()
 
-    def _find(self, pair: tuple[str, str]) -> tuple[paired.Contest, ...]:
+    def _find(self, pair: tuple[str, str]) -> tuple[paired.PairedSeeds, ...]:
         """Return what can be compared of a classifier and a detector; nothing in holdout."""
         if not self.paired:
             return ()
         found = []
         for category in self.collected.record.categories:
             classifier, detector = (self._folds[category, label] for label in pair)
-            shared = paired.find(category, classifier, detector, self.seeds, self.cuts[category])
+            shared = paired.find_paired(category, classifier, detector, self.seeds, self.cuts[category])
             found += [shared] if shared is not None else []
         return tuple(found)
 
     @cached_property
-    def comparisons(self) -> tuple[Comparison, ...]:
+    def comparisons(self) -> tuple[ComparisonRow, ...]:
         """The contenders, paired, by category."""
         contenders = self.collected.record.contenders
-        return paired.decide(self._contests, contenders, self.endpoint, self.margin) if contenders else ()
+        return (
+            paired.compare_contenders(self._contests, contenders, self.endpoint, self.margin)
+            if contenders
+            else ()
+        )
 
     @cached_property
-    def matched(self) -> tuple[Comparison, ...]:
+    def matched(self) -> tuple[ComparisonRow, ...]:
         """Pairs on one backbone with the same weights, paired, by category: here only the family differs."""
         return tuple(
             row
             for pair in matched_pairs(self.collected.record.contestants)
-            for row in paired.decide(self._find(pair), pair, self.endpoint, self.margin)
+            for row in paired.compare_contenders(self._find(pair), pair, self.endpoint, self.margin)
         )
 
     @cached_property
-    def needs(self) -> tuple[Need, ...]:
+    def needs(self) -> tuple[SampleSizeRow, ...]:
         """How many tested images would decide a difference of one margin, by category."""
         contenders = self.collected.record.contenders
         return size_up(self._contests, contenders, self.endpoint, self.margin) if contenders else ()
 
     @cached_property
-    def shifts(self) -> tuple[Shift, ...]:
+    def shifts(self) -> tuple[ShiftRow, ...]:
         """Whether the parts' good pictures look alike, by category; NaN where no import measured it."""
         shortcuts = self.collected.shortcuts
         return tuple(_shift(name, shortcuts.get(name)) for name in self.collected.record.categories)
@@ -207,25 +211,25 @@ class Tables:
         """Return detection's folds of one model and category, over all seeds."""
         return self._folds.get((category, label), [])
 
-    def rows_of(self, category: str, label: str) -> list[Row]:
+    def rows_of(self, category: str, label: str) -> list[FigureRow]:
         """Return detection's lines of one model and category, one for each seed."""
         return self._rows.get((category, label), [])
 
     @cached_property
-    def thresholds(self) -> tuple[Threshold, ...]:
+    def thresholds(self) -> tuple[ThresholdRow, ...]:
         """Calls by each rule, in the order in which they may be trusted, within each category."""
         families = {one.label: one.family for one in self.collected.record.contestants}
-        return Calls(self._rows, self._folds, families, self.defect_rate, self.prices).lines(
+        return ThresholdTable(self._rows, self._folds, families, self.defect_rate, self.prices).lines(
             self.collected.record.categories
         )
 
     @cached_property
-    def explanations(self) -> tuple[Explanation, ...]:
+    def explanations(self) -> tuple[ExplanationRow, ...]:
         """Where the heat maps fall, for every model and category that has a result."""
         return tuple(self._explanation(rows) for rows in self._in_order(self._rows))
 
     @cached_property
-    def conditions(self) -> tuple[Condition, ...]:
+    def conditions(self) -> tuple[ConditionRow, ...]:
         """What the protocols beyond detection gave, condition by condition."""
         return conditions(self._all_rows, self.endpoint, but=PROTOCOL)
 
@@ -238,27 +242,27 @@ class Tables:
         return LearningTables(self.collected)
 
     @cached_property
-    def unseen(self) -> tuple[Unseen, ...]:
+    def unseen(self) -> tuple[UnseenRow, ...]:
         """The matrix trained-on x tested-on, entry by entry; empty without the unseen protocol."""
         return self._unseen.matrix()
 
     @cached_property
-    def novelties(self) -> tuple[Novelty, ...]:
+    def novelties(self) -> tuple[SeenUnseenRow, ...]:
         """Seen against unseen defects; empty without the unseen protocol."""
         return self._unseen.novelties()
 
     @cached_property
-    def learning(self) -> tuple[Learning, ...]:
+    def learning(self) -> tuple[LearningRow, ...]:
         """The learning curves, point by point; empty without scarcity, or without both contenders."""
         return self._learning.learning()
 
     @cached_property
-    def crossings(self) -> tuple[Crossing, ...]:
+    def crossings(self) -> tuple[CrossoverRow, ...]:
         """From how many labelled defects on a classifier suffices; empty likewise."""
         return self._learning.crossings()
 
     @cached_property
-    def costs(self) -> tuple[Cost, ...]:
+    def costs(self) -> tuple[CostRow, ...]:
         """What the fits took, a line for each model that has a result."""
         found = ((label, self._results(label)) for label in self.labels)
         return tuple(
@@ -273,14 +277,14 @@ class Tables:
         return cost.tradeoffs(self.costs, self.scores, {mean.label: mean.value for mean in self.means})
 
     @cached_property
-    def choices(self) -> tuple[Choice, ...]:
+    def choices(self) -> tuple[CostChoice, ...]:
         """What each choice would cost on the line; empty where the sweep sets no prices."""
         if self.prices is None or self.defect_rate is None:
             return ()
         return cost.choices(self.thresholds, self.defect_rate, self.prices["missed_defect"])
 
     @cached_property
-    def cells(self) -> tuple[CellLine, ...]:
+    def cells(self) -> tuple[CellRow, ...]:
         """Every cell of the sweep, in the order of running."""
         readings: dict[str, list[Reading]] = defaultdict(list)
         for reading in self.collected.record.readings:
@@ -293,9 +297,9 @@ class Tables:
         return tuple(_curves(folds, self._family(folds)) for folds in self._in_order(self._folds))
 
     @cached_property
-    def mistakes(self) -> tuple[Mistake, ...]:
+    def mistakes(self) -> tuple[MistakeRow, ...]:
         """The images that each family's contender got most wrong with the first seed; the worst first."""
-        found: list[Mistake] = []
+        found: list[MistakeRow] = []
         for category in self.collected.record.categories:
             for label in self.shown:
                 folds = [f for f in self._folds[category, label] if f.reading.seed == self.seeds[0]]
@@ -339,12 +343,12 @@ class Tables:
         placed = [placed.split for placed in self.collected.record.splits]
         return [s for s in placed if s.protocol == PROTOCOL and results[0].family in s.families]
 
-    def _score(self, rows: Sequence[Row]) -> Score:
+    def _score(self, rows: Sequence[FigureRow]) -> ScoreRow:
         first = rows[0]
         values = tuple(row.figures[self.endpoint] for row in rows)
         folds = self._folds[first.category, first.label]
         interval = self._interval(folds)
-        return Score(
+        return ScoreRow(
             label=first.label,
             family=first.family,
             baseline=_is_baseline(self.collected.contestant(first.label)),
@@ -370,7 +374,7 @@ class Tables:
         )
         return resampled.interval_a(0.95)
 
-    def _explanation(self, rows: Sequence[Row]) -> Explanation:
+    def _explanation(self, rows: Sequence[FigureRow]) -> ExplanationRow:
         first = rows[0]
         folds = self._folds[first.category, first.label]
         masked = (fold.test.image_id[~np.isnan(fold.test.pixel_auroc)].tolist() for fold in folds)
@@ -379,7 +383,7 @@ class Tables:
             name: mean(row.figures.get(name, _NAN) for row in rows) if measured else _NAN
             for name in EXPLANATION
         }
-        return Explanation(
+        return ExplanationRow(
             first.category, first.label, first.family, measured, cells=cells_of(rows), **figures
         )
 
@@ -390,9 +394,9 @@ def _kind(name: str) -> type:
     return of
 
 
-def _model(contestant: Contestant) -> Model:
+def _model(contestant: SweepModel) -> ModelRow:
     licence, commercial = _licence(contestant)
-    return Model(
+    return ModelRow(
         label=contestant.label,
         model=contestant.model,
         family=contestant.family,
@@ -405,7 +409,7 @@ def _model(contestant: Contestant) -> Model:
     )
 
 
-def _licence(contestant: Contestant) -> tuple[str, bool | None]:
+def _licence(contestant: SweepModel) -> tuple[str, bool | None]:
     """Return the licences of code and pretrained weights in words, and whether they allow commercial use.
 
     Nothing forbids: True; one does: False; of one that is in no catalog it is unknown: None.
@@ -419,15 +423,15 @@ def _licence(contestant: Contestant) -> tuple[str, bool | None]:
     return "; ".join(terms), False if False in allowed else None if None in allowed else True
 
 
-def _is_baseline(contestant: Contestant) -> bool:
+def _is_baseline(contestant: SweepModel) -> bool:
     return catalog.find(contestant.model).builder.startswith(_BASELINE)
 
 
-def _category(name: str, digest: str, folds: Sequence[Fold]) -> Category:
+def _category(name: str, digest: str, folds: Sequence[Fold]) -> CategoryRow:
     labels = np.concatenate([fold.test.label for fold in folds])
     types = {kind for fold in folds for kind in fold.test.defect_type[fold.test.label == 1].tolist()}
     learnt, tuned = ([len(getattr(f.split, part)) for f in folds] for part in ("defects", "tune"))
-    return Category(
+    return CategoryRow(
         category=name,
         digest=digest,
         families=folds[0].split.families,
@@ -442,19 +446,19 @@ def _category(name: str, digest: str, folds: Sequence[Fold]) -> Category:
     )
 
 
-def _shift(category: str, found: Shortcut | None) -> Shift:
+def _shift(category: str, found: Shortcut | None) -> ShiftRow:
     if found is None:
-        return Shift(category, _NAN, _NAN, _NAN, 0, 0, False, "")
+        return ShiftRow(category, _NAN, _NAN, _NAN, 0, 0, False, "")
     warning = found.warning if found.suspicious else ""
     figures = (found.auroc, found.low, found.high, found.train, found.test)
-    return Shift(category, *figures, found.suspicious, warning)
+    return ShiftRow(category, *figures, found.suspicious, warning)
 
 
-def _cell(collected: Collected, key: str, readings: Sequence[Reading]) -> CellLine:
+def _cell(collected: Collected, key: str, readings: Sequence[Reading]) -> CellRow:
     result = collected.results.get(key)
     contestant = collected.contestant(readings[0].label)
     status, note = _status(collected, key)
-    return CellLine(
+    return CellRow(
         key=key,
         label=contestant.label,
         model=contestant.model,
@@ -494,8 +498,8 @@ def _curves(folds: Sequence[Fold], family: Family) -> Curves:
         labels, values, cell = fold.test.label, fold.test.score, fold.reading.cell
         if 0 < labels.sum() < len(labels):
             points, steps = roc_curve(labels, values), precision_recall_curve(labels, values)
-            roc.append(Curve(points.false_alarm_rate, points.recall, image_auroc(labels, values), cell))
-            precision_recall.append(Curve(steps.recall, steps.precision, image_ap(labels, values), cell))
+            roc.append(CurveRow(points.false_alarm_rate, points.recall, image_auroc(labels, values), cell))
+            precision_recall.append(CurveRow(steps.recall, steps.precision, image_ap(labels, values), cell))
     share = float(np.concatenate([fold.test.label for fold in folds]).mean())
     label, category = folds[0].reading.label, folds[0].category
     return Curves(label, family, category, share, tuple(roc), tuple(precision_recall))

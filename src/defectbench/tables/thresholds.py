@@ -10,10 +10,10 @@ from operator import add
 import numpy as np
 
 from defectbench.catalog import Family
-from defectbench.metrics.image import Counts, share_interval
-from defectbench.tables.collect import Fold, Row
+from defectbench.metrics.image import ConfusionCounts, share_interval
+from defectbench.tables.collect import FigureRow, Fold
 from defectbench.tables.conditions import cells_of, mean
-from defectbench.tables.rows import Threshold
+from defectbench.tables.rows import ThresholdRow
 
 CALLS = ("recall", "precision", "accuracy", "balanced_accuracy", "f1")
 """Figures of a threshold, in the order of the table's columns."""
@@ -22,7 +22,7 @@ _UNLIKELY = 0.001
 _Place = tuple[str, str]
 
 
-class Calls:
+class ThresholdTable:
     """Makes the lines of the thresholds' table.
 
     Args:
@@ -32,7 +32,7 @@ class Calls:
 
     def __init__(
         self,
-        rows: Mapping[_Place, list[Row]],
+        rows: Mapping[_Place, list[FigureRow]],
         folds: Mapping[_Place, list[Fold]],
         families: Mapping[str, Family],
         defect_rate: float | None,
@@ -41,9 +41,9 @@ class Calls:
         self._rows, self._folds, self._labels, self._families = rows, folds, tuple(families), families
         self._defect_rate, self._price = defect_rate, prices
 
-    def lines(self, categories: Sequence[str]) -> tuple[Threshold, ...]:
+    def lines(self, categories: Sequence[str]) -> tuple[ThresholdRow, ...]:
         """Return the calls by each rule, in the order in which they may be trusted, within each category."""
-        found: list[Threshold] = []
+        found: list[ThresholdRow] = []
         for category in categories:
             places = [(category, label) for label in self._labels]
             lines = [rows for place in places if (rows := self._rows.get(place))]
@@ -52,7 +52,7 @@ class Calls:
             found += self._everything(category)
         return tuple(found)
 
-    def _calibrated(self, rows: Sequence[Row]) -> Threshold | None:
+    def _calibrated(self, rows: Sequence[FigureRow]) -> ThresholdRow | None:
         counted = [row for row in rows if not math.isnan(row.promised)]
         if not counted:
             return None
@@ -69,11 +69,11 @@ class Calls:
             chance=chance_of(middle.fp, middle.fp + middle.tn, number, promised),
         )
 
-    def _tuned(self, rows: Sequence[Row]) -> Threshold | None:
+    def _tuned(self, rows: Sequence[FigureRow]) -> ThresholdRow | None:
         counts = [row.tuned for row in rows if row.tuned is not None]
         return self._calls(rows, "tuned", counts) if counts else None
 
-    def _everything(self, category: str) -> Iterator[Threshold]:
+    def _everything(self, category: str) -> Iterator[ThresholdRow]:
         """Calling every image abnormal needs no model; where families are tested apart, a line for each."""
         tested: dict[tuple[str, ...], list[Fold]] = {}
         for label in self._labels:
@@ -83,12 +83,14 @@ class Calls:
             first = folds[0].reading
             own = [f for f in folds if (f.reading.seed, f.reading.label) == (first.seed, first.label)]
             labels = np.concatenate([fold.test.label for fold in own])
-            counts = Counts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
+            counts = ConfusionCounts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
             figures = {"came": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
             family = self._families[first.label] if len(tested) > 1 else None
             yield _threshold(category, "", family, "everything abnormal", (), figures)
 
-    def _calls(self, rows: Sequence[Row], rule: str, counts: Sequence[Counts], **promise: float) -> Threshold:
+    def _calls(
+        self, rows: Sequence[FigureRow], rule: str, counts: Sequence[ConfusionCounts], **promise: float
+    ) -> ThresholdRow:
         pooled, first = reduce(add, counts), rows[0]
         middle = _middle(counts)
         low, high = share_interval(middle.fp, middle.fp + middle.tn)
@@ -96,7 +98,7 @@ class Calls:
         figures = promise | came | self._prices(pooled) | pooled.figures()
         return _threshold(first.category, first.label, first.family, rule, cells_of(rows), figures)
 
-    def _prices(self, counts: Counts) -> dict[str, float]:
+    def _prices(self, counts: ConfusionCounts) -> dict[str, float]:
         """Return what the sweep's defect rate and prices make of the counts."""
         if self._defect_rate is None:
             return {}
@@ -106,7 +108,7 @@ class Calls:
         return figures
 
 
-def _oracle(rows: Sequence[Row]) -> Threshold:
+def _oracle(rows: Sequence[FigureRow]) -> ThresholdRow:
     """Only its F1, as in result.json: an average over folds, each with the threshold that suits it."""
     figures = {"f1": mean(row.figures["f1_oracle"] for row in rows)}
     first = rows[0]
@@ -120,14 +122,14 @@ def _threshold(
     rule: str,
     cells: tuple[str, ...],
     figures: Mapping[str, float],
-) -> Threshold:
+) -> ThresholdRow:
     names = ("promised", "resolution", "came", "came_low", "came_high", *CALLS, "precision_at_rate", "cost")
     values = {name: figures.get(name, math.nan) for name in names}
     broken = bool(figures.get("chance", 1.0) < _UNLIKELY)
-    return Threshold(category, label, family, rule, broken=broken, cells=cells, **values)
+    return ThresholdRow(category, label, family, rule, broken=broken, cells=cells, **values)
 
 
-def _middle(counts: Sequence[Counts]) -> Counts:
+def _middle(counts: Sequence[ConfusionCounts]) -> ConfusionCounts:
     """Return the counts of the seed in the middle: the seeds' images are the same, so it stands for all."""
     return sorted(counts, key=lambda each: each.fp)[(len(counts) - 1) // 2]
 

@@ -13,7 +13,7 @@ import numpy as np
 from defectbench.catalog import Family
 from defectbench.data.manifest import GOOD
 from defectbench.metrics.comparison import ENDPOINTS, FoldScores, fold_average, fold_weight
-from defectbench.metrics.unseen import Block, difference
+from defectbench.metrics.unseen import UnseenBlock, difference
 from defectbench.tables.collect import Collected, Fold
 from defectbench.tables.conditions import fitted_by, mean
 from defectbench.tables.paired import cautions, tested
@@ -23,7 +23,7 @@ _SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
+class UnseenRow:
     """An entry of the matrix: one model that learnt some types, tested on one type against the fold's goods.
 
     A detector learns no type: its entries are the same in every line of its matrix.
@@ -54,7 +54,7 @@ class Unseen:
 
 
 @dataclass(frozen=True, slots=True)
-class Novelty:
+class SeenUnseenRow:
     """Seen against unseen: one model on one category, averaged over lessons and folds.
 
     Attributes:
@@ -97,10 +97,10 @@ class UnseenTables:
         self._lessons: dict[_Key, list[Fold]] = defaultdict(list)
         for fold in collected.folds(protocol=PROTOCOL):
             told = fold.split.setting
-            lesson = (str(told["mode"]), str(told["type"]), bool(told["control"]))
-            self._lessons[fold.category, fold.reading.label, *lesson].append(fold)
+            training = (str(told["mode"]), str(told["type"]), bool(told["control"]))
+            self._lessons[fold.category, fold.reading.label, *training].append(fold)
 
-    def matrix(self) -> tuple[Unseen, ...]:
+    def matrix(self) -> tuple[UnseenRow, ...]:
         """Return the entries, in the sweep's order of categories, models and lessons."""
         return tuple(
             self._entry(key, tested, [fold for fold in folds if tested in _types(fold)])
@@ -108,22 +108,22 @@ class UnseenTables:
             for tested in sorted({kind for fold in folds for kind in _types(fold)})
         )
 
-    def novelties(self) -> tuple[Novelty, ...]:
+    def novelties(self) -> tuple[SeenUnseenRow, ...]:
         """Return seen against unseen, a line for each category, model and mode."""
         lines = dict.fromkeys(key[:3] for key in self._lessons)
         return tuple(self._novelty(*line) for line in lines)
 
-    def _entry(self, key: _Key, tested: str, folds: Sequence[Fold]) -> Unseen:
-        category, label, mode, lesson, control = key
+    def _entry(self, key: _Key, tested: str, folds: Sequence[Fold]) -> UnseenRow:
+        category, label, mode, training, control = key
         by_seed = _grouped(folds, lambda fold: fold.reading.seed)
         values = tuple(self._value(each, [tested]) for each in by_seed.values())
         first = next(iter(by_seed.values()))
-        return Unseen(
+        return UnseenRow(
             category=category,
             label=label,
             family=self._collected.contestant(label).family,
             mode=mode,
-            type=lesson,
+            type=training,
             tested=tested,
             learnt=folds[0].split.setting["tested"] == "seen",
             control=control,
@@ -141,7 +141,7 @@ class UnseenTables:
         values = [self._figure(labels.astype(bool), scores) for labels, scores in tested]
         return fold_average(values, [fold_weight(labels) for labels, _ in tested])
 
-    def _novelty(self, category: str, label: str, mode: str) -> Novelty:
+    def _novelty(self, category: str, label: str, mode: str) -> SeenUnseenRow:
         own = self._of(category, label, mode, False)
         seen, unseen = (_tested(own, name) for name in ("seen", "unseen"))
         control = _tested(self._of(category, label, mode, True), "unseen")
@@ -151,7 +151,7 @@ class UnseenTables:
         loss, lead = (difference(_blocks(unseen, other), seed=_SEED) for other in (control, theirs))
         values = [self._mean(folds) for folds in (seen, unseen, control)]
         best = max((value for value in values if value == value), default=math.nan)
-        return Novelty(
+        return SeenUnseenRow(
             category=category,
             label=label,
             family=family,
@@ -204,7 +204,7 @@ def _grouped(folds: Sequence[Fold], by: Callable[[Fold], _Group]) -> dict[_Group
     return groups
 
 
-def _blocks(ours: Sequence[Fold], theirs: Sequence[Fold]) -> list[Block]:
+def _blocks(ours: Sequence[Fold], theirs: Sequence[Fold]) -> list[UnseenBlock]:
     """Pair the lessons and folds that both have; a block's lines are the seeds."""
     others = _grouped(theirs, _place)
     return [
@@ -216,8 +216,8 @@ def _place(fold: Fold) -> tuple[str, int]:
     return str(fold.split.setting["type"]), fold.split.fold
 
 
-def _block(ours: Sequence[Fold], theirs: Sequence[Fold]) -> Block:
+def _block(ours: Sequence[Fold], theirs: Sequence[Fold]) -> UnseenBlock:
     tested = ours[0].test
     a, b = (np.stack([fold.test.score for fold in folds]) for folds in (ours, theirs))
     scores = FoldScores.of(tested.label, a, b)
-    return Block(ours[0].split.fold, tested.image_id.tolist(), tested.defect_type.tolist(), scores)
+    return UnseenBlock(ours[0].split.fold, tested.image_id.tolist(), tested.defect_type.tolist(), scores)

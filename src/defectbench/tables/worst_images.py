@@ -8,19 +8,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from defectbench.catalog import Family
-from defectbench.records.predictions import Prediction
+from defectbench.records.predictions import PredictionRow
 from defectbench.tables.collect import Fold
-from defectbench.tables.rows import Mistake
+from defectbench.tables.rows import MistakeRow
 
 WORST = 3
 """Images of each kind."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Ranked:
+class _RankedMistake:
     """A mistake and where the image stands in its fold, 0 right to 1 wrong; reads only the scores' order."""
 
-    mistake: Mistake
+    mistake: MistakeRow
     rank: float
 
     @property
@@ -29,7 +29,7 @@ class _Ranked:
         return -mistake.outranked / max(mistake.of, 1), -self.rank, mistake.image_id
 
 
-def worst(folds: Sequence[Fold], family: Family) -> tuple[Mistake, ...]:
+def worst(folds: Sequence[Fold], family: Family) -> tuple[MistakeRow, ...]:
     """Return the worst false alarms, then the worst misses, :data:`WORST` of each, the worst first."""
     ranked = sorted((item for fold in folds for item in _rank(fold, family)), key=lambda item: item.order)
     return tuple(
@@ -39,17 +39,17 @@ def worst(folds: Sequence[Fold], family: Family) -> tuple[Mistake, ...]:
     )
 
 
-def _rank(fold: Fold, family: Family) -> Iterator[_Ranked]:
+def _rank(fold: Fold, family: Family) -> Iterator[_RankedMistake]:
     scores = fold.test.score
     for row in fold.test.rows():
         below = float(np.mean(scores < row.score) + np.mean(scores == row.score) / 2)
-        yield _Ranked(_mistake(fold, row, family), 1 - below if row.label else below)
+        yield _RankedMistake(_mistake(fold, row, family), 1 - below if row.label else below)
 
 
-def _mistake(fold: Fold, row: Prediction, family: Family) -> Mistake:
+def _mistake(fold: Fold, row: PredictionRow, family: Family) -> MistakeRow:
     others = fold.test.score[fold.test.label != row.label]
     outranked = others > row.score if row.label else others < row.score
-    return Mistake(
+    return MistakeRow(
         category=fold.category,
         label=fold.reading.label,
         family=family,

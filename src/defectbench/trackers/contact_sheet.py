@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.data.gallery import Gallery
-from defectbench.records.predictions import Prediction, Predictions
+from defectbench.records.predictions import PredictionRow, Predictions
 from defectbench.util.overlays import HeatMaps, Picture, fitted, heat_over, truth_over
 
 SIDE, CAPTION, COLUMNS = 176, 30, 4
@@ -49,7 +49,7 @@ def contact_sheet(heat_maps: bytes, predictions: Predictions, gallery: Gallery |
     return buffer.getvalue()
 
 
-def _panels(row: Prediction, maps: HeatMaps, gallery: Gallery | None) -> list[Picture]:
+def _panels(row: PredictionRow, maps: HeatMaps, gallery: Gallery | None) -> list[Picture]:
     """Return the image with its defect marked and with its heat; without pictures the map alone."""
     heat = maps.maps[row.image_id]
     if gallery is None:
@@ -63,7 +63,7 @@ def _panels(row: Prediction, maps: HeatMaps, gallery: Gallery | None) -> list[Pi
 
 def _choose(
     maps: Mapping[str, NDArray[np.float16]], predictions: Predictions
-) -> Iterator[Sequence[Prediction]]:
+) -> Iterator[Sequence[PredictionRow]]:
     """Yield three rows of held-out images."""
     rows = sorted(predictions.of_role("held_out").rows(), key=lambda row: (-row.score, row.image_id))
     known = [row for row in rows if row.image_id in maps]

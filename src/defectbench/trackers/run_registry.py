@@ -17,14 +17,14 @@ from dataclasses import asdict, dataclass, replace
 
 from defectbench.errors import ConflictError, DataError, MissingInputError, TryAgainError
 from defectbench.stores.base import ABSENT, Store
-from defectbench.trackers.base import Run, Tracker
+from defectbench.trackers.base import TrackedRun, Tracker
 
 SCHEMA = 1
 _POLL = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Slip:
+class RunRef:
     """What is known of one run in one tracker.
 
     Attributes:
@@ -33,7 +33,7 @@ class Slip:
         run_id: empty until it is created.
         released: its claimer has given up; take it over at once.
         turn: how often it was taken over.
-        basis, written: :meth:`Run.basis` and :meth:`Run.digest` of what was written last.
+        basis, written: :meth:`TrackedRun.basis` and :meth:`TrackedRun.digest` of what was written last.
         finished: what was written last was finished: figures are in it.
     """
 
@@ -46,7 +46,7 @@ class Slip:
     written: str = ""
     finished: bool = False
 
-    def outdated(self, run: Run) -> bool:
+    def outdated(self, run: TrackedRun) -> bool:
         """Whether the run can no longer become ``run``: params and figures cannot be changed.
 
         A writer that saw less than the one who finished the run changes nothing.
@@ -55,11 +55,11 @@ class Slip:
         return changed or (self.finished and run.status == "finished" and self.written != run.digest())
 
 
-_Page = dict[str, Slip]
+_Page = dict[str, RunRef]
 
 
 @dataclass(frozen=True)
-class Ledger:
+class RunRegistry:
     """The runs of one sweep in one tracker.
 
     Attributes:
@@ -77,7 +77,7 @@ class Ledger:
     def _prefix(self) -> str:
         return f"tracking/{self.sweep}/"
 
-    def hold(self, name: str, run: Run) -> Slip:
+    def hold(self, name: str, run: TrackedRun) -> RunRef:
         """Return the slip of ``name``, its run created if nobody has yet."""
         mine, seen, since = "", "", 0.0
         while True:
@@ -98,7 +98,7 @@ class Ledger:
                     continue
             mine = self._claim(name, page, version, run) or mine
 
-    def update(self, name: str, run: Run) -> bool:
+    def update(self, name: str, run: TrackedRun) -> bool:
         """Write ``run`` unless that was done before; returns whether it was written."""
         for _ in range(3):
             slip = self.hold(name, run)
@@ -125,7 +125,7 @@ class Ledger:
                 if not self._read(name)[0]:
                     self.store.delete(key)
 
-    def _claim(self, name: str, page: _Page, version: str, run: Run) -> str:
+    def _claim(self, name: str, page: _Page, version: str, run: TrackedRun) -> str:
         """Create the run under a claim and return its id; empty when somebody else was quicker."""
         old = page.get(self.experiment)
         slip = _new(run) if old is None else replace(old, turn=old.turn + 1, released=False)
@@ -143,7 +143,7 @@ class Ledger:
             self._put(name, page | {self.experiment: replace(slip, run_id=run_id)}, version)
         return run_id
 
-    def _create(self, slip: Slip, run: Run) -> str:
+    def _create(self, slip: RunRef, run: TrackedRun) -> str:
         """Create the run, or adopt what an earlier owner of the claim created."""
         found = self.tracker.find(self.experiment, slip.claim) if slip.turn else ()
         for double in found[1:]:
@@ -160,7 +160,7 @@ class Ledger:
             if slip.run_id:
                 self.tracker.delete(slip.run_id)
 
-    def _note(self, name: str, slip: Slip, *, basis: str, written: str, finished: bool) -> None:
+    def _note(self, name: str, slip: RunRef, *, basis: str, written: str, finished: bool) -> None:
         """Say in the slip what was written; a slip of another run is left alone."""
         while True:
             page, version = self._read(name)
@@ -178,18 +178,18 @@ class Ledger:
             return {}, ABSENT
         try:
             runs = json.loads(blob.data)["runs"]
-            return {tracker: Slip(**slip) for tracker, slip in runs.items()}, blob.version
+            return {tracker: RunRef(**slip) for tracker, slip in runs.items()}, blob.version
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{self._prefix}{name}.json is damaged ({error}): remove it, then track again"
             ) from error
 
-    def _put(self, name: str, page: Mapping[str, Slip], version: str) -> str:
+    def _put(self, name: str, page: Mapping[str, RunRef], version: str) -> str:
         document = {"schema": SCHEMA, "runs": {tracker: asdict(slip) for tracker, slip in page.items()}}
         text = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
         return self.store.put(f"{self._prefix}{name}.json", text, expected=version)
 
 
-def _new(run: Run) -> Slip:
+def _new(run: TrackedRun) -> RunRef:
     """Return a claim of a run that ends now, if its fits are done."""
-    return Slip(claim=uuid.uuid4().hex, started=round((time.time() - run.seconds) * 1000))
+    return RunRef(claim=uuid.uuid4().hex, started=round((time.time() - run.seconds) * 1000))

@@ -17,16 +17,16 @@ from pathlib import Path
 from defectbench.data.gallery import Gallery
 from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics.comparison import ENDPOINTS
-from defectbench.metrics.image import Counts, counts_at
+from defectbench.metrics.image import ConfusionCounts, counts_at
 from defectbench.records.cell import Cell, path
-from defectbench.records.predictions import Point, history_from_parquet
+from defectbench.records.predictions import HistoryPoint, history_from_parquet
 from defectbench.records.result import Failure, Result, read_file, read_predictions
 from defectbench.records.sweep_record import Reading, Record
 from defectbench.stores.base import Store
-from defectbench.tables.collect import Collected, Row, collect_record, read_record, write_views
-from defectbench.trackers.base import Attached, Run, Tracker
+from defectbench.tables.collect import Collected, FigureRow, collect_record, read_record, write_views
+from defectbench.trackers.base import RunAttachments, TrackedRun, Tracker
 from defectbench.trackers.contact_sheet import contact_sheet
-from defectbench.trackers.run_registry import Ledger
+from defectbench.trackers.run_registry import RunRegistry
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +36,8 @@ _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#
 
 
 @dataclass(frozen=True, slots=True)
-class Tracked:
-    """What :func:`track` did.
+class SyncSummary:
+    """What :func:`sync_sweep` did.
 
     Attributes:
         written: runs written, or written again.
@@ -49,8 +49,8 @@ class Tracked:
     skipped: int
     incomplete: int
 
-    def __add__(self, other: Tracked) -> Tracked:
-        return Tracked(
+    def __add__(self, other: SyncSummary) -> SyncSummary:
+        return SyncSummary(
             self.written + other.written, self.skipped + other.skipped, self.incomplete + other.incomplete
         )
 
@@ -75,7 +75,7 @@ class _Parent:
         protocol = "" if self.protocol == "detection" else f" {self.protocol}"
         return f"{self.label} {self.category}{protocol}" + (f" seed {self.seed}" if self.seed else "")
 
-    def of(self, row: Row) -> bool:
+    def of(self, row: FigureRow) -> bool:
         """Whether a row belongs to it."""
         return self == _Parent(row.label, row.category, row.protocol, row.seed)
 
@@ -83,13 +83,13 @@ class _Parent:
 _Groups = Mapping[_Parent, Sequence[Reading]]
 
 
-def track(
+def sync_sweep(
     store: Store,
     name: str,
     tracker: Tracker,
     cells: Sequence[str] | None = None,
     cache: Path | None = None,
-) -> Tracked:
+) -> SyncSummary:
     """Bring the tracker up to date with what the store holds of a sweep. A second call writes nothing.
 
     Args:
@@ -113,9 +113,9 @@ def track(
     collected = collect_record(store, _narrowed(record, chosen))
     if cells is None:
         write_views(store, collected)
-    ledger = Ledger(store, name, tracker, tracker.open(name))
-    work = _Work(store, collected, ledger, collected.rows(), cache)
-    done = Tracked(0, 0, 0)
+    ledger = RunRegistry(store, name, tracker, tracker.open(name))
+    work = _SyncJob(store, collected, ledger, collected.rows(), cache)
+    done = SyncSummary(0, 0, 0)
     for parent, readings in chosen.items():
         wanted = {reading.cell for reading in readings if cells is None or reading.cell in cells}
         done += work.parent(parent, readings, wanted)
@@ -147,20 +147,20 @@ def _names(groups: _Groups) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _Work:
+class _SyncJob:
     store: Store
     collected: Collected
-    ledger: Ledger
-    rows: Sequence[Row]
+    ledger: RunRegistry
+    rows: Sequence[FigureRow]
     cache: Path | None
 
-    def parent(self, parent: _Parent, readings: Sequence[Reading], wanted: Iterable[str]) -> Tracked:
+    def parent(self, parent: _Parent, readings: Sequence[Reading], wanted: Iterable[str]) -> SyncSummary:
         """Write the wanted cells' runs, then the parent's, so that one that says finished is whole."""
         ended = {**self.collected.results, **self.collected.failures}
         order = list(dict.fromkeys(reading.cell for reading in readings))
         first = next((key for key in order if key in ended), None)
         if first is None:
-            return Tracked(0, 0, 1)
+            return SyncSummary(0, 0, 1)
         run = self._parent_run(parent, readings, first)
         parent_id = self.ledger.hold(parent.key, run).run_id
         written = []
@@ -169,14 +169,14 @@ class _Work:
                 nested = self._cell_run(parent, parent_id, [r for r in readings if r.cell == key])
                 written.append(self.ledger.update(f"{parent.key},{key}", nested))
         written.append(self.ledger.update(parent.key, run))
-        return Tracked(sum(written), len(written) - sum(written), int(run.status != "finished"))
+        return SyncSummary(sum(written), len(written) - sum(written), int(run.status != "finished"))
 
-    def _parent_run(self, parent: _Parent, readings: Sequence[Reading], first: str) -> Run:
+    def _parent_run(self, parent: _Parent, readings: Sequence[Reading], first: str) -> TrackedRun:
         rows = [row for row in self.rows if parent.of(row)]
         keys = tuple(dict.fromkeys(reading.cell for reading in readings))
         complete = all(key in self.collected.results for key in keys)
         seconds = sum(self.collected.results[key].cost.get("fit_seconds", 0.0) for key in keys if complete)
-        return Run(
+        return TrackedRun(
             name=parent.title,
             status="finished" if complete else "running",
             seconds=seconds,
@@ -185,14 +185,14 @@ class _Work:
             metrics=_figures(rows) if complete else {},
             colour=self._colour(parent),
             note="The line of the tables: figures over all folds. The fits lie below it.",
-            attach=lambda: Attached(files={"folds.csv": self._fold_table(parent)} if complete else {}),
+            attach=lambda: RunAttachments(files={"folds.csv": self._fold_table(parent)} if complete else {}),
         )
 
-    def _cell_run(self, parent: _Parent, parent_id: str, readings: Sequence[Reading]) -> Run:
+    def _cell_run(self, parent: _Parent, parent_id: str, readings: Sequence[Reading]) -> TrackedRun:
         key = readings[0].cell
         result = self.collected.results.get(key)
         cell = self._cell(key)
-        run = Run(
+        run = TrackedRun(
             name=f"{self._folds(readings)}, {parent.title}",
             status="failed",
             seconds=0.0,
@@ -270,7 +270,7 @@ class _Work:
         return _csv(head, lines)
 
 
-def _with_result(store: Store, run: Run, result: Result, cache: Path | None) -> Run:
+def _with_result(store: Store, run: TrackedRun, result: Result, cache: Path | None) -> TrackedRun:
     """Return the run of a finished cell."""
     figures = dict(result.metrics) | dict(result.cost)
     if result.calibration_threshold is not None:
@@ -289,14 +289,14 @@ def _with_result(store: Store, run: Run, result: Result, cache: Path | None) -> 
     )
 
 
-def _with_failure(run: Run, failure: Failure) -> Run:
+def _with_failure(run: TrackedRun, failure: Failure) -> TrackedRun:
     """Return the run of a cell that failed for good."""
     note = f"Failed for good ({failure.code}): {failure.message}\n\n`defectbench retry` takes it up again."
     return replace(run, note=note, tags={**run.tags, "exit_code": str(int(failure.code))})
 
 
-def _attached(store: Store, result: Result, cache: Path | None) -> Attached:
-    curves: tuple[Point, ...] = ()
+def _attached(store: Store, result: Result, cache: Path | None) -> RunAttachments:
+    curves: tuple[HistoryPoint, ...] = ()
     if result.file(_HISTORY):
         points = history_from_parquet(read_file(store, result, _HISTORY))
         curves = tuple(replace(point, name=f"history/{point.name}") for point in points)
@@ -306,7 +306,7 @@ def _attached(store: Store, result: Result, cache: Path | None) -> Attached:
     if result.file(_HEAT_MAPS):
         maps = read_file(store, result, _HEAT_MAPS)
         files["heat_maps.png"] = contact_sheet(maps, predictions, _gallery(store, result, cache))
-    return Attached(curves, files)
+    return RunAttachments(curves, files)
 
 
 def _gallery(store: Store, result: Result, cache: Path | None) -> Gallery | None:
@@ -320,7 +320,7 @@ def _gallery(store: Store, result: Result, cache: Path | None) -> Gallery | None
         return None
 
 
-def _figures(rows: Sequence[Row]) -> dict[str, float]:
+def _figures(rows: Sequence[FigureRow]) -> dict[str, float]:
     """Return the tables' figures; where a protocol has several conditions, under ``<condition>/``.
 
     A condition that was drawn several times has its spread over draws beside each figure of the endpoint's
@@ -333,7 +333,7 @@ def _figures(rows: Sequence[Row]) -> dict[str, float]:
     return figures
 
 
-def _line(row: Row) -> dict[str, float]:
+def _line(row: FigureRow) -> dict[str, float]:
     figures = dict(row.figures)
     figures |= _counted(row.counts) if row.counts else {}
     if row.tuned is not None:
@@ -349,7 +349,7 @@ def _few(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def _counted(counts: Counts) -> dict[str, float]:
+def _counted(counts: ConfusionCounts) -> dict[str, float]:
     """Return the counts themselves, and the rate that has no place among the tables' figures."""
     whole = {name: float(getattr(counts, name)) for name in ("tp", "fp", "tn", "fn")}
     return whole | {"false_alarm_rate": counts.false_alarm_rate}

@@ -22,7 +22,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from defectbench.errors import ConfigurationError, TryAgainError
-from defectbench.util.files import draft, locked, move, sweep
+from defectbench.util.files import draft_path, locked, move_into_place, remove_stale_drafts
 
 DEFAULT_LIMIT = 20 << 30
 """Bytes that all entries together may take."""
@@ -109,11 +109,11 @@ class Cache:
             return None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            sweep(path.parent)
-            with draft(path.parent) as part:
+            remove_stale_drafts(path.parent)
+            with draft_path(path.parent) as part:
                 with part.open("xb") as file:
                     _write(file, shape, np.dtype(dtype), rows)
-                move(part, path)
+                move_into_place(part, path)
         except OSError as error:
             self._warn(error.strerror or str(error))
             return None

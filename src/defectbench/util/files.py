@@ -84,7 +84,7 @@ def locked(path: Path, patience: float = LOCK_PATIENCE) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def draft(directory: Path) -> Iterator[Path]:
+def draft_path(directory: Path) -> Iterator[Path]:
     """Give a free hidden name in ``directory``; what still lies there when the block ends is removed."""
     path = directory / f".{os.urandom(12).hex()}.part"
     try:
@@ -94,7 +94,7 @@ def draft(directory: Path) -> Iterator[Path]:
             path.unlink(missing_ok=True)
 
 
-def sweep(directory: Path) -> None:
+def remove_stale_drafts(directory: Path) -> None:
     """Remove the drafts that killed writers left in ``directory``."""
     oldest = time.time() - STALE
     for path in directory.glob(".*.part"):
@@ -111,7 +111,7 @@ def copy_synced(source: BinaryIO, path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def move(source: Path, target: Path) -> None:
+def move_into_place(source: Path, target: Path) -> None:
     """Give a finished draft its name at once, over an older file; makes the directory."""
     for _ in range(100):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -129,12 +129,12 @@ def move(source: Path, target: Path) -> None:
 def written_whole(path: Path) -> Iterator[BinaryIO]:
     """Give a new file to write; it takes the name ``path`` when the block ends, and goes when it raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with draft(path.parent) as part:
+    with draft_path(path.parent) as part:
         with part.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        move(part, path)
+        move_into_place(part, path)
 
 
 @contextlib.contextmanager

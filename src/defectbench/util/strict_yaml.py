@@ -19,7 +19,7 @@ Number = Annotated[float, Field(strict=True)]
 _Value = TypeVar("_Value")
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """A frozen model without unknown keys; its numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

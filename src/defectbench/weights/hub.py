@@ -51,7 +51,7 @@ def download(weights: Weights, path: Path) -> str:
         TryAgainError: the source is out of reach, or broke off.
     """
     url = address(weights)
-    told = _Told()
+    told = _DigestRedirects()
     try:
         with urllib.request.build_opener(told).open(url, timeout=PATIENCE) as answer:
             told.note(answer.headers)
@@ -108,7 +108,7 @@ def _write(source: IO[bytes], path: Path) -> int:
     return received
 
 
-class _Told(urllib.request.HTTPRedirectHandler):
+class _DigestRedirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects, noting the SHA-256 that an answer on the way tells."""
 
     digest = ""

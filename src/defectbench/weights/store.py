@@ -16,7 +16,7 @@ from pathlib import Path
 from defectbench.catalog import ENTRIES, Entry, Setting, Weights
 from defectbench.errors import MissingInputError, MissingWeightsError, TryAgainError, UsageError
 from defectbench.stores.base import Store
-from defectbench.util.files import disk_errors, draft, locked, move, sweep
+from defectbench.util.files import disk_errors, draft_path, locked, move_into_place, remove_stale_drafts
 
 FETCH_PATIENCE = 3600.0
 """Seconds to wait for another process that downloads the same file."""
@@ -138,7 +138,7 @@ def described(name: str) -> Weights:
     return next(found, Weights(name, f"timm {name}", "see timm's page of it", commercial=None))
 
 
-def push(store: Store, name: str, path: Path) -> str:
+def push_weights(store: Store, name: str, path: Path) -> str:
     """Put a file into the store under the weights' name; nothing happens where it is. Return its SHA-256.
 
     A folder of pictures becomes a tar, the same bytes for the same pictures.
@@ -182,7 +182,7 @@ def _pack(folder: Path, packed: Path) -> None:
                 tar.addfile(info, source)
 
 
-def pull(store: Store, names: Sequence[str], target: Path) -> dict[str, Path]:
+def pull_weights(store: Store, names: Sequence[str], target: Path) -> dict[str, Path]:
     """Bring weights to this machine, each as it lies in the store; return their names -> files.
 
     Args:
@@ -236,10 +236,10 @@ def _fetch(store: Store, name: str, digest: str, cache: Path) -> Path:
             return path
         with locked(path.with_name(f"{digest}.lock"), FETCH_PATIENCE):
             if not path.is_file():
-                sweep(path.parent)
-                with draft(path.parent) as part:
+                remove_stale_drafts(path.parent)
+                with draft_path(path.parent) as part:
                     _download(store, name, digest, part)
-                    move(part, path)
+                    move_into_place(part, path)
     return path
 
 

@@ -2,7 +2,7 @@
 
 ``python -m defectbench.models.checks.full_check SIDE MEMORY NAME`` does it for one model, with random weights, two
 tiny batches and one thread, without network and in bounded memory, and prints a line of JSON;
-:func:`examine` starts that and reads it, so that a model that takes too much ends nothing but its own exam.
+:func:`full_check` starts that and reads it, so that a model that takes too much ends nothing but its own exam.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import numpy as np
 from defectbench import catalog
 from defectbench.catalog import Entry, Setting
 from defectbench.errors import BugError, DefectbenchError, ExitCode
-from defectbench.models.base import Inspection, Lesson, Recipe
+from defectbench.models.base import ModelSettings, Prediction, TrainingData
 from defectbench.models.checks import subprocess_run
-from defectbench.models.choose import build
+from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.util.memory import PeakMemory, ran_out
 
@@ -44,7 +44,7 @@ _MODULE = "defectbench.models.checks.full_check"
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class FullCheckResult:
     """How one model did.
 
     Attributes:
@@ -73,19 +73,19 @@ def side_for(entry: Entry, side: int) -> int:
     return next((size for size in range(side, side + 64) if entry.takes(size)), entry.image_size)
 
 
-def examine(
+def full_check(
     names: Sequence[str], side: int, seconds: float = SECONDS, memory: int = MEMORY
-) -> Iterator[Result]:
+) -> Iterator[FullCheckResult]:
     """Yield each model's result, one process after the other."""
     for name in names:
         own = side_for(catalog.find(name), side)
-        output, end = subprocess_run.run(_MODULE, [str(own), str(memory), name], seconds)
+        output, end = subprocess_run.run_module(_MODULE, [str(own), str(memory), name], seconds)
         lines = output.splitlines()
         if lines:
             told = json.loads(lines[-1])
-            yield Result(**{**told, "heat_map": tuple(told["heat_map"])})
+            yield FullCheckResult(**{**told, "heat_map": tuple(told["heat_map"])})
         else:
-            yield Result(name, own, ExitCode.TRY_AGAIN, end)
+            yield FullCheckResult(name, own, ExitCode.TRY_AGAIN, end)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -105,17 +105,17 @@ def _bound(memory: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (allowed, most))
 
 
-def _result(entry: Entry, side: int) -> Result:
+def _result(entry: Entry, side: int) -> FullCheckResult:
     try:
-        return sit(entry, side)
+        return check_here(entry, side)
     except DefectbenchError as error:
-        return Result(entry.name, side, error.code, str(error))
+        return FullCheckResult(entry.name, side, error.code, str(error))
     except Exception as error:  # a network raises whatever its first wrong shape leads to
         code = ExitCode.TRY_AGAIN if ran_out(error) else ExitCode.BUG
-        return Result(entry.name, side, code, subprocess_run.said(error))
+        return FullCheckResult(entry.name, side, code, subprocess_run.describe_error(error))
 
 
-def sit(entry: Entry, side: int) -> Result:
+def check_here(entry: Entry, side: int) -> FullCheckResult:
     """Put a model through all of it in this process.
 
     Raises:
@@ -124,21 +124,21 @@ def sit(entry: Entry, side: int) -> Result:
     from threadpoolctl import threadpool_limits
 
     with _no_network(), tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
-        inspector = build(entry, recipe_for(entry, side))
+        model = build_model(entry, settings_for(entry, side))
         started = time.perf_counter()
         # After the library is loaded: the limit reaches only the pools that are there.
         with threadpool_limits(1), PeakMemory() as memory:
-            inspector.fit(lesson_for(entry, side), lambda progress: None)
+            model.fit(training_data_for(entry, side), lambda progress: None)
             shown = ArrayPictures(_pictures(1, side, 3))
-            [first] = inspector.inspect(shown)
-            inspector.save(Path(folder) / "model")
-            again = build(entry, recipe_for(entry, side))
+            [first] = model.predict(shown)
+            model.save(Path(folder) / "model")
+            again = build_model(entry, settings_for(entry, side))
             again.load(Path(folder) / "model")
-            [second] = again.inspect(shown)
+            [second] = again.predict(shown)
             _check(first, second)
-            size = inspector.size()
+            size = model.size()
     high, wide = first.heat_map.shape
-    return Result(
+    return FullCheckResult(
         entry.name,
         side,
         ExitCode.DONE,
@@ -151,30 +151,30 @@ def sit(entry: Entry, side: int) -> Result:
     )
 
 
-def recipe_for(entry: Entry, side: int) -> Recipe:
+def settings_for(entry: Entry, side: int) -> ModelSettings:
     """Return the entry's own settings with the smallest batch, two steps and one epoch at most."""
     settings = {name: _SHORT.get(name, value) for name, value in entry.settings.items()}
-    return Recipe(settings, side, min(entry.epochs, 1), 0, seed=0, device="cpu")
+    return ModelSettings(settings, side, min(entry.epochs, 1), 0, seed=0, device="cpu")
 
 
-def lesson_for(entry: Entry, side: int) -> Lesson:
+def training_data_for(entry: Entry, side: int) -> TrainingData:
     """Return two tiny batches: goods for a detector, else both classes, with two pictures to tune on."""
     pictures = ArrayPictures(_pictures(LEARNT, side, 1))
     if entry.family == "detector":
-        return Lesson(pictures, np.zeros(LEARNT, np.int64))
+        return TrainingData(pictures, np.zeros(LEARNT, np.int64))
     tuning = ArrayPictures(_pictures(2, side, 2))
     labels = np.arange(LEARNT) % 2
     mask = np.zeros((side, side), np.bool_)
     mask[side // 4 : side // 2, side // 4 : side // 2] = True
     masks = {int(place): mask for place in np.flatnonzero(labels)} if entry.family == "supervised" else {}
-    return Lesson(pictures, labels, tuning, np.array([0, 1]), masks)
+    return TrainingData(pictures, labels, tuning, np.array([0, 1]), masks)
 
 
 def _pictures(number: int, side: int, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return np.random.default_rng(seed).integers(0, 256, (number, side, side, 3), np.uint8)
 
 
-def _check(first: Inspection, second: Inspection) -> None:
+def _check(first: Prediction, second: Prediction) -> None:
     """Raise BugError unless the map is a finite square grid and the loaded model gives the same bits."""
     high, wide = first.heat_map.shape
     if not np.isfinite(first.score) or not np.isfinite(first.heat_map).all():

@@ -2,7 +2,7 @@
 
 A model is built with random weights, is given no epoch, and inspects one picture: a real forward pass and a
 heat map, without training. ``python -m defectbench.models.checks.size_check SIDE NAME...`` does it, on one thread,
-and prints a line of JSON for each model; :func:`probe` starts that and reads it. So the caller loads no
+and prints a line of JSON for each model; :func:`size_check` starts that and reads it. So the caller loads no
 model's library, and a model that takes too much memory or time ends nothing but its own probe.
 """
 
@@ -20,9 +20,9 @@ import numpy as np
 from defectbench import catalog
 from defectbench.catalog import Entry
 from defectbench.errors import BugError, ConfigurationError, DefectbenchError, ExitCode, TryAgainError
-from defectbench.models.base import Lesson, Recipe
+from defectbench.models.base import ModelSettings, TrainingData
 from defectbench.models.checks import subprocess_run
-from defectbench.models.choose import build
+from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.util.memory import ran_out
 
@@ -31,7 +31,7 @@ SECONDS = 600.0
 
 _MODULE = "defectbench.models.checks.size_check"
 
-LEARNT = 2
+TRAINING_PICTURES = 2
 """Pictures that a model is given to learn from: two classes, or what a covariance needs."""
 
 _ERRORS: Mapping[int, type[DefectbenchError]] = {
@@ -40,14 +40,14 @@ _ERRORS: Mapping[int, type[DefectbenchError]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
+class SizeCheckResult:
     """What was found out of one model.
 
     Attributes:
         takes: whether it takes the size.
         says: in words, what it gave or why it does not.
         parameters: of the model that was built, 0 where none was. The memory bank of some detectors
-            counts, as :data:`LEARNT` pictures fill it.
+            counts, as :data:`TRAINING_PICTURES` pictures fill it.
         error: why nothing was found out, or None.
     """
 
@@ -57,7 +57,7 @@ class Probe:
     error: DefectbenchError | None = None
 
 
-def probe(names: Sequence[str], side: int, seconds: float = SECONDS) -> dict[str, Probe]:
+def size_check(names: Sequence[str], side: int, seconds: float = SECONDS) -> dict[str, SizeCheckResult]:
     """Return catalog name -> what its model makes of ``side`` x ``side`` pixels.
 
     A size that the catalog's entry rules out is not tried.
@@ -66,7 +66,7 @@ def probe(names: Sequence[str], side: int, seconds: float = SECONDS) -> dict[str
         seconds: for each model, after which nothing more is awaited.
     """
     ruled_out = {
-        name: Probe(False, f"takes {catalog.find(name).sizes}")
+        name: SizeCheckResult(False, f"takes {catalog.find(name).sizes}")
         for name in names
         if not catalog.find(name).takes(side)
     }
@@ -74,26 +74,28 @@ def probe(names: Sequence[str], side: int, seconds: float = SECONDS) -> dict[str
     return ruled_out | (_ask(asked, side, seconds) if asked else {})
 
 
-def _ask(names: Sequence[str], side: int, seconds: float) -> dict[str, Probe]:
+def _ask(names: Sequence[str], side: int, seconds: float) -> dict[str, SizeCheckResult]:
     """Return what models say, in one process; where one ends it, the next go on in another."""
-    found: dict[str, Probe] = {}
+    found: dict[str, SizeCheckResult] = {}
     while left := [name for name in names if name not in found]:
-        output, end = subprocess_run.run(_MODULE, [str(side), *left], seconds * len(left))
+        output, end = subprocess_run.run_module(_MODULE, [str(side), *left], seconds * len(left))
         answers = [json.loads(line) for line in output.splitlines()]
-        found |= {answer["name"]: _probe_of(answer) for answer in answers}
+        found |= {answer["name"]: _result_of(answer) for answer in answers}
         silent = [name for name in left if name not in found][:1]
         found |= {name: _unknown(name, end) for name in silent}
     return found
 
 
-def _unknown(name: str, end: str) -> Probe:
-    return Probe(False, end, error=TryAgainError(f"{name}: no picture went through it, because {end}"))
+def _unknown(name: str, end: str) -> SizeCheckResult:
+    return SizeCheckResult(
+        False, end, error=TryAgainError(f"{name}: no picture went through it, because {end}")
+    )
 
 
-def _probe_of(answer: Mapping[str, Any]) -> Probe:
+def _result_of(answer: Mapping[str, Any]) -> SizeCheckResult:
     code, says = answer["code"], answer["says"]
     error = _ERRORS[code](f"{answer['name']}: {says}") if code else None
-    return Probe(answer["takes"], says, answer["parameters"], error)
+    return SizeCheckResult(answer["takes"], says, answer["parameters"], error)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -106,7 +108,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _answer(entry: Entry, side: int) -> dict[str, Any]:
-    """Return what :func:`_probe_of` reads."""
+    """Return what :func:`_result_of` reads."""
     nothing = {"takes": False, "parameters": 0, "code": 0}
     try:
         return {**nothing, "takes": True, **forward(entry, side)}
@@ -115,7 +117,7 @@ def _answer(entry: Entry, side: int) -> dict[str, Any]:
         return {**nothing, "says": str(error), "code": code}
     except Exception as error:  # a network raises whatever its first wrong shape leads to
         code = ExitCode.TRY_AGAIN if ran_out(error) else _control(entry, side)
-        return {**nothing, "says": subprocess_run.said(error), "code": code}
+        return {**nothing, "says": subprocess_run.describe_error(error), "code": code}
 
 
 def _control(entry: Entry, side: int) -> ExitCode:
@@ -133,20 +135,24 @@ def forward(entry: Entry, side: int) -> dict[str, Any]:
     """Inspect one picture with random weights; return ``says`` and ``parameters``, or raise as it does."""
     from threadpoolctl import threadpool_limits
 
-    recipe = Recipe(entry.settings, side, epochs=0, patience=0, seed=0, device="cpu")
-    inspector = build(entry, recipe)
+    settings = ModelSettings(entry.settings, side, epochs=0, patience=0, seed=0, device="cpu")
+    model = build_model(entry, settings)
     rng = np.random.default_rng(0)
-    pictures = ArrayPictures(rng.integers(0, 256, (LEARNT, side, side, 3), np.uint8))
-    labels = np.zeros(LEARNT, np.int64) if entry.family == "detector" else np.arange(LEARNT) % 2
+    pictures = ArrayPictures(rng.integers(0, 256, (TRAINING_PICTURES, side, side, 3), np.uint8))
+    labels = (
+        np.zeros(TRAINING_PICTURES, np.int64)
+        if entry.family == "detector"
+        else np.arange(TRAINING_PICTURES) % 2
+    )
     masks = {place: np.ones((side, side), np.bool_) for place in np.flatnonzero(labels).tolist()}
     # After the library is loaded: the limit reaches only the pools that are there.
     with threadpool_limits(1):
-        inspector.fit(Lesson(pictures, labels, masks=masks), lambda progress: None)
-        (inspection,) = inspector.inspect(ArrayPictures(np.stack([pictures[0]])))
-        size = inspector.size()
-    if not np.isfinite(inspection.score) or not np.isfinite(inspection.heat_map).all():
+        model.fit(TrainingData(pictures, labels, masks=masks), lambda progress: None)
+        (prediction,) = model.predict(ArrayPictures(np.stack([pictures[0]])))
+        size = model.size()
+    if not np.isfinite(prediction.score) or not np.isfinite(prediction.heat_map).all():
         raise BugError(f"a picture of {side} x {side} gave a score or a heat map that is not finite")
-    high, wide = inspection.heat_map.shape
+    high, wide = prediction.heat_map.shape
     return {"says": f"a score and a heat map of {high} x {wide}", "parameters": size.parameters}
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 
-def run(module: str, arguments: Sequence[str], seconds: float) -> tuple[str, str]:
+def run_module(module: str, arguments: Sequence[str], seconds: float) -> tuple[str, str]:
     """Return the whole lines that ``python -m module arguments`` printed, and in words how it ended."""
     command = [sys.executable, "-m", module, *arguments]
     try:
@@ -28,7 +28,7 @@ def last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it said nothing"])[-1]
 
 
-def said(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Return an error's kind and the last line of what it says."""
     return f"{type(error).__name__}: {last_line(str(error))}"
 

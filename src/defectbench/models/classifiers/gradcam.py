@@ -15,7 +15,7 @@ from pytorch_grad_cam.base_cam import BaseCAM
 from pytorch_grad_cam.grad_cam import GradCAM
 from torch import Tensor, nn
 
-from defectbench.models.base import Inspection
+from defectbench.models.base import Prediction
 
 
 class RawGradCAM(GradCAM):  # type: ignore[misc]
@@ -105,13 +105,13 @@ class Explainer:
         self._model = model.eval().requires_grad_(False)
         self._cam = RawGradCAM(self._model, target_of(model))
 
-    def __call__(self, inputs: Tensor) -> Inspection:
+    def __call__(self, inputs: Tensor) -> Prediction:
         """Return log-odds and map of one picture, (1, 3, size, size)."""
         with torch.enable_grad():
             maps = self._cam(inputs, targets=[_abnormal])
         score = float(self._cam.outputs.detach().float()[0, 0])
         self._cam.activations_and_grads.clear()
-        return Inspection(score, maps[0].astype(np.float32))
+        return Prediction(score, maps[0].astype(np.float32))
 
 
 def _abnormal(output: Tensor) -> Tensor:

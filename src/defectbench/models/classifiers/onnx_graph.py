@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from defectbench.catalog import Entry
 from defectbench.errors import BugError, ConfigurationError
-from defectbench.models.base import Inspector, Pictures
-from defectbench.models.choose import load
+from defectbench.models.base import Model, Pictures
+from defectbench.models.choose import load_class
 from defectbench.models.classifiers.timm_classifier import TimmClassifier
 from defectbench.models.features import backbone
 
@@ -31,7 +31,7 @@ _LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 
 def takes(entry: Entry) -> bool:
     """Whether the entry's models can become a graph."""
-    return issubclass(load(entry), TimmClassifier)
+    return issubclass(load_class(entry), TimmClassifier)
 
 
 def check_extra() -> None:
@@ -57,12 +57,12 @@ class _Graph(nn.Module):
         return logits[:, 0]
 
 
-def write(inspector: Inspector, path: Path) -> None:
+def write(model: Model, path: Path) -> None:
     """Write the fitted classifier's graph, weights inside: one picture in, its log-odds out."""
-    if not isinstance(inspector, TimmClassifier):
-        raise BugError(f"{type(inspector).__name__} has no graph")
-    graph = _Graph(inspector.network().cpu()).eval()
-    side = inspector.recipe.image_size
+    if not isinstance(model, TimmClassifier):
+        raise BugError(f"{type(model).__name__} has no graph")
+    graph = _Graph(model.network().cpu()).eval()
+    side = model.settings.image_size
     example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -83,7 +83,7 @@ def write(inspector: Inspector, path: Path) -> None:
             )
     finally:
         logger.setLevel(level)
-        inspector.network().to(inspector.device)
+        model.network().to(model.device)
 
 
 def log_odds(path: Path, pictures: Pictures, threads: int) -> NDArray[np.float64]:

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from defectbench.errors import BugError
 from defectbench.metrics.image import image_auroc
 from defectbench.models.base import (
-    Inspection,
-    Lesson,
+    FitCallback,
+    ModelSettings,
+    ModelSize,
     Pictures,
+    Prediction,
     Progress,
-    Recipe,
-    Report,
     Resumable,
-    Size,
+    TrainingData,
     check_labels,
     check_tuning,
 )
@@ -35,7 +35,7 @@ from defectbench.models.features.versions import made_with
 from defectbench.models.training import checkpoint
 from defectbench.models.training.augment import augmented
 from defectbench.models.training.balance import class_weights, epoch_order
-from defectbench.models.training.memory_fit import LEAST, Room
+from defectbench.models.training.memory_fit import LEAST, MicroBatcher
 
 Tick = Callable[[], None]
 """Says that a piece of work is done; may raise."""
@@ -54,49 +54,51 @@ class TimmClassifier(Resumable):
 
     self_contained = True
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        self.device = device.resolve(recipe.device)
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        self.device = device.resolve(settings.device)
         self._model: nn.Module | None = None
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Fine-tune; reports after every step and tuning picture, with the epoch's figures at its end."""
-        self._train(lesson, report, None)
+        self._train(training, report, None)
 
-    def resume(self, lesson: Lesson, report: Report, saved: Path) -> None:
+    def resume(self, training: TrainingData, report: FitCallback, saved: Path) -> None:
         """Go on fine-tuning from a step that was saved."""
-        self._train(lesson, report, saved)
+        self._train(training, report, saved)
 
-    def _train(self, lesson: Lesson, report: Report, saved: Path | None) -> None:
-        check_labels(lesson)
-        check_tuning(lesson)
+    def _train(self, training: TrainingData, report: FitCallback, saved: Path | None) -> None:
+        check_labels(training)
+        check_tuning(training)
         model = device.placed(self._create(), self.device)
-        with device.repeatable(self.recipe.seed, self.device):
-            training = _Training(self._material(model, lesson, report), lesson, self.recipe, report)
+        with device.repeatable(self.settings.seed, self.device):
+            loop = _ClassifierTraining(
+                self._material(model, training, report), training, self.settings, report
+            )
             if saved is not None:
-                training.restore(saved)
-            training.run()
+                loop.restore(saved)
+            loop.run()
         self._model = model.eval()
 
-    def _material(self, model: nn.Module, lesson: Lesson, report: Report) -> _Material:
+    def _material(self, model: nn.Module, training: TrainingData, report: FitCallback) -> _Trainable:
         if not self._frozen():
-            return _Whole(model, lesson, self.recipe)
-        return _Frozen(model, lesson, self.recipe, lambda: report(Progress(0, self.recipe.epochs)))
+            return _WholeNetwork(model, training, self.settings)
+        return _HeadAlone(model, training, self.settings, lambda: report(Progress(0, self.settings.epochs)))
 
     def _create(self) -> nn.Module:
-        return backbone.create(self.recipe.text("architecture"), self.recipe, outputs=1)
+        return backbone.create(self.settings.text("architecture"), self.settings, outputs=1)
 
     def _frozen(self) -> bool:
-        return self.recipe.flag("freeze")
+        return self.settings.flag("freeze")
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield log-odds and Grad-CAM map, one picture at a time, in float32 on every device."""
         model = self.network()
         explain = Explainer(model)
         for index in range(len(pictures)):
-            with device.repeatable(self.recipe.seed, self.device):
-                inspection = explain(backbone.normalised(pictures[index][None], model, self.device))
-            yield inspection
+            with device.repeatable(self.settings.seed, self.device):
+                prediction = explain(backbone.normalised(pictures[index][None], model, self.device))
+            yield prediction
 
     def network(self) -> nn.Module:
         """Return the fitted network, in eval mode: standardised pictures in, log-odds (b, 1) out."""
@@ -114,15 +116,15 @@ class TimmClassifier(Resumable):
         model.load_state_dict(load_file(path))
         self._model = device.placed(model, self.device).eval()
 
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Count the network's parameters, and the products of matrices and convolutions of a forward pass."""
         model = self.network()
-        side = self.recipe.image_size
+        side = self.settings.image_size
         inputs = torch.zeros(1, 3, side, side, device=self.device)
-        return Size(backbone.count(model), backbone.count_flops(model, inputs))
+        return ModelSize(backbone.count(model), backbone.count_flops(model, inputs))
 
 
-class _Material(Protocol):
+class _Trainable(Protocol):
     """What is trained, and on what."""
 
     module: nn.Module
@@ -138,26 +140,26 @@ class _Material(Protocol):
         """Switch to training mode."""
 
 
-class _Whole:
+class _WholeNetwork:
     """The whole network on augmented pictures."""
 
-    def __init__(self, model: nn.Module, lesson: Lesson, recipe: Recipe) -> None:
+    def __init__(self, model: nn.Module, training: TrainingData, settings: ModelSettings) -> None:
         self.module = model
-        self._lesson = lesson
-        self._turns = recipe.turns
+        self._training = training
+        self._turns = settings.turns
         self._device = next(model.parameters()).device.type
 
     def train(self) -> None:
         self.module.train()
 
     def logits(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
-        pictures = self._lesson.pictures
+        pictures = self._training.pictures
         values = np.stack([augmented(pictures[int(i)], rng, turns=self._turns) for i in chosen])
         inputs = torch.from_numpy(values).to(self._device).permute(0, 3, 1, 2)
         return self._forward(backbone.standardised(inputs, self.module))
 
     def tuning_logits(self, tick: Tick) -> Tensor:
-        pictures = self._lesson.tuning
+        pictures = self._training.tuning
         if pictures is None:
             raise BugError("tuning logits asked for without tuning pictures")
         self.module.eval()
@@ -185,18 +187,18 @@ def _mixed(kind: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-class _Frozen:
+class _HeadAlone:
     """The head alone, on the frozen trunk's pooled features, computed once a picture for all cells."""
 
-    def __init__(self, model: nn.Module, lesson: Lesson, recipe: Recipe, tick: Tick) -> None:
+    def __init__(self, model: nn.Module, training: TrainingData, settings: ModelSettings, tick: Tick) -> None:
         network: Any = model
         self._trunk = network
         self._device = next(model.parameters()).device.type
         self.module: nn.Module = network.get_classifier()
-        weights, libraries = backbone.weights_name(recipe), made_with("torch", "timm")
-        self._name = f"pooled/{recipe.text('architecture')}/{weights}/{self._device}/{libraries}"
-        self._training = self._features(lesson.pictures, tick)
-        self._tuning = None if lesson.tuning is None else self._features(lesson.tuning, tick)
+        weights, libraries = backbone.weights_name(settings), made_with("torch", "timm")
+        self._name = f"pooled/{settings.text('architecture')}/{weights}/{self._device}/{libraries}"
+        self._training = self._features(training.pictures, tick)
+        self._tuning = None if training.tuning is None else self._features(training.tuning, tick)
 
     def _features(self, pictures: Pictures, tick: Tick) -> Tensor:
         found = []
@@ -230,7 +232,7 @@ class _Frozen:
 
 
 @dataclass
-class _Epoch:
+class _ClassifierEpoch:
     """An epoch under way.
 
     Attributes:
@@ -245,7 +247,7 @@ class _Epoch:
 
 
 @dataclass
-class _Best:
+class _BestClassifier:
     """The best epoch so far: its figures, (AUROC, -loss), its state, and how long the AUROC has not risen."""
 
     figures: tuple[float, float] = (-math.inf, -math.inf)
@@ -259,41 +261,45 @@ class _Best:
             self.figures, self.state = (auroc, -loss), checkpoint.copied(module.state_dict())
 
 
-class _Training:
+class _ClassifierTraining:
     """The epochs: order, steps, figures, early stopping. All that a next step depends on can be saved."""
 
-    def __init__(self, material: _Material, lesson: Lesson, recipe: Recipe, report: Report) -> None:
+    def __init__(
+        self, material: _Trainable, training: TrainingData, settings: ModelSettings, report: FitCallback
+    ) -> None:
         self._material = material
-        self._lesson = lesson
-        self._recipe = recipe
+        self._training = training
+        self._recipe = settings
         self._report = report
-        self._rng = np.random.default_rng(recipe.seed)
+        self._rng = np.random.default_rng(settings.seed)
         self._device = next(material.module.parameters()).device.type
-        weights = class_weights(lesson.labels, recipe.balance if recipe.balance == "weights" else "none")
+        weights = class_weights(
+            training.labels, settings.balance if settings.balance == "weights" else "none"
+        )
         self._weights = torch.from_numpy(weights).float()
-        batches = len(self._batches(np.random.default_rng(recipe.seed)))
-        warm_up = min(recipe.whole("warmup_epochs", 0), recipe.epochs // 2) * batches
-        self._room = Room(material.module, recipe.whole("batch_size", LEAST), self._rng)
-        self._optimiser = _optimiser(material.module, recipe)
+        batches = len(self._batches(np.random.default_rng(settings.seed)))
+        warm_up = min(settings.whole("warmup_epochs", 0), settings.epochs // 2) * batches
+        self._room = MicroBatcher(material.module, settings.whole("batch_size", LEAST), self._rng)
+        self._optimiser = _optimiser(material.module, settings)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
-            self._optimiser, lambda step: cosine(step, warm_up, recipe.epochs * batches)
+            self._optimiser, lambda step: cosine(step, warm_up, settings.epochs * batches)
         )
         self._done = 0
-        self._now: _Epoch | None = None
-        self._best = _Best()
+        self._now: _ClassifierEpoch | None = None
+        self._best = _BestClassifier()
 
     def run(self) -> None:
         """Train until the epochs or the patience are used up; the module ends with the best state."""
         while self._done < self._recipe.epochs and not self._best.waited >= self._recipe.patience > 0:
             if self._now is None:
                 rate = self._optimiser.param_groups[0]["lr"]
-                self._now = _Epoch(rate, np.concatenate(self._batches(self._rng)))
+                self._now = _ClassifierEpoch(rate, np.concatenate(self._batches(self._rng)))
             self._steps(self._now)
             self._end(self._now)
         if self._best.state is not None:
             self._material.module.load_state_dict(self._best.state)
 
-    def _steps(self, now: _Epoch) -> None:
+    def _steps(self, now: _ClassifierEpoch) -> None:
         """Take the epoch's steps that are left."""
         self._material.train()
         for chosen in self._cut(now.order)[len(now.losses) :]:
@@ -304,13 +310,13 @@ class _Training:
             self._tick()
 
     def _loss_of(self, chosen: NDArray[np.int64]) -> Tensor:
-        return self._loss(self._material.logits(chosen, self._rng), self._lesson.labels[chosen])
+        return self._loss(self._material.logits(chosen, self._rng), self._training.labels[chosen])
 
-    def _end(self, now: _Epoch) -> None:
+    def _end(self, now: _ClassifierEpoch) -> None:
         """Take the epoch's figures and close it."""
         figures = {"train_loss": float(np.mean(now.losses)), "learning_rate": now.rate}
         figures |= self._room.figures()
-        if self._lesson.tuning is not None:
+        if self._training.tuning is not None:
             auroc, loss = self._tune()
             self._best.see(auroc, loss, self._material.module)
             figures |= {"tuning_auroc": auroc, "tuning_loss": loss}
@@ -341,14 +347,14 @@ class _Training:
             self._optimiser.load_state_dict(state["optimiser"])
             self._schedule.load_state_dict(state["schedule"])
             self._done, now = state["done"], state["now"]
-            self._now = now and _Epoch(now["rate"], now["order"].numpy(), now["losses"])
-            self._best = _Best(**state["best"])
+            self._now = now and _ClassifierEpoch(now["rate"], now["order"].numpy(), now["losses"])
+            self._best = _BestClassifier(**state["best"])
             self._room.restore(state["room"])
             checkpoint.restore_generators(state["generators"], self._rng, self._device)
 
     def _batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """Return the batches of an epoch in an order that is drawn now."""
-        return self._cut(epoch_order(self._lesson.labels, self._recipe.balance, rng))
+        return self._cut(epoch_order(self._training.labels, self._recipe.balance, rng))
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Return an order's batches; a last batch of one joins the one before it."""
@@ -367,21 +373,21 @@ class _Training:
     def _tune(self) -> tuple[float, float]:
         """Return the tuning pictures' AUROC and mean loss."""
         logits = self._material.tuning_logits(self._tick)
-        labels = self._lesson.tuning_labels
+        labels = self._training.tuning_labels
         targets = torch.from_numpy(labels).float().to(logits.device)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
         return image_auroc(labels, logits.cpu().numpy()), float(loss)
 
 
-def _optimiser(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def _optimiser(module: nn.Module, settings: ModelSettings) -> torch.optim.Optimizer:
     """Return AdamW; biases and normalisations are not decayed."""
     plain = [p for p in module.parameters() if p.ndim <= 1]
     decayed = [p for p in module.parameters() if p.ndim > 1]
     groups = [
-        {"params": decayed, "weight_decay": recipe.number("weight_decay")},
+        {"params": decayed, "weight_decay": settings.number("weight_decay")},
         {"params": plain, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=recipe.number("learning_rate"))
+    return torch.optim.AdamW(groups, lr=settings.number("learning_rate"))
 
 
 def cosine(step: int, warm_up: int, total: int) -> float:

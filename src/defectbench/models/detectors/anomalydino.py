@@ -14,14 +14,14 @@ from torch.nn import functional
 
 from defectbench.errors import BugError
 from defectbench.models.base import (
-    Inspection,
-    Inspector,
-    Lesson,
+    FitCallback,
+    Model,
+    ModelSettings,
+    ModelSize,
     Pictures,
+    Prediction,
     Progress,
-    Recipe,
-    Report,
-    Size,
+    TrainingData,
     check_goods,
 )
 from defectbench.models.detectors.anomalib_models import AnomalyMapGenerator, anomalydino
@@ -33,7 +33,7 @@ _ROWS = 65536
 """Bank rows that patches are compared with at a time: bounds the memory of a search."""
 
 
-class AnomalyDino(Inspector):
+class AnomalyDino(Model):
     """AnomalyDINO (Damm et al. 2024): cosine distance of each patch to its nearest good patch.
 
     All good patches are kept, none is masked out and none is turned: the paper's full-shot setting without
@@ -43,16 +43,16 @@ class AnomalyDino(Inspector):
     Settings: ``backbone`` (a DINOv2 of timm's), ``layer`` (its last block).
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        self.device = device.resolve(recipe.device)
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        self.device = device.resolve(settings.device)
         self._built: TokenExtractor | None = None
         self._bank: Tensor | None = None
 
     def _tokens(self) -> TokenExtractor:
         if self._built is None:
-            name, layer = self.recipe.text("backbone"), self.recipe.text("layer")
-            network = backbone.create(name, self.recipe, any_size=True)
+            name, layer = self.settings.text("backbone"), self.settings.text("layer")
+            network = backbone.create(name, self.settings, any_size=True)
             built = TokenExtractor(network, [layer], prefix=False, norm=True)
             self._built = built.to(self.device).eval()
         return self._built
@@ -66,25 +66,25 @@ class AnomalyDino(Inspector):
         return rows
 
     def _features(self, pictures: Pictures) -> Iterator[NDArray[np.float32]]:
-        weights = backbone.weights_name(self.recipe)
-        parts = (self.recipe.text("backbone"), self.recipe.text("layer"), weights, self.device)
+        weights = backbone.weights_name(self.settings)
+        parts = (self.settings.text("backbone"), self.settings.text("layer"), weights, self.device)
         return pictures.features("/".join(["tokens", *parts, made_with("torch", "timm")]), self._compute)
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Keep all patches."""
-        check_goods(lesson)
-        total = len(lesson.pictures)
+        check_goods(training)
+        total = len(training.pictures)
         bank: Tensor | None = None
-        for index, rows in enumerate(self._features(lesson.pictures)):
+        for index, rows in enumerate(self._features(training.pictures)):
             if bank is None:
                 bank = torch.empty((total * len(rows), rows.shape[1]), device=self.device)
             bank[index * len(rows) : (index + 1) * len(rows)] = torch.from_numpy(rows)
             report(Progress(index + 1, total))
         self._bank = bank
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield anomalib's score and map, at the pictures' size."""
-        side = self.recipe.image_size
+        side = self.settings.image_size
         bank, model = self._fitted(), anomalydino.AnomalyDINOModel
         smooth = AnomalyMapGenerator()
         for rows in self._features(pictures):
@@ -92,7 +92,7 @@ class AnomalyDino(Inspector):
             grid = round(len(distances) ** 0.5)
             score = model.mean_top1p(distances[None])
             heat_map = smooth(distances.view(1, 1, grid, grid), (side, side))
-            yield Inspection(float(score), heat_map[0, 0].cpu().numpy().astype(np.float32))
+            yield Prediction(float(score), heat_map[0, 0].cpu().numpy().astype(np.float32))
 
     def _fitted(self) -> Tensor:
         if self._bank is None:
@@ -107,12 +107,12 @@ class AnomalyDino(Inspector):
         """Read the patches."""
         self._bank = load_file(path, device=self.device)["memory_bank"].contiguous()
 
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Count the backbone's and the bank's numbers; operations of the backbone and of the search."""
-        extract, bank, side = self._tokens(), self._fitted(), self.recipe.image_size
+        extract, bank, side = self._tokens(), self._fitted(), self.settings.image_size
         inputs = torch.zeros(1, 3, side, side, device=self.device)
         places = (side // extract.patch_size) ** 2
-        return Size(
+        return ModelSize(
             backbone.count(extract) + bank.numel(),
             backbone.count_flops(extract, inputs) + 2 * bank.numel() * places,
         )

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from defectbench.models.detectors.anomalib_models import CfaLoss, cfa, extractor, replaced
 from defectbench.models.features import backbone
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
 _DESCRIBED = ("resnet18", "wide_resnet50_2")
@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 24
 """So many distances are held at once; 64 MiB."""
 
 
-class Cfa(Stepped):
+class Cfa(GradientDetector):
     """CFA (Lee et al. 2022): patch features drawn to the nearest of the goods' mean features.
 
     The mean features are taken once, before training, with the descriptor's initial weights. AdamW (amsgrad).
@@ -38,9 +38,9 @@ class Cfa(Stepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our backbone."""
-        recipe = self.recipe
-        name = backbone.architecture(recipe.text("backbone"), _DESCRIBED)
-        self.network = backbone.create(recipe.text("backbone"), recipe)
+        settings = self.settings
+        name = backbone.architecture(settings.text("backbone"), _DESCRIBED)
+        self.network = backbone.create(settings.text("backbone"), settings)
         features = extractor(self.network, _LAYERS)
         with replaced(cfa, "get_feature_extractor", lambda *_: features):
             model: nn.Module = cfa.CfaModel(
@@ -62,15 +62,15 @@ class Cfa(Stepped):
             mean = now if mean is None else (mean * number + now) / (number + 1)
         model.memory_bank = cast(Tensor, mean).flatten(1)
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser."""
         optimiser = torch.optim.AdamW(
             model.descriptor.parameters(),
-            lr=self.recipe.number("learning_rate"),
-            weight_decay=self.recipe.number("weight_decay"),
+            lr=self.settings.number("learning_rate"),
+            weight_decay=self.settings.number("weight_decay"),
             amsgrad=True,
         )
-        return Teaching((optimiser,))
+        return Optimisation((optimiser,))
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return attraction to the nearest means and repulsion from the next ones."""

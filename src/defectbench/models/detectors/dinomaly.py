@@ -10,13 +10,13 @@ from defectbench.errors import UsageError
 from defectbench.models.detectors.anomalib_models import StableAdamW, WarmCosineScheduler, dinomaly, replaced
 from defectbench.models.features import backbone
 from defectbench.models.features.tokens import TokenExtractor
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _CLIP = 0.1
 _WARMUP = 100
 
 
-class Dinomaly(Stepped):
+class Dinomaly(GradientDetector):
     """Dinomaly (Guo et al. 2024): a transformer decoder behind a noisy bottleneck gives back DINOv2's tokens.
 
     StableAdamW (amsgrad), 100 steps of warm-up, a cosine down to a tenth of the rate, gradients clipped.
@@ -30,30 +30,30 @@ class Dinomaly(Stepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our encoder, its trained parts initialised as there."""
-        recipe = self.recipe
-        name = recipe.text("backbone")
+        settings = self.settings
+        name = settings.text("backbone")
         if not any(size in name for size in ("small", "base", "large")):
             raise UsageError(f"setting backbone: {name!r}; a small, base or large DINOv2 is allowed")
-        self.network = backbone.create(name, recipe, any_size=True)
+        self.network = backbone.create(name, settings, any_size=True)
 
         def tokens(layers: list[str], **_: object) -> nn.Module:
             return TokenExtractor(self.network, layers, prefix=True, norm=False)
 
         with replaced(dinomaly, "TimmFeatureExtractor", tokens):
             model: Any = dinomaly.DinomalyModel(
-                encoder_name=name, decoder_depth=recipe.whole("decoder_depth", least=8)
+                encoder_name=name, decoder_depth=settings.whole("decoder_depth", least=8)
             )
         for module in (*model.bottleneck.modules(), *model.decoder.modules()):
             _initialise(module)
         return cast(nn.Module, model)
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule."""
-        rate = self.recipe.number("learning_rate")
+        rate = self.settings.number("learning_rate")
         optimiser = StableAdamW(
             [*model.bottleneck.parameters(), *model.decoder.parameters()],
             lr=rate,
-            weight_decay=self.recipe.number("weight_decay"),
+            weight_decay=self.settings.number("weight_decay"),
             amsgrad=True,
         )
         warmup = max(0, min(_WARMUP, course.steps - 1))
@@ -64,7 +64,7 @@ class Dinomaly(Stepped):
             total_iters=course.steps,
             warmup_iters=warmup,
         )
-        return Teaching((optimiser,), by_step=(schedule,), clip=_CLIP)
+        return Optimisation((optimiser,), by_step=(schedule,), clip=_CLIP)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the cosine distance, in whose gradient well-learnt places count a tenth."""

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from defectbench.models.detectors.anomalib_models import DraemLoss, PerlinAnomalyGenerator, draem
 from defectbench.models.features import backbone
 from defectbench.models.training import textures
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _BLEND = (0.1, 1.0)
 _FALLS = [400, 600]
 
 
-class Draem(Stepped):
+class Draem(GradientDetector):
     """DRAEM (Zavrtanik et al. 2021): one network mends pictures with pasted textures, one tells what changed.
 
     Adam, rates a tenth after 400 and 600 epochs, everything learnt from the seed's weights. Half of the
@@ -33,7 +33,7 @@ class Draem(Stepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model in the wanted width."""
-        channels = self.recipe.whole("channels", least=2)
+        channels = self.settings.whole("channels", least=2)
         with torch.device("meta"):  # its two networks are always of the published width
             model: nn.Module = draem.DraemModel()
         model.reconstructive_subnetwork = draem.ReconstructiveSubNetwork(base_width=channels)
@@ -46,18 +46,18 @@ class Draem(Stepped):
     def _faults(self) -> Any:
         """The generator of faults, for fits alone: a fitted model is loaded without its textures."""
         faults: Any = PerlinAnomalyGenerator(blend_factor=_BLEND)
-        faults.anomaly_source_paths = textures.pictures(self.recipe)
+        faults.anomaly_source_paths = textures.pictures(self.settings)
         return faults
 
     def prepared(self, pictures: NDArray[np.uint8]) -> Tensor:
         """Return the pictures in [0, 1]."""
         return backbone.scaled(pictures, self.device)
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule."""
-        optimiser = torch.optim.Adam(model.parameters(), lr=self.recipe.number("learning_rate"))
+        optimiser = torch.optim.Adam(model.parameters(), lr=self.settings.number("learning_rate"))
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, _FALLS, gamma=0.1)
-        return Teaching((optimiser,), by_epoch=(schedule,))
+        return Optimisation((optimiser,), by_epoch=(schedule,))
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the mending's squared and structural errors, and the focal loss of the segmentation."""

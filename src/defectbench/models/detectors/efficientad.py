@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from defectbench.errors import MissingWeightsError
-from defectbench.models.base import Lesson, set_aside
+from defectbench.models.base import TrainingData, set_aside
 from defectbench.models.detectors.anomalib_models import efficientad
 from defectbench.models.features import backbone
 from defectbench.models.training import textures
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 IMAGENETTE = "imagenette"
 """The pictures on which the student must not follow the teacher."""
@@ -27,7 +27,7 @@ _QUANTILES = 0.9, 0.995
 _SAMPLED = 2**24
 
 
-class EfficientAd(Stepped):
+class EfficientAd(GradientDetector):
     """EfficientAD (Batzner et al. 2023): a student that imitates a teacher, and an autoencoder beside it.
 
     One picture a step, Adam with weight decay 1e-5, the rate a tenth in the last twentieth of the steps. A
@@ -47,16 +47,16 @@ class EfficientAd(Stepped):
         model: Any = efficientad.EfficientAdModel(
             teacher_out_channels=_OUTPUTS, model_size=efficientad.EfficientAdModelSize(self.kind)
         )
-        width = self.recipe.number("width")
+        width = self.settings.number("width")
         if width != 1:
             _narrow(model.teacher, width)
             _narrow(model.student, width)
         teacher = f"efficientad-teacher-{self.kind}"
-        if self.recipe.weights:
-            if teacher not in self.recipe.weights:
-                got = ", ".join(sorted(self.recipe.weights))
+        if self.settings.weights:
+            if teacher not in self.settings.weights:
+                got = ", ".join(sorted(self.settings.weights))
                 raise MissingWeightsError(f"EfficientAD needs the weights {teacher}; got {got}")
-            backbone.fill(model.teacher, self.recipe.weights[teacher], teacher)
+            backbone.fill(model.teacher, self.settings.weights[teacher], teacher)
         for parameter in (*model.mean_std.parameters(), *model.quantiles.parameters()):
             parameter.requires_grad_(False)
         return cast(nn.Module, model)
@@ -64,7 +64,7 @@ class EfficientAd(Stepped):
     @cached_property
     def _others(self) -> textures.Textures:
         """Pictures of anything else, asked for by a fit alone: a fitted model is loaded without them."""
-        return textures.Textures(textures.pictures(self.recipe, IMAGENETTE), self.recipe.image_size)
+        return textures.Textures(textures.pictures(self.settings, IMAGENETTE), self.settings.image_size)
 
     def prepared(self, pictures: NDArray[np.uint8]) -> Tensor:
         """Return the pictures in [0, 1]; the networks standardise them."""
@@ -74,9 +74,9 @@ class EfficientAd(Stepped):
         """Return 1: the hardest places are looked for in one picture at a time."""
         return 1
 
-    def shown(self, lesson: Lesson) -> NDArray[np.int64]:
+    def shown(self, training: TrainingData) -> NDArray[np.int64]:
         """Return nine tenths of the goods."""
-        return set_aside(len(lesson.pictures), self.recipe.seed)[0]
+        return set_aside(len(training.pictures), self.settings.seed)[0]
 
     def begin(self, model: Any, images: Iterator[Tensor]) -> None:
         """Take mean and deviation of the teacher's channels."""
@@ -91,15 +91,17 @@ class EfficientAd(Stepped):
         model.mean_std["mean"].data = mean.float().view(1, -1, 1, 1)
         model.mean_std["std"].data = deviation.float().view(1, -1, 1, 1)
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule."""
         optimiser = torch.optim.Adam(
             [*model.student.parameters(), *model.ae.parameters()],
-            lr=self.recipe.number("learning_rate"),
-            weight_decay=self.recipe.number("weight_decay"),
+            lr=self.settings.number("learning_rate"),
+            weight_decay=self.settings.number("weight_decay"),
         )
         fall = max(1, int(0.95 * course.steps))
-        return Teaching((optimiser,), by_step=(torch.optim.lr_scheduler.StepLR(optimiser, fall, gamma=0.1),))
+        return Optimisation(
+            (optimiser,), by_step=(torch.optim.lr_scheduler.StepLR(optimiser, fall, gamma=0.1),)
+        )
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the sum of anomalib's three losses."""
@@ -114,12 +116,12 @@ class EfficientAd(Stepped):
             image = (image * weights).sum(1, keepdim=True).expand_as(image)
         return image
 
-    def settle(self, model: Any, lesson: Lesson) -> None:
+    def settle(self, model: Any, training: TrainingData) -> None:
         """Take the quantiles of both maps on the goods that were set aside."""
         maps: list[tuple[Tensor, Tensor]] = []
-        for place in set_aside(len(lesson.pictures), self.recipe.seed)[1]:
+        for place in set_aside(len(training.pictures), self.settings.seed)[1]:
             with torch.no_grad():
-                maps.append(model.get_maps(self.prepared(lesson.pictures[int(place)][None])))
+                maps.append(model.get_maps(self.prepared(training.pictures[int(place)][None])))
         for name, found in zip(("st", "ae"), zip(*maps, strict=True), strict=True):
             values = _sampled(torch.cat([one.flatten() for one in found]))
             for end, share in zip(("qa", "qb"), _QUANTILES, strict=True):

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 
 from defectbench.errors import BugError, MissingWeightsError
 from defectbench.models.base import (
-    Inspection,
-    Inspector,
-    Lesson,
+    FitCallback,
+    Model,
+    ModelSettings,
+    ModelSize,
     Pictures,
+    Prediction,
     Progress,
-    Recipe,
-    Report,
-    Size,
+    TrainingData,
     check_goods,
     set_aside,
 )
@@ -30,7 +30,7 @@ from defectbench.models.pictures.images import ArrayPictures
 _MEMBERS = ("", "second_", "third_")
 
 
-class PatchcoreEnsemble(Inspector):
+class PatchcoreEnsemble(Model):
     """PatchCore Large (Roth et al. 2021): one PatchCore for each of three backbones, their scores averaged.
 
     The authors' code brings the members to one scale by the smallest and largest score of the test set. Here
@@ -40,32 +40,32 @@ class PatchcoreEnsemble(Inspector):
     ``second_layers``, ``third_layers``, ``coreset``, ``neighbours``.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        self._members = [Patchcore(_member(recipe, prefix)) for prefix in _MEMBERS]
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        self._members = [Patchcore(_member(settings, prefix)) for prefix in _MEMBERS]
         self.device = self._members[0].device
         self._scales: NDArray[np.float64] | None = None
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Fit the members one after the other; then take their scales."""
-        check_goods(lesson)
-        learnt, aside = set_aside(len(lesson.pictures), self.recipe.seed)
-        taught = Lesson(_Some(lesson.pictures, learnt), np.zeros(len(learnt), np.int64))
-        scales, whole = [], _Whole(report)
+        check_goods(training)
+        learnt, aside = set_aside(len(training.pictures), self.settings.seed)
+        taught = TrainingData(_PictureSubset(training.pictures, learnt), np.zeros(len(learnt), np.int64))
+        scales, whole = [], _JoinedProgress(report)
         for member in self._members:
             whole.next_part()
             member.fit(taught, whole.report)
-            scores = [one.score for one in member.inspect(_Some(lesson.pictures, aside))]
+            scores = [one.score for one in member.predict(_PictureSubset(training.pictures, aside))]
             scales.append(float(np.mean(scores)) or 1.0)
         self._scales = np.array(scales)
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield the mean of the members' scaled scores and maps."""
         scales = self._fitted()
-        for found in zip(*(member.inspect(pictures) for member in self._members), strict=True):
+        for found in zip(*(member.predict(pictures) for member in self._members), strict=True):
             score = float(np.mean([one.score / scale for one, scale in zip(found, scales, strict=True)]))
             maps = [one.heat_map / scale for one, scale in zip(found, scales, strict=True)]
-            yield Inspection(score, np.mean(maps, axis=0).astype(np.float32))
+            yield Prediction(score, np.mean(maps, axis=0).astype(np.float32))
 
     def _fitted(self) -> NDArray[np.float64]:
         if self._scales is None:
@@ -87,30 +87,30 @@ class PatchcoreEnsemble(Inspector):
             member.adopt({"memory_bank": state[f"{number}.memory_bank"].to(self.device)})
         self._scales = state["scales"].numpy()
 
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Add up the members."""
         sizes = [member.size() for member in self._members]
         flops = [size.flops for size in sizes if size.flops is not None]
-        return Size(sum(size.parameters for size in sizes), sum(flops))
+        return ModelSize(sum(size.parameters for size in sizes), sum(flops))
 
 
-def _member(recipe: Recipe, prefix: str) -> Recipe:
+def _member(settings: ModelSettings, prefix: str) -> ModelSettings:
     """Return the recipe of one PatchCore of the three."""
-    settings = dict(recipe.settings)
-    settings |= {name: settings[f"{prefix}{name}"] for name in ("backbone", "layers")}
-    name = str(settings["backbone"])
-    weights = {key: path for key, path in recipe.weights.items() if key == name}
-    if recipe.weights and not weights:
+    options = dict(settings.options)
+    options |= {name: options[f"{prefix}{name}"] for name in ("backbone", "layers")}
+    name = str(options["backbone"])
+    weights = {key: path for key, path in settings.weights.items() if key == name}
+    if settings.weights and not weights:
         raise MissingWeightsError(
-            f"PatchCore Large needs the weights {name} as well; got {', '.join(sorted(recipe.weights))}"
+            f"PatchCore Large needs the weights {name} as well; got {', '.join(sorted(settings.weights))}"
         )
-    return replace(recipe, settings=settings, weights=weights)
+    return replace(settings, options=options, weights=weights)
 
 
-class _Whole:
+class _JoinedProgress:
     """Reports of parts that follow one another, told as one."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: FitCallback) -> None:
         self._report = report
         self._before = self._done = 0
 
@@ -124,7 +124,7 @@ class _Whole:
         self._report(Progress(self._done, self._before + progress.total))
 
 
-class _Some:
+class _PictureSubset:
     """Some of ``pictures``."""
 
     def __init__(self, pictures: Pictures, places: NDArray[np.int64]) -> None:
@@ -153,10 +153,10 @@ class PatchcoreFewShot(Patchcore):
     Settings: as PatchCore's, and ``shots``, how many goods.
     """
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Keep the coreset of the drawn goods' patches."""
-        check_goods(lesson)
-        total, shots = len(lesson.pictures), self.recipe.whole("shots")
-        drawn = np.random.default_rng(self.recipe.seed).permutation(total)[:shots]
-        pictures = ArrayPictures(np.stack([lesson.pictures[int(place)] for place in np.sort(drawn)]))
-        super().fit(Lesson(pictures, np.zeros(len(pictures), np.int64)), report)
+        check_goods(training)
+        total, shots = len(training.pictures), self.settings.whole("shots")
+        drawn = np.random.default_rng(self.settings.seed).permutation(total)[:shots]
+        pictures = ArrayPictures(np.stack([training.pictures[int(place)] for place in np.sort(drawn)]))
+        super().fit(TrainingData(pictures, np.zeros(len(pictures), np.int64)), report)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from defectbench.models.detectors.anomalib_models import FastflowLoss, extractor, fastflow
 from defectbench.models.features import backbone
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
 _FLOWS = ("resnet18", "wide_resnet50_2")
@@ -26,7 +26,7 @@ class _Pyramid(nn.Module):
         return list(self.extract(images).values())
 
 
-class FastFlow(Stepped):
+class FastFlow(GradientDetector):
     """FastFlow (Yu et al. 2021): normalising flows over the features of a frozen backbone.
 
     Adam with weight decay 1e-5. Score: the largest value of the map, less the mean probability of the
@@ -40,26 +40,26 @@ class FastFlow(Stepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our backbone."""
-        recipe = self.recipe
-        side, name = recipe.image_size, backbone.architecture(recipe.text("backbone"), _FLOWS)
-        self.network = backbone.create(recipe.text("backbone"), recipe)
+        settings = self.settings
+        side, name = settings.image_size, backbone.architecture(settings.text("backbone"), _FLOWS)
+        self.network = backbone.create(settings.text("backbone"), settings)
         model: nn.Module = fastflow.FastflowModel(
             input_size=(side, side),
             backbone=name,
             pre_trained=False,
-            flow_steps=recipe.whole("flow_steps"),
+            flow_steps=settings.whole("flow_steps"),
         )
         model.feature_extractor = _Pyramid(extractor(self.network, _LAYERS))
         return model
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser."""
         optimiser = torch.optim.Adam(
             model.parameters(),
-            lr=self.recipe.number("learning_rate"),
-            weight_decay=self.recipe.number("weight_decay"),
+            lr=self.settings.number("learning_rate"),
+            weight_decay=self.settings.number("weight_decay"),
         )
-        return Teaching((optimiser,))
+        return Optimisation((optimiser,))
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the negative log-likelihood, added over the layers."""

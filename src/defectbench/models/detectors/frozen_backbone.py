@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from defectbench.models.base import Pictures, Recipe
+from defectbench.models.base import ModelSettings, Pictures
 from defectbench.models.features import backbone
 from defectbench.models.features.versions import made_with
 
@@ -31,7 +31,7 @@ class FrozenFeatures:
         self,
         network: nn.Module,
         extract: nn.Module,
-        recipe: Recipe,
+        settings: ModelSettings,
         device: str,
         kind: str,
         after: nn.Module | None = None,
@@ -42,11 +42,11 @@ class FrozenFeatures:
         self._device = device
         self._after = after or nn.Identity()
         self._chosen = chosen or {}
-        self._layers = recipe.texts("layers")
-        network_name, weights = recipe.text("backbone"), backbone.weights_name(recipe)
+        self._layers = settings.texts("layers")
+        network_name, weights = settings.text("backbone"), backbone.weights_name(settings)
         libraries = made_with("torch", "timm", "anomalib")
         self._name = "/".join([kind, network_name, "+".join(self._layers), weights, device, libraries])
-        self._shapes = self._shapes_at(recipe.image_size)
+        self._shapes = self._shapes_at(settings.image_size)
 
     def _shapes_at(self, side: int) -> dict[str, tuple[int, int, int]]:
         """Return each layer's (channels, h, w) for pictures of ``side`` pixels."""

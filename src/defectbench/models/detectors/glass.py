@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from defectbench.models.detectors.anomalib_models import GlassModel
 from defectbench.models.features import backbone
 from defectbench.models.training import textures
-from defectbench.models.training.gradient_detector import Batch, Course, ResumableStepped, State, Teaching
+from defectbench.models.training.gradient_detector import (
+    Batch,
+    Optimisation,
+    ResumableGradientDetector,
+    Schedule,
+    State,
+)
 
 TEXTURES = "dtd"
 """Of which local anomalies are made."""
@@ -27,7 +33,7 @@ class _Centred:
     image: Tensor
 
 
-class Glass(ResumableStepped):
+class Glass(ResumableGradientDetector):
     """GLASS (Chen et al. 2024): a discriminator of features against anomalies synthesised around them.
 
     As anomalib's training step: AdamW on the discriminator at twice the learning rate, Adam with weight
@@ -45,13 +51,13 @@ class Glass(ResumableStepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our backbone."""
-        recipe = self.recipe
-        self.network = backbone.create(recipe.text("backbone"), textures.without(recipe, TEXTURES))
+        settings = self.settings
+        self.network = backbone.create(settings.text("backbone"), textures.without(settings, TEXTURES))
         config: Any = self.network.pretrained_cfg
         model: nn.Module = GlassModel(
-            input_shape=(recipe.image_size, recipe.image_size),
+            input_shape=(settings.image_size, settings.image_size),
             backbone=cast(str, self.network),
-            layers=list(recipe.texts("layers")),
+            layers=list(settings.texts("layers")),
             normalize_mean=list(config["mean"]),
             normalize_std=list(config["std"]),
         )
@@ -60,12 +66,12 @@ class Glass(ResumableStepped):
     @cached_property
     def _textures(self) -> list[Path]:
         """Pictures, asked for by a fit alone: a fitted model is loaded without them."""
-        return textures.pictures(self.recipe, TEXTURES)
+        return textures.pictures(self.settings, TEXTURES)
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return an optimiser for each of the two parts."""
-        rate = self.recipe.number("learning_rate")
-        return Teaching(
+        rate = self.settings.number("learning_rate")
+        return Optimisation(
             (
                 torch.optim.AdamW(model.discriminator.parameters(), lr=2 * rate),
                 torch.optim.Adam(model.projection.parameters(), lr=rate, weight_decay=1e-5),

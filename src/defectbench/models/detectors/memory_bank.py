@@ -16,14 +16,14 @@ from torch.nn import functional
 
 from defectbench.errors import BugError, DataError, UsageError
 from defectbench.models.base import (
-    Inspection,
-    Inspector,
-    Lesson,
+    FitCallback,
+    Model,
+    ModelSettings,
+    ModelSize,
     Pictures,
+    Prediction,
     Progress,
-    Recipe,
-    Report,
-    Size,
+    TrainingData,
     check_goods,
 )
 from defectbench.models.detectors.anomalib_models import PadimModel, PatchcoreModel
@@ -33,15 +33,15 @@ from defectbench.models.features import backbone, coreset, device
 _COVARIANCE_NEEDS = 2
 
 
-class _FrozenDetector(Inspector):
+class _MemoryBankDetector(Model):
     """What both share: a backbone that is never trained, and fitted tensors beside it.
 
     The file holds the fitted tensors alone: the backbone comes again from the recipe's weights or seed.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        self.device = device.resolve(recipe.device)
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        self.device = device.resolve(settings.device)
         self._built: Any = None
         self._state: dict[str, Tensor] = {}
 
@@ -70,13 +70,13 @@ class _FrozenDetector(Inspector):
     def _embeddings(self, pictures: Pictures) -> Iterator[Tensor]:
         """Yield each picture's embedding, (1, channels, h, w)."""
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield score and map as anomalib's model gives them in eval mode, at the pictures' size."""
         self._fitted()
         for embedding in self._embeddings(pictures):
             with torch.no_grad():
                 score, heat_map = self._score(embedding)
-            yield Inspection(float(score[0]), heat_map[0, 0].cpu().numpy().astype(np.float32))
+            yield Prediction(float(score[0]), heat_map[0, 0].cpu().numpy().astype(np.float32))
 
     def _fitted(self) -> dict[str, Tensor]:
         if not self._state:
@@ -96,35 +96,39 @@ class _FrozenDetector(Inspector):
         self._state = {name: value.contiguous().clone() for name, value in state.items()}
 
 
-class Padim(_FrozenDetector):
+class Padim(_MemoryBankDetector):
     """PaDiM: at each place a Gaussian over a fixed random choice of features (Defard et al. 2020).
 
     Settings: ``backbone`` (timm's name), ``layers``, ``features`` (how many are chosen, by the seed).
     """
 
     def _build(self) -> tuple[Any, FrozenFeatures]:
-        recipe = self.recipe
-        network = backbone.create(recipe.text("backbone"), recipe)
-        layers = list(recipe.texts("layers"))
-        with device.repeatable(recipe.seed, self.device):
+        settings = self.settings
+        network = backbone.create(settings.text("backbone"), settings)
+        layers = list(settings.texts("layers"))
+        with device.repeatable(settings.seed, self.device):
             model = PadimModel(
-                backbone=cast(str, network), layers=layers, n_features=recipe.whole("features")
+                backbone=cast(str, network), layers=layers, n_features=settings.whole("features")
             )
-        drawn = np.random.default_rng(recipe.seed).permutation(model.n_features_original)[: model.n_features]
+        drawn = np.random.default_rng(settings.seed).permutation(model.n_features_original)[
+            : model.n_features
+        ]
         model.idx = torch.from_numpy(np.sort(drawn))
         chosen = _by_layer(model.idx, layers, model.feature_extractor.out_dims)
-        kind = f"padim-{recipe.whole('features')}-of-{model.n_features_original}-seed-{recipe.seed}"
-        features = FrozenFeatures(network, model.feature_extractor, recipe, self.device, kind, chosen=chosen)
+        kind = f"padim-{settings.whole('features')}-of-{model.n_features_original}-seed-{settings.seed}"
+        features = FrozenFeatures(
+            network, model.feature_extractor, settings, self.device, kind, chosen=chosen
+        )
         return model.to(self.device).eval(), features
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Estimate each place's mean and covariance; needs two pictures."""
-        check_goods(lesson)
-        total = len(lesson.pictures)
+        check_goods(training)
+        total = len(training.pictures)
         if total < _COVARIANCE_NEEDS:
             raise DataError(f"{total} training picture: a covariance needs at least {_COVARIANCE_NEEDS}")
         held: Tensor | None = None
-        for index, embedding in enumerate(self._embeddings(lesson.pictures)):
+        for index, embedding in enumerate(self._embeddings(training.pictures)):
             if held is None:
                 held = torch.empty((total, *embedding.shape[1:]), device=self.device)
             held[index] = embedding[0]
@@ -140,7 +144,7 @@ class Padim(_FrozenDetector):
             yield torch.cat([first, *grown], 1)
 
     def _score(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        model, side = self._model(), self.recipe.image_size
+        model, side = self._model(), self.settings.image_size
         state = self._fitted()
         heat_map = model.anomaly_map_generator(
             embedding=embedding,
@@ -150,15 +154,15 @@ class Padim(_FrozenDetector):
         )
         return torch.amax(heat_map, dim=(-2, -1))[:, 0], heat_map
 
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Count the backbone's and the Gaussians' numbers; operations of backbone and distances."""
         mean = self._fitted()["mean"]
         channels, places = mean.shape
         fitted = sum(value.numel() for value in self._state.values())
         distances = 2 * places * channels * (channels + 1)
-        return Size(
+        return ModelSize(
             backbone.count(self._model().feature_extractor) + fitted,
-            self._features().flops(self.recipe.image_size) + distances,
+            self._features().flops(self.settings.image_size) + distances,
         )
 
 
@@ -171,7 +175,7 @@ def _by_layer(index: Tensor, layers: list[str], widths: Sequence[int]) -> dict[s
     return chosen
 
 
-class Patchcore(_FrozenDetector):
+class Patchcore(_MemoryBankDetector):
     """PatchCore: distance to a coreset of good patches, re-weighted by its neighbourhood (Roth et al. 2021).
 
     The training patches are read twice from the cache, once projected for the coreset, once for those that
@@ -182,31 +186,31 @@ class Patchcore(_FrozenDetector):
     """
 
     def _build(self) -> tuple[Any, FrozenFeatures]:
-        recipe = self.recipe
-        network = backbone.create(recipe.text("backbone"), recipe)
+        settings = self.settings
+        network = backbone.create(settings.text("backbone"), settings)
         model = PatchcoreModel(
-            layers=list(recipe.texts("layers")),
+            layers=list(settings.texts("layers")),
             backbone=cast(str, network),
-            num_neighbors=recipe.whole("neighbours"),
+            num_neighbors=settings.whole("neighbours"),
         )
         extract, pool = model.feature_extractor, model.feature_pooler
-        features = FrozenFeatures(network, extract, recipe, self.device, "pooled-3x3", after=pool)
+        features = FrozenFeatures(network, extract, settings, self.device, "pooled-3x3", after=pool)
         return model.to(self.device).eval(), features
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Keep the coreset of the training patches."""
-        check_goods(lesson)
-        share = self.recipe.number("coreset")
+        check_goods(training)
+        share = self.settings.number("coreset")
         if not 0 < share <= 1:
             raise UsageError(f"setting coreset: {share!r}; a share above 0 and up to 1 is allowed")
-        pictures = lesson.pictures
+        pictures = training.pictures
         points = self._projected(pictures, report)
         count = max(1, int(len(points) * share))
         steps = 2 * len(pictures) + count
         chosen = coreset.k_centres(
             points,
             count,
-            self.recipe.seed,
+            self.settings.seed,
             self.device,
             lambda done: report(Progress(len(pictures) + done, steps)),
         )
@@ -215,7 +219,7 @@ class Patchcore(_FrozenDetector):
         bank = self._rows(pictures, chosen, per_picture, report)
         self.adopt({"memory_bank": bank})
 
-    def _projected(self, pictures: Pictures, report: Report) -> NDArray[np.int16]:
+    def _projected(self, pictures: Pictures, report: FitCallback) -> NDArray[np.int16]:
         """Return all training patches, projected and on the coreset's grid."""
         matrix: Tensor | None = None
         held: NDArray[np.float32] | None = None
@@ -223,7 +227,7 @@ class Patchcore(_FrozenDetector):
             rows = self._model().reshape_embedding(embedding)
             if held is None:
                 total = len(rows) * len(pictures)
-                drawn = coreset.projection(total, rows.shape[1], self.recipe.seed)
+                drawn = coreset.projection(total, rows.shape[1], self.settings.seed)
                 matrix = None if drawn is None else torch.from_numpy(drawn).to(self.device)
                 held = np.empty((total, rows.shape[1] if drawn is None else drawn.shape[1]), np.float32)
             narrow = rows if matrix is None else rows @ matrix
@@ -234,7 +238,7 @@ class Patchcore(_FrozenDetector):
         return coreset.on_grid(held)
 
     def _rows(
-        self, pictures: Pictures, chosen: NDArray[np.int64], per_picture: int, report: Report
+        self, pictures: Pictures, chosen: NDArray[np.int64], per_picture: int, report: FitCallback
     ) -> Tensor:
         """Return the chosen patches in the order of the choice, (count, channels)."""
         bank: Tensor | None = None
@@ -254,7 +258,7 @@ class Patchcore(_FrozenDetector):
             yield self._model().generate_embedding(maps)
 
     def _score(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
-        model, side = self._model(), self.recipe.image_size
+        model, side = self._model(), self.settings.image_size
         _, _, height, width = embedding.shape
         rows = model.reshape_embedding(embedding)
         distances, nearest = model.nearest_neighbors(embedding=rows, n_neighbors=1)
@@ -266,12 +270,12 @@ class Patchcore(_FrozenDetector):
         super().adopt(state)
         self._model().memory_bank = self._state["memory_bank"]
 
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Count the backbone's and the bank's numbers; operations of the backbone and of the search."""
         bank = self._fitted()["memory_bank"]
-        side = self.recipe.image_size
+        side = self.settings.image_size
         search = 2 * bank.numel() * self._features().places
-        return Size(
+        return ModelSize(
             backbone.count(self._model().feature_extractor) + bank.numel(),
             self._features().flops(side) + search,
         )

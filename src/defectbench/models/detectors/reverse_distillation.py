@@ -15,10 +15,10 @@ from defectbench.models.detectors.anomalib_models import (
     reverse_distillation,
 )
 from defectbench.models.features import backbone
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 
-class ReverseDistillation(Stepped):
+class ReverseDistillation(GradientDetector):
     """Reverse Distillation (Deng & Li 2022): a decoder that learns to give back a frozen encoder's features.
 
     Adam on bottleneck and decoder with betas (0.5, 0.99), as anomalib; the authors' code has (0.5, 0.999).
@@ -31,24 +31,24 @@ class ReverseDistillation(Stepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our encoder."""
-        recipe = self.recipe
-        name = backbone.architecture(recipe.text("backbone"), backbone.DECODED)
-        self.network = backbone.create(recipe.text("backbone"), recipe)
-        encoder = extractor(self.network, recipe.texts("layers"))
+        settings = self.settings
+        name = backbone.architecture(settings.text("backbone"), backbone.DECODED)
+        self.network = backbone.create(settings.text("backbone"), settings)
+        encoder = extractor(self.network, settings.texts("layers"))
         with replaced(reverse_distillation, "TimmFeatureExtractor", lambda **_: encoder):
             model: nn.Module = reverse_distillation.ReverseDistillationModel(
                 backbone=name,
-                input_size=(recipe.image_size, recipe.image_size),
-                layers=recipe.texts("layers"),
+                input_size=(settings.image_size, settings.image_size),
+                layers=settings.texts("layers"),
                 anomaly_map_mode=AnomalyMapGenerationMode.ADD,
             )
         return model
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser."""
         learning = [*model.decoder.parameters(), *model.bottleneck.parameters()]
-        rate = self.recipe.number("learning_rate")
-        return Teaching((torch.optim.Adam(learning, lr=rate, betas=(0.5, 0.99)),))
+        rate = self.settings.number("learning_rate")
+        return Optimisation((torch.optim.Adam(learning, lr=rate, betas=(0.5, 0.99)),))
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the cosine distance of encoder and decoder, added over the layers."""

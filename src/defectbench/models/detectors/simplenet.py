@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from defectbench.models.detectors.anomalib_models import extractor
 from defectbench.models.features import backbone
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _HIDDEN = 1024
 _NOISE = 0.015
@@ -47,7 +47,7 @@ class _SimpleNet(nn.Module):
         return self.adaptor(rows), side
 
 
-class SimpleNet(Stepped):
+class SimpleNet(GradientDetector):
     """SimpleNet (Liu et al. 2023): a discriminator of adapted features against the same with Gaussian noise.
 
     Adam with weight decay 1e-5, the discriminator at twice the adaptor's rate, truncated L1 loss. The
@@ -61,19 +61,19 @@ class SimpleNet(Stepped):
 
     def build(self) -> nn.Module:
         """Return the network over our backbone."""
-        recipe = self.recipe
-        self.network = backbone.create(recipe.text("backbone"), recipe)
-        features = extractor(self.network, recipe.texts("layers"))
+        settings = self.settings
+        self.network = backbone.create(settings.text("backbone"), settings)
+        features = extractor(self.network, settings.texts("layers"))
         return _SimpleNet(features, cast(Any, features).out_dims)
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return one optimiser for both parts."""
-        rate = self.recipe.number("learning_rate")
+        rate = self.settings.number("learning_rate")
         groups = [
             {"params": model.adaptor.parameters(), "lr": rate},
             {"params": model.discriminator.parameters(), "lr": 2 * rate},
         ]
-        return Teaching((torch.optim.Adam(groups, weight_decay=1e-5),))
+        return Optimisation((torch.optim.Adam(groups, weight_decay=1e-5),))
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the truncated L1 loss (equation 7): goods above the truncation, noisy ones below it."""

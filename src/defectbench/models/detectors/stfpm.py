@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from defectbench.models.detectors.anomalib_models import STFPMLoss, extractor, replaced, stfpm
 from defectbench.models.features import backbone
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _STUDENT = 1_000_003
 """Added to the seed for the student, whose initial weights must not be those of a random teacher."""
 
 
-class Stfpm(Stepped):
+class Stfpm(GradientDetector):
     """STFPM (Wang et al. 2021): a student that learns a frozen teacher's feature pyramid.
 
     SGD with momentum 0.9 and weight decay. Score: the largest value of the map, in which the layers'
@@ -30,10 +30,10 @@ class Stfpm(Stepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our teacher, and a student of the same kind."""
-        recipe = self.recipe
-        name, layers = recipe.text("backbone"), recipe.texts("layers")
-        self.network = backbone.create(name, recipe)
-        untaught = replace(recipe, weights={}, seed=recipe.seed + _STUDENT)
+        settings = self.settings
+        name, layers = settings.text("backbone"), settings.texts("layers")
+        self.network = backbone.create(name, settings)
+        untaught = replace(settings, weights={}, seed=settings.seed + _STUDENT)
         parts = iter(
             (
                 extractor(self.network, layers),
@@ -44,15 +44,15 @@ class Stfpm(Stepped):
             model: nn.Module = stfpm.STFPMModel(layers=layers, backbone=name)
         return model
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser."""
         optimiser = torch.optim.SGD(
             model.student_model.parameters(),
-            lr=self.recipe.number("learning_rate"),
+            lr=self.settings.number("learning_rate"),
             momentum=0.9,
-            weight_decay=self.recipe.number("weight_decay"),
+            weight_decay=self.settings.number("weight_decay"),
         )
-        return Teaching((optimiser,))
+        return Optimisation((optimiser,))
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the distance of the normalised features, added over pictures and layers."""

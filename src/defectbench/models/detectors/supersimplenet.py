@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from defectbench.errors import DataError
-from defectbench.models.base import Lesson, check_tuning
+from defectbench.models.base import TrainingData, check_tuning
 from defectbench.models.detectors.anomalib_models import SSNLoss, extractor, replaced, supersimplenet
 from defectbench.models.features import backbone
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 
-class SuperSimpleNet(Stepped):
+class SuperSimpleNet(GradientDetector):
     """SuperSimpleNet (Rolih et al. 2025): faults are noise on features; one head segments, one classifies.
 
     As the journal's extension (doi:10.1007/s10845-025-02680-8), anomalib's default: the classifying head sees
@@ -33,9 +33,9 @@ class SuperSimpleNet(Stepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our backbone."""
-        recipe = self.recipe
-        self.network = backbone.create(recipe.text("backbone"), recipe)
-        layers = list(recipe.texts("layers"))
+        settings = self.settings
+        self.network = backbone.create(settings.text("backbone"), settings)
+        layers = list(settings.texts("layers"))
         features = extractor(self.network, layers)
         with replaced(supersimplenet, "TimmFeatureExtractor", lambda **_: features):
             model: nn.Module = supersimplenet.SupersimplenetModel(
@@ -43,9 +43,9 @@ class SuperSimpleNet(Stepped):
             )
         return model
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule; the heads learn twice as fast as the adaptor."""
-        rate = self.recipe.number("learning_rate")
+        rate = self.settings.number("learning_rate")
         optimiser = torch.optim.AdamW(
             [
                 {"params": model.adaptor.parameters(), "lr": rate},
@@ -54,7 +54,7 @@ class SuperSimpleNet(Stepped):
         )
         falls = [int(course.epochs * 0.8), int(course.epochs * 0.9)]
         schedule = MultiStepLR(optimiser, [max(1, fall) for fall in falls], gamma=0.4)
-        return Teaching((optimiser,), by_epoch=(schedule,), clip=1.0 if self.supervised else 0.0)
+        return Optimisation((optimiser,), by_epoch=(schedule,), clip=1.0 if self.supervised else 0.0)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return focal losses of both heads and the truncated L1 of the map."""
@@ -77,24 +77,24 @@ class SupervisedSuperSimpleNet(SuperSimpleNet):
 
     supervised = True
 
-    def check(self, lesson: Lesson) -> None:
+    def check(self, training: TrainingData) -> None:
         """Raise DataError unless there are goods, and every defect has its mask."""
-        check_tuning(lesson)
-        defects = np.flatnonzero(lesson.labels)
-        if len(defects) in (0, len(lesson.labels)):
+        check_tuning(training)
+        defects = np.flatnonzero(training.labels)
+        if len(defects) in (0, len(training.labels)):
             raise DataError(
-                f"training pictures: {len(lesson.labels) - len(defects)} good, {len(defects)} abnormal; a "
+                f"training pictures: {len(training.labels) - len(defects)} good, {len(defects)} abnormal; a "
                 "supervised detector needs 1 of each or more"
             )
-        unmasked = [place for place in defects if not lesson.masks.get(int(place), np.zeros(1)).any()]
+        unmasked = [place for place in defects if not training.masks.get(int(place), np.zeros(1)).any()]
         if unmasked:
             raise DataError(
                 f"{len(unmasked)} of {len(defects)} training defects have no mask, or an empty one: a "
                 "supervised detector learns from defects and their masks"
             )
 
-    def shown(self, lesson: Lesson) -> NDArray[np.int64]:
+    def shown(self, training: TrainingData) -> NDArray[np.int64]:
         """Return the goods, and the defects over and over until they are as many."""
-        goods, defects = np.flatnonzero(lesson.labels == 0), np.flatnonzero(lesson.labels)
-        more = 0 if self.recipe.balance == "none" else max(0, len(goods) - len(defects))
+        goods, defects = np.flatnonzero(training.labels == 0), np.flatnonzero(training.labels)
+        more = 0 if self.settings.balance == "none" else max(0, len(goods) - len(defects))
         return np.concatenate([goods, defects, np.resize(defects, more)])

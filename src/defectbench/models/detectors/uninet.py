@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from defectbench.models.detectors.anomalib_models import UniNetLoss, extractor, replaced, uninet
 from defectbench.models.features import backbone
-from defectbench.models.training.gradient_detector import Batch, Course, Stepped, Teaching
+from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
 _TAUGHT = ("resnet50", "wide_resnet50_2")
@@ -24,7 +24,7 @@ _AT_ONCE = 1 << 24
 """So many similarities are held at once; 64 MiB."""
 
 
-class UniNet(Stepped):
+class UniNet(GradientDetector):
     """UniNet (Wei et al. 2025): a student between a frozen teacher and one that adapts slowly.
 
     AdamW (amsgrad), the adapting teacher at a rate of 1e-6; rates fall to a fifth after 80 % of the epochs.
@@ -40,10 +40,10 @@ class UniNet(Stepped):
 
     def build(self) -> nn.Module:
         """Return anomalib's model over two copies of our backbone."""
-        recipe = self.recipe
-        name = backbone.architecture(recipe.text("backbone"), _TAUGHT)
-        self.network = backbone.create(recipe.text("backbone"), recipe)
-        adapting = backbone.create(recipe.text("backbone"), recipe)
+        settings = self.settings
+        name = backbone.architecture(settings.text("backbone"), _TAUGHT)
+        self.network = backbone.create(settings.text("backbone"), settings)
+        adapting = backbone.create(settings.text("backbone"), settings)
         parts = iter((extractor(self.network, _LAYERS), extractor(adapting, _LAYERS, learns=True)))
         with replaced(uninet.Teachers, "_get_teacher", staticmethod(lambda _: next(parts))):
             model: nn.Module = uninet.UniNetModel(
@@ -51,19 +51,19 @@ class UniNet(Stepped):
             )
         return model
 
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule; the classifying head keeps its weights."""
-        rate = self.recipe.number("learning_rate")
+        rate = self.settings.number("learning_rate")
         groups: list[dict[str, Any]] = [
             {"params": [*model.student.parameters(), *model.bottleneck.parameters()]},
             {"params": list(model.dfs.parameters())},
             {"params": list(model.teachers.target_teacher.parameters()), "lr": _TARGET_RATE},
         ]
         optimiser = torch.optim.AdamW(
-            groups, lr=rate, weight_decay=self.recipe.number("weight_decay"), eps=1e-10, amsgrad=True
+            groups, lr=rate, weight_decay=self.settings.number("weight_decay"), eps=1e-10, amsgrad=True
         )
         falls = [max(1, int(course.epochs * 0.8))]
-        return Teaching(
+        return Optimisation(
             (optimiser,), by_epoch=(torch.optim.lr_scheduler.MultiStepLR(optimiser, falls, gamma=0.2),)
         )
 

@@ -14,7 +14,7 @@ from timm.models.tiny_vit import TinyVit
 from torch import Tensor, nn
 
 from defectbench.errors import UsageError, nearest
-from defectbench.models.base import Recipe
+from defectbench.models.base import ModelSettings
 from defectbench.models.features import weight_formats
 from defectbench.models.features.device import repeatable
 
@@ -26,7 +26,9 @@ DECODED = ("resnet18", "resnet34", "resnet50", "resnet101", "wide_resnet50_2", "
 """Those for which anomalib has a decoder."""
 
 
-def create(name: str, recipe: Recipe, outputs: int | None = None, *, any_size: bool = False) -> nn.Module:
+def create(
+    name: str, settings: ModelSettings, outputs: int | None = None, *, any_size: bool = False
+) -> nn.Module:
     """Return timm's network ``name`` in float32 on the CPU, in eval mode.
 
     The recipe's weights file is loaded by key; without one the initial weights come from the recipe's seed.
@@ -45,11 +47,11 @@ def create(name: str, recipe: Recipe, outputs: int | None = None, *, any_size: b
         raise UsageError(f"unknown timm network {name!r}; {nearest(name, timm.list_models())[:300]}")
     options: dict[str, Any] = {} if outputs is None else {"num_classes": outputs}
     known = timm_name(name)
-    options |= {"dynamic_img_size": True} if any_size else _size_option(known, recipe)
-    model = _built(known, recipe.seed, options)
-    if windows := _narrower(model, recipe.image_size):
-        model = _built(known, recipe.seed, options | windows)
-    path = _file_of(recipe)
+    options |= {"dynamic_img_size": True} if any_size else _size_option(known, settings)
+    model = _built(known, settings.seed, options)
+    if windows := _narrower(model, settings.image_size):
+        model = _built(known, settings.seed, options | windows)
+    path = _file_of(settings)
     if path is not None:
         _load(model, path, name, new_head=outputs is not None)
     return model.eval()
@@ -99,20 +101,20 @@ def timm_name(name: str) -> str:
     return network + dot + _TAGS.get(tag, tag)
 
 
-def _size_option(name: str, recipe: Recipe) -> dict[str, Any]:
+def _size_option(name: str, settings: ModelSettings) -> dict[str, Any]:
     """Return ``img_size`` for a network that is built for one size, nothing for the others."""
     config = timm.get_pretrained_cfg(name, allow_unregistered=True)
     fixed = config is not None and bool(getattr(config, "fixed_input_size", False))
-    return {"img_size": recipe.image_size} if fixed else {}
+    return {"img_size": settings.image_size} if fixed else {}
 
 
-def _file_of(recipe: Recipe) -> Path | None:
+def _file_of(settings: ModelSettings) -> Path | None:
     """Return the recipe's one weights file, or None for random weights."""
-    if not recipe.weights:
+    if not settings.weights:
         return None
-    if len(recipe.weights) > 1:
-        raise UsageError(f"one weights file expected, got {', '.join(sorted(recipe.weights))}")
-    return next(iter(recipe.weights.values()))
+    if len(settings.weights) > 1:
+        raise UsageError(f"one weights file expected, got {', '.join(sorted(settings.weights))}")
+    return next(iter(settings.weights.values()))
 
 
 def fill(model: nn.Module, path: Path, name: str) -> None:
@@ -167,9 +169,9 @@ def standardisation(name: str) -> dict[str, list[float]]:
     return {"mean": [float(v) for v in config.mean], "deviation": [float(v) for v in config.std]}
 
 
-def weights_name(recipe: Recipe) -> str:
+def weights_name(settings: ModelSettings) -> str:
     """Name the weights for a feature cache: their digest, or the seed of random ones."""
-    return f"random-{recipe.seed}" if not recipe.weights else recipe.weights_digest
+    return f"random-{settings.seed}" if not settings.weights else settings.weights_digest
 
 
 def count(model: nn.Module) -> int:

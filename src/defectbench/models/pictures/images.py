@@ -67,7 +67,7 @@ class ImageSet:
         if unknown:
             raise BugError(f"{self.manifest.category} has no images {unknown[:3]}")
         places = np.array([self.manifest.position[name] for name in ids], np.int64)
-        return _View(places, self._picture, self._batch)
+        return _PictureView(places, self._picture, self._batch)
 
     def mask(self, name: str) -> NDArray[np.bool_] | None:
         """Return an image's ground truth, (size, size) bool, or None where it has none."""
@@ -162,7 +162,7 @@ def _batch_name(number: int) -> str:
     return f"{number:05d}"
 
 
-class _View:
+class _PictureView:
     """Some pictures of a set, in an order: no ids, labels, masks or paths."""
 
     __slots__ = ("_batch", "_picture", "_places")

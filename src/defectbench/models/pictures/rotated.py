@@ -12,7 +12,7 @@ from defectbench.models.base import Pictures
 _QUARTERS = 4
 
 
-class TurnedPictures:
+class RotatedPictures:
     """All of ``pictures``, those marked in ``turned`` at 0, 90, 180 and 270 degrees, the others once.
 
     Attributes:

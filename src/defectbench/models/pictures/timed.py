@@ -13,7 +13,7 @@ from defectbench.models.base import Pictures
 Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
-class MeteredPictures:
+class TimedPictures:
     """``pictures``, noting how long their features took to come, from wherever they came.
 
     Attributes:

@@ -20,21 +20,21 @@ from torch.optim.lr_scheduler import LRScheduler
 from defectbench.errors import BugError
 from defectbench.metrics.image import image_auroc
 from defectbench.models.base import (
-    Inspection,
-    Inspector,
-    Lesson,
+    FitCallback,
+    Model,
+    ModelSettings,
+    ModelSize,
     Pictures,
+    Prediction,
     Progress,
-    Recipe,
-    Report,
     Resumable,
-    Size,
+    TrainingData,
     check_goods,
     check_tuning,
 )
 from defectbench.models.features import backbone, device
 from defectbench.models.training import checkpoint
-from defectbench.models.training.memory_fit import Room
+from defectbench.models.training.memory_fit import MicroBatcher
 
 State = dict[str, Tensor]
 
@@ -57,7 +57,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
+class Schedule:
     """How long a fit takes.
 
     Attributes:
@@ -69,16 +69,16 @@ class Course:
     steps: int
 
     @classmethod
-    def of(cls, recipe: Recipe, per_epoch: int) -> Course:
+    def of(cls, settings: ModelSettings, per_epoch: int) -> Schedule:
         """Return the recipe's epochs, cut where the setting ``steps``, if it has one, is used up first."""
-        steps = recipe.epochs * per_epoch
-        if "steps" in recipe.settings:
-            steps = min(steps, recipe.whole("steps"))
+        steps = settings.epochs * per_epoch
+        if "steps" in settings.options:
+            steps = min(steps, settings.whole("steps"))
         return cls(math.ceil(steps / per_epoch), steps)
 
 
 @dataclass(frozen=True)
-class Teaching:
+class Optimisation:
     """What moves the weights: optimisers, and schedules of their rates by step or by epoch.
 
     Attributes:
@@ -91,7 +91,7 @@ class Teaching:
     clip: float = 0.0
 
 
-class Stepped(Inspector):
+class GradientDetector(Model):
     """A detector trained by gradient steps on the goods. A model is a class with a few small methods.
 
     It ends after its epochs. With tuning pictures (holdout only) their image AUROC is taken after every
@@ -104,9 +104,9 @@ class Stepped(Inspector):
     adds_up: ClassVar[bool] = False
     """Whether :meth:`loss` is a sum over the pictures; else it is a mean."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        super().__init__(recipe)
-        self.device = device.resolve(recipe.device)
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__(settings)
+        self.device = device.resolve(settings.device)
         self._held: Any = None
         self._ready = False
 
@@ -115,7 +115,7 @@ class Stepped(Inspector):
         """Return the network on the CPU, with the seed's initial weights where it has no others."""
 
     @abstractmethod
-    def teaching(self, model: Any, course: Course) -> Teaching:
+    def teaching(self, model: Any, course: Schedule) -> Optimisation:
         """Return optimisers and schedules."""
 
     @abstractmethod
@@ -132,11 +132,11 @@ class Stepped(Inspector):
 
     def batch_size(self) -> int:
         """Return how many pictures a step shows."""
-        return self.recipe.whole("batch_size")
+        return self.settings.whole("batch_size")
 
-    def shown(self, lesson: Lesson) -> NDArray[np.int64]:
+    def shown(self, training: TrainingData) -> NDArray[np.int64]:
         """Return which pictures an epoch shows, in any order; one may come several times."""
-        return np.arange(len(lesson.pictures))
+        return np.arange(len(training.pictures))
 
     def begin(self, model: Any, images: Iterator[Tensor]) -> None:
         """Do what comes before the first step, with the shown pictures in batches; nothing by default."""
@@ -144,7 +144,7 @@ class Stepped(Inspector):
     def begin_epoch(self, model: Any, images: Iterator[Tensor]) -> None:
         """Do what comes before each epoch; nothing by default."""
 
-    def settle(self, model: Any, lesson: Lesson) -> None:
+    def settle(self, model: Any, training: TrainingData) -> None:
         """Take what scores need, before each tuning and after the last step; nothing by default.
 
         The network is in eval mode. Nothing may be drawn, so that tuning does not move the training.
@@ -157,15 +157,15 @@ class Stepped(Inspector):
     def carry(self, model: Any, state: State) -> None:
         """Put back what :meth:`carried` gave."""
 
-    def check(self, lesson: Lesson) -> None:
+    def check(self, training: TrainingData) -> None:
         """Raise DataError unless the lesson is one for this model."""
-        check_goods(lesson)
-        check_tuning(lesson)
+        check_goods(training)
+        check_tuning(training)
 
     def model(self) -> Any:
         """Return the network, built on first use, in eval mode."""
         if self._held is None:
-            with device.repeatable(self.recipe.seed, "cpu"):
+            with device.repeatable(self.settings.seed, "cpu"):
                 model = self.build()
             for name in self.frozen:
                 model.get_submodule(name).requires_grad_(False)
@@ -181,34 +181,34 @@ class Stepped(Inspector):
     def network(self, network: nn.Module) -> None:
         self._network = network
 
-    def fit(self, lesson: Lesson, report: Report) -> None:
+    def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Train; reports after every step and every tuning picture."""
-        self._train(lesson, report, None)
+        self._train(training, report, None)
 
-    def _train(self, lesson: Lesson, report: Report, saved: Path | None) -> None:
-        self.check(lesson)
+    def _train(self, training: TrainingData, report: FitCallback, saved: Path | None) -> None:
+        self.check(training)
         self._held = None
         model = self.model()
-        with device.repeatable(self.recipe.seed, self.device):
-            training = _Training(self, model, lesson, report)
+        with device.repeatable(self.settings.seed, self.device):
+            loop = _DetectorTraining(self, model, training, report)
             if saved is not None:
-                training.restore(saved)
-            training.run()
+                loop.restore(saved)
+            loop.run()
             model.eval()
-            self.settle(model, lesson)
+            self.settle(model, training)
         self._ready = True
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield raw score and heat map, one picture at a time."""
-        yield from self.inspections(self._fitted(), pictures)
+        yield from self.predictions(self._fitted(), pictures)
 
-    def inspections(self, model: Any, pictures: Pictures) -> Iterator[Inspection]:
+    def predictions(self, model: Any, pictures: Pictures) -> Iterator[Prediction]:
         """Yield what ``model``, in eval mode, finds; draws nothing."""
         for index in range(len(pictures)):
             with torch.no_grad():
                 score, heat_map = self.judge(model, self.prepared(pictures[index][None]))
             map_ = heat_map.reshape(heat_map.shape[-2:]).cpu().numpy().astype(np.float32)
-            yield Inspection(float(score), map_)
+            yield Prediction(float(score), map_)
 
     def _fitted(self) -> Any:
         if not self._ready:
@@ -237,24 +237,24 @@ class Stepped(Inspector):
         self.adopt(self.model(), load_file(path, device=self.device))
         self._ready = True
 
-    def size(self) -> Size:
+    def size(self) -> ModelSize:
         """Count all parameters, and the products of matrices and convolutions of one pass."""
-        model, side = self._fitted(), self.recipe.image_size
+        model, side = self._fitted(), self.settings.image_size
         inputs = torch.zeros(1, 3, side, side, device=self.device)
         flops = backbone.count_flops(lambda images: self.judge(model, images), inputs)
-        return Size(backbone.count(model), flops)
+        return ModelSize(backbone.count(model), flops)
 
 
-class ResumableStepped(Stepped, Resumable):
+class ResumableGradientDetector(GradientDetector, Resumable):
     """One whose fits can be gone on with."""
 
-    def resume(self, lesson: Lesson, report: Report, saved: Path) -> None:
+    def resume(self, training: TrainingData, report: FitCallback, saved: Path) -> None:
         """Go on training from a step that was saved."""
-        self._train(lesson, report, saved)
+        self._train(training, report, saved)
 
 
 @dataclass
-class Best:
+class BestEpoch:
     """The trained state at the highest tuning AUROC seen, and how long ago that was."""
 
     auroc: float = -math.inf
@@ -274,7 +274,7 @@ class Best:
 
 
 @dataclass
-class _Epoch:
+class _DetectorEpoch:
     """An epoch under way.
 
     Attributes:
@@ -286,37 +286,39 @@ class _Epoch:
     losses: list[float] = field(default_factory=list)
 
 
-class _Training:
+class _DetectorTraining:
     """The epochs: steps, tuning figures. All that a next step depends on can be saved."""
 
-    def __init__(self, inspector: Stepped, model: Any, lesson: Lesson, report: Report) -> None:
-        self._inspector = inspector
+    def __init__(
+        self, detector: GradientDetector, model: Any, training: TrainingData, report: FitCallback
+    ) -> None:
+        self._detector = detector
         self._model = model
-        self._lesson = lesson
+        self._training = training
         self._report = report
-        self._size = inspector.batch_size()
-        self._shown = inspector.shown(lesson)
-        self._course = Course.of(inspector.recipe, math.ceil(len(self._shown) / self._size))
-        self._rng = np.random.default_rng(inspector.recipe.seed)
-        self._teaching = inspector.teaching(model, self._course)
-        self._room = Room(model, self._size, self._rng, adds_up=inspector.adds_up)
+        self._size = detector.batch_size()
+        self._shown = detector.shown(training)
+        self._course = Schedule.of(detector.settings, math.ceil(len(self._shown) / self._size))
+        self._rng = np.random.default_rng(detector.settings.seed)
+        self._teaching = detector.teaching(model, self._course)
+        self._room = MicroBatcher(model, self._size, self._rng, adds_up=detector.adds_up)
         self._steps = 0
         self._done = 0
-        self._now: _Epoch | None = None
-        self._best = Best()
+        self._now: _DetectorEpoch | None = None
+        self._best = BestEpoch()
 
     def run(self) -> None:
         """Train until the epochs or the patience are used up; the model ends with the best state, if any."""
         if not self._steps:
-            self._inspector.begin(self._model, self._in_order())
-        while self._done < self._course.epochs and not self._best.over(self._inspector.recipe.patience):
+            self._detector.begin(self._model, self._in_order())
+        while self._done < self._course.epochs and not self._best.over(self._detector.settings.patience):
             if self._now is None:
-                self._inspector.begin_epoch(self._model, self._in_order())
-                self._now = _Epoch(self._rng.permutation(self._shown))
+                self._detector.begin_epoch(self._model, self._in_order())
+                self._now = _DetectorEpoch(self._rng.permutation(self._shown))
             self._take_steps(self._now)
             self._end(self._now)
         if self._best.state:
-            self._inspector.adopt(self._model, self._best.state)
+            self._detector.adopt(self._model, self._best.state)
 
     def _in_order(self) -> Iterator[Tensor]:
         """Yield all pictures in batches."""
@@ -328,21 +330,21 @@ class _Training:
         return [order[start : start + self._size] for start in range(0, len(order), self._size)]
 
     def _images(self, chosen: Iterable[int]) -> Tensor:
-        return self._inspector.prepared(np.stack([self._lesson.pictures[int(i)] for i in chosen]))
+        return self._detector.prepared(np.stack([self._training.pictures[int(i)] for i in chosen]))
 
     def _batch(self, chosen: NDArray[np.int64]) -> Batch:
-        images, lesson = self._images(chosen), self._lesson
-        labels = torch.from_numpy(lesson.labels[chosen]).to(images)
+        images, training = self._images(chosen), self._training
+        labels = torch.from_numpy(training.labels[chosen]).to(images)
         masks = torch.zeros_like(images[:, 0])
         for row, place in enumerate(chosen):
-            if int(place) in lesson.masks:
-                masks[row] = torch.from_numpy(np.ascontiguousarray(lesson.masks[int(place)])).to(masks)
+            if int(place) in training.masks:
+                masks[row] = torch.from_numpy(np.ascontiguousarray(training.masks[int(place)])).to(masks)
         return Batch(images, labels, masks, self._steps)
 
-    def _take_steps(self, now: _Epoch) -> None:
+    def _take_steps(self, now: _DetectorEpoch) -> None:
         """Take the epoch's steps that are left."""
         self._model.train()
-        for name in self._inspector.frozen:
+        for name in self._detector.frozen:
             self._model.get_submodule(name).eval()
         for chosen in self._cut(now.order)[len(now.losses) :]:
             if self._steps == self._course.steps:
@@ -353,7 +355,7 @@ class _Training:
 
     def _step(self, chosen: NDArray[np.int64]) -> float:
         teaching = self._teaching
-        loss = self._room.gradients(chosen, lambda part: self._inspector.loss(self._model, self._batch(part)))
+        loss = self._room.gradients(chosen, lambda part: self._detector.loss(self._model, self._batch(part)))
         if teaching.clip:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), teaching.clip)
         for optimiser in teaching.optimisers:
@@ -362,14 +364,14 @@ class _Training:
             schedule.step()
         return loss
 
-    def _end(self, now: _Epoch) -> None:
+    def _end(self, now: _DetectorEpoch) -> None:
         """Take the epoch's figures and close it."""
         for schedule in self._teaching.by_epoch:
             schedule.step()
         figures = {"train_loss": float(np.mean(now.losses)), **self._room.figures()}
-        if self._lesson.tuning is not None:
-            figures["tuning_auroc"] = self._tune(self._lesson.tuning)
-            self._best.see(figures["tuning_auroc"], self._inspector.learnt(self._model))
+        if self._training.tuning is not None:
+            figures["tuning_auroc"] = self._tune(self._training.tuning)
+            self._best.see(figures["tuning_auroc"], self._detector.learnt(self._model))
         self._done, self._now = self._done + 1, None
         self._tell(figures)
 
@@ -377,17 +379,17 @@ class _Training:
         """Return the tuning pictures' image AUROC; draws nothing, so training goes on as without."""
         scores = []
         model = self._model.eval()
-        self._inspector.settle(model, self._lesson)
-        for inspection in self._inspector.inspections(model, pictures):
-            scores.append(inspection.score)
+        self._detector.settle(model, self._training)
+        for prediction in self._detector.predictions(model, pictures):
+            scores.append(prediction.score)
             self._tick()
-        return image_auroc(self._lesson.tuning_labels, np.array(scores))
+        return image_auroc(self._training.tuning_labels, np.array(scores))
 
     def _tick(self) -> None:
         self._tell({})
 
     def _tell(self, figures: Mapping[str, float]) -> None:
-        save = self._save if isinstance(self._inspector, Resumable) else None
+        save = self._save if isinstance(self._detector, Resumable) else None
         self._report(Progress(self._done, self._course.epochs, figures, save))
 
     def _schedules(self) -> list[LRScheduler]:
@@ -396,11 +398,11 @@ class _Training:
     def _save(self, path: Path) -> None:
         now, best = self._now, self._best
         state = {
-            "learnt": self._inspector.learnt(self._model),
-            "carried": self._inspector.carried(self._model) if now else {},
+            "learnt": self._detector.learnt(self._model),
+            "carried": self._detector.carried(self._model) if now else {},
             "optimisers": [optimiser.state_dict() for optimiser in self._teaching.optimisers],
             "schedules": [schedule.state_dict() for schedule in self._schedules()],
-            "generators": checkpoint.generators(self._rng, self._inspector.device),
+            "generators": checkpoint.generators(self._rng, self._detector.device),
             "room": self._room.state(),
             "steps": self._steps,
             "done": self._done,
@@ -412,18 +414,18 @@ class _Training:
     def restore(self, path: Path) -> None:
         """Take up a fit where it was saved; CheckpointError where the file is no such fit."""
         with checkpoint.restoring(path) as state:
-            self._inspector.adopt(self._model, state["learnt"])
+            self._detector.adopt(self._model, state["learnt"])
             for optimiser, own in zip(self._teaching.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(own)
             for schedule, own in zip(self._schedules(), state["schedules"], strict=True):
                 schedule.load_state_dict(own)
             self._steps, self._done, now = state["steps"], state["done"], state["now"]
             if now is not None:
-                self._now = _Epoch(now["order"].numpy(), now["losses"])
+                self._now = _DetectorEpoch(now["order"].numpy(), now["losses"])
                 carried = state["carried"].items()
-                self._inspector.carry(
-                    self._model, {key: value.to(self._inspector.device) for key, value in carried}
+                self._detector.carry(
+                    self._model, {key: value.to(self._detector.device) for key, value in carried}
                 )
-            self._best = Best(**state["best"])
+            self._best = BestEpoch(**state["best"])
             self._room.restore(state["room"])
-            checkpoint.restore_generators(state["generators"], self._rng, self._inspector.device)
+            checkpoint.restore_generators(state["generators"], self._rng, self._detector.device)

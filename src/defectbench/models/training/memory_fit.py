@@ -29,14 +29,14 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class _Before:
+class _StepStart:
     """What a step that is taken again starts from."""
 
     buffers: Mapping[str, Tensor]
     generators: Mapping[str, Any]
 
 
-class Room:
+class MicroBatcher:
     """The steps of one fit.
 
     Args:
@@ -90,7 +90,7 @@ class Room:
             TryAgainError: not even :data:`LEAST` pictures fit.
         """
         while True:
-            before = _Before(self._buffers(), checkpoint.generators(self._rng, self._device))
+            before = _StepStart(self._buffers(), checkpoint.generators(self._rng, self._device))
             try:
                 return self._added_up(chosen, loss)
             except (RuntimeError, MemoryError) as error:

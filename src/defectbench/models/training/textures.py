@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.errors import DataError, MissingWeightsError
-from defectbench.models.base import Recipe
+from defectbench.models.base import ModelSettings
 from defectbench.util.files import disk_errors, locked
 from defectbench.util.image_io import read_picture
 
@@ -39,7 +39,7 @@ _KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _PATIENCE = 3600.0
 
 
-def pictures(recipe: Recipe, name: str = "") -> list[Path]:
+def pictures(settings: ModelSettings, name: str = "") -> list[Path]:
     """Return the pictures' files, sorted by name.
 
     Args:
@@ -49,27 +49,27 @@ def pictures(recipe: Recipe, name: str = "") -> list[Path]:
         MissingWeightsError: the recipe has weights, but not these.
         DataError: the file is no tar of pictures.
     """
-    if not recipe.weights:
+    if not settings.weights:
         folder = Path(str(files("skimage").joinpath("data")))
         return [folder / photograph for photograph in PHOTOGRAPHS]
-    name = name or next(iter(recipe.weights))
-    if name not in recipe.weights:
-        raise MissingWeightsError(f"no pictures {name}: got {', '.join(sorted(recipe.weights))}")
-    return _unpacked(recipe.weights[name], name)
+    name = name or next(iter(settings.weights))
+    if name not in settings.weights:
+        raise MissingWeightsError(f"no pictures {name}: got {', '.join(sorted(settings.weights))}")
+    return _unpacked(settings.weights[name], name)
 
 
-def without(recipe: Recipe, name: str) -> Recipe:
+def without(settings: ModelSettings, name: str) -> ModelSettings:
     """Return the recipe for a network that is built with the weights beside the pictures ``name``.
 
     Raises:
         MissingWeightsError: the recipe has the pictures and no weights for a network.
     """
-    others = {key: path for key, path in recipe.weights.items() if key != name}
-    if recipe.weights and not others:
+    others = {key: path for key, path in settings.weights.items() if key != name}
+    if settings.weights and not others:
         raise MissingWeightsError(
             f"weights of a network are needed beside the pictures {name}; got these alone"
         )
-    return replace(recipe, weights=others)
+    return replace(settings, weights=others)
 
 
 @contextmanager

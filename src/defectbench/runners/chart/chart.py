@@ -18,7 +18,7 @@ from defectbench.records.cell import Cell
 from defectbench.runners.chart import helm
 from defectbench.runners.chart.documents import Reader
 from defectbench.runners.chart.values import Values, at, merge
-from defectbench.sweeps.config import Resources, Sweep, resolve
+from defectbench.sweeps.config import Resources, Sweep, resolve_models
 
 Manifest = dict[str, Any]
 
@@ -281,7 +281,7 @@ def _version(text: str) -> tuple[int, ...]:
 def _resources(sweep: Sweep) -> dict[str, Resources]:
     """Return each model's resources."""
     found = {}
-    for position, model in enumerate(resolve(sweep)):
+    for position, model in enumerate(resolve_models(sweep)):
         wanted = model.resources
         if wanted.shm is not None and _bytes(wanted.shm) >= _bytes(wanted.memory):
             place = sweep.line("models", position, "resources", "shm")

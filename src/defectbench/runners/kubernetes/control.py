@@ -10,11 +10,11 @@ from enum import StrEnum
 from defectbench.errors import PERMANENT, ExitCode, TryAgainError
 from defectbench.runners.chart.chart import label_value
 from defectbench.runners.kubernetes.api import Cluster
-from defectbench.runners.kubernetes.find import Held
+from defectbench.runners.kubernetes.find import JobWithPods
 from defectbench.runners.kubernetes.find import jobs as find_jobs
-from defectbench.runners.kubernetes.jobs import Phase, View, condition, ending
+from defectbench.runners.kubernetes.jobs import CellState, JobView, condition, ending
 from defectbench.runners.kubernetes.submit import CONCURRENCY
-from defectbench.runners.status import Kept
+from defectbench.runners.status import StoredState
 
 _PERMANENT = frozenset(map(int, PERMANENT))
 
@@ -22,7 +22,7 @@ PATIENCE = 300.0
 """Seconds that pods have to save and leave."""
 
 
-class Only(StrEnum):
+class RetryScope(StrEnum):
     """Which Jobs `retry` makes anew."""
 
     FAILED = "failed"
@@ -30,7 +30,7 @@ class Only(StrEnum):
     ALL = "all"
 
 
-def delete(cluster: Cluster, view: View) -> bool:
+def delete(cluster: Cluster, view: JobView) -> bool:
     """Ask for a Job's end. Its pods get SIGTERM and save; the Job stays until they have left.
 
     Returns:
@@ -46,20 +46,20 @@ def delete(cluster: Cluster, view: View) -> bool:
     return answer.status < 400
 
 
-def delete_all(cluster: Cluster, views: Sequence[View]) -> list[View]:
+def delete_all(cluster: Cluster, views: Sequence[JobView]) -> list[JobView]:
     """Ask for the end of several Jobs, and return those that were still there."""
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         there = list(pool.map(lambda each: delete(cluster, each), views))
     return [each for each, was in zip(views, there, strict=True) if was]
 
 
-def cancel(
+def cancel_jobs(
     cluster: Cluster,
     sweep: str,
     models: Sequence[str] = (),
     categories: Sequence[str] = (),
     cells: Sequence[str] = (),
-) -> list[View]:
+) -> list[JobView]:
     """End the live Jobs of a sweep, or those of the named models, categories and cells' starts.
 
     Returns:
@@ -80,7 +80,7 @@ def cancel(
 
 def wait_gone(
     cluster: Cluster,
-    views: Sequence[View],
+    views: Sequence[JobView],
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -106,7 +106,7 @@ def wait_gone(
         cluster.sleep(1.0)
 
 
-def may_retry(held: Held | None, kept: Iterable[Kept], only: Only) -> str:
+def may_retry(held: JobWithPods | None, kept: Iterable[StoredState], only: RetryScope) -> str:
     """Say why the Job of these unfinished cells is not made anew; empty when it is.
 
     Args:
@@ -118,27 +118,31 @@ def may_retry(held: Held | None, kept: Iterable[Kept], only: Only) -> str:
         return "its cells are finished"
     if held is not None and held.view.leaving:
         return ""
-    if held is not None and held.view.live and held.view.phase is not Phase.DOOMED:
+    if held is not None and held.view.live and held.view.phase is not CellState.DOOMED:
         return f"it is live ({held.view.phase}): `defectbench cancel` ends it"
     kind = _kind(held, cells)
     if kind is None:
-        return "it was never begun: `defectbench submit` makes it" if only is not Only.ALL else ""
-    return "" if only in (kind, Only.ALL) else f"it {'failed' if kind is Only.FAILED else 'was preempted'}"
+        return "it was never begun: `defectbench submit` makes it" if only is not RetryScope.ALL else ""
+    return (
+        ""
+        if only in (kind, RetryScope.ALL)
+        else f"it {'failed' if kind is RetryScope.FAILED else 'was preempted'}"
+    )
 
 
-def _kind(held: Held | None, cells: Sequence[Kept]) -> Only | None:
+def _kind(held: JobWithPods | None, cells: Sequence[StoredState]) -> RetryScope | None:
     """Say how the work on cells ended: by their own fault, or because their pod had to go."""
     if any(each.failure is not None for each in cells):
-        return Only.FAILED
+        return RetryScope.FAILED
     if held is not None:
-        return Only.PREEMPTED if _disrupted(held) else Only.FAILED
-    return Only.PREEMPTED if any(each.lease is not None for each in cells) else None
+        return RetryScope.PREEMPTED if _disrupted(held) else RetryScope.FAILED
+    return RetryScope.PREEMPTED if any(each.lease is not None for each in cells) else None
 
 
-def _disrupted(held: Held) -> bool:
+def _disrupted(held: JobWithPods) -> bool:
     """Whether the last pod was taken away, by the cluster or a lost node, rather than failed."""
     view = held.view
-    if view.phase is Phase.DOOMED or view.killed == "OOMKilled" or view.code in _PERMANENT:
+    if view.phase is CellState.DOOMED or view.killed == "OOMKilled" or view.code in _PERMANENT:
         return False
     ended = [
         pod for pod in held.pods if ending(pod) is not None or pod.get("status", {}).get("phase") == "Failed"

@@ -5,15 +5,15 @@ from __future__ import annotations
 from defectbench.errors import MissingInputError
 from defectbench.runners.kubernetes import find
 from defectbench.runners.kubernetes.api import Cluster
-from defectbench.runners.kubernetes.find import Held
-from defectbench.runners.kubernetes.jobs import Phase
+from defectbench.runners.kubernetes.find import JobWithPods
+from defectbench.runners.kubernetes.jobs import CellState
 from defectbench.runners.kubernetes.logs import find_cell
 from defectbench.runners.kubernetes.why import Facts
-from defectbench.runners.status import Kept, keep
+from defectbench.runners.status import StoredState, read_stored_states
 from defectbench.stores.base import Store
 
 
-def gather(store: Store, subject: str, cluster: Cluster | None, unasked: str = "") -> Facts:
+def gather_facts(store: Store, subject: str, cluster: Cluster | None, unasked: str = "") -> Facts:
     """Return what is known of a cell, by the start of its key, or of a Job, by its name.
 
     Args:
@@ -28,8 +28,8 @@ def gather(store: Store, subject: str, cluster: Cluster | None, unasked: str = "
             raise MissingInputError(
                 f"no cell {subject!r} in {store.url}, and Jobs cannot be asked about: {unasked}"
             )
-        return _facts(cluster, find.job(cluster, subject), "", Kept())
-    kept = keep(store, [cell])[cell]
+        return _facts(cluster, find.job(cluster, subject), "", StoredState())
+    kept = read_stored_states(store, [cell])[cell]
     if kept.finished or kept.failure is not None:
         return Facts(cell, kept.finished, kept.failure, kept.lease)
     if cluster is None:
@@ -40,7 +40,7 @@ def gather(store: Store, subject: str, cluster: Cluster | None, unasked: str = "
     return _facts(cluster, held, cell, kept)
 
 
-def _facts(cluster: Cluster, held: Held, cell: str, kept: Kept) -> Facts:
+def _facts(cluster: Cluster, held: JobWithPods, cell: str, kept: StoredState) -> Facts:
     phase = held.view.phase
     return Facts(
         cell=cell,
@@ -48,6 +48,6 @@ def _facts(cluster: Cluster, held: Held, cell: str, kept: Kept) -> Facts:
         job=held.job,
         pods=held.pods,
         events=find.events(cluster, held),
-        nodes=find.nodes(cluster) if phase is Phase.PENDING else None,
-        queue=find.queue_before(cluster, held.job) if phase is Phase.QUEUED else None,
+        nodes=find.nodes(cluster) if phase is CellState.PENDING else None,
+        queue=find.queue_before(cluster, held.job) if phase is CellState.QUEUED else None,
     )

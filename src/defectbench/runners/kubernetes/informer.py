@@ -19,7 +19,7 @@ _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass
-class Mirror:
+class Informer:
     """The objects of a list, by name, as the cluster last said.
 
     Survives closed streams, restarts of the API server (it goes on where it was) and versions that are no
@@ -44,7 +44,7 @@ class Mirror:
     _stop: threading.Event = field(default_factory=threading.Event)
     _fatal: Exception | None = None
 
-    def __enter__(self) -> Mirror:
+    def __enter__(self) -> Informer:
         """List everything once, then follow in a thread.
 
         Raises:

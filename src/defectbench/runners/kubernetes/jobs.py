@@ -19,7 +19,7 @@ OURS = "app.kubernetes.io/name=defectbench"
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 
-class Phase(StrEnum):
+class CellState(StrEnum):
     """Where a Job is."""
 
     QUEUED = "queued"
@@ -34,7 +34,7 @@ class Phase(StrEnum):
     """Holds its node and will never start as it is."""
 
 
-ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
+ENDED = frozenset({CellState.SUCCEEDED, CellState.FAILED})
 
 IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 DOOM = IMAGE_TROUBLE | {"CreateContainerConfigError", "CreateContainerError", "ImageInspectError"}
@@ -42,7 +42,7 @@ DOOM = IMAGE_TROUBLE | {"CreateContainerConfigError", "CreateContainerError", "I
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class JobView:
     """A Job and its pods, read.
 
     Attributes:
@@ -63,7 +63,7 @@ class View:
     category: str
     cells: tuple[str, ...]
     digest: str
-    phase: Phase
+    phase: CellState
     reason: str = ""
     code: int | None = None
     killed: str = ""
@@ -78,21 +78,21 @@ class View:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class ContainerExit:
     """How a container ended."""
 
     code: int
     reason: str = ""
 
 
-def view(job: Document, pods: Sequence[Document] = ()) -> View:
+def read_job(job: Document, pods: Sequence[Document] = ()) -> JobView:
     """Read a Job and its pods."""
     metadata, labels = job["metadata"], job["metadata"].get("labels", {})
     last = latest(pods)
     ended = next((found for pod in _by_age(pods) if (found := ending(pod)) is not None), None)
     phase, reason = _phase(job, last)
     code = ended.code if ended else _code_in_words(job)
-    return View(
+    return JobView(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         sweep=labels.get(SWEEP, ""),
@@ -147,13 +147,13 @@ def latest(pods: Sequence[Document]) -> Document | None:
     return next(iter(_by_age(pods)), None)
 
 
-def ending(pod: Document) -> Ending | None:
+def ending(pod: Document) -> ContainerExit | None:
     """Return how the pod's container ended; None while it has not."""
     for status in pod.get("status", {}).get("containerStatuses") or ():
         for state in ("state", "lastState"):
             ended = status.get(state, {}).get("terminated")
             if ended:
-                return Ending(int(ended["exitCode"]), ended.get("reason", ""))
+                return ContainerExit(int(ended["exitCode"]), ended.get("reason", ""))
     return None
 
 
@@ -226,17 +226,17 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _phase(job: Document, pod: Document | None) -> tuple[Phase, str]:
+def _phase(job: Document, pod: Document | None) -> tuple[CellState, str]:
     failed = condition(job, "Failed") or condition(job, "FailureTarget")
     if failed:
-        return Phase.FAILED, f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ")
+        return CellState.FAILED, f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ")
     if condition(job, "Complete") or condition(job, "SuccessCriteriaMet"):
-        return Phase.SUCCEEDED, ""
+        return CellState.SUCCEEDED, ""
     if job.get("spec", {}).get("suspend"):
         queue = job["metadata"].get("labels", {}).get(QUEUE)
-        return Phase.QUEUED, f"in queue {queue}" if queue else "suspended"
+        return CellState.QUEUED, f"in queue {queue}" if queue else "suspended"
     if pod is None or pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
-        return Phase.PENDING, _between(job, pod)
+        return CellState.PENDING, _between(job, pod)
     return _pod_phase(pod)
 
 
@@ -251,17 +251,17 @@ def _between(job: Document, pod: Document | None) -> str:
     )
 
 
-def _pod_phase(pod: Document) -> tuple[Phase, str]:
+def _pod_phase(pod: Document) -> tuple[CellState, str]:
     wait = waiting(pod)
     if wait.get("reason") in DOOM:
-        return Phase.DOOMED, f"{wait['reason']}: {wait.get('message', '')}".rstrip(": ")
+        return CellState.DOOMED, f"{wait['reason']}: {wait.get('message', '')}".rstrip(": ")
     if pod["metadata"].get("deletionTimestamp"):
-        return Phase.PENDING, "its pod is leaving"
+        return CellState.PENDING, "its pod is leaving"
     if pod.get("status", {}).get("phase") == "Running":
-        return Phase.RUNNING, ""
+        return CellState.RUNNING, ""
     if not pod.get("spec", {}).get("nodeName"):
-        return Phase.PENDING, unschedulable(pod) or "waits for a node"
-    return Phase.PULLING, ""
+        return CellState.PENDING, unschedulable(pod) or "waits for a node"
+    return CellState.PULLING, ""
 
 
 def _container(job: Document) -> Document:

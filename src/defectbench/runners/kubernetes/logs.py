@@ -10,7 +10,7 @@ from defectbench.records.cell import path
 from defectbench.records.result import find_failure, find_result
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import holder
-from defectbench.runners.kubernetes.jobs import Phase
+from defectbench.runners.kubernetes.jobs import CellState
 from defectbench.stores.base import Store
 
 POLL = 5.0
@@ -80,7 +80,11 @@ def from_pod(cluster: Cluster, cell: str, *, following: bool = False) -> Iterato
         MissingInputError: no pod has begun on it.
     """
     held = holder(cluster, cell)
-    if held is None or not held.pods or held.view.phase in (Phase.PENDING, Phase.PULLING, Phase.DOOMED):
+    if (
+        held is None
+        or not held.pods
+        or held.view.phase in (CellState.PENDING, CellState.PULLING, CellState.DOOMED)
+    ):
         raise MissingInputError(f"cell {cell} has no log: no pod has begun on it (`defectbench why {cell}`)")
     query = {"follow": "true"} if following else {}
     for line in cluster.lines(cluster.path("pods", held.view.pod, "log"), query=query):

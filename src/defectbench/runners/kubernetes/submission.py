@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from defectbench.errors import ConfigurationError, DefectbenchError, ExitCode, NoRightsError, TryAgainError
-from defectbench.records.result import finished, forget_failures
+from defectbench.records.result import finished_cells, forget_failures
 from defectbench.runners.chart import chart
 from defectbench.runners.chart.chart import JobEntry, Manifest
 from defectbench.runners.chart.values import Values
 from defectbench.runners.kubernetes import control, find
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.checks import check_namespace, check_needs
-from defectbench.runners.kubernetes.control import Only
-from defectbench.runners.kubernetes.submit import WINDOW, Placed, Submission, Verdict
-from defectbench.runners.status import Kept, keep, read_record
+from defectbench.runners.kubernetes.control import RetryScope
+from defectbench.runners.kubernetes.submit import WINDOW, JobOutcome, PlacedJob, Submission
+from defectbench.runners.status import StoredState, read_record, read_stored_states
 from defectbench.stores.base import Store
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import Sweep, Where, lay_over, parse, read
+from defectbench.sweeps.config import SourceLines, Sweep, lay_over, parse_sweep, read_sweep
 from defectbench.sweeps.plan import Plan
 
 
 @dataclass(frozen=True)
-class Order:
+class SubmitRequest:
     """What a user asks for, the sweep apart.
 
     Attributes:
@@ -46,7 +46,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Ready:
+class SubmittableSweep:
     """A sweep that can be submitted: data, weights, Secrets and image were found.
 
     Attributes:
@@ -56,7 +56,7 @@ class Ready:
         warnings: what could not be looked at.
     """
 
-    order: Order
+    order: SubmitRequest
     plan: Plan
     entries: Sequence[JobEntry]
     done: frozenset[str]
@@ -89,7 +89,7 @@ class Ready:
         return _render(self.order, self.plan.sweep, self.entries)
 
 
-def load(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep:
     """Return a sweep by its file, or by the name under which it was submitted before.
 
     Raises:
@@ -97,10 +97,10 @@ def load(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep:
         SweepError: it is wrong.
     """
     if Path(sweep).suffix in (".yaml", ".yml"):
-        return read(Path(sweep), overrides)
+        return read_sweep(Path(sweep), overrides)
     document = _as_written(read_record(store, sweep).document)
     laid = frozenset(lay_over(document, overrides))
-    return parse(document, Where(f"sweeps/{sweep}.json", {}, laid))
+    return parse_sweep(document, SourceLines(f"sweeps/{sweep}.json", {}, laid))
 
 
 def _as_written(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -116,15 +116,15 @@ def _without_none(value: Any) -> Any:
     return [_without_none(each) for each in value] if isinstance(value, list) else value
 
 
-def prepare(order: Order, sweep: Sweep) -> Ready:
+def prepare(order: SubmitRequest, sweep: Sweep) -> SubmittableSweep:
     """Look for all that a sweep needs; submit nothing.
 
     Raises:
         DefectbenchError: what is missing: data (66), weights or the image (69), a Secret or a volume (78)...
     """
-    plan = plans.make(sweep, order.store)
+    plan = plans.make_plan(sweep, order.store)
     wanted = plan.narrowed(order.models, order.categories, order.cells)
-    done = frozenset(finished(order.store, list(wanted)))
+    done = frozenset(finished_cells(order.store, list(wanted)))
     todo = [key for key in wanted if key not in done]
     plan.need_weights(todo)
     entries = chart.group(sweep, plan.cells, plan.labels, wanted=wanted)
@@ -138,10 +138,12 @@ def prepare(order: Order, sweep: Sweep) -> Ready:
     first = next(_render(order, sweep, entries[:1]), None) if todo else None
     if first is not None:
         warnings += check_needs(order.cluster, first)
-    return Ready(order, plan, entries, done, todo, warnings)
+    return SubmittableSweep(order, plan, entries, done, todo, warnings)
 
 
-def prepare_all(order: Order, sweeps: Sequence[str]) -> tuple[list[Ready], dict[str, DefectbenchError]]:
+def prepare_all(
+    order: SubmitRequest, sweeps: Sequence[str]
+) -> tuple[list[SubmittableSweep], dict[str, DefectbenchError]]:
     """Prepare several sweeps, given by file or name: those that are ready, and what each of the others lacks.
 
     Raises:
@@ -151,7 +153,7 @@ def prepare_all(order: Order, sweeps: Sequence[str]) -> tuple[list[Ready], dict[
     ready, lacking = [], {}
     for name in sweeps:
         try:
-            ready.append(prepare(order, load(order.store, name, order.overrides)))
+            ready.append(prepare(order, load_sweep(order.store, name, order.overrides)))
         except (TryAgainError, NoRightsError):
             raise
         except DefectbenchError as error:
@@ -159,54 +161,56 @@ def prepare_all(order: Order, sweeps: Sequence[str]) -> tuple[list[Ready], dict[
     return ready, lacking
 
 
-def submit(ready: Ready, hear: Callable[[Placed], None]) -> Mapping[str, Placed]:
+def submit_sweeps(ready: SubmittableSweep, hear: Callable[[PlacedJob], None]) -> Mapping[str, PlacedJob]:
     """Write the specs, then bring the Jobs into the cluster. Failures of the past stay: `retry` forgets them.
 
     Raises:
         StoppedError, DefectbenchError: as :meth:`Submission.run`.
     """
-    plans.write(ready.plan, ready.order.store, ready.todo)
+    plans.write_plan(ready.plan, ready.order.store, ready.todo)
     work = Submission(ready.order.cluster, ready.done, ready.order.window, hear)
     return work.run(ready.manifests())
 
 
-def retry(ready: Ready, only: Only, hear: Callable[[Placed], None]) -> Mapping[str, Placed]:
+def retry_sweep(
+    ready: SubmittableSweep, only: RetryScope, hear: Callable[[PlacedJob], None]
+) -> Mapping[str, PlacedJob]:
     """Make Jobs anew: delete by UID, wait until gone, forget permanent failures, create. Live ones stay.
 
     Safe to repeat at any point: what was deleted and not made again is pending, and `submit` makes it.
     """
     order = ready.order
     there = {each.view.name: each for each in find.jobs(order.cluster)}
-    known = keep(order.store, ready.todo)
+    known = read_stored_states(order.store, ready.todo)
     chosen = []
     for entry in ready.unfinished:
         reason = control.may_retry(there.get(entry.name), _cells(entry, known), only)
         if reason:
-            hear(Placed(entry.name, Verdict.LEFT, f"left alone: {reason}"))
+            hear(PlacedJob(entry.name, JobOutcome.LEFT, f"left alone: {reason}"))
         else:
             chosen.append(entry)
     old = [there[entry.name].view for entry in chosen if entry.name in there]
     control.delete_all(order.cluster, old)
     control.wait_gone(order.cluster, old)
     keys = [key for entry in chosen for key in entry.cells if key in known]
-    plans.write(ready.plan, order.store, keys)
+    plans.write_plan(ready.plan, order.store, keys)
     forget_failures(order.store, [key for key in keys if known[key].failure is not None])
     work = Submission(order.cluster, ready.done, order.window, hear)
     return work.run(_render(order, ready.plan.sweep, chosen)) if chosen else {}
 
 
-def closing_code(placed: Mapping[str, Placed]) -> ExitCode:
+def closing_code(placed: Mapping[str, PlacedJob]) -> ExitCode:
     """Return what a submission ends with: 78 where another Job has a name, 1 where Jobs failed before."""
     verdicts = {each.verdict for each in placed.values()}
-    if Verdict.DIFFERENT in verdicts:
+    if JobOutcome.DIFFERENT in verdicts:
         return ExitCode.CONFIGURATION
-    return ExitCode.SOME_FAILED if Verdict.FAILED in verdicts else ExitCode.DONE
+    return ExitCode.SOME_FAILED if JobOutcome.FAILED in verdicts else ExitCode.DONE
 
 
-def _cells(entry: JobEntry, known: Mapping[str, Kept]) -> list[Kept]:
-    return [known.get(key, Kept(finished=True)) for key in entry.cells]
+def _cells(entry: JobEntry, known: Mapping[str, StoredState]) -> list[StoredState]:
+    return [known.get(key, StoredState(finished=True)) for key in entry.cells]
 
 
-def _render(order: Order, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
+def _render(order: SubmitRequest, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
     values = chart.values(sweep, entries, order.store.url, order.values)
     return chart.render(values, order.cluster.namespace, order.cluster.version())
