@@ -60,7 +60,7 @@ def taken(store: Store, clock: Clock, owner: str = "a") -> Lease:
     return found
 
 
-def keeper(store: Store, lease: Lease, tmp_path: Path, clock: Clock) -> StoredCheckpoints:
+def checkpointer(store: Store, lease: Lease, tmp_path: Path, clock: Clock) -> StoredCheckpoints:
     return StoredCheckpoints(store, lease, tmp_path / "checkpoints" / "arrived", 100.0, clock)
 
 
@@ -71,13 +71,13 @@ def blobs(store: Store) -> list[str]:
 def test_the_next_attempt_finds_what_was_kept(store: Store, tmp_path: Path) -> None:
     clock = Clock()
     first = taken(store, clock)
-    keeper(store, first, tmp_path, clock).keep(SAVED, writes(b"state"))
+    checkpointer(store, first, tmp_path, clock).save(SAVED, writes(b"state"))
     first.release()
     document = json.loads(store.get(POINTER).data)
     assert document["blob"].startswith("1/checkpoints/")
     assert (document["attempt"], document["size"], document["fit"]["steps"]) == (1, 5, 17)
     assert store.get(f"cells/k/{document['blob']}").data == b"state"
-    second = keeper(store, taken(store, clock), tmp_path, clock)
+    second = checkpointer(store, taken(store, clock), tmp_path, clock)
     found = second.find()
     assert found is not None
     assert found.saved == SAVED
@@ -88,7 +88,7 @@ def test_the_next_attempt_finds_what_was_kept(store: Store, tmp_path: Path) -> N
 
 def test_a_cell_without_checkpoint_has_nothing_to_find(store: Store, tmp_path: Path) -> None:
     clock = Clock()
-    found = keeper(store, taken(store, clock), tmp_path, clock)
+    found = checkpointer(store, taken(store, clock), tmp_path, clock)
     assert found.find() is None
     assert not found.resumed
 
@@ -96,15 +96,15 @@ def test_a_cell_without_checkpoint_has_nothing_to_find(store: Store, tmp_path: P
 def test_only_the_latest_blob_is_kept(store: Store, tmp_path: Path) -> None:
     clock = Clock()
     first = taken(store, clock)
-    one = keeper(store, first, tmp_path, clock)
+    one = checkpointer(store, first, tmp_path, clock)
     for data in (b"one", b"two", b"two", b"three"):
-        one.keep(SAVED, writes(data))
+        one.save(SAVED, writes(data))
         assert len(blobs(store)) == 1
     first.release()
     store.put("cells/k/1/log.txt", b"kept")
-    two = keeper(store, taken(store, clock), tmp_path, clock)
+    two = checkpointer(store, taken(store, clock), tmp_path, clock)
     assert two.find() is not None
-    two.keep(replace(SAVED, attempts=2), writes(b"four"))
+    two.save(replace(SAVED, attempts=2), writes(b"four"))
     assert [blob.split("/")[0] for blob in blobs(store)] == ["2"]
     two.clear()
     assert sorted(store.keys("cells/k/")) == ["cells/k/1/log.txt", "cells/k/lease.json"]
@@ -116,20 +116,20 @@ def test_a_holder_that_lost_the_cell_moves_no_pointer(
 ) -> None:
     clock = Clock()
     first = taken(store, clock)
-    old = keeper(store, first, tmp_path / "old", clock)
-    old.keep(SAVED, writes(b"old"))
+    old = checkpointer(store, first, tmp_path / "old", clock)
+    old.save(SAVED, writes(b"old"))
     heir = taken(store, clock, "heir")
-    new = keeper(store, heir, tmp_path / "new", clock)
+    new = checkpointer(store, heir, tmp_path / "new", clock)
     assert new.find() is not None
     before = store.get(POINTER)
     # Also in the moment between its last look at the lease and its put.
     with pytest.raises(ConflictError, match="was changed or removed"):
         old._put(Pointer.from_json(before.data), old._seen)
-    old.keep(replace(SAVED, steps=18), writes(b"late"))
+    old.save(replace(SAVED, steps=18), writes(b"late"))
     assert "heir took it over as attempt 2" in caplog.text
     assert first.lost
     assert store.get(POINTER) == before
-    new.keep(replace(SAVED, steps=19), writes(b"new"))
+    new.save(replace(SAVED, steps=19), writes(b"new"))
     assert [blob.split("/")[0] for blob in blobs(store)] == ["2"]
     old.clear()
     assert [blob.split("/")[0] for blob in blobs(store)] == ["2"]
@@ -138,21 +138,21 @@ def test_a_holder_that_lost_the_cell_moves_no_pointer(
 def test_a_late_first_pointer_of_a_lost_holder_is_overwritten(store: Store, tmp_path: Path) -> None:
     """There was none when the cell was taken over, so nothing told the old holder's put from a first one."""
     clock = Clock()
-    old = keeper(store, taken(store, clock), tmp_path / "old", clock)
+    old = checkpointer(store, taken(store, clock), tmp_path / "old", clock)
     heir = taken(store, clock, "heir")
-    new = keeper(store, heir, tmp_path / "new", clock)
+    new = checkpointer(store, heir, tmp_path / "new", clock)
     assert new.find() is None
     store.put("cells/k/1/checkpoints/00", b"late")
     late = Pointer("k", 1, "1/checkpoints/00", "0" * 64, 4, {}, "", SAVED)
     old._put(late, old._seen)
-    new.keep(SAVED, writes(b"new"))
+    new.save(SAVED, writes(b"new"))
     assert Pointer.from_json(store.get(POINTER).data).attempt == 2
     assert [blob.split("/")[0] for blob in blobs(store)] == ["2"]
 
 
 def test_an_old_holder_removes_nothing_of_a_later_attempt(store: Store, tmp_path: Path) -> None:
     clock = Clock()
-    old = keeper(store, taken(store, clock), tmp_path, clock)
+    old = checkpointer(store, taken(store, clock), tmp_path, clock)
     store.put("cells/k/1/checkpoints/aa", b"")
     store.put("cells/k/2/checkpoints/bb", b"")
     store.put("cells/k/10/checkpoints/cc", b"")
@@ -192,18 +192,18 @@ def test_a_damaged_checkpoint_is_said_and_not_gone_on_with(
 ) -> None:
     store, clock = DirectoryStore(tmp_path / "store"), Clock()
     first = taken(store, clock)
-    keeper(store, first, tmp_path, clock).keep(SAVED, writes(b"state"))
+    checkpointer(store, first, tmp_path, clock).save(SAVED, writes(b"state"))
     first.release()
     store.put(POINTER, json.dumps(change(json.loads(store.get(POINTER).data))).encode())
-    second = keeper(store, taken(store, clock), tmp_path, clock)
+    second = checkpointer(store, taken(store, clock), tmp_path, clock)
     assert second.find() is None
     assert "the fit starts anew" in caplog.text
     assert re.search(says, caplog.text)
     assert not second.resumed
     # The next checkpoint takes its place.
-    second.keep(SAVED, writes(b"new"))
+    second.save(SAVED, writes(b"new"))
     assert [blob.split("/")[0] for blob in blobs(store)] == ["2"]
-    third = keeper(store, _after(store, second, clock), tmp_path, clock)
+    third = checkpointer(store, _after(store, second, clock), tmp_path, clock)
     found = third.find()
     assert found is not None
     assert found.path.read_bytes() == b"new"
@@ -217,9 +217,9 @@ def _after(store: Store, before: StoredCheckpoints, clock: Clock) -> Lease:
 def test_a_pointer_that_is_no_json_is_not_gone_on_with(store: Store, tmp_path: Path) -> None:
     clock = Clock()
     store.put(POINTER, b"\xff{")
-    found = keeper(store, taken(store, clock), tmp_path, clock)
+    found = checkpointer(store, taken(store, clock), tmp_path, clock)
     assert found.find() is None
-    found.keep(SAVED, writes(b"new"))
+    found.save(SAVED, writes(b"new"))
     assert Pointer.from_json(store.get(POINTER).data).fit == SAVED
 
 
@@ -227,10 +227,10 @@ def test_other_versions_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     clock = Clock()
     first = taken(store, clock)
     monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "2.6", "numpy": "1"})
-    keeper(store, first, tmp_path, clock).keep(SAVED, writes(b"state"))
+    checkpointer(store, first, tmp_path, clock).save(SAVED, writes(b"state"))
     first.release()
     monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "2.7", "scipy": "1"})
-    found = keeper(store, taken(store, clock), tmp_path, clock)
+    found = checkpointer(store, taken(store, clock), tmp_path, clock)
     with pytest.raises(CheckpointError, match=r"numpy 1 \(here none\), scipy none \(here 1\), torch 2.6 \("):
         found._check(Pointer.from_json(store.get(POINTER).data))
     assert found.find() is None
@@ -238,11 +238,11 @@ def test_other_versions_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_a_checkpoint_is_due_by_time(store: Store, tmp_path: Path) -> None:
     clock = Clock()
-    found = keeper(store, taken(store, clock), tmp_path, clock)
+    found = checkpointer(store, taken(store, clock), tmp_path, clock)
     assert not found.due()
     clock.now += 100
     assert found.due()
-    found.keep(SAVED, writes(b"state"))
+    found.save(SAVED, writes(b"state"))
     assert not found.due()
 
 
@@ -250,30 +250,30 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_fit_and_is_tried_again(
     store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()
-    found = keeper(store, taken(store, clock), tmp_path, clock)
+    found = checkpointer(store, taken(store, clock), tmp_path, clock)
     clock.now += 100
 
     def full(path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    found.keep(SAVED, full)
+    found.save(SAVED, full)
     assert "the disk is full" in caplog.text
     assert not found.due()
     clock.now += 30
     assert found.due()
     assert not blobs(store)
     assert not list((tmp_path / "checkpoints").iterdir())
-    found.keep(SAVED, writes(b"state"))
+    found.save(SAVED, writes(b"state"))
     assert len(blobs(store)) == 1
 
 
 def test_a_disk_that_fails_is_no_damaged_checkpoint(tmp_path: Path) -> None:
     store, clock = DirectoryStore(tmp_path / "store"), Clock()
     first = taken(store, clock)
-    keeper(store, first, tmp_path, clock).keep(SAVED, writes(b"state"))
+    checkpointer(store, first, tmp_path, clock).save(SAVED, writes(b"state"))
     first.release()
-    second = keeper(store, taken(store, clock), tmp_path, clock)
+    second = checkpointer(store, taken(store, clock), tmp_path, clock)
     (tmp_path / "checkpoints").rmdir()
     (tmp_path / "checkpoints").write_text("no directory")
     with pytest.raises(TryAgainError):

@@ -42,8 +42,8 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path / "sweep.yaml"
 
 
-def found(patient: Target) -> dict[str, Finding]:
-    return {finding.what: finding for finding in diagnose(patient)}
+def found(target: Target) -> dict[str, Finding]:
+    return {finding.what: finding for finding in diagnose(target)}
 
 
 def test_doctor_says_what_is_optional_and_ends_well(tmp_path: Path) -> None:

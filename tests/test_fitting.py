@@ -37,7 +37,7 @@ class Drawer:
         self.asked += 1
         return self.asked in self.at
 
-    def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
+    def save(self, saved: FitState, write: Callable[[Path], None]) -> None:
         write(self.folder / "kept")
         self.kept.append(saved)
 
@@ -107,11 +107,11 @@ def test_a_fit_counts_neither_its_saving_nor_its_waiting_twice(
     training_data: TrainingData, tmp_path: Path
 ) -> None:
     class Slow(Drawer):
-        def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
+        def save(self, saved: FitState, write: Callable[[Path], None]) -> None:
             import time
 
             time.sleep(1.0)
-            super().keep(saved, write)
+            super().save(saved, write)
 
     drawer = Slow(tmp_path, (5, 6))
     fitted = fitting(training_data, drawer).run(Stepper(RECIPE))
@@ -135,7 +135,7 @@ def test_a_long_fit_is_kept_at_its_end_and_then_only_scored(
     loaded = fitting(training_data, drawer, tell).run(Stepper(RECIPE))
     assert weights(loaded) == weights(whole)
     assert loaded.saved == whole.saved
-    with pytest.raises(StoppedError), loaded.kept_by(drawer):
+    with pytest.raises(StoppedError), loaded.saved_by(drawer):
         raise StoppedError
     assert not drawer.kept, "what lies there already was kept again"
 
@@ -164,9 +164,9 @@ def test_a_short_fit_is_kept_when_the_scoring_is_stopped_or_lasts(
 ) -> None:
     for drawer in (Drawer(tmp_path), Drawer(tmp_path, (EPOCHS * STEPS + 2,))):
         fitted = fitting(training_data, drawer).run(Stepper(RECIPE))
-        with fitted.kept_by(drawer):
+        with fitted.saved_by(drawer):
             assert not drawer.kept
-        with pytest.raises(StoppedError), fitted.kept_by(drawer):
+        with pytest.raises(StoppedError), fitted.saved_by(drawer):
             raise StoppedError
         assert [saved.fitted for saved in drawer.kept] == [True]
 

@@ -79,19 +79,19 @@ class Target:
     sweep: Sweep | None = None
 
 
-def diagnose(patient: Target) -> Iterator[Finding]:
+def diagnose(target: Target) -> Iterator[Finding]:
     """Yield what works and what does not, one thing after the other; never raises an error of ours."""
     yield _package()
-    place, finding = _store(patient)
+    place, finding = _store(target)
     yield finding
-    yield _told("tracker", lambda: _tracker(patient, place))
-    yield _told("cluster", lambda: _cluster(patient))
+    yield _told("tracker", lambda: _tracker(target, place))
+    yield _told("cluster", lambda: _cluster(target))
     yield _told("helm", _helm)
     yield _told("device", _device)
     if place is not None:
         yield _told("weights", lambda: _weights(place))
-        if patient.sweep is not None:
-            yield from _sweep(patient.sweep, place)
+        if target.sweep is not None:
+            yield from _sweep(target.sweep, place)
 
 
 def exit_code(findings: Iterable[Finding]) -> ExitCode:
@@ -122,21 +122,21 @@ def _version() -> str:
         return "from its sources"
 
 
-def _store(patient: Target) -> tuple[Store | None, Finding]:
+def _store(target: Target) -> tuple[Store | None, Finding]:
     """Open the store, write and remove an object, and count its data sets."""
     try:
-        place = open_store(patient.store)
+        place = open_store(target.store)
         place.put(_PROBE, b"doctor")
         place.delete(_PROBE)
         names = list_datasets(place)
     except DefectbenchError as error:
-        return None, Finding("store", "fails", f"{patient.store}: {error}", error.code)
+        return None, Finding("store", "fails", f"{target.store}: {error}", error.code)
     return place, Finding("store", "works", f"{place.url}: data sets: {', '.join(names) or 'none yet'}")
 
 
-def _tracker(patient: Target, place: Store | None) -> Finding:
-    named = patient.tracking or os.environ.get("MLFLOW_TRACKING_URI")
-    uri = named if place is None else tracking_uri(place, patient.tracking)
+def _tracker(target: Target, place: Store | None) -> Finding:
+    named = target.tracking or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = named if place is None else tracking_uri(place, target.tracking)
     if uri is None:
         return Finding("tracker", "not there", "an S3 store has none of its own; name one by --tracking-uri")
     if find_spec("mlflow") is None and not named:
@@ -159,8 +159,8 @@ def _ask(url: str, place: str) -> None:
         raise TryAgainError(f"tracker {place} is out of reach") from error
 
 
-def _cluster(patient: Target) -> Finding:
-    cluster, why = find_cluster(patient.context, patient.namespace)
+def _cluster(target: Target) -> Finding:
+    cluster, why = find_cluster(target.context, target.namespace)
     if cluster is None:
         return Finding("cluster", "not there", f"{why} (only submit needs one)")
     return Finding("cluster", "works", f"context {cluster.context}, namespace {cluster.namespace}")

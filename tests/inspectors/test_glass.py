@@ -69,7 +69,7 @@ def scores(model: Glass) -> list[float]:
 
 
 def parts(model: Glass) -> dict[str, torch.Tensor]:
-    return model.learnt(model.model())
+    return model.trained_state(model.model())
 
 
 @pytest.fixture(scope="module")

@@ -45,8 +45,8 @@ def tables(store: Store) -> Tables:
 
 @pytest.fixture(scope="module")
 def parts(store: Store, tables: Tables, tmp_path_factory: pytest.TempPathFactory) -> list[BreakdownRow]:
-    material = Evidence(tables.collected, store, tmp_path_factory.mktemp("cache"))
-    return list(breakdowns(tables, material.areas))
+    evidence = Evidence(tables.collected, store, tmp_path_factory.mktemp("cache"))
+    return list(breakdowns(tables, evidence.areas))
 
 
 def test_published_figures_stand_beside_ours(tables: Tables) -> None:

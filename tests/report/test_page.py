@@ -169,9 +169,9 @@ def test_files_lie_beside_the_page(whole: tuple[Store, Record, Path]) -> None:
     assert sorted(file.name for file in (folder / "tables").iterdir()) == sorted(
         f"{name}.{kind}" for name in (*FILES, "published", "breakdowns") for kind in ("csv", "parquet")
     )
-    drawings = sorted((folder / "figures").iterdir())
-    assert len(drawings) == 1 + 2 + 2 * 8 + 5  # differences, scores, curves, costs
-    for drawing in drawings:
+    figures = sorted((folder / "figures").iterdir())
+    assert len(figures) == 1 + 2 + 2 * 8 + 5  # differences, scores, curves, costs
+    for drawing in figures:
         root = ElementTree.fromstring(drawing.read_text(encoding="utf-8"))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(--" not in drawing.read_text(encoding="utf-8")

@@ -131,36 +131,36 @@ def until(true: object, patience: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def names(mirror: Informer) -> set[str]:
-    return {each["metadata"]["name"] for each in mirror.objects()}
+def names(informer: Informer) -> set[str]:
+    return {each["metadata"]["name"] for each in informer.objects()}
 
 
 def test_a_mirror_follows_what_is_made_changed_and_removed(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("a"))
-    with Informer(cluster, "jobs", OURS) as mirror:
-        assert names(mirror) == {"a"}
+    with Informer(cluster, "jobs", OURS) as informer:
+        assert names(informer) == {"a"}
         api.put("jobs", job("b"))
-        until(lambda: names(mirror) == {"a", "b"})
+        until(lambda: names(informer) == {"a", "b"})
         api.change("jobs", "b", status={"active": 1})
-        until(lambda: any(each.get("status") for each in mirror.objects()))
+        until(lambda: any(each.get("status") for each in informer.objects()))
         api.remove("jobs", "a")
-        until(lambda: names(mirror) == {"b"})
-        assert mirror.lists == 1
+        until(lambda: names(informer) == {"b"})
+        assert informer.lists == 1
 
 
 def test_a_mirror_goes_on_after_a_disconnect_without_listing_again(api: FakeApi, cluster: Cluster) -> None:
-    with Informer(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as informer:
         for number in range(3):
             until(lambda number=number: api.count("GET", "watch=") >= number + 1)
             api.hang_up()
             api.put("jobs", job(f"j{number}"))
-        until(lambda: names(mirror) == {"j0", "j1", "j2"})
-        assert mirror.lists == 1
+        until(lambda: names(informer) == {"j0", "j1", "j2"})
+        assert informer.lists == 1
 
 
 def test_a_mirror_lists_again_when_its_version_is_gone(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("old"))
-    with Informer(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as informer:
         until(lambda: api.count("GET", "watch=") == 1)
         # Both happen while nobody listens: only a new list can show that the old Job went away.
         with api.changed:
@@ -168,46 +168,46 @@ def test_a_mirror_lists_again_when_its_version_is_gone(api: FakeApi, cluster: Cl
             api.remove("jobs", "old")
             api.put("jobs", job("new"))
             api.forget()
-        until(lambda: names(mirror) == {"new"})
-        assert mirror.lists == 2
+        until(lambda: names(informer) == {"new"})
+        assert informer.lists == 2
 
 
 def test_a_mirror_moves_on_with_bookmarks(api: FakeApi, cluster: Cluster) -> None:
     api.bookmarks = True
-    with Informer(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as informer:
         api.put("pods", job("unseen"))
-        until(lambda: mirror._version == str(api.version))
+        until(lambda: informer._version == str(api.version))
         # What is older than the bookmark is forgotten, and nothing has to be listed again.
         api.oldest = api.version
         api.hang_up()
         api.put("jobs", job("a"))
-        until(lambda: names(mirror) == {"a"})
-        assert mirror.lists == 1
+        until(lambda: names(informer) == {"a"})
+        assert informer.lists == 1
 
 
 def test_a_mirror_says_its_trouble_and_gets_over_it(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("a"))
-    with Informer(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as informer:
         until(lambda: api.count("GET", "watch=") == 1)
         api.faults.append(Fault(0, times=3, part="watch="))
         api.hang_up()
-        until(lambda: mirror.trouble)
-        assert names(mirror) == {"a"}
+        until(lambda: informer.trouble)
+        assert names(informer) == {"a"}
         api.put("jobs", job("b"))
-        until(lambda: names(mirror) == {"a", "b"})
-        until(lambda: not mirror.trouble)
+        until(lambda: names(informer) == {"a", "b"})
+        until(lambda: not informer.trouble)
 
 
 def test_a_mirror_ends_when_the_rights_are_taken_away(api: FakeApi, cluster: Cluster) -> None:
-    with Informer(cluster, "jobs", OURS) as mirror:
+    with Informer(cluster, "jobs", OURS) as informer:
         until(lambda: api.count("GET", "watch=") == 1)
         api.faults.append(Fault(403, times=99))
         api.hang_up()
-        until(mirror.changed.is_set)
+        until(informer.changed.is_set)
 
         def refused() -> bool:
             try:
-                mirror.objects()
+                informer.objects()
             except NoRightsError:
                 return True
             return False

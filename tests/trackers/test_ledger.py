@@ -63,22 +63,22 @@ def tracker() -> MemoryTracker:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, tracker: MemoryTracker) -> RunRegistry:
+def registry(tmp_path: Path, tracker: MemoryTracker) -> RunRegistry:
     return RunRegistry(DirectoryStore(tmp_path), "study", tracker, "study@1", patience=0.5)
 
 
-def test_ledger_writes_once(ledger: RunRegistry, tracker: MemoryTracker) -> None:
-    assert [ledger.update("a", make_run()) for _ in range(3)] == [True, False, False]
+def test_ledger_writes_once(registry: RunRegistry, tracker: MemoryTracker) -> None:
+    assert [registry.update("a", make_run()) for _ in range(3)] == [True, False, False]
     assert (len(tracker.claims), tracker.writes) == (1, 1)
 
 
-def test_ledger_racing_writers_create_one_run(ledger: RunRegistry, tracker: MemoryTracker) -> None:
+def test_ledger_racing_writers_create_one_run(registry: RunRegistry, tracker: MemoryTracker) -> None:
     start = threading.Barrier(8)
 
     def work() -> None:
         start.wait()
         for name in "abcd":
-            ledger.update(name, make_run())
+            registry.update(name, make_run())
 
     threads = [threading.Thread(target=work) for _ in range(8)]
     for thread in threads:
@@ -89,16 +89,16 @@ def test_ledger_racing_writers_create_one_run(ledger: RunRegistry, tracker: Memo
 
 
 def test_ledger_adopts_the_run_of_a_creation_without_an_answer(
-    ledger: RunRegistry, tracker: MemoryTracker
+    registry: RunRegistry, tracker: MemoryTracker
 ) -> None:
     def lost(claim: str) -> None:
         raise TryAgainError("the answer was lost")
 
     tracker.after_create = lost
     with pytest.raises(TryAgainError):
-        ledger.update("a", make_run())
+        registry.update("a", make_run())
     tracker.after_create = lambda claim: None
-    assert ledger.update("a", make_run())
+    assert registry.update("a", make_run())
     assert list(tracker.claims) == list(tracker.runs) == ["run0"]
 
 
@@ -118,70 +118,70 @@ class DyingStore(DirectoryStore):
         return super().put(key, data, expected=expected)
 
 
-def test_ledger_takes_over_the_claim_of_a_dead_owner(ledger: RunRegistry, tracker: MemoryTracker) -> None:
-    dying = RunRegistry(DyingStore(ledger.store.url), "study", tracker, "study@1")
+def test_ledger_takes_over_the_claim_of_a_dead_owner(registry: RunRegistry, tracker: MemoryTracker) -> None:
+    dying = RunRegistry(DyingStore(registry.store.url), "study", tracker, "study@1")
     with pytest.raises(Killed):
         dying.update("a", make_run())
     assert list(tracker.claims) == ["run0"]
-    assert ledger.update("a", make_run())
+    assert registry.update("a", make_run())
     assert list(tracker.runs) == ["run0"]
 
 
 def test_ledger_owner_that_was_taken_over_removes_its_double(
-    ledger: RunRegistry, tracker: MemoryTracker
+    registry: RunRegistry, tracker: MemoryTracker
 ) -> None:
     def overtaken(claim: str) -> None:
         """While the first writer has created but not noted, another one takes over and misses it."""
         tracker.after_create = lambda claim: None
         hidden = tracker.claims.pop("run0")
-        assert ledger.update("a", make_run())
+        assert registry.update("a", make_run())
         tracker.claims["run0"] = hidden
 
     tracker.after_create = overtaken
-    assert not ledger.update("a", make_run())
+    assert not registry.update("a", make_run())
     assert list(tracker.claims) == list(tracker.runs) == ["run1"]
 
 
-def test_ledger_completes_a_running_run(ledger: RunRegistry, tracker: MemoryTracker) -> None:
-    ledger.update("a", make_run("running", metrics={}))
-    ledger.update("a", make_run())
+def test_ledger_completes_a_running_run(registry: RunRegistry, tracker: MemoryTracker) -> None:
+    registry.update("a", make_run("running", metrics={}))
+    registry.update("a", make_run())
     assert [run.status for run in tracker.runs.values()] == ["finished"]
 
 
-def test_ledger_a_writer_that_saw_less_undoes_nothing(ledger: RunRegistry, tracker: MemoryTracker) -> None:
-    ledger.update("a", make_run())
-    assert not ledger.update("a", make_run("running", metrics={}))
+def test_ledger_a_writer_that_saw_less_undoes_nothing(registry: RunRegistry, tracker: MemoryTracker) -> None:
+    registry.update("a", make_run())
+    assert not registry.update("a", make_run("running", metrics={}))
     assert [run.status for run in tracker.runs.values()] == ["finished"]
 
 
 @pytest.mark.parametrize("change", [{"metrics": {"m": 0.6}}, {"params": {"p": "2"}}])
 def test_ledger_replaces_a_run_that_cannot_be_changed(
-    ledger: RunRegistry, tracker: MemoryTracker, change: dict[str, object]
+    registry: RunRegistry, tracker: MemoryTracker, change: dict[str, object]
 ) -> None:
-    ledger.update("a", make_run())
-    assert ledger.update("a", make_run(**change))
+    registry.update("a", make_run())
+    assert registry.update("a", make_run(**change))
     assert list(tracker.runs) == ["run1"]
 
 
 def test_ledger_makes_a_run_again_that_was_removed_by_hand(
-    ledger: RunRegistry, tracker: MemoryTracker
+    registry: RunRegistry, tracker: MemoryTracker
 ) -> None:
-    ledger.update("a", make_run("running"))
+    registry.update("a", make_run("running"))
     tracker.claims.clear()
-    assert ledger.update("a", make_run())
+    assert registry.update("a", make_run())
     assert list(tracker.claims) == ["run1"]
 
 
-def test_ledger_prunes_what_the_sweep_no_longer_has(ledger: RunRegistry, tracker: MemoryTracker) -> None:
-    ledger.update("a", make_run())
-    ledger.update("b", make_run())
-    ledger.prune({"b"})
+def test_ledger_prunes_what_the_sweep_no_longer_has(registry: RunRegistry, tracker: MemoryTracker) -> None:
+    registry.update("a", make_run())
+    registry.update("b", make_run())
+    registry.prune({"b"})
     assert list(tracker.claims) == ["run1"]
-    assert list(ledger.store.keys()) == ["tracking/study/b.json"]
+    assert list(registry.store.keys()) == ["tracking/study/b.json"]
 
 
-def test_ledger_keeps_trackers_apart(ledger: RunRegistry, tracker: MemoryTracker) -> None:
-    other = RunRegistry(ledger.store, "study", MemoryTracker(), "study@2")
-    assert ledger.update("a", make_run())
+def test_ledger_keeps_trackers_apart(registry: RunRegistry, tracker: MemoryTracker) -> None:
+    other = RunRegistry(registry.store, "study", MemoryTracker(), "study@2")
+    assert registry.update("a", make_run())
     assert other.update("a", make_run())
-    assert not ledger.update("a", make_run())
+    assert not registry.update("a", make_run())

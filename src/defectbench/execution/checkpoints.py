@@ -134,7 +134,7 @@ class StoredCheckpoints:
         """Whether the interval is over."""
         return self._clock() - self._last >= self.every
 
-    def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
+    def save(self, saved: FitState, write: Callable[[Path], None]) -> None:
         """Write a checkpoint and remove the one before. What goes wrong is logged: the fit can do without."""
         try:
             self._keep(saved, write)

@@ -103,7 +103,7 @@ def fit_and_score(
     weights: Mapping[str, Path],
     device: str,
     tell: Tell,
-    keeper: Checkpointer | None = None,
+    checkpointer: Checkpointer | None = None,
 ) -> CellOutcome:
     """Fit the cell's model and score every image that it did not learn from.
 
@@ -117,7 +117,7 @@ def fit_and_score(
     """
     from threadpoolctl import threadpool_limits
 
-    keeper = keeper or NoCheckpoints()
+    checkpointer = checkpointer or NoCheckpoints()
     settings = recipe_of(cell, weights, device)
 
     def make() -> Model:
@@ -129,12 +129,12 @@ def fit_and_score(
         with threadpool_limits(cell.fit.threads):
             training = training_data_of(cell, images)
             fitted = Fitting(
-                make, training, keeper, memory, lambda p: tell(CellProgress("fitting", p.done, p.total))
+                make, training, checkpointer, memory, lambda p: tell(CellProgress("fitting", p.done, p.total))
             ).run(model)
             model = fitted.model
 
             def score_told(step: CellProgress) -> None:
-                with fitted.kept_by(keeper):
+                with fitted.saved_by(checkpointer):
                     tell(step)
 
             outcome = _score(cell, model, images, score_told)

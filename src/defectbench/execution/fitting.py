@@ -65,7 +65,7 @@ class Checkpointer(Protocol):
     def due(self) -> bool:
         """Whether it is time to."""
 
-    def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
+    def save(self, saved: FitState, write: Callable[[Path], None]) -> None:
         """Keep it; where that fails the fit goes on all the same."""
 
     def find(self) -> SavedFit | None:
@@ -81,7 +81,7 @@ class NoCheckpoints:
         """Never."""
         return False
 
-    def keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
+    def save(self, saved: FitState, write: Callable[[Path], None]) -> None:
         """Do nothing."""
 
     def find(self) -> SavedFit | None:
@@ -102,20 +102,20 @@ class Fitted:
     kept: bool = False
 
     @contextmanager
-    def kept_by(self, keeper: Checkpointer) -> Iterator[None]:
+    def saved_by(self, checkpointer: Checkpointer) -> Iterator[None]:
         """Keep the fitted state, once, where it is time or the block is told to end: around each score."""
-        if keeper.due():
-            self.keep(keeper)
+        if checkpointer.due():
+            self.save(checkpointer)
         try:
             yield
         except _RESUMED:
-            self.keep(keeper)
+            self.save(checkpointer)
             raise
 
-    def keep(self, keeper: Checkpointer) -> None:
+    def save(self, checkpointer: Checkpointer) -> None:
         """Keep the fitted state, unless it is kept."""
         if not self.kept:
-            keeper.keep(self.saved, self.model.save)
+            checkpointer.save(self.saved, self.model.save)
         self.kept = True
 
 
@@ -131,13 +131,13 @@ class Fitting:
 
     make: Callable[[], Model]
     training: TrainingData
-    keeper: Checkpointer
+    checkpointer: Checkpointer
     memory: PeakMemory
     tell: FitCallback
 
     def run(self, model: Model) -> Fitted:
         """Fit ``inspector``, fresh from ``make``, or go on with what an earlier attempt kept."""
-        found = self.keeper.find()
+        found = self.checkpointer.find()
         if found is not None:
             try:
                 return self._go_on(model, found)
@@ -163,8 +163,8 @@ class Fitting:
 
     def _ended(self, model: Model, course: _FitRun) -> Fitted:
         fitted = Fitted(model, course.ended())
-        if course.lasted >= self.keeper.every:
-            fitted.keep(self.keeper)
+        if course.lasted >= self.checkpointer.every:
+            fitted.save(self.checkpointer)
         return fitted
 
 
@@ -203,7 +203,7 @@ class _FitRun:
         """Note a step, keep the fit where it is time, pass the step on."""
         self._points += (HistoryPoint(progress.done, name, float(v)) for name, v in progress.figures.items())
         self._now = replace(self._now, done=progress.done, total=progress.total, steps=self._now.steps + 1)
-        kept = self._fitting.keeper.due() and self._keep(progress)
+        kept = self._fitting.checkpointer.due() and self._keep(progress)
         try:
             self._fitting.tell(progress)
         except _RESUMED:
@@ -216,7 +216,7 @@ class _FitRun:
         if progress.save is None:
             return False
         started = time.perf_counter()
-        self._fitting.keeper.keep(self._state(), progress.save)
+        self._fitting.checkpointer.save(self._state(), progress.save)
         self._saving += time.perf_counter() - started
         return True
 

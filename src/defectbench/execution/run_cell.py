@@ -99,20 +99,20 @@ def run_cell(cell: Cell, place: WorkerContext, lease: Lease, before: LeaseRecord
         _attempt_log(place.store, lease),
         draft_path(place.cache / "checkpoints") as arrived,
     ):
-        keeper = StoredCheckpoints(place.store, lease, arrived, place.checkpoint_every)
+        checkpointer = StoredCheckpoints(place.store, lease, arrived, place.checkpoint_every)
         try:
-            result = _publish(cell, place.store, lease, _perform(cell, place, watch, keeper))
+            result = _publish(cell, place.store, lease, _perform(cell, place, watch, checkpointer))
         except Exception as error:
             _record_failure(place.store, lease, error)
-            if keeper.resumed and code_of(error) in _OF_THE_FIT:
-                keeper.clear()  # a retry must not begin with what may be the cause
+            if checkpointer.resumed and code_of(error) in _OF_THE_FIT:
+                checkpointer.clear()  # a retry must not begin with what may be the cause
             raise
-        keeper.clear()
+        checkpointer.clear()
         return result
 
 
 def _perform(
-    cell: Cell, place: WorkerContext, watch: _ProgressWatch, keeper: StoredCheckpoints
+    cell: Cell, place: WorkerContext, watch: _ProgressWatch, checkpointer: StoredCheckpoints
 ) -> CellOutcome:
     log.info("cell %s: %s on %s, seed %d", cell.key, cell.fit.model, cell.category, cell.fit.seed)
     with place.stop.at_once():  # nothing to save yet
@@ -123,7 +123,7 @@ def _perform(
         images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
         images.prepare()
         load_class(catalog.find(cell.fit.model))
-    return fit_and_score.fit_and_score(cell, images, files, place.device, watch.hear, keeper)
+    return fit_and_score.fit_and_score(cell, images, files, place.device, watch.hear, checkpointer)
 
 
 @dataclass

@@ -65,21 +65,21 @@ def check_out(out: Path) -> None:
             )
 
 
-def write_export(finished: FinishedCell, wish: ExportRequest, tell: Tell) -> Bundle:
+def write_export(finished: FinishedCell, request: ExportRequest, tell: Tell) -> Bundle:
     """Fit the cell's model again, hold it to the cell's scores, and write the folder ``wish.out``.
 
     Raises:
         UsageError: the folder holds something else.
         ConfigurationError: the model comes out otherwise here, or a library or the device is missing.
     """
-    check_out(wish.out)
-    onnx = wish.onnx and has_graph(finished)
+    check_out(request.out)
+    onnx = request.onnx and has_graph(finished)
     # Links may lead elsewhere: the draft must lie on the target's own disk.
-    target = wish.out.resolve()
-    with disk_errors(wish.out), folder_written_whole(target) as draft:
+    target = request.out.resolve()
+    with disk_errors(request.out), folder_written_whole(target) as draft:
         images = finished.images()
         model = refit.fit_again(finished, images, tell)
-        bundle = _write_state(finished, wish, model, draft)
+        bundle = _write_state(finished, request, model, draft)
         bundle = _proven(
             finished, ExportedModel(bundle, load_model(bundle, draft, finished.result.device)), draft, tell
         )
@@ -113,7 +113,7 @@ def _write_weights(finished: FinishedCell, draft: Path) -> None:
             copy_synced(file, draft / weights_path(name))
 
 
-def _write_state(finished: FinishedCell, wish: ExportRequest, model: Model, draft: Path) -> Bundle:
+def _write_state(finished: FinishedCell, request: ExportRequest, model: Model, draft: Path) -> Bundle:
     """Write the fitted state and the weights that it needs; return the document, not yet proven."""
     model.save(draft / _STATE)
     with (draft / _STATE).open("rb") as file:
@@ -140,7 +140,7 @@ def _write_state(finished: FinishedCell, wish: ExportRequest, model: Model, draf
         weights_kind=cell.weights_kind,
         weights=fit.weights,
         preprocessing=_preprocessing(finished),
-        threshold=_threshold(finished, wish.false_alarm_rate),
+        threshold=_threshold(finished, request.false_alarm_rate),
         heat=HeatScale(0.0, 1.0),
         proof=_UNPROVEN,
         device=finished.result.device,

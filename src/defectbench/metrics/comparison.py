@@ -304,7 +304,7 @@ def permutation_test(
     seeds = _common_seeds(told)
     if endpoint == AUROC:
         shares = [_contributions(fold, seeds) for fold in told]
-        wide = np.concatenate([share * _room(share.size) for share in shares])
+        wide = np.concatenate([share * _batcher(share.size) for share in shares])
         wide = wide[wide != 0]
         observed = float(sum(share.sum() for share in shares))
         return _sign_test(lambda signs: signs @ wide, observed, wide.size, resamples, seed)
@@ -534,12 +534,12 @@ def _swapped(folds: Sequence[_RankedFold], figure: Figure, signs: NDArray[np.int
     for fold in folds:
         end = start + fold.labels.size
         swaps = signs[:, start:end] < 0
-        out += _room(fold.labels.size) * np.array([fold.gap(figure, swapped) for swapped in swaps])
+        out += _batcher(fold.labels.size) * np.array([fold.gap(figure, swapped) for swapped in swaps])
         start = end
     return out
 
 
-def _room(images: int) -> float:
+def _batcher(images: int) -> float:
     """Return by how much a fold's swapped patterns are widened; see :func:`permutation_test`."""
     return float(np.sqrt(images / (images - 1)))
 

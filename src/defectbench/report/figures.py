@@ -25,8 +25,8 @@ class Figures:
         yield from self.differences
         for group in (self.scores, self.roc, self.precision_recall):
             yield from group.values()
-        for drawings in (self.novelties, self.crossovers, self.contaminations, self.pareto):
-            yield from drawings
+        for figures in (self.novelties, self.crossovers, self.contaminations, self.pareto):
+            yield from figures
 
     @cached_property
     def differences(self) -> tuple[Drawing, ...]:

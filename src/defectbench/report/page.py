@@ -81,7 +81,7 @@ def write_report(store: Store, name: str, out: Path, cache: Path, *, now: dateti
         _write(folder / PAGE, report.html().encode())
         for file, content in report.files():
             _write(folder / "tables" / file, content)
-        for drawing in report.drawings:
+        for drawing in report.figures:
             _write(folder / "figures" / f"{drawing.name}.svg", drawing.file().encode())
     return out / PAGE
 
@@ -97,9 +97,9 @@ def _write_views(store: Store, collected: Collected) -> None:
 class Report:
     """What the page's template asks for; it only lays out, everything is computed by the tables."""
 
-    def __init__(self, tables: Tables, material: Evidence, now: datetime) -> None:
-        self.tables, self.material, self.now = tables, material, now
-        self.drawings = Figures(tables)
+    def __init__(self, tables: Tables, evidence: Evidence, now: datetime) -> None:
+        self.tables, self.evidence, self.now = tables, evidence, now
+        self.figures = Figures(tables)
         self.collected = tables.collected
         self.record = tables.collected.record
 
@@ -224,7 +224,7 @@ class Report:
     @cached_property
     def breakdowns(self) -> tuple[BreakdownRow, ...]:
         """Where the heat maps fall, by the defect's type and size."""
-        return breakdowns(self.tables, self.material.areas)
+        return breakdowns(self.tables, self.evidence.areas)
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Yield the tables as files: (name, content)."""
@@ -244,7 +244,7 @@ class Report:
         It is the one of middle area, so neither the best nor the worst is picked.
         """
         of = [self._tested_by(category, label) for label in self.tables.shown]
-        areas = self.material.areas(category)
+        areas = self.evidence.areas(category)
         kinds: dict[str, list[str]] = {}
         for name, (kind, _) in of[0].items():
             if name in areas and all(name in each for each in of):
@@ -252,7 +252,7 @@ class Report:
         found = []
         for kind, names in sorted(kinds.items()):
             name = sorted(names, key=lambda each: (areas[each], each))[len(names) // 2]
-            panels = self.material.pair(category, name, [each[name][1] for each in of])
+            panels = self.evidence.pair(category, name, [each[name][1] for each in of])
             found += [(kind, name, panels)] if panels is not None else []
         return found
 
@@ -280,12 +280,12 @@ class Report:
         """Return what a map that knows nothing would get; None where the masks cannot be had."""
         folds = self.collected.folds(protocol="detection", category=category)
         tested = dict.fromkeys(str(name) for fold in folds for name in fold.test.image_id)
-        return self.material.reference(category, list(tested))
+        return self.evidence.reference(category, list(tested))
 
     def worst(self, category: str, label: str) -> list[tuple[MistakeRow, MistakePanels]]:
         """Return a contender's mistakes and what can be shown of them."""
         chosen = [m for m in self.tables.mistakes if (m.category, m.label) == (category, label)]
-        return [(mistake, self.material.panels(mistake)) for mistake in chosen]
+        return [(mistake, self.evidence.panels(mistake)) for mistake in chosen]
 
     def verdicts(self) -> list[tuple[str, list[str]]]:
         """Return (verdict, its categories), only those that occur."""

@@ -82,15 +82,15 @@ class RunRegistry:
         mine, seen, since = "", "", 0.0
         while True:
             page, version = self._read(name)
-            slip = page.get(self.experiment)
-            if slip is not None and slip.run_id:
-                if slip.outdated(run):
+            ref = page.get(self.experiment)
+            if ref is not None and ref.run_id:
+                if ref.outdated(run):
                     self._forget(name, page, version)
                     continue
-                if mine and mine != slip.run_id:
+                if mine and mine != ref.run_id:
                     self.tracker.delete(mine)
-                return slip
-            if slip is not None and not slip.released:
+                return ref
+            if ref is not None and not ref.released:
                 if version != seen:
                     seen, since = version, time.monotonic()
                 if time.monotonic() - since < self.patience:
@@ -101,16 +101,16 @@ class RunRegistry:
     def update(self, name: str, run: TrackedRun) -> bool:
         """Write ``run`` unless that was done before; returns whether it was written."""
         for _ in range(3):
-            slip = self.hold(name, run)
+            ref = self.hold(name, run)
             digest = run.digest()
-            if slip.written == digest or (slip.finished and run.status != "finished"):
+            if ref.written == digest or (ref.finished and run.status != "finished"):
                 return False
             try:
-                self.tracker.write(slip.run_id, run, slip.started)
+                self.tracker.write(ref.run_id, run, ref.started)
             except MissingInputError:  # removed by hand in the tracker: make it again
                 self._forget(name, *self._read(name))
                 continue
-            self._note(name, slip, basis=run.basis(), written=digest, finished=run.status == "finished")
+            self._note(name, ref, basis=run.basis(), written=digest, finished=run.status == "finished")
             return True
         raise TryAgainError(
             f"{self.tracker.place}: {name} is removed as often as it is made; try again later"
@@ -128,44 +128,44 @@ class RunRegistry:
     def _claim(self, name: str, page: _Page, version: str, run: TrackedRun) -> str:
         """Create the run under a claim and return its id; empty when somebody else was quicker."""
         old = page.get(self.experiment)
-        slip = _new(run) if old is None else replace(old, turn=old.turn + 1, released=False)
+        ref = _new(run) if old is None else replace(old, turn=old.turn + 1, released=False)
         try:
-            version = self._put(name, page | {self.experiment: slip}, version)
+            version = self._put(name, page | {self.experiment: ref}, version)
         except ConflictError:
             return ""
         try:
-            run_id = self._create(slip, run)
+            run_id = self._create(ref, run)
         except BaseException:
             with contextlib.suppress(Exception):
-                self._put(name, page | {self.experiment: replace(slip, released=True)}, version)
+                self._put(name, page | {self.experiment: replace(ref, released=True)}, version)
             raise
         with contextlib.suppress(ConflictError):  # taken over meanwhile: hold() finds out by whom
-            self._put(name, page | {self.experiment: replace(slip, run_id=run_id)}, version)
+            self._put(name, page | {self.experiment: replace(ref, run_id=run_id)}, version)
         return run_id
 
-    def _create(self, slip: RunRef, run: TrackedRun) -> str:
+    def _create(self, ref: RunRef, run: TrackedRun) -> str:
         """Create the run, or adopt what an earlier owner of the claim created."""
-        found = self.tracker.find(self.experiment, slip.claim) if slip.turn else ()
+        found = self.tracker.find(self.experiment, ref.claim) if ref.turn else ()
         for double in found[1:]:
             self.tracker.delete(double)
-        return found[0] if found else self.tracker.create(self.experiment, run, slip.started, slip.claim)
+        return found[0] if found else self.tracker.create(self.experiment, run, ref.started, ref.claim)
 
     def _forget(self, name: str, page: _Page, version: str) -> None:
         """Take the slip out and remove its run; nothing happens when somebody else just wrote the page."""
-        slip = page.get(self.experiment)
-        if slip is None:
+        ref = page.get(self.experiment)
+        if ref is None:
             return
         with contextlib.suppress(ConflictError):
             self._put(name, {key: value for key, value in page.items() if key != self.experiment}, version)
-            if slip.run_id:
-                self.tracker.delete(slip.run_id)
+            if ref.run_id:
+                self.tracker.delete(ref.run_id)
 
-    def _note(self, name: str, slip: RunRef, *, basis: str, written: str, finished: bool) -> None:
+    def _note(self, name: str, ref: RunRef, *, basis: str, written: str, finished: bool) -> None:
         """Say in the slip what was written; a slip of another run is left alone."""
         while True:
             page, version = self._read(name)
             now = page.get(self.experiment)
-            if now is None or now.run_id != slip.run_id or (now.finished and not finished):
+            if now is None or now.run_id != ref.run_id or (now.finished and not finished):
                 return
             said = replace(now, basis=basis, written=written, finished=finished)
             with contextlib.suppress(ConflictError):
@@ -178,14 +178,14 @@ class RunRegistry:
             return {}, ABSENT
         try:
             runs = json.loads(blob.data)["runs"]
-            return {tracker: RunRef(**slip) for tracker, slip in runs.items()}, blob.version
+            return {tracker: RunRef(**ref) for tracker, ref in runs.items()}, blob.version
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{self._prefix}{name}.json is damaged ({error}): remove it, then track again"
             ) from error
 
     def _put(self, name: str, page: Mapping[str, RunRef], version: str) -> str:
-        document = {"schema": SCHEMA, "runs": {tracker: asdict(slip) for tracker, slip in page.items()}}
+        document = {"schema": SCHEMA, "runs": {tracker: asdict(ref) for tracker, ref in page.items()}}
         text = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
         return self.store.put(f"{self._prefix}{name}.json", text, expected=version)
 

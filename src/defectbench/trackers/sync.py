@@ -113,14 +113,14 @@ def sync_sweep(
     collected = collect_record(store, _narrowed(record, chosen))
     if cells is None:
         write_views(store, collected)
-    ledger = RunRegistry(store, name, tracker, tracker.open(name))
-    work = _SyncJob(store, collected, ledger, collected.rows(), cache)
+    registry = RunRegistry(store, name, tracker, tracker.open(name))
+    work = _SyncJob(store, collected, registry, collected.rows(), cache)
     done = SyncSummary(0, 0, 0)
     for parent, readings in chosen.items():
         wanted = {reading.cell for reading in readings if cells is None or reading.cell in cells}
         done += work.parent(parent, readings, wanted)
     if cells is None:
-        ledger.prune(_names(groups))
+        registry.prune(_names(groups))
     return done
 
 
@@ -150,7 +150,7 @@ def _names(groups: _Groups) -> set[str]:
 class _SyncJob:
     store: Store
     collected: Collected
-    ledger: RunRegistry
+    registry: RunRegistry
     rows: Sequence[FigureRow]
     cache: Path | None
 
@@ -162,13 +162,13 @@ class _SyncJob:
         if first is None:
             return SyncSummary(0, 0, 1)
         run = self._parent_run(parent, readings, first)
-        parent_id = self.ledger.hold(parent.key, run).run_id
+        parent_id = self.registry.hold(parent.key, run).run_id
         written = []
         for key in order:
             if key in wanted and key in ended:
                 nested = self._cell_run(parent, parent_id, [r for r in readings if r.cell == key])
-                written.append(self.ledger.update(f"{parent.key},{key}", nested))
-        written.append(self.ledger.update(parent.key, run))
+                written.append(self.registry.update(f"{parent.key},{key}", nested))
+        written.append(self.registry.update(parent.key, run))
         return SyncSummary(sum(written), len(written) - sum(written), int(run.status != "finished"))
 
     def _parent_run(self, parent: _Parent, readings: Sequence[Reading], first: str) -> TrackedRun:

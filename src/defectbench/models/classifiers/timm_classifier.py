@@ -279,7 +279,7 @@ class _ClassifierTraining:
         self._weights = torch.from_numpy(weights).float()
         batches = len(self._batches(np.random.default_rng(settings.seed)))
         warm_up = min(settings.whole("warmup_epochs", 0), settings.epochs // 2) * batches
-        self._room = MicroBatcher(material.module, settings.whole("batch_size", LEAST), self._rng)
+        self._batcher = MicroBatcher(material.module, settings.whole("batch_size", LEAST), self._rng)
         self._optimiser = _optimiser(material.module, settings)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser, lambda step: cosine(step, warm_up, settings.epochs * batches)
@@ -303,7 +303,7 @@ class _ClassifierTraining:
         """Take the epoch's steps that are left."""
         self._material.train()
         for chosen in self._cut(now.order)[len(now.losses) :]:
-            loss = self._room.gradients(chosen, self._loss_of)
+            loss = self._batcher.gradients(chosen, self._loss_of)
             self._optimiser.step()
             self._schedule.step()
             now.losses.append(loss)
@@ -315,7 +315,7 @@ class _ClassifierTraining:
     def _end(self, now: _ClassifierEpoch) -> None:
         """Take the epoch's figures and close it."""
         figures = {"train_loss": float(np.mean(now.losses)), "learning_rate": now.rate}
-        figures |= self._room.figures()
+        figures |= self._batcher.figures()
         if self._training.tuning is not None:
             auroc, loss = self._tune()
             self._best.see(auroc, loss, self._material.module)
@@ -335,7 +335,7 @@ class _ClassifierTraining:
             "generators": checkpoint.generators(self._rng, self._device),
             "done": self._done,
             "now": now and {"rate": now.rate, "order": torch.from_numpy(now.order), "losses": now.losses},
-            "room": self._room.state(),
+            "room": self._batcher.state(),
             "best": {"figures": self._best.figures, "waited": self._best.waited, "state": self._best.state},
         }
         checkpoint.write(path, state)
@@ -349,7 +349,7 @@ class _ClassifierTraining:
             self._done, now = state["done"], state["now"]
             self._now = now and _ClassifierEpoch(now["rate"], now["order"].numpy(), now["losses"])
             self._best = _BestClassifier(**state["best"])
-            self._room.restore(state["room"])
+            self._batcher.restore(state["room"])
             checkpoint.restore_generators(state["generators"], self._rng, self._device)
 
     def _batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -53,7 +53,7 @@ class Cfa(GradientDetector):
             )
         return model
 
-    def begin(self, model: Any, images: Iterator[Tensor]) -> None:
+    def before_training(self, model: Any, images: Iterator[Tensor]) -> None:
         """Take the mean features of the goods, (channels, places); a batch counts as one, as in anomalib."""
         mean: Tensor | None = None
         for number, batch in enumerate(images):
@@ -62,7 +62,7 @@ class Cfa(GradientDetector):
             mean = now if mean is None else (mean * number + now) / (number + 1)
         model.memory_bank = cast(Tensor, mean).flatten(1)
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser."""
         optimiser = torch.optim.AdamW(
             model.descriptor.parameters(),
@@ -79,7 +79,7 @@ class Cfa(GradientDetector):
         distances = nearest(model, model.descriptor(features))
         return cast(Tensor, CfaLoss(_NEIGHBOURS, _NEIGHBOURS, _RADIUS)(distances))
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the map's largest value and the map."""
         features = model.descriptor(model.feature_extractor(images))
         # Rounding may leave a squared distance below zero, whose root is not a number.

@@ -47,7 +47,7 @@ class Dinomaly(GradientDetector):
             _initialise(module)
         return cast(nn.Module, model)
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule."""
         rate = self.settings.number("learning_rate")
         optimiser = StableAdamW(
@@ -56,21 +56,21 @@ class Dinomaly(GradientDetector):
             weight_decay=self.settings.number("weight_decay"),
             amsgrad=True,
         )
-        warmup = max(0, min(_WARMUP, course.steps - 1))
-        schedule = WarmCosineScheduler(
+        warmup = max(0, min(_WARMUP, schedule.steps - 1))
+        scheduler = WarmCosineScheduler(
             optimiser,
             base_value=rate,
             final_value=rate / 10,
-            total_iters=course.steps,
+            total_iters=schedule.steps,
             warmup_iters=warmup,
         )
-        return Optimisation((optimiser,), by_step=(schedule,), clip=_CLIP)
+        return Optimisation((optimiser,), by_step=(scheduler,), clip=_CLIP)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the cosine distance, in whose gradient well-learnt places count a tenth."""
         return cast(Tensor, model(batch.images, global_step=batch.step))
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return anomalib's score and map."""
         found = model(images)
         return found.pred_score, found.anomaly_map

@@ -53,11 +53,11 @@ class Draem(GradientDetector):
         """Return the pictures in [0, 1]."""
         return backbone.scaled(pictures, self.device)
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule."""
         optimiser = torch.optim.Adam(model.parameters(), lr=self.settings.number("learning_rate"))
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, _FALLS, gamma=0.1)
-        return Optimisation((optimiser,), by_epoch=(schedule,))
+        scheduler = torch.optim.lr_scheduler.MultiStepLR(optimiser, _FALLS, gamma=0.1)
+        return Optimisation((optimiser,), by_epoch=(scheduler,))
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return the mending's squared and structural errors, and the focal loss of the segmentation."""
@@ -66,7 +66,7 @@ class Draem(GradientDetector):
         mended, prediction = model(changed)
         return cast(Tensor, DraemLoss()(batch.images, mended, mask, prediction))
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest log-odds and their map."""
         mended = model.reconstructive_subnetwork(images)
         logits = model.discriminative_subnetwork(torch.cat([images, mended], 1))

@@ -78,7 +78,7 @@ class EfficientAd(GradientDetector):
         """Return nine tenths of the goods."""
         return set_aside(len(training.pictures), self.settings.seed)[0]
 
-    def begin(self, model: Any, images: Iterator[Tensor]) -> None:
+    def before_training(self, model: Any, images: Iterator[Tensor]) -> None:
         """Take mean and deviation of the teacher's channels."""
         number, added, squared = 0, 0.0, 0.0
         for batch in images:
@@ -91,14 +91,14 @@ class EfficientAd(GradientDetector):
         model.mean_std["mean"].data = mean.float().view(1, -1, 1, 1)
         model.mean_std["std"].data = deviation.float().view(1, -1, 1, 1)
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule."""
         optimiser = torch.optim.Adam(
             [*model.student.parameters(), *model.ae.parameters()],
             lr=self.settings.number("learning_rate"),
             weight_decay=self.settings.number("weight_decay"),
         )
-        fall = max(1, int(0.95 * course.steps))
+        fall = max(1, int(0.95 * schedule.steps))
         return Optimisation(
             (optimiser,), by_step=(torch.optim.lr_scheduler.StepLR(optimiser, fall, gamma=0.1),)
         )
@@ -116,7 +116,7 @@ class EfficientAd(GradientDetector):
             image = (image * weights).sum(1, keepdim=True).expand_as(image)
         return image
 
-    def settle(self, model: Any, training: TrainingData) -> None:
+    def calibrate(self, model: Any, training: TrainingData) -> None:
         """Take the quantiles of both maps on the goods that were set aside."""
         maps: list[tuple[Tensor, Tensor]] = []
         for place in set_aside(len(training.pictures), self.settings.seed)[1]:
@@ -127,7 +127,7 @@ class EfficientAd(GradientDetector):
             for end, share in zip(("qa", "qb"), _QUANTILES, strict=True):
                 model.quantiles[f"{end}_{name}"].data = torch.quantile(values, share)
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest value of the map, and the map."""
         found = model(images)
         return found.pred_score, found.anomaly_map

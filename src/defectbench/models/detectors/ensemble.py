@@ -84,7 +84,7 @@ class PatchcoreEnsemble(Model):
         """Read the banks and the scales."""
         state = load_file(path)
         for number, member in enumerate(self._members):
-            member.adopt({"memory_bank": state[f"{number}.memory_bank"].to(self.device)})
+            member.load_trained_state({"memory_bank": state[f"{number}.memory_bank"].to(self.device)})
         self._scales = state["scales"].numpy()
 
     def size(self) -> ModelSize:

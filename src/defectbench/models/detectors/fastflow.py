@@ -52,7 +52,7 @@ class FastFlow(GradientDetector):
         model.feature_extractor = _Pyramid(extractor(self.network, _LAYERS))
         return model
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser."""
         optimiser = torch.optim.Adam(
             model.parameters(),
@@ -65,7 +65,7 @@ class FastFlow(GradientDetector):
         """Return the negative log-likelihood, added over the layers."""
         return cast(Tensor, FastflowLoss()(*model(batch.images)))
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the map's largest value and the map."""
         found = model(images)
         return found.pred_score, found.anomaly_map

@@ -68,7 +68,7 @@ class Glass(ResumableGradientDetector):
         """Pictures, asked for by a fit alone: a fitted model is loaded without them."""
         return textures.pictures(self.settings, TEXTURES)
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return an optimiser for each of the two parts."""
         rate = self.settings.number("learning_rate")
         return Optimisation(
@@ -78,15 +78,15 @@ class Glass(ResumableGradientDetector):
             )
         )
 
-    def begin_epoch(self, model: Any, images: Iterator[Tensor]) -> None:
+    def before_epoch(self, model: Any, images: Iterator[Tensor]) -> None:
         """Take the centre of the good features."""
         model.calculate_center((_Centred(batch) for batch in images), self.device)
 
-    def carried(self, model: Any) -> State:
+    def get_extra_state(self, model: Any) -> State:
         """Return the centre."""
         return {"centre": model.center}
 
-    def carry(self, model: Any, state: State) -> None:
+    def set_extra_state(self, model: Any, state: State) -> None:
         """Put the centre back."""
         model.center = state["centre"]
 
@@ -97,7 +97,7 @@ class Glass(ResumableGradientDetector):
             *_, loss = model(batch.images)
         return cast(Tensor, loss)
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest logit and anomalib's map."""
         logits: list[Tensor] = []
         hook = model.discriminator.tail[0].register_forward_hook(lambda *passed: logits.append(passed[2]))

@@ -89,9 +89,9 @@ class _MemoryBankDetector(Model):
 
     def load(self, path: Path) -> None:
         """Read the fitted tensors."""
-        self.adopt(load_file(path, device=self.device))
+        self.load_trained_state(load_file(path, device=self.device))
 
-    def adopt(self, state: dict[str, Tensor]) -> None:
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
         """Hold the fitted tensors, laid out in one way: a product's rounding depends on the layout."""
         self._state = {name: value.contiguous().clone() for name, value in state.items()}
 
@@ -135,7 +135,7 @@ class Padim(_MemoryBankDetector):
             report(Progress(index + 1, total))
         with torch.no_grad():
             mean, inverse = self._model().gaussian.fit(held)
-        self.adopt({"mean": mean, "inv_covariance": inverse})
+        self.load_trained_state({"mean": mean, "inv_covariance": inverse})
 
     def _embeddings(self, pictures: Pictures) -> Iterator[Tensor]:
         for maps in self._features().of(pictures):
@@ -217,7 +217,7 @@ class Patchcore(_MemoryBankDetector):
         per_picture = len(points) // len(pictures)
         del points
         bank = self._rows(pictures, chosen, per_picture, report)
-        self.adopt({"memory_bank": bank})
+        self.load_trained_state({"memory_bank": bank})
 
     def _projected(self, pictures: Pictures, report: FitCallback) -> NDArray[np.int16]:
         """Return all training patches, projected and on the coreset's grid."""
@@ -265,9 +265,9 @@ class Patchcore(_MemoryBankDetector):
         score = model.compute_anomaly_score(distances.view(1, -1), nearest.view(1, -1), rows)
         return score, model.anomaly_map_generator(distances.view(1, 1, height, width), (side, side))
 
-    def adopt(self, state: dict[str, Tensor]) -> None:
+    def load_trained_state(self, state: dict[str, Tensor]) -> None:
         """Hold the bank, and give it to anomalib's model."""
-        super().adopt(state)
+        super().load_trained_state(state)
         self._model().memory_bank = self._state["memory_bank"]
 
     def size(self) -> ModelSize:

@@ -44,7 +44,7 @@ class ReverseDistillation(GradientDetector):
             )
         return model
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser."""
         learning = [*model.decoder.parameters(), *model.bottleneck.parameters()]
         rate = self.settings.number("learning_rate")
@@ -54,7 +54,7 @@ class ReverseDistillation(GradientDetector):
         """Return the cosine distance of encoder and decoder, added over the layers."""
         return cast(Tensor, ReverseDistillationLoss()(*model(batch.images)))
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the map's largest value and the map."""
         found = model(images)
         return found.pred_score, found.anomaly_map

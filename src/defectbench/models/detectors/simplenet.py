@@ -66,7 +66,7 @@ class SimpleNet(GradientDetector):
         features = extractor(self.network, settings.texts("layers"))
         return _SimpleNet(features, cast(Any, features).out_dims)
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return one optimiser for both parts."""
         rate = self.settings.number("learning_rate")
         groups = [
@@ -83,7 +83,7 @@ class SimpleNet(GradientDetector):
         loss: Tensor = (_TRUNCATION - of_good).relu().mean() + (_TRUNCATION + of_noisy).relu().mean()
         return loss
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest of the places' scores, and their map at the picture's size."""
         rows, side = model.features(images)
         scores = -model.discriminator(rows)

@@ -44,7 +44,7 @@ class Stfpm(GradientDetector):
             model: nn.Module = stfpm.STFPMModel(layers=layers, backbone=name)
         return model
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser."""
         optimiser = torch.optim.SGD(
             model.student_model.parameters(),
@@ -58,7 +58,7 @@ class Stfpm(GradientDetector):
         """Return the distance of the normalised features, added over pictures and layers."""
         return cast(Tensor, STFPMLoss()(*model(batch.images)))
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the map's largest value and the map."""
         found = model(images)
         return found.pred_score, found.anomaly_map

@@ -43,7 +43,7 @@ class SuperSimpleNet(GradientDetector):
             )
         return model
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule; the heads learn twice as fast as the adaptor."""
         rate = self.settings.number("learning_rate")
         optimiser = torch.optim.AdamW(
@@ -52,16 +52,16 @@ class SuperSimpleNet(GradientDetector):
                 {"params": model.segdec.parameters(), "lr": 2 * rate, "weight_decay": 1e-5},
             ]
         )
-        falls = [int(course.epochs * 0.8), int(course.epochs * 0.9)]
-        schedule = MultiStepLR(optimiser, [max(1, fall) for fall in falls], gamma=0.4)
-        return Optimisation((optimiser,), by_epoch=(schedule,), clip=1.0 if self.supervised else 0.0)
+        falls = [int(schedule.epochs * 0.8), int(schedule.epochs * 0.9)]
+        scheduler = MultiStepLR(optimiser, [max(1, fall) for fall in falls], gamma=0.4)
+        return Optimisation((optimiser,), by_epoch=(scheduler,), clip=1.0 if self.supervised else 0.0)
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
         """Return focal losses of both heads and the truncated L1 of the map."""
         found = model(images=batch.images, masks=batch.masks, labels=batch.labels)
         return cast(Tensor, SSNLoss()(*found))
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the classifying head's logit, and the smoothed map of the segmenting head's."""
         features = model.feature_extractor(images)
         heat_map, score = model.segdec(seg_features=model.adaptor(features), cls_features=features)
@@ -93,7 +93,7 @@ class SupervisedSuperSimpleNet(SuperSimpleNet):
                 "supervised detector learns from defects and their masks"
             )
 
-    def shown(self, training: TrainingData) -> NDArray[np.int64]:
+    def epoch_indices(self, training: TrainingData) -> NDArray[np.int64]:
         """Return the goods, and the defects over and over until they are as many."""
         goods, defects = np.flatnonzero(training.labels == 0), np.flatnonzero(training.labels)
         more = 0 if self.settings.balance == "none" else max(0, len(goods) - len(defects))

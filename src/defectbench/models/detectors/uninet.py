@@ -51,7 +51,7 @@ class UniNet(GradientDetector):
             )
         return model
 
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return anomalib's optimiser and schedule; the classifying head keeps its weights."""
         rate = self.settings.number("learning_rate")
         groups: list[dict[str, Any]] = [
@@ -62,7 +62,7 @@ class UniNet(GradientDetector):
         optimiser = torch.optim.AdamW(
             groups, lr=rate, weight_decay=self.settings.number("weight_decay"), eps=1e-10, amsgrad=True
         )
-        falls = [max(1, int(course.epochs * 0.8))]
+        falls = [max(1, int(schedule.epochs * 0.8))]
         return Optimisation(
             (optimiser,), by_epoch=(torch.optim.lr_scheduler.MultiStepLR(optimiser, falls, gamma=0.2),)
         )
@@ -71,7 +71,7 @@ class UniNet(GradientDetector):
         """Return the similarity losses of the goods."""
         return cast(Tensor, model(batch.images, labels=batch.labels))
 
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest value of the smoothed map, and the map."""
         found = model(images)
         return found.pred_score, found.anomaly_map

@@ -115,7 +115,7 @@ class GradientDetector(Model):
         """Return the network on the CPU, with the seed's initial weights where it has no others."""
 
     @abstractmethod
-    def teaching(self, model: Any, course: Schedule) -> Optimisation:
+    def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return optimisers and schedules."""
 
     @abstractmethod
@@ -123,7 +123,7 @@ class GradientDetector(Model):
         """Return the loss of a step, a scalar."""
 
     @abstractmethod
-    def judge(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return raw score and heat map, one number and (.., h, w), of one prepared picture."""
 
     def prepared(self, pictures: NDArray[np.uint8]) -> Tensor:
@@ -134,27 +134,27 @@ class GradientDetector(Model):
         """Return how many pictures a step shows."""
         return self.settings.whole("batch_size")
 
-    def shown(self, training: TrainingData) -> NDArray[np.int64]:
+    def epoch_indices(self, training: TrainingData) -> NDArray[np.int64]:
         """Return which pictures an epoch shows, in any order; one may come several times."""
         return np.arange(len(training.pictures))
 
-    def begin(self, model: Any, images: Iterator[Tensor]) -> None:
+    def before_training(self, model: Any, images: Iterator[Tensor]) -> None:
         """Do what comes before the first step, with the shown pictures in batches; nothing by default."""
 
-    def begin_epoch(self, model: Any, images: Iterator[Tensor]) -> None:
+    def before_epoch(self, model: Any, images: Iterator[Tensor]) -> None:
         """Do what comes before each epoch; nothing by default."""
 
-    def settle(self, model: Any, training: TrainingData) -> None:
+    def calibrate(self, model: Any, training: TrainingData) -> None:
         """Take what scores need, before each tuning and after the last step; nothing by default.
 
         The network is in eval mode. Nothing may be drawn, so that tuning does not move the training.
         """
 
-    def carried(self, model: Any) -> State:
+    def get_extra_state(self, model: Any) -> State:
         """Return what an epoch goes on with beside the network's own state; nothing by default."""
         return {}
 
-    def carry(self, model: Any, state: State) -> None:
+    def set_extra_state(self, model: Any, state: State) -> None:
         """Put back what :meth:`carried` gave."""
 
     def check(self, training: TrainingData) -> None:
@@ -195,7 +195,7 @@ class GradientDetector(Model):
                 loop.restore(saved)
             loop.run()
             model.eval()
-            self.settle(model, training)
+            self.calibrate(model, training)
         self._ready = True
 
     def predict(self, pictures: Pictures) -> Iterator[Prediction]:
@@ -206,7 +206,7 @@ class GradientDetector(Model):
         """Yield what ``model``, in eval mode, finds; draws nothing."""
         for index in range(len(pictures)):
             with torch.no_grad():
-                score, heat_map = self.judge(model, self.prepared(pictures[index][None]))
+                score, heat_map = self.score(model, self.prepared(pictures[index][None]))
             map_ = heat_map.reshape(heat_map.shape[-2:]).cpu().numpy().astype(np.float32)
             yield Prediction(float(score), map_)
 
@@ -215,12 +215,12 @@ class GradientDetector(Model):
             raise BugError(f"{type(self).__name__} was asked for results before fit or load")
         return self.model()
 
-    def learnt(self, model: Any) -> State:
+    def trained_state(self, model: Any) -> State:
         """Return the live state of all that a fit changes."""
         kept_out = tuple(f"{name}." for name in self.frozen)
         return {key: v for key, v in model.state_dict().items() if not key.startswith(kept_out)}
 
-    def adopt(self, model: Any, state: Mapping[str, Tensor]) -> None:
+    def load_trained_state(self, model: Any, state: Mapping[str, Tensor]) -> None:
         """Put a state into the network; what is frozen stays."""
         lacking, foreign = model.load_state_dict(dict(state), strict=False)
         lost = [key for key in lacking if not key.startswith(tuple(f"{name}." for name in self.frozen))]
@@ -229,19 +229,19 @@ class GradientDetector(Model):
 
     def save(self, path: Path) -> None:
         """Write what was trained as safetensors; what is frozen comes again from the recipe."""
-        state = self.learnt(self._fitted())
+        state = self.trained_state(self._fitted())
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, path)
 
     def load(self, path: Path) -> None:
         """Read what was trained."""
-        self.adopt(self.model(), load_file(path, device=self.device))
+        self.load_trained_state(self.model(), load_file(path, device=self.device))
         self._ready = True
 
     def size(self) -> ModelSize:
         """Count all parameters, and the products of matrices and convolutions of one pass."""
         model, side = self._fitted(), self.settings.image_size
         inputs = torch.zeros(1, 3, side, side, device=self.device)
-        flops = backbone.count_flops(lambda images: self.judge(model, images), inputs)
+        flops = backbone.count_flops(lambda images: self.score(model, images), inputs)
         return ModelSize(backbone.count(model), flops)
 
 
@@ -297,11 +297,11 @@ class _DetectorTraining:
         self._training = training
         self._report = report
         self._size = detector.batch_size()
-        self._shown = detector.shown(training)
-        self._course = Schedule.of(detector.settings, math.ceil(len(self._shown) / self._size))
+        self._epoch_indices = detector.epoch_indices(training)
+        self._schedule = Schedule.of(detector.settings, math.ceil(len(self._epoch_indices) / self._size))
         self._rng = np.random.default_rng(detector.settings.seed)
-        self._teaching = detector.teaching(model, self._course)
-        self._room = MicroBatcher(model, self._size, self._rng, adds_up=detector.adds_up)
+        self._optimisation = detector.optimisation(model, self._schedule)
+        self._batcher = MicroBatcher(model, self._size, self._rng, adds_up=detector.adds_up)
         self._steps = 0
         self._done = 0
         self._now: _DetectorEpoch | None = None
@@ -310,19 +310,19 @@ class _DetectorTraining:
     def run(self) -> None:
         """Train until the epochs or the patience are used up; the model ends with the best state, if any."""
         if not self._steps:
-            self._detector.begin(self._model, self._in_order())
-        while self._done < self._course.epochs and not self._best.over(self._detector.settings.patience):
+            self._detector.before_training(self._model, self._in_order())
+        while self._done < self._schedule.epochs and not self._best.over(self._detector.settings.patience):
             if self._now is None:
-                self._detector.begin_epoch(self._model, self._in_order())
-                self._now = _DetectorEpoch(self._rng.permutation(self._shown))
+                self._detector.before_epoch(self._model, self._in_order())
+                self._now = _DetectorEpoch(self._rng.permutation(self._epoch_indices))
             self._take_steps(self._now)
             self._end(self._now)
         if self._best.state:
-            self._detector.adopt(self._model, self._best.state)
+            self._detector.load_trained_state(self._model, self._best.state)
 
     def _in_order(self) -> Iterator[Tensor]:
         """Yield all pictures in batches."""
-        for chosen in self._cut(np.unique(self._shown)):
+        for chosen in self._cut(np.unique(self._epoch_indices)):
             yield self._images(chosen)
             self._tick()
 
@@ -347,31 +347,33 @@ class _DetectorTraining:
         for name in self._detector.frozen:
             self._model.get_submodule(name).eval()
         for chosen in self._cut(now.order)[len(now.losses) :]:
-            if self._steps == self._course.steps:
+            if self._steps == self._schedule.steps:
                 return
             now.losses.append(self._step(chosen))
             self._steps += 1
             self._tick()
 
     def _step(self, chosen: NDArray[np.int64]) -> float:
-        teaching = self._teaching
-        loss = self._room.gradients(chosen, lambda part: self._detector.loss(self._model, self._batch(part)))
-        if teaching.clip:
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), teaching.clip)
-        for optimiser in teaching.optimisers:
+        optimisation = self._optimisation
+        loss = self._batcher.gradients(
+            chosen, lambda part: self._detector.loss(self._model, self._batch(part))
+        )
+        if optimisation.clip:
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), optimisation.clip)
+        for optimiser in optimisation.optimisers:
             optimiser.step()
-        for schedule in teaching.by_step:
-            schedule.step()
+        for scheduler in optimisation.by_step:
+            scheduler.step()
         return loss
 
     def _end(self, now: _DetectorEpoch) -> None:
         """Take the epoch's figures and close it."""
-        for schedule in self._teaching.by_epoch:
-            schedule.step()
-        figures = {"train_loss": float(np.mean(now.losses)), **self._room.figures()}
+        for scheduler in self._optimisation.by_epoch:
+            scheduler.step()
+        figures = {"train_loss": float(np.mean(now.losses)), **self._batcher.figures()}
         if self._training.tuning is not None:
             figures["tuning_auroc"] = self._tune(self._training.tuning)
-            self._best.see(figures["tuning_auroc"], self._detector.learnt(self._model))
+            self._best.see(figures["tuning_auroc"], self._detector.trained_state(self._model))
         self._done, self._now = self._done + 1, None
         self._tell(figures)
 
@@ -379,7 +381,7 @@ class _DetectorTraining:
         """Return the tuning pictures' image AUROC; draws nothing, so training goes on as without."""
         scores = []
         model = self._model.eval()
-        self._detector.settle(model, self._training)
+        self._detector.calibrate(model, self._training)
         for prediction in self._detector.predictions(model, pictures):
             scores.append(prediction.score)
             self._tick()
@@ -390,20 +392,20 @@ class _DetectorTraining:
 
     def _tell(self, figures: Mapping[str, float]) -> None:
         save = self._save if isinstance(self._detector, Resumable) else None
-        self._report(Progress(self._done, self._course.epochs, figures, save))
+        self._report(Progress(self._done, self._schedule.epochs, figures, save))
 
-    def _schedules(self) -> list[LRScheduler]:
-        return [*self._teaching.by_step, *self._teaching.by_epoch]
+    def _schedulers(self) -> list[LRScheduler]:
+        return [*self._optimisation.by_step, *self._optimisation.by_epoch]
 
     def _save(self, path: Path) -> None:
         now, best = self._now, self._best
         state = {
-            "learnt": self._detector.learnt(self._model),
-            "carried": self._detector.carried(self._model) if now else {},
-            "optimisers": [optimiser.state_dict() for optimiser in self._teaching.optimisers],
-            "schedules": [schedule.state_dict() for schedule in self._schedules()],
+            "learnt": self._detector.trained_state(self._model),
+            "carried": self._detector.get_extra_state(self._model) if now else {},
+            "optimisers": [optimiser.state_dict() for optimiser in self._optimisation.optimisers],
+            "schedules": [scheduler.state_dict() for scheduler in self._schedulers()],
             "generators": checkpoint.generators(self._rng, self._detector.device),
-            "room": self._room.state(),
+            "room": self._batcher.state(),
             "steps": self._steps,
             "done": self._done,
             "now": now and {"order": torch.from_numpy(now.order), "losses": now.losses},
@@ -414,18 +416,18 @@ class _DetectorTraining:
     def restore(self, path: Path) -> None:
         """Take up a fit where it was saved; CheckpointError where the file is no such fit."""
         with checkpoint.restoring(path) as state:
-            self._detector.adopt(self._model, state["learnt"])
-            for optimiser, own in zip(self._teaching.optimisers, state["optimisers"], strict=True):
+            self._detector.load_trained_state(self._model, state["learnt"])
+            for optimiser, own in zip(self._optimisation.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(own)
-            for schedule, own in zip(self._schedules(), state["schedules"], strict=True):
-                schedule.load_state_dict(own)
+            for scheduler, own in zip(self._schedulers(), state["schedules"], strict=True):
+                scheduler.load_state_dict(own)
             self._steps, self._done, now = state["steps"], state["done"], state["now"]
             if now is not None:
                 self._now = _DetectorEpoch(now["order"].numpy(), now["losses"])
                 carried = state["carried"].items()
-                self._detector.carry(
+                self._detector.set_extra_state(
                     self._model, {key: value.to(self._detector.device) for key, value in carried}
                 )
             self._best = BestEpoch(**state["best"])
-            self._room.restore(state["room"])
+            self._batcher.restore(state["room"])
             checkpoint.restore_generators(state["generators"], self._rng, self._detector.device)

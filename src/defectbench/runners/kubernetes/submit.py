@@ -84,7 +84,7 @@ class Submission:
     _again: deque[tuple[str, bytes]] = field(default_factory=deque)
     _flying: dict[Future[PlacedJob | None], tuple[str, bytes]] = field(default_factory=dict)
     _due: int = 0
-    _mirror: Informer | None = None
+    _informer: Informer | None = None
 
     def run(self, manifests: Iterable[Manifest]) -> Mapping[str, PlacedJob]:
         """Return when every Job is in the cluster or left out; waits for room where the window is full.
@@ -192,17 +192,17 @@ class Submission:
 
     def _turn(self, stack: ExitStack) -> None:
         """Wait for news of the Jobs that are live, and count them anew."""
-        if self._mirror is None:
+        if self._informer is None:
             log.info("%d Jobs are live: waiting for room", len(self._live))
-            self._mirror = stack.enter_context(Informer(self.cluster, "jobs", OURS))
+            self._informer = stack.enter_context(Informer(self.cluster, "jobs", OURS))
         self._land(0.0)
-        self._mirror.changed.wait(_LOOK_EVERY)
-        self._mirror.changed.clear()
-        self._bury(self._mirror)
+        self._informer.changed.wait(_LOOK_EVERY)
+        self._informer.changed.clear()
+        self._bury(self._informer)
 
-    def _bury(self, mirror: Informer) -> None:
+    def _bury(self, informer: Informer) -> None:
         """Count as live no longer what ended or went away."""
-        views = {each.name: each for each in map(read_job, mirror.objects())}
+        views = {each.name: each for each in map(read_job, informer.objects())}
         self._seen |= views.keys()
         for name in list(self._live):
             # What the stream has not shown yet is not gone.
