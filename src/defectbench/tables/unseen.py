@@ -108,7 +108,7 @@ class UnseenTables:
             for tested in sorted({kind for fold in folds for kind in _types(fold)})
         )
 
-    def novelties(self) -> tuple[SeenUnseenRow, ...]:
+    def seen_unseen(self) -> tuple[SeenUnseenRow, ...]:
         """Return seen against unseen, a line for each category, model and mode."""
         lines = dict.fromkeys(key[:3] for key in self._training_sets)
         return tuple(self._novelty(*line) for line in lines)
