@@ -17,10 +17,10 @@ from defectbench.errors import MissingInputError
 from defectbench.metrics.image import best_f1_threshold, image_auroc, quantile_threshold
 from defectbench.records.cell import path
 from defectbench.records.predictions import Predictions
-from defectbench.records.sweep_record import Record
+from defectbench.records.sweep_record import Record, read_record
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.tables.collect import Collected, collect, read_record, write_views
+from defectbench.tables.collect import Collected, collect, write_views
 from fakes import made_up_sweep
 
 
