@@ -19,13 +19,13 @@ from defectbench.execution.lease import (
     HeldLease,
     Lease,
     LeaseRecord,
-    lease_key,
     read_lease,
     take_lease,
 )
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore
+from defectbench.stores.layout import lease_key
 from parts import BUCKET, S3Server
 
 
@@ -279,11 +279,11 @@ def test_release_with_the_store_away_only_warns(tmp_path: Path, caplog: pytest.L
 HOLDER = """
 import sys, time
 from defectbench.errors import ConflictError, LeaseLostError
-from defectbench.execution.lease import Lease, lease_key, take
+from defectbench.execution.lease import Lease, take_lease
 from defectbench.stores.base import ABSENT
 from defectbench.stores.choose import open_store
 store = open_store(sys.argv[1])
-lease = take(store, "k", "victim")
+lease = take_lease(store, "k", "victim")
 assert isinstance(lease, Lease)
 checkpoint = store.put("cells/k/checkpoint.json", b"victim 0", expected=ABSENT)
 with lease.beating(every=0.1):

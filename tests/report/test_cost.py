@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from defectbench.data.shortcut import Shortcut, key
+from defectbench.data.shortcut import Shortcut
 from defectbench.metrics import sample_size
 from defectbench.metrics.image import share_interval
-from defectbench.records.cell import path
 from defectbench.stores.choose import open_store
+from defectbench.stores.layout import cell_key, shortcut_key
 from defectbench.tables import cost
 from defectbench.tables.collect import collect
 from defectbench.tables.rows import CostRow
@@ -97,9 +97,9 @@ def test_costs_are_those_of_detections_cells(tmp_path: Path) -> None:
     own = {r.cell for r in record.readings if r.label == "filterbank-logreg"}
     detection = {r.cell for r in record.readings if r.cell in own and splits[r.split] == "detection"}
     for cell in own:
-        document = json.loads(store.get(path(cell, "result.json")).data)
+        document = json.loads(store.get(cell_key(cell, "result.json")).data)
         document["cost"]["fit_seconds"] = 100.0 if cell in detection else 1.0
-        store.put(path(cell, "result.json"), json.dumps(document).encode())
+        store.put(cell_key(cell, "result.json"), json.dumps(document).encode())
     found = {row.label: row for row in Tables(collect(store, "madeup")).costs}["filterbank-logreg"]
     assert len(own) > len(detection) == 3
     assert found.fit_seconds == 100.0
@@ -180,8 +180,8 @@ def test_a_shortcut_that_the_import_found_is_shown(tmp_path: Path) -> None:
     record = made_up_sweep(store, models=["filterbank-knn"], categories=("grass", "brick", "gravel"))
     seen = {"grass": Shortcut(0.93, 0.85, 0.97, 25, 12), "brick": Shortcut(0.55, 0.4, 0.7, 25, 12)}
     for category, shortcut in seen.items():
-        store.put(key("parts", category, record.digests[category]), shortcut.to_json())
-    store.put(key("parts", "gravel", record.digests["gravel"]), b"damaged")
+        store.put(shortcut_key("parts", category, record.digests[category]), shortcut.to_json())
+    store.put(shortcut_key("parts", "gravel", record.digests["gravel"]), b"damaged")
     grass, brick, gravel = Tables(collect(store, "madeup")).shifts
     assert (grass.auroc, grass.suspicious, grass.warning) == (0.93, True, seen["grass"].warning)
     assert (brick.low, brick.high, brick.suspicious, brick.warning) == (0.4, 0.7, False, "")

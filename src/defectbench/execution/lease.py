@@ -133,7 +133,8 @@ def take_lease(
 
 
 class Lease:
-    """A lease that this worker holds, as long as :attr:`lost` is false. Made by :func:`take_lease`; thread-safe.
+    """A lease that this worker holds, as long as :attr:`lost` is false. Made by :func:`take_lease`;
+    thread-safe.
 
     Attributes:
         key: the cell's.

@@ -196,7 +196,7 @@ def versions() -> dict[str, str]:
 
 
 def differing_versions(made: Mapping[str, str]) -> list[str]:
-    """Return in words which libraries have other versions here than those that something was ``made`` with."""
+    """Return in words which libraries have other versions here than something was ``made`` with."""
     here = versions()
     names = sorted(name for name in {*made, *here} if made.get(name) != here.get(name))
     return [f"{name} {made.get(name, 'none')} (here {here.get(name, 'none')})" for name in names]

@@ -84,8 +84,8 @@ class FigureRow:
 
     Attributes:
         folds, expected: how many folds have results, and how many the sweep has; each draw's are counted.
-        figures: name -> figure, names of :data:`defectbench.metrics.image.METRICS`. Threshold figures are those of
-            the default threshold. Where a condition is drawn several times: the mean over draws.
+        figures: name -> figure, names of :data:`defectbench.metrics.image.METRICS`. Threshold figures are
+            those of the default threshold. Where a condition is drawn several times: the mean over draws.
         counts: at the default threshold, pooled over folds, summed over draws.
         tuned: counts at the tuned threshold; None where the protocol has none.
         promised: mean false-alarm rate that the calibrated thresholds promise; NaN without.

@@ -152,7 +152,7 @@ class RunRegistry:
         return found[0] if found else self.tracker.create(self.experiment, run, ref.started, ref.claim)
 
     def _forget(self, name: str, page: _Page, version: str) -> None:
-        """Take the reference out and remove its run; nothing happens when somebody else just wrote the page."""
+        """Take the reference out and remove its run, unless somebody else just wrote the page."""
         ref = page.get(self.experiment)
         if ref is None:
             return

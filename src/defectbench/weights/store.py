@@ -1,4 +1,5 @@
-"""Weights in the store: ``weights/<name>/<sha256>``. Nothing here asks a hub (:mod:`defectbench.weights.hub` does).
+"""Weights in the store: ``weights/<name>/<sha256>``. Nothing here asks a hub
+(:mod:`defectbench.weights.hub` does).
 
 Published weights have timm's full name; a user's own file, which takes their place in one sweep, lies under
 ``file-<name>``, so that ``pretrained`` never meets it.
