@@ -13,11 +13,11 @@ import pytest
 
 from defectbench.__main__ import run
 from defectbench.errors import ExitCode
-from defectbench.execution.lease import LeaseRecord, lease_key
-from defectbench.records.cell import path
+from defectbench.execution.lease import LeaseRecord
 from defectbench.records.result import Failure
 from defectbench.runners.chart.chart import cells_of, image_of
 from defectbench.stores.directory import DirectoryStore
+from defectbench.stores.layout import cell_key, lease_key
 from defectbench.sweeps.config import read_sweep
 from defectbench.sweeps.plan import Plan, make_plan
 from fake_kubernetes import NAMESPACE, Document, FakeApi, Fault, fake_api, job, pod
@@ -97,7 +97,7 @@ def test_submit_makes_the_jobs_and_says_where(
     assert {image_of(each) for each in api.of("jobs")} == {"registry.test/defectbench:1"}
     store, plan = planned(bench)
     assert {key for each in api.of("jobs") for key in cells_of(each)} == set(plan.cells)
-    assert all(store.find(path(key, "spec.json")) for key in plan.cells)
+    assert all(store.find(cell_key(key, "spec.json")) for key in plan.cells)
     assert store.find("sweeps/small.json")
     assert "2 adopted" in call(capfd, "submit", "small.yaml", *MINE)[1]
     assert api.count("POST") == 2
@@ -130,14 +130,14 @@ def test_submit_names_a_job_that_failed_and_retry_makes_it_anew(
     failed = holding(api, 3)
     name, key = failed["metadata"]["name"], cells_of(failed)[0]
     end(api, name, "Failed", "Container worker for pod x failed with exit code 65")
-    store.put(path(key, "failure.json"), Failure(ExitCode.DATA, "wrong", "", 1).to_json())
+    store.put(cell_key(key, "failure.json"), Failure(ExitCode.DATA, "wrong", "", 1).to_json())
     _, err = call(capfd, "submit", "small.yaml", *MINE, code=1)
     assert f"{name}: failed:" in err
-    assert store.find(path(key, "failure.json")), "submit forgets no failures"
+    assert store.find(cell_key(key, "failure.json")), "submit forgets no failures"
     _, err = call(capfd, "retry", "small.yaml", *MINE)
     assert "1 created" in err
     assert "left alone: it is live (pending)" in err
-    assert store.find(path(key, "failure.json")) is None
+    assert store.find(cell_key(key, "failure.json")) is None
     assert holding(api, 3)["metadata"]["uid"] != failed["metadata"]["uid"]
     _, err = call(capfd, "retry", "small.yaml", *MINE)
     assert "2 left alone" in err
@@ -301,7 +301,7 @@ def test_status_of_a_sweep_that_ran_here_needs_no_cluster(
     write_plan(plan, store, list(plan.cells))
     keys = list(plan.cells)
     finish(store, plan, plan.cells[keys[0]], {})
-    store.put(path(keys[1], "failure.json"), Failure(ExitCode.DATA, "wrong", "", 1).to_json())
+    store.put(cell_key(keys[1], "failure.json"), Failure(ExitCode.DATA, "wrong", "", 1).to_json())
     standing = LeaseRecord(
         "here:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0}, at="now"
     )
@@ -405,9 +405,9 @@ def test_logs_come_from_the_store_then_from_the_pod(
     assert "no pod has begun on it" in call(capfd, "logs", key, code=66)[1]
     api.put("pods", {**pod(held), "log": "from the pod\n"})
     assert call(capfd, "logs", key[:10])[0] == "from the pod\n"
-    store.put(path(key, "1", "log.txt"), b"first\n")
-    store.put(path(key, "10", "log.txt"), b"tenth\n")
-    store.put(path(key, "2", "log.txt"), b"second\n")
+    store.put(cell_key(key, "1", "log.txt"), b"first\n")
+    store.put(cell_key(key, "10", "log.txt"), b"tenth\n")
+    store.put(cell_key(key, "2", "log.txt"), b"second\n")
     assert call(capfd, "logs", key)[0] == "tenth\n"
     assert call(capfd, "logs", key, "--attempt", 2)[0] == "second\n"
     assert "attempts with a log: 1, 2, 10" in call(capfd, "logs", key, "--attempt", 3, code=66)[1]
@@ -420,10 +420,10 @@ def test_logs_are_followed_until_the_cell_has_ended(
 
     store, plan = planned(bench)
     cell = next(iter(plan.cells.values()))
-    store.put(path(cell.key, "1", "log.txt"), b"one\n")
+    store.put(cell_key(cell.key, "1", "log.txt"), b"one\n")
     steps = [
-        lambda: store.put(path(cell.key, "1", "log.txt"), b"one\ntwo\n"),
-        lambda: store.put(path(cell.key, "2", "log.txt"), b"three\n"),
+        lambda: store.put(cell_key(cell.key, "1", "log.txt"), b"one\ntwo\n"),
+        lambda: store.put(cell_key(cell.key, "2", "log.txt"), b"three\n"),
         lambda: finish(store, plan, cell, {}),
     ]
     text = "".join(logs.follow(store, cell.key, sleep=lambda seconds: steps.pop(0)() and None))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from defectbench.__main__ import run
-from defectbench.records.cell import path
 from defectbench.records.result import find_result
 from defectbench.stores.directory import DirectoryStore
+from defectbench.stores.layout import cell_key
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.sweeps.estimate import ModelHours, estimate_hours
@@ -47,9 +47,9 @@ def hours(store: DirectoryStore, **keys: Any) -> tuple[ModelHours, ...]:
 def measure(store: DirectoryStore, device: str = "cpu", **cost: float) -> None:
     """Say what the finished cell took."""
     (key,) = (name.split("/")[1] for name in store.keys("cells/") if name.endswith("/result.json"))
-    document = json.loads(store.get(path(key, "result.json")).data)
+    document = json.loads(store.get(cell_key(key, "result.json")).data)
     document["cost"] |= cost
-    store.put(path(key, "result.json"), json.dumps(document | {"device": device}).encode())
+    store.put(cell_key(key, "result.json"), json.dumps(document | {"device": device}).encode())
     assert find_result(store, key) is not None
 
 

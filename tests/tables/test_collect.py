@@ -15,12 +15,12 @@ import pytest
 
 from defectbench.errors import MissingInputError
 from defectbench.metrics.image import best_f1_threshold, image_auroc, quantile_threshold
-from defectbench.records.cell import path
 from defectbench.records.predictions import Predictions
-from defectbench.records.sweep_record import Record
+from defectbench.records.sweep_record import Record, read_record
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.tables.collect import Collected, collect, read_record, write_views
+from defectbench.stores.layout import cell_key
+from defectbench.tables.collect import Collected, collect, write_views
 from fakes import made_up_sweep
 
 
@@ -161,11 +161,11 @@ def test_a_damaged_cell_spoils_no_other(local: Store, damage: str) -> None:
     record = made_up_sweep(local, categories=("grass",))
     first, *others = record.cells
     if damage == "result":
-        local.put(path(first, "result.json"), b"{}")
+        local.put(cell_key(first, "result.json"), b"{}")
     elif damage == "gone":
-        local.delete(path(first, "1/predictions.parquet"))
+        local.delete(cell_key(first, "1/predictions.parquet"))
     else:
-        local.put(path(first, "1/predictions.parquet"), b"PAR1 not what was written")
+        local.put(cell_key(first, "1/predictions.parquet"), b"PAR1 not what was written")
     collected = collect(local, "madeup")
     assert list(collected.damaged) == [first]
     assert collected.missing == (first,)
@@ -176,10 +176,10 @@ def test_a_damaged_cell_spoils_no_other(local: Store, damage: str) -> None:
 def test_a_cell_that_is_not_the_sweep_s_spoils_no_other(local: Store, wrong: str) -> None:
     record = made_up_sweep(local, categories=("grass",))
     first, *others = record.cells
-    blob = local.get(path(first, "result.json"))
+    blob = local.get(cell_key(first, "result.json"))
     document = json.loads(blob.data)
     place = next(name for name in document["files"] if name.endswith("predictions.parquet"))
-    rows = Predictions.from_parquet(local.get(path(first, place)).data).rows()
+    rows = Predictions.from_parquet(local.get(cell_key(first, place)).data).rows()
     cell, says = first, {"data": "fitted on other data, 0000", "cell": "those of cell other"}.get(wrong, "")
     if wrong == "data":
         document["data_digest"] = "0" * 64
@@ -195,8 +195,8 @@ def test_a_cell_that_is_not_the_sweep_s_spoils_no_other(local: Store, wrong: str
         )
     data = Predictions.of(cell, rows).to_parquet()
     document["files"][place] = hashlib.sha256(data).hexdigest()
-    local.put(path(first, place), data)
-    local.put(path(first, "result.json"), json.dumps(document).encode())
+    local.put(cell_key(first, place), data)
+    local.put(cell_key(first, "result.json"), json.dumps(document).encode())
     collected = collect(local, "madeup")
     assert re.search(f"{says}.*; remove cells/{first} from the store", collected.damaged[first])
     assert collected.missing == (first,)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from scipy.stats import binomtest
 
-from defectbench.data.shortcut import Shortcut, key
+from defectbench.data.shortcut import Shortcut
 from defectbench.metrics import sample_size
 from defectbench.metrics.image import share_interval
-from defectbench.records.cell import path
 from defectbench.stores.choose import open_store
+from defectbench.stores.layout import cell_key, shortcut_key
 from defectbench.tables import cost
 from defectbench.tables.collect import collect
 from defectbench.tables.rows import CostRow
@@ -97,9 +97,9 @@ def test_costs_are_those_of_detections_cells(tmp_path: Path) -> None:
     own = {r.cell for r in record.readings if r.label == "filterbank-logreg"}
     detection = {r.cell for r in record.readings if r.cell in own and splits[r.split] == "detection"}
     for cell in own:
-        document = json.loads(store.get(path(cell, "result.json")).data)
+        document = json.loads(store.get(cell_key(cell, "result.json")).data)
         document["cost"]["fit_seconds"] = 100.0 if cell in detection else 1.0
-        store.put(path(cell, "result.json"), json.dumps(document).encode())
+        store.put(cell_key(cell, "result.json"), json.dumps(document).encode())
     found = {row.label: row for row in Tables(collect(store, "madeup")).costs}["filterbank-logreg"]
     assert len(own) > len(detection) == 3
     assert found.fit_seconds == 100.0
@@ -110,7 +110,7 @@ def test_expected_cost_is_that_of_a_thousand_parts(tables: Tables) -> None:
     assert len(tables.choices) == 2 * (4 + 2)
     for choice in tables.choices:
         missed = 1000 * 0.01 * (1 - choice.recall) * PRICES["missed_defect"]
-        alarms = 1000 * 0.99 * choice.came * PRICES["false_alarm"]
+        alarms = 1000 * 0.99 * choice.observed * PRICES["false_alarm"]
         assert choice.expected_cost == pytest.approx(missed + alarms), choice
     grass = [choice for choice in tables.choices if choice.category == "grass"]
     assert [c.expected_cost for c in grass] == sorted(c.expected_cost for c in grass)
@@ -149,19 +149,19 @@ def test_false_alarms_that_came_have_an_interval(tables: Tables) -> None:
         for r in tables.collected.rows()
         if (r.label, r.category) == ("padim", "grass") and r.counts
     ]
-    assert (row.came_low, row.came_high) == share_interval(min(counts), 12)
-    assert row.came_low <= row.promised
-    assert math.isnan(next(r for r in tables.thresholds if r.rule == "oracle").came_low)
+    assert (row.observed_low, row.observed_high) == share_interval(min(counts), 12)
+    assert row.observed_low <= row.promised
+    assert math.isnan(next(r for r in tables.thresholds if r.rule == "oracle").observed_low)
 
 
 def test_sample_sizes_are_those_of_the_compared_folds(tables: Tables) -> None:
-    assert [need.category for need in tables.needs] == ["grass", "brick"]
-    for need, contest in zip(tables.needs, tables._contests, strict=True):
-        defects, goods = sample_size.needed(contest.folds, 0.01)
+    assert [need.category for need in tables.sample_sizes] == ["grass", "brick"]
+    for need, paired_seeds in zip(tables.sample_sizes, tables._paired_by_category, strict=True):
+        defects, goods = sample_size.needed(paired_seeds.folds, 0.01)
         assert (need.need_defects, need.need_goods) == (math.ceil(defects), math.ceil(goods))
         assert (need.defects, need.goods, need.margin, need.power) == (12, 12, 0.01, 0.8)
         assert not need.enough
-    assert replace(tables.needs[0], need_defects=5.0).enough
+    assert replace(tables.sample_sizes[0], need_defects=5.0).enough
 
 
 def test_sample_size_of_another_endpoint_falls_with_the_margin(tmp_path: Path) -> None:
@@ -169,10 +169,10 @@ def test_sample_size_of_another_endpoint_falls_with_the_margin(tmp_path: Path) -
     made_up_sweep(
         store, categories=("grass",), models=["mobilenetv3-small", "padim"], endpoint="image_ap", margin=0.1
     )
-    (need,) = Tables(collect(store, "madeup")).needs
+    (need,) = Tables(collect(store, "madeup")).sample_sizes
     tables = Tables(collect(store, "madeup"))
     tables.margin = 0.2
-    assert tables.needs[0].need_goods == pytest.approx(need.need_goods / 4, abs=1)
+    assert tables.sample_sizes[0].need_goods == pytest.approx(need.need_goods / 4, abs=1)
 
 
 def test_a_shortcut_that_the_import_found_is_shown(tmp_path: Path) -> None:
@@ -180,8 +180,8 @@ def test_a_shortcut_that_the_import_found_is_shown(tmp_path: Path) -> None:
     record = made_up_sweep(store, models=["filterbank-knn"], categories=("grass", "brick", "gravel"))
     seen = {"grass": Shortcut(0.93, 0.85, 0.97, 25, 12), "brick": Shortcut(0.55, 0.4, 0.7, 25, 12)}
     for category, shortcut in seen.items():
-        store.put(key("parts", category, record.digests[category]), shortcut.to_json())
-    store.put(key("parts", "gravel", record.digests["gravel"]), b"damaged")
+        store.put(shortcut_key("parts", category, record.digests[category]), shortcut.to_json())
+    store.put(shortcut_key("parts", "gravel", record.digests["gravel"]), b"damaged")
     grass, brick, gravel = Tables(collect(store, "madeup")).shifts
     assert (grass.auroc, grass.suspicious, grass.warning) == (0.93, True, seen["grass"].warning)
     assert (brick.low, brick.high, brick.suspicious, brick.warning) == (0.4, 0.7, False, "")

@@ -125,7 +125,7 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: Path, device: str) -> ExportedModel:
-        """Read the folder of an export; errors as in :func:`defectbench.export.bundle.read_bundle` and ``load``."""
+        """Read the folder of an export; errors as in :func:`~defectbench.export.bundle.read_bundle`."""
         bundle = read_bundle(folder)
         return cls(bundle, load_model(bundle, folder, device))
 
@@ -145,7 +145,7 @@ class ExportedModel:
             )
 
     def predict(self, pictures: Pictures) -> Iterator[Prediction]:
-        """Yield the inspector's inspections under the threads of the cell, which decide rounding."""
+        """Yield the model's predictions under the threads of the cell, which decide rounding."""
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(self.bundle.threads):
