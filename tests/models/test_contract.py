@@ -282,11 +282,11 @@ import sys
 sys.modules["timm"] = None
 from defectbench import catalog
 from defectbench.errors import ConfigurationError
-from defectbench.models.base import Recipe
-from defectbench.models.choose import build
+from defectbench.models.base import ModelSettings
+from defectbench.models.choose import build_model
 entry = catalog.find("mobilenetv3-small")
 try:
-    build(entry, Recipe(entry.settings, 64, 1, 1, 0))
+    build_model(entry, ModelSettings(entry.settings, 64, 1, 1, 0))
 except ConfigurationError as error:
     print(error)
 """
