@@ -195,7 +195,7 @@ def test_gradients_in_parts_are_the_batch_s_for_detectors_whose_loss_is_by_pictu
     )
     assert isinstance(detector, gradient_detector.GradientDetector)
     if name == "cfa":
-        detector.begin(detector.model(), iter([torch.zeros(1, 3, 64, 64)]))
+        detector.before_training(detector.model(), iter([torch.zeros(1, 3, 64, 64)]))
     if name == "draem":
         assert detector._faults is not None  # type: ignore[attr-defined]  # draws once
     loss, whole = gradients(detector, 5)
