@@ -253,12 +253,12 @@ def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "state"), [(1, "failed"), (70, "failed"), (75, "again"), (143, "stopped"), (0, "done")]
+    ("code", "state"), [(1, "failed"), (70, "failed"), (75, "again"), (143, "stopped"), (0, "finished")]
 )
 def test_a_worker_that_leaves_early_leaves_no_cell_unsaid(code: int, state: str) -> None:
     from defectbench.runners.local import LocalRunner
 
-    if state == "done":
+    if state == "finished":
         state = "failed"  # it said nothing of its cells, whatever it ended with
     runner = LocalRunner(store="x", workers=2, program=("/bin/sh", "-c", f"exit {code}"))
     ended = runner.run(["one", "two"], lambda event: None)
@@ -271,5 +271,5 @@ for cell in [sys.argv[i + 1] for i, word in enumerate(sys.argv) if word == "--ce
     print(json.dumps({"cell": cell, "state": "running"}), flush=True)
     if cell == "bad":
         os.kill(os.getpid(), signal.SIGKILL)
-    print(json.dumps({"cell": cell, "state": "done"}), flush=True)
+    print(json.dumps({"cell": cell, "state": "finished"}), flush=True)
 """
