@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,14 +135,6 @@ def fresh_namespace(cluster: Cluster) -> Iterator[str]:
     # Pods first and at once: their GPUs are the next test's.
     cluster.kubectl("delete", "jobs,pods", "--all", f"--namespace={name}", "--grace-period=1")
     cluster.kubectl("delete", "namespace", name, "--wait=false")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Ask twice a second until the condition holds; it not holding in time is a failure."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"still not so after {seconds:.0f} s"
-        time.sleep(0.5)
 
 
 def restricted_job(name: str, namespace: str, script: str, **container: Any) -> dict[str, Any]:
