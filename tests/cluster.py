@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from parts import ROOT
+from waiting import wait_until
 
 VARIABLE = "DEFECTBENCH_TEST_KUBECONFIG"
 RIGHTS = ROOT / "docs" / "kubernetes-rbac.yaml"
@@ -130,7 +131,7 @@ def fresh_namespace(cluster: Cluster) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     cluster.apply(*namespace_objects(name))
     account = ("get", "serviceaccount", "default", f"--namespace={name}")
-    wait_until(lambda: cluster.try_kubectl(*account).returncode == 0)
+    wait_until(lambda: cluster.try_kubectl(*account).returncode == 0, 0.5)
     yield name
     # Pods first and at once: their GPUs are the next test's.
     cluster.kubectl("delete", "jobs,pods", "--all", f"--namespace={name}", "--grace-period=1")

@@ -80,7 +80,7 @@ def test_server_that_was_killed_is_try_again_and_filled_later(
 
 
 def test_server_that_hangs_is_try_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After no more requests than a few: with MLflow's own settings it would be eight, of two minutes each."""
+    """After few requests: with MLflow's own settings it would be eight, of two minutes each."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
