@@ -52,7 +52,14 @@ class Case:
         entry = catalog.find(self.model)
         settings = {**entry.settings, **self.settings}
         model_settings = ModelSettings(
-            settings, SIDE, self.epochs, self.patience, 3, device="cpu", balance=self.balance, turns=True
+            settings,
+            SIDE,
+            self.epochs,
+            self.patience,
+            3,
+            device="cpu",
+            balance=self.balance,
+            rotate_and_flip=True,
         )
         model = build_model(entry, model_settings)
         assert isinstance(model, Resumable)

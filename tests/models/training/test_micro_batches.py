@@ -19,8 +19,8 @@ from defectbench.models.classifiers import timm_classifier
 from defectbench.models.classifiers.timm_classifier import TimmClassifier
 from defectbench.models.detectors import stfpm
 from defectbench.models.pictures.images import ArrayPictures
-from defectbench.models.training import gradient_detector, memory_fit
-from defectbench.models.training.memory_fit import MicroBatcher
+from defectbench.models.training import gradient_detector, micro_batches
+from defectbench.models.training.micro_batches import MicroBatcher
 
 pytestmark = pytest.mark.torch
 
@@ -242,4 +242,4 @@ def test_parts_hold_no_single_picture_and_no_more_than_fit() -> None:
 
 
 def test_network_that_cannot_checkpoint_says_so() -> None:
-    assert not memory_fit.set_checkpointing(torch.nn.Linear(1, 1))
+    assert not micro_batches.set_checkpointing(torch.nn.Linear(1, 1))
