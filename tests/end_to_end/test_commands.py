@@ -178,7 +178,10 @@ def test_two_shells_at_the_same_moment_make_each_job_once(
     assert [process.returncode for process in both] == [0, 0], said
     assert len(jobs(cluster, namespace)) == 8
     counts = [
-        dict(reversed(each.split(" ")) for each in text.rpartition("Jobs: ")[2].strip().split(", "))
+        {
+            what: number
+            for number, what in (each.split(" ") for each in text.rpartition("Jobs: ")[2].strip().split(", "))
+        }
         for text in said
     ]
     assert sum(int(each.get("created", 0)) for each in counts) == 8
@@ -347,7 +350,7 @@ def test_the_window_is_topped_up_as_jobs_end(cluster_with_node: Cluster, namespa
     assert max(most) <= 3
 
 
-def watched(words: tuple[object, ...], work: Callable[[], None], code: int) -> str:
+def watched(words: tuple[object, ...], work: Callable[[], object], code: int) -> str:
     """Run `watch`, do some work meanwhile, and return what it said at its end."""
     process = start("watch", *words)
     work()
@@ -367,7 +370,7 @@ def test_watch_follows_pods_to_their_end(cluster_with_node: Cluster, namespace: 
         for n, (script, key) in enumerate(zip(scripts, keys, strict=True))
     ]
     said = watched(
-        ("real", "--model", "filterbank-logreg"), lambda: Submission(connect(), set()).run(made) and None, 1
+        ("real", "--model", "filterbank-logreg"), lambda: Submission(connect(), set()).run(made), 1
     )
     assert "1 succeeded, 5 failed; cells: 1 pending, 5 failed" in said
     found = json.loads(read_out("status", "real", "--model", "filterbank-logreg", "--format", "json"))

@@ -68,7 +68,7 @@ def test_take_free_cell(store: Store) -> None:
 def test_take_by_many_at_once_has_one_holder(store: Store) -> None:
     """For a free cell, a released one, and one whose holder is silent."""
     clock = Clock()
-    seen = None
+    seen: HeldLease | None = None
     for fence in (1, 2, 3):
         gate = threading.Barrier(8)
 
@@ -85,7 +85,9 @@ def test_take_by_many_at_once_has_one_holder(store: Store) -> None:
         if fence == 1:
             leases[0].release()
         else:
-            seen = take_lease(store, "k", "waiter", clock=clock)
+            found = take_lease(store, "k", "waiter", clock=clock)
+            assert isinstance(found, HeldLease)
+            seen = found
             clock.now += PATIENCE
 
 
@@ -157,8 +159,9 @@ def test_lost_lease_can_do_nothing_more(store: Store) -> None:
     clock = Clock()
     old = taken(store, clock=clock)
     seen = take_lease(store, "k", "b", clock=clock)
+    assert isinstance(seen, HeldLease)
     clock.now += PATIENCE
-    new = take_lease(store, "k", "b", seen=seen, clock=clock)
+    new = taken(store, "b", seen=seen, clock=clock)
     current = store.get(lease_key("k"))
     with pytest.raises(LeaseLostError, match="cell k, attempt 1: b took it over as attempt 2"):
         old.beat()
@@ -216,14 +219,15 @@ def wait_for_beat(store: Store, number: int) -> None:
 def test_beating_keeps_a_lease_and_releases_it(store: Store) -> None:
     """The lookout's patience is over each time that it looks, but the lease has changed since."""
     clock = Clock()
-    seen = None
+    seen: HeldLease | None = None
     with taken(store).beating(every=0.05) as lease:
         lease.progress = {"epoch": 5}
         for beats in (1, 3, 5):
             wait_for_beat(store, beats)
             clock.now += PATIENCE
-            seen = take_lease(store, "k", "b", seen=seen, clock=clock)
-            assert isinstance(seen, HeldLease)
+            found = take_lease(store, "k", "b", seen=seen, clock=clock)
+            assert isinstance(found, HeldLease)
+            seen = found
         assert held(store).progress == {"epoch": 5}
     assert held(store).released
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("lease")]
@@ -314,6 +318,7 @@ print("end", flush=True)
 
 def start_holder(url: str) -> subprocess.Popen[str]:
     holder = subprocess.Popen([sys.executable, "-c", HOLDER, url], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
     assert holder.stdout.readline() == "holding\n"
     return holder
 

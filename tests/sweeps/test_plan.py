@@ -144,9 +144,10 @@ def test_narrowed_takes_names_and_the_beginnings_of_keys(store: DirectoryStore) 
     assert len(plan.narrowed(["padim"], ["grass", "coin"])) == 2
     key = next(iter(plan.cells))
     assert list(plan.narrowed(cells=[key[:10]])) == [key]
-    for wrong in ({"models": ["padin"]}, {"categories": ["gras"]}, {"cells": ["zz"]}):
+    wrongs: list[dict[str, Any]] = [{"models": ["padin"]}, {"categories": ["gras"]}, {"cells": ["zz"]}]
+    for wrong in wrongs:
         with pytest.raises(UsageError):
-            plan.narrowed(**wrong)  # type: ignore[arg-type]
+            plan.narrowed(**wrong)
 
 
 def test_missing_weights_are_planned_but_not_run(store: DirectoryStore, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ def test_server_shows_a_sweep_as_a_database_does(mlflow_server: MlflowServer, tm
     assert sync_sweep(store, "shown", tracker) == SyncSummary(0, 2, 0)
     client = tracker._client
     experiment = client.get_experiment_by_name("shown")
+    assert experiment is not None
     (parent,) = client.search_runs([experiment.experiment_id], "tags.level = 'parent'")
     (nested,) = client.search_runs(
         [experiment.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,11 @@ def names(informer: Informer) -> set[str]:
     return {each["metadata"]["name"] for each in informer.objects()}
 
 
+def watched(api: FakeApi, times: int) -> bool:
+    """Whether so many watches were asked for."""
+    return api.count("GET", "watch=") >= times
+
+
 def test_a_mirror_follows_what_is_made_changed_and_removed(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("a"))
     with Informer(cluster, "jobs", OURS) as informer:
@@ -142,7 +148,7 @@ def test_a_mirror_follows_what_is_made_changed_and_removed(api: FakeApi, cluster
 def test_a_mirror_goes_on_after_a_disconnect_without_listing_again(api: FakeApi, cluster: Cluster) -> None:
     with Informer(cluster, "jobs", OURS) as informer:
         for number in range(3):
-            wait_until(lambda number=number: api.count("GET", "watch=") >= number + 1)
+            wait_until(partial(watched, api, number + 1))
             api.hang_up()
             api.put("jobs", job(f"j{number}"))
         wait_until(lambda: names(informer) == {"j0", "j1", "j2"})
