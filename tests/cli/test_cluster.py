@@ -426,7 +426,7 @@ def test_logs_are_followed_until_the_cell_has_ended(
         lambda: store.put(cell_key(cell.key, "2", "log.txt"), b"three\n"),
         lambda: finish(store, plan, cell, {}),
     ]
-    text = "".join(logs.follow(store, cell.key, sleep=lambda seconds: steps.pop(0)() and None))
+    text = "".join(logs.follow(store, cell.key, sleep=lambda seconds: steps.pop(0)()))
     assert text == "one\ntwo\nthree\n"
 
 

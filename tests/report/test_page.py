@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -223,7 +224,7 @@ def test_damage_is_said(tmp_path: Path) -> None:
 
 
 def test_bad_input_is_named_and_spoils_nothing_else(tmp_path: Path) -> None:
-    odd = {
+    odd: dict[str, Any] = {
         "plain": {"defects": 0},
         "single": {"defect_types": ("crack",)},
         "unmarked": {"masks": False},

@@ -149,8 +149,15 @@ def test_the_study_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.Monkey
     """All three experiments and a learning curve, on MVTec AD's names; baselines stand in."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DEFECTBENCH_CACHE", str(tmp_path / "cache"))
-    numbers = {"train_good": 8, "test_good": 6, "defects_per_type": 6}
-    synth(tmp_path / "data", categories={"bottle": "coin"}, types=MVTEC_TYPES, size=64, **numbers)
+    synth(
+        tmp_path / "data",
+        categories={"bottle": "coin"},
+        types=MVTEC_TYPES,
+        size=64,
+        train_good=8,
+        test_good=6,
+        defects_per_type=6,
+    )
     assert run(["data", "import", "data", "--name", "mvtec"]) == 0
     settings = (
         "data.categories=[bottle]",

@@ -144,9 +144,9 @@ def test_narrowed_takes_names_and_the_beginnings_of_keys(store: DirectoryStore) 
     assert len(plan.narrowed(Narrowing(["padim"], ["grass", "coin"]))) == 2
     key = next(iter(plan.cells))
     assert list(plan.narrowed(Narrowing(cells=[key[:10]]))) == [key]
-    for wrong in ({"models": ["padin"]}, {"categories": ["gras"]}, {"cells": ["zz"]}):
+    for wrong in (Narrowing(["padin"]), Narrowing(categories=["gras"]), Narrowing(cells=["zz"])):
         with pytest.raises(UsageError):
-            plan.narrowed(Narrowing(**wrong))  # type: ignore[arg-type]
+            plan.narrowed(wrong)
 
 
 def test_missing_weights_are_planned_but_not_run(store: DirectoryStore, tmp_path: Path) -> None:

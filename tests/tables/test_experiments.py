@@ -120,7 +120,7 @@ def test_without_both_contenders_there_is_no_curve(tmp_path: Path) -> None:
         store, models=[LEARNER], categories=["grass"], protocols={"scarcity": {"defects": [1], "draws": 1}}
     )
     found = Tables(collect(store, "madeup"))
-    assert found.learning == found.crossovers == ()
+    assert (found.learning, found.crossovers) == ((), ())
     assert {line.condition for line in found.conditions} == {"n=1", "all"}
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -249,7 +250,7 @@ def test_cells_say_how_they_stand(tmp_path: Path) -> None:
 
 
 def test_changed_settings_are_named(tmp_path: Path) -> None:
-    models = ["filterbank-logreg", {"name": "padim", "features": 50, "label": "small"}]
+    models: list[Any] = ["filterbank-logreg", {"name": "padim", "features": 50, "label": "small"}]
     store = open_store(str(tmp_path / "store"))
     made_up_sweep(store, categories=("grass",), models=models)
     assert [model.changed for model in Tables(collect(store, "madeup")).models] == [(), ("features=50",)]
@@ -280,7 +281,7 @@ def test_parquet_keeps_types(whole: Tables) -> None:
 
 def test_an_empty_sweep_gives_empty_tables(tmp_path: Path) -> None:
     tables = sweep(tmp_path, categories=("grass",), unfinished=8)
-    assert tables.scores == tables.thresholds == tables.mistakes == tables.curves == ()
+    assert (tables.scores, tables.thresholds, tables.mistakes, tables.curves) == ((), (), (), ())
     assert len(tables.cells) == 8
     files = dict(tables.files())
     assert files["scores.csv"].decode().startswith("label,family,baseline,category,value")

@@ -45,6 +45,7 @@ def runs(tracker: MlflowTracker, query: str = "") -> list[Any]:
     """The active runs as MLflow's own search finds them."""
     client = tracker._client
     experiment = client.get_experiment_by_name("madeup")
+    assert experiment is not None
     return list(client.search_runs([experiment.experiment_id], query))
 
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.torch
 SIDE = 64
 NAMES = sorted(
     {
-        str((entry.settings | small_models.changes(entry))["architecture"])
+        str({**entry.settings, **small_models.changes(entry)}["architecture"])
         for entry in catalog.ENTRIES
         if "architecture" in entry.settings
     }
