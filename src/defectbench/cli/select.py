@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from defectbench.inspectors.probe import Probe
+    from defectbench.leaderboard import Kind
     from defectbench.report.selection import TableRow
-    from defectbench.select import Kind
+    from defectbench.select import Better, Prefer, Selection
 
 
 @click.command()
@@ -24,7 +25,19 @@ if TYPE_CHECKING:
     required=True,
     metavar="CSV",
     type=click.Path(path_type=Path),
-    help="Column 1 the model, 2 its accuracy, 3 its size.",
+    help="Column 1 the model, 2 its accuracy, 3 its size or popularity.",
+)
+@click.option(
+    "--third",
+    type=click.Choice(["less", "more"]),
+    help="Whether less or more of column 3 is better. Default: less; a column of stars needs it said.",
+)
+@click.option(
+    "--prefer",
+    type=click.Choice(["line", "accuracy"]),
+    default="line",
+    show_default=True,
+    help="Of the candidates take the one farthest above the trend line, or the most accurate one.",
 )
 @click.option(
     "--out",
@@ -34,24 +47,28 @@ if TYPE_CHECKING:
     help="Where selection.json, selection.csv and selection.svg go.",
 )
 @format_option
-def select(kind: Kind, table: Path, out: Path, form: str) -> None:
-    """Choose a model from a table of published ones: the one farthest above the trend of accuracy over size.
+def select(
+    kind: Kind, table: Path, third: Better | None, prefer: Prefer, out: Path, form: str
+) -> None:
+    """Choose a model from a table of published ones: the one farthest above the trend of accuracy over column 3.
 
-    A row stays a candidate when no other has both higher accuracy and smaller size. Rows with rank above 300,
-    params_millions above 100 or code empty are left out, where the table has such a column. What is chosen
-    must take 512 x 512 pixels: a model of the catalog shows it by a forward pass, with random weights.
+    A row stays a candidate when no other is strictly better both in accuracy and in column 3. Left out are rows
+    with rank above 300 (detectors: 100), params_millions above 100, stars below 20 or code empty, where the
+    table has a column of exactly that name. What is chosen must take 512 x 512 pixels: a model of the catalog
+    shows it by a forward pass, with random weights.
     """
     from defectbench.leaderboard import read
     from defectbench.report.selection import document, rows, write
     from defectbench.select import select as choose
 
-    selection = choose(read(table), kind, _ask)
+    selection = choose(read(table, kind), kind, _ask, better=third, prefer=prefer)
     write(selection, out, table)
     if form == "json":
         say_json(document(selection))
     else:
         columns = ("model", *selection.board.columns[1:], "status", "above the line", "512 x 512", "why")
         say_table(columns, [_words(row) for row in rows(selection)])
+    note(_direction(selection))
     note(f"chosen: {selection.choice.chosen.model} ({selection.choice.decided}); {out / 'selection.svg'}")
     if selection.measured is not None:
         note(selection.measured.words)
@@ -63,6 +80,12 @@ def _ask(names: Sequence[str]) -> Mapping[str, Probe]:
 
     note(f"a picture of {SIDE} x {SIDE} goes through {', '.join(names)}; a minute or two for each")
     return probe(names, SIDE)
+
+
+def _direction(selection: Selection) -> str:
+    """Say which way column 3 counted, and who said so."""
+    how = "as --third says" if selection.declared else "the default; --third more turns it round"
+    return f"{selection.third.better} {selection.third.column} is better ({how})"
 
 
 def _words(row: TableRow) -> tuple[object, ...]:
