@@ -268,7 +268,7 @@ GOLDEN = {
         "e5657cbc30231246bd17",
         "9f537725ad2c8b918d4b",
     ],
-    "{'scheme': 'holdout'}": ["e03938d3fb5bb8f421c4", "581773c268c79595a80f"],
+    "{'scheme': 'holdout'}": ["3bf48ed0f2f8dc25ad98", "20cfcabef2c3a68f6712"],
 }
 
 FOUR_PROTOCOLS = {

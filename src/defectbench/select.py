@@ -235,9 +235,7 @@ def _check(answer: Probe | None) -> str:
     return PASSED if answer.takes else f"{SIDE}: failed: {answer.says}"
 
 
-def _choose_passing(
-    board: Leaderboard, third: Third, prefer: Prefer, dropped: Mapping[str, str]
-) -> Choice:
+def _choose_passing(board: Leaderboard, third: Third, prefer: Prefer, dropped: Mapping[str, str]) -> Choice:
     """Apply the rule to the rows that are neither refused by a filter nor dropped."""
     reasons = {row.model: "; ".join(row.refused) for row in board.rows if row.refused}
     reasons |= dropped

@@ -47,9 +47,7 @@ if TYPE_CHECKING:
     help="Where selection.json, selection.csv and selection.svg go.",
 )
 @format_option
-def select(
-    kind: Kind, table: Path, third: Better | None, prefer: Prefer, out: Path, form: str
-) -> None:
+def select(kind: Kind, table: Path, third: Better | None, prefer: Prefer, out: Path, form: str) -> None:
     """Choose a model from a table of published ones: the one farthest above the trend of accuracy over column 3.
 
     A row stays a candidate when no other is strictly better both in accuracy and in column 3. Left out are rows

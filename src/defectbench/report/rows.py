@@ -141,6 +141,8 @@ class Threshold:
         came_low, came_high: its 95 % interval, from the goods of the seed in the middle; NaN for the oracle.
         broken: so many false alarms came that the promise cannot have held (less than 1 in 1,000 by chance).
         precision_at_rate, cost: at the sweep's defect rate and prices; NaN without.
+        goods, defects: distinct images tested.
+        all_abnormal: F1 of calling every one of them abnormal, which the line's F1 must be held against.
     """
 
     category: str
@@ -160,6 +162,9 @@ class Threshold:
     f1: float
     precision_at_rate: float
     cost: float
+    goods: int
+    defects: int
+    all_abnormal: float
     cells: tuple[str, ...]
 
 
@@ -198,7 +203,9 @@ class Condition:
         recall, came, precision, accuracy, f1: at the default threshold, counts pooled over folds, draws and
             seeds; came is the share of false alarms. NaN without a threshold.
         f1_oracle: the oracle's, averaged over folds, draws and seeds.
-        all_abnormal: F1 of calling every tested image abnormal, which both must be held against.
+        goods, defects: distinct images tested, over folds and draws.
+        all_abnormal: F1 of calling every one of them abnormal, which both must be held against; NaN where no
+            good is tested.
         folds, expected: fits read, over all seeds and draws, and how many the sweep has.
     """
 
@@ -217,6 +224,8 @@ class Condition:
     accuracy: float
     f1: float
     f1_oracle: float
+    goods: int
+    defects: int
     all_abnormal: float
     folds: int
     expected: int

@@ -20,6 +20,7 @@ from defectbench.collect import Collected, Fold, Row
 from defectbench.data.shortcut import Shortcut
 from defectbench.metrics import image_ap, image_auroc, precision_recall_curve, roc_curve
 from defectbench.protocols.base import Split
+from defectbench.protocols.detection import HOLDOUT
 from defectbench.record import Contestant, Reading
 from defectbench.report import contest, cost, mistakes
 from defectbench.report.conditions import cells_of, conditions, mean
@@ -46,6 +47,7 @@ from defectbench.report.rows import (
 from defectbench.report.sheets import as_files
 from defectbench.report.thresholds import Calls
 from defectbench.report.unseen import Novelty, Unseen, UnseenTables
+from defectbench.report.unseen_study import UnseenScore, UnseenStudy, study_recalls, study_scores
 from defectbench.results import Result
 from defectbench.weights import described, needed
 
@@ -80,6 +82,8 @@ FILES = (
     "conditions",
     "unseen",
     "novelties",
+    "unseen_study",
+    "unseen_scores",
     "learning",
     "crossings",
     "cells",
@@ -210,6 +214,11 @@ class Tables:
         """Return detection's lines of one model and category, one for each seed."""
         return self._rows.get((category, label), [])
 
+    def holdout_rows_of(self, category: str, label: str) -> list[Row]:
+        """Return the lines of one model and category in the holdout beside crossfit, one for each seed."""
+        wanted = (HOLDOUT, category, label)
+        return [row for row in self._all_rows if (row.protocol, row.category, row.label) == wanted]
+
     @cached_property
     def thresholds(self) -> tuple[Threshold, ...]:
         """Calls by each rule, in the order in which they may be trusted, within each category."""
@@ -245,6 +254,16 @@ class Tables:
     def novelties(self) -> tuple[Novelty, ...]:
         """Seen against unseen defects; empty without the unseen protocol."""
         return self._unseen.novelties()
+
+    @cached_property
+    def unseen_study(self) -> tuple[UnseenStudy, ...]:
+        """Recall on types never learnt, in the original study's form; empty without that mode."""
+        return study_recalls(self.collected)
+
+    @cached_property
+    def unseen_scores(self) -> tuple[UnseenScore, ...]:
+        """Scores of the images behind ``unseen_study``."""
+        return study_scores(self.collected)
 
     @cached_property
     def learning(self) -> tuple[Learning, ...]:

@@ -86,15 +86,16 @@ class Calls:
             counts = Counts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
             figures = {"came": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
             family = self._families[first.label] if len(tested) > 1 else None
-            yield _threshold(category, "", family, "everything abnormal", (), figures)
+            composed = (counts.fp, counts.tp, counts.f1)
+            yield _threshold(category, "", family, "everything abnormal", (), figures, composed)
 
     def _calls(self, rows: Sequence[Row], rule: str, counts: Sequence[Counts], **promise: float) -> Threshold:
-        pooled, first = reduce(add, counts), rows[0]
+        pooled = reduce(add, counts)
         middle = _middle(counts)
         low, high = share_interval(middle.fp, middle.fp + middle.tn)
         came = {"came": pooled.false_alarm_rate, "came_low": low, "came_high": high}
         figures = promise | came | self._prices(pooled) | pooled.figures()
-        return _threshold(first.category, first.label, first.family, rule, cells_of(rows), figures)
+        return _of_model(rows, rule, figures)
 
     def _prices(self, counts: Counts) -> dict[str, float]:
         """Return what the sweep's defect rate and prices make of the counts."""
@@ -108,9 +109,13 @@ class Calls:
 
 def _oracle(rows: Sequence[Row]) -> Threshold:
     """Only its F1, as in result.json: an average over folds, each with the threshold that suits it."""
-    figures = {"f1": mean(row.figures["f1_oracle"] for row in rows)}
+    return _of_model(rows, "oracle", {"f1": mean(row.figures["f1_oracle"] for row in rows)})
+
+
+def _of_model(rows: Sequence[Row], rule: str, figures: Mapping[str, float]) -> Threshold:
     first = rows[0]
-    return _threshold(first.category, first.label, first.family, "oracle", cells_of(rows), figures)
+    composed = (first.goods, first.defects, first.all_abnormal)
+    return _threshold(first.category, first.label, first.family, rule, cells_of(rows), figures, composed)
 
 
 def _threshold(
@@ -120,11 +125,25 @@ def _threshold(
     rule: str,
     cells: tuple[str, ...],
     figures: Mapping[str, float],
+    composed: tuple[int, int, float],
 ) -> Threshold:
+    """Return a line; ``composed``: goods and defects tested, and the F1 of calling all of them abnormal."""
     names = ("promised", "resolution", "came", "came_low", "came_high", *CALLS, "precision_at_rate", "cost")
     values = {name: figures.get(name, math.nan) for name in names}
     broken = bool(figures.get("chance", 1.0) < _UNLIKELY)
-    return Threshold(category, label, family, rule, broken=broken, cells=cells, **values)
+    goods, defects, chance = composed
+    return Threshold(
+        category,
+        label,
+        family,
+        rule,
+        broken=broken,
+        goods=goods,
+        defects=defects,
+        all_abnormal=chance,
+        cells=cells,
+        **values,
+    )
 
 
 def _middle(counts: Sequence[Counts]) -> Counts:

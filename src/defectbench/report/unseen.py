@@ -14,6 +14,7 @@ from defectbench.catalog import Family
 from defectbench.collect import Collected, Fold
 from defectbench.manifest import GOOD
 from defectbench.novelty import Block, difference
+from defectbench.protocols.unseen import STUDY
 from defectbench.report.conditions import fitted_by, mean
 from defectbench.report.contest import cautions, tested
 from defectbench.stats import ENDPOINTS, FoldScores, fold_average, fold_weight
@@ -87,7 +88,7 @@ _Key = tuple[str, str, str, str, bool]
 
 
 class UnseenTables:
-    """The tables of a sweep's ``unseen`` protocol."""
+    """The tables of a sweep's ``unseen`` protocol, its cross-fitted modes."""
 
     def __init__(self, collected: Collected, endpoint: str) -> None:
         self._collected = collected
@@ -97,6 +98,8 @@ class UnseenTables:
         self._lessons: dict[_Key, list[Fold]] = defaultdict(list)
         for fold in collected.folds(protocol=PROTOCOL):
             told = fold.split.setting
+            if told["mode"] == STUDY:  # without goods: a table of its own
+                continue
             lesson = (str(told["mode"]), str(told["type"]), bool(told["control"]))
             self._lessons[fold.category, fold.reading.label, *lesson].append(fold)
 
