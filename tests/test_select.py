@@ -14,10 +14,19 @@ from hypothesis import strategies as st
 from defectbench import catalog
 from defectbench.errors import BugError, DataError, TryAgainError, UsageError
 from defectbench.inspectors.probe import Probe
-from defectbench.leaderboard import Row, parse, read
-from defectbench.select import Ask, choose, dominates, fit, select
+from defectbench.leaderboard import Leaderboard, Row, parse
+from defectbench.leaderboard import read as read_table
+from defectbench.select import Ask, Better, Prefer, Third, choose, dominates, fit, select
 
 REFERENCE = Path(__file__).with_name("reference")
+
+
+STARS = Third("code_repository_stars", "more")
+
+
+def read(file: str) -> Leaderboard:
+    kind = "classifiers" if file.startswith("class") else "detectors"
+    return read_table(REFERENCE / file, kind)  # type: ignore[arg-type]
 
 
 def takes(**parameters: int) -> Ask:
@@ -43,7 +52,7 @@ def by_hand(rows: Sequence[Row]) -> list[Decimal]:
 
 
 def test_choose_takes_tinyvit_from_the_study_s_classifiers() -> None:
-    choice = choose(read(REFERENCE / "classifiers.csv").rows)
+    choice = choose(read("classifiers.csv").rows)
     assert choice.chosen.model == "TinyViT-21M-512-distill"
     assert choice.decided == "farthest above the line"
     assert choice.excluded == ()
@@ -56,8 +65,40 @@ def test_choose_takes_tinyvit_from_the_study_s_classifiers() -> None:
     ]
 
 
-def test_choose_takes_glass_from_the_study_s_detectors_without_a_line() -> None:
-    choice = choose(read(REFERENCE / "detectors.csv").rows)
+def test_choose_takes_patchcore_large_where_more_stars_are_better() -> None:
+    """The study's rule as it wrote it down: the line goes through all six."""
+    choice = choose(read("detectors.csv").rows, STARS)
+    assert (choice.chosen.model, choice.decided) == ("PatchCore Large", "farthest above the line")
+    assert choice.excluded == ()
+    expected = by_hand([one.row for one in choice.candidates])
+    for one, residual in zip(choice.candidates, expected, strict=True):
+        assert one.residual == pytest.approx(float(residual), abs=1e-12)
+    assert {one.row.model: round(one.residual, 2) for one in choice.candidates} == {
+        "PatchCore Large": 1.44,
+        "PatchCore": 1.04,
+        "SimpleNet": 0.52,
+        "EfficientAD": 0.04,
+        "GLASS": -0.27,
+        "PatchCore-16shot": -2.76,
+    }
+
+
+def test_choose_takes_glass_where_accuracy_is_preferred_and_names_the_line_s_choice() -> None:
+    """What the study did."""
+    choice = choose(read("detectors.csv").rows, STARS, "accuracy")
+    assert (choice.chosen.model, choice.farthest.row.model) == ("GLASS", "PatchCore Large")
+    assert choice.decided == (
+        "the most accurate candidate; the line would have chosen PatchCore Large (+1.436 from the line, "
+        "GLASS -0.270)"
+    )
+    assert [one.row.model for one in choice.candidates] == [
+        *("GLASS", "EfficientAD", "PatchCore Large", "SimpleNet", "PatchCore", "PatchCore-16shot"),
+    ]
+    assert choice.line == choose(read("detectors.csv").rows, STARS).line
+
+
+def test_choose_takes_glass_without_a_line_where_fewer_stars_are_better() -> None:
+    choice = choose(read("detectors.csv").rows, replace(STARS, better="less"))
     assert choice.chosen.model == "GLASS"
     assert (choice.line, choice.decided, len(choice.candidates)) == (None, "the only candidate", 1)
     assert choice.candidates[0].residual == 0
@@ -65,8 +106,44 @@ def test_choose_takes_glass_from_the_study_s_detectors_without_a_line() -> None:
         *("EfficientAD", "PatchCore Large", "SimpleNet", "PatchCore", "PatchCore-16shot"),
     ]
     assert choice.excluded[0].reason == (
-        "dominated by GLASS: accuracy 99.9 against 99.8, size 253 against 324"
+        "dominated by GLASS: accuracy 99.9 against 99.8, code_repository_stars 253 against 324"
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "better", "chosen", "decided"),
+    [
+        ([Row(2, "A", 80, 10)], "less", "A", "the only candidate"),
+        (
+            [Row(2, "A", 80, 10), Row(3, "B", 90, 20)],
+            "less",
+            "B",
+            "the most accurate candidate, and what the line would have chosen",
+        ),
+        (
+            [Row(2, "A", 90, 10), Row(3, "B", 90, 20), Row(4, "C", 85, 30)],
+            "more",
+            "B",
+            "as accurate as A; larger stars decides, and what the line would have chosen",
+        ),
+        (
+            [Row(2, "A", 90, 10), Row(3, "B", 90, 20)],
+            "less",
+            "A",
+            "as accurate as B; smaller stars decides, and what the line would have chosen",
+        ),
+        (
+            [Row(2, "B", 90, 10), Row(3, "A", 90, 10)],
+            "more",
+            "A",
+            "as accurate as B; alphabetical order decides, and what the line would have chosen",
+        ),
+    ],
+)
+def test_choose_by_accuracy_decides_ties(rows: list[Row], better: Better, chosen: str, decided: str) -> None:
+    for order in (rows, rows[::-1]):
+        choice = choose(order, Third("stars", better), "accuracy")
+        assert (choice.chosen.model, choice.decided) == (chosen, decided)
 
 
 def test_choose_keeps_rows_that_are_equal_in_one_thing() -> None:
@@ -121,43 +198,75 @@ ROWS = st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 2000)), min_size=
 )
 
 
-@given(ROWS, st.randoms(use_true_random=False))
-def test_choose_does_not_mind_the_order_of_rows(rows: list[Row], random) -> None:  # type: ignore[no-untyped-def]
+THIRDS = st.sampled_from([Third("size", "less"), Third("stars", "more")])
+PREFERENCES = st.sampled_from(["line", "accuracy"])
+
+
+@given(ROWS, THIRDS, PREFERENCES, st.randoms(use_true_random=False))
+def test_choose_does_not_mind_the_order_of_rows(  # type: ignore[no-untyped-def]
+    rows: list[Row], third: Third, prefer: Prefer, random
+) -> None:
     shuffled = rows.copy()
     random.shuffle(shuffled)
-    assert choose(shuffled) == choose(rows)
+    assert choose(shuffled, third, prefer) == choose(rows, third, prefer)
 
 
-@given(ROWS, st.sampled_from([1e-6, 0.3, 7.0, 1000.0, 1e6]))
-def test_choose_does_not_mind_the_unit_of_size(rows: list[Row], unit: float) -> None:
-    scaled = choose([replace(row, size=row.size * unit) for row in rows])
-    choice = choose(rows)
+@given(ROWS, THIRDS, PREFERENCES, st.sampled_from([1e-6, 0.3, 7.0, 1000.0, 1e6]))
+def test_choose_does_not_mind_the_unit_of_column_3(
+    rows: list[Row], third: Third, prefer: Prefer, unit: float
+) -> None:
+    scaled = choose([replace(row, size=row.size * unit) for row in rows], third, prefer)
+    choice = choose(rows, third, prefer)
     assert scaled.chosen.model == choice.chosen.model
     before = {one.row.model: one.residual for one in choice.candidates}
     assert {one.row.model: one.residual for one in scaled.candidates} == pytest.approx(before, abs=1e-8)
 
 
-@given(ROWS, st.data())
-def test_choose_does_not_mind_a_dominated_row(rows: list[Row], data: st.DataObject) -> None:
+@given(ROWS, THIRDS, PREFERENCES, st.data())
+def test_choose_does_not_mind_a_dominated_row(
+    rows: list[Row], third: Third, prefer: Prefer, data: st.DataObject
+) -> None:
     above = data.draw(st.sampled_from(rows))
     less = data.draw(st.floats(0.01, 50))
-    added = Row(99, "added", above.accuracy - less, above.size + data.draw(st.floats(0.01, 1e4)))
-    choice, more = choose(rows), choose([*rows, added])
-    assert dominates(above, added)
+    factor = data.draw(st.floats(1.01, 1e4))
+    size = above.size * factor if third.better == "less" else above.size / factor
+    added = Row(99, "added", above.accuracy - less, size)
+    choice, more = choose(rows, third, prefer), choose([*rows, added], third, prefer)
+    assert dominates(above, added, third)
     assert (more.candidates, more.line, more.decided) == (choice.candidates, choice.line, choice.decided)
     assert more.excluded[:-1] == choice.excluded
 
 
-@given(ROWS)
-def test_choose_leaves_no_row_out_and_takes_the_farthest(rows: list[Row]) -> None:
-    choice = choose(rows)
+@given(ROWS, THIRDS)
+def test_choose_leaves_no_row_out_and_takes_the_farthest(rows: list[Row], third: Third) -> None:
+    choice = choose(rows, third)
     kept = [one.row for one in choice.candidates]
     assert sorted([*kept, *(one.row for one in choice.excluded)], key=lambda row: row.line) == rows
-    assert all(any(dominates(other, one.row) for other in rows) for one in choice.excluded)
-    assert not any(dominates(other, row) for other in rows for row in kept)
+    assert all(any(dominates(other, one.row, third) for other in rows) for one in choice.excluded)
+    assert not any(dominates(other, row, third) for other in rows for row in kept)
     if len({row.size for row in kept}) > 1:
         residuals = dict(zip(kept, by_hand(kept), strict=True))
         assert residuals[choice.chosen] >= max(residuals.values()) - Decimal("1e-8")
+
+
+@given(ROWS, THIRDS)
+def test_choose_by_accuracy_takes_the_most_accurate_of_the_same_candidates(
+    rows: list[Row], third: Third
+) -> None:
+    choice, by_line = choose(rows, third, "accuracy"), choose(rows, third)
+    assert choice.chosen.accuracy == max(row.accuracy for row in rows)
+    assert set(choice.candidates) == set(by_line.candidates)
+    assert choice.farthest == by_line.farthest == by_line.candidates[0]
+    assert (choice.line, choice.excluded) == (by_line.line, by_line.excluded)
+
+
+@given(ROWS)
+def test_choose_turns_round_with_column_3(rows: list[Row]) -> None:
+    """More of a thing is less of its inverse: the same candidates, the same distances."""
+    inverse = [replace(row, size=1 / row.size) for row in rows]
+    more, less = choose(rows, Third("stars", "more")), choose(inverse, Third("size", "less"))
+    before = {one.row.model: one.residual for one in more.candidates}
+    assert {one.row.model: one.residual for one in less.candidates} == pytest.approx(before, abs=1e-8)
 
 
 def test_select_asks_about_the_chosen_alone() -> None:
@@ -167,7 +276,7 @@ def test_select_asks_about_the_chosen_alone() -> None:
         asked.extend(names)
         return takes()(names)
 
-    found = select(read(REFERENCE / "classifiers.csv"), "classifiers", ask)
+    found = select(read("classifiers.csv"), "classifiers", ask)
     assert asked == ["tinyvit-21m-512"]
     assert found.checks.pop("TinyViT-21M-512-distill") == "512: passed"
     assert set(found.checks.values()) == {"512: not checked"}
@@ -175,7 +284,7 @@ def test_select_asks_about_the_chosen_alone() -> None:
 
 
 def test_select_keeps_a_row_without_an_entry_unchecked() -> None:
-    board = parse(b"m,a,s\nUnheard of,90,1\nGLASS,80,2\n", "t.csv")
+    board = parse(b"m,a,s\nUnheard of,90,1\nGLASS,80,2\n", "t.csv", "detectors")
     for kind in ("classifiers", "detectors"):
         found = select(board, kind, unasked, catalog={})
         assert found.choice.chosen.model == "Unheard of"
@@ -185,7 +294,9 @@ def test_select_keeps_a_row_without_an_entry_unchecked() -> None:
 def test_select_drops_what_does_not_take_the_size_and_chooses_again() -> None:
     text = b"m,a,s\nGLASS,90,1\nPatchCore,80,2\nUnheard of,70,3\n"
     refusing = {"glass": Probe(False, "takes multiples of 14"), "patchcore": Probe(False, "ValueError: 512")}
-    found = select(parse(text, "t.csv"), "detectors", lambda names: {name: refusing[name] for name in names})
+    found = select(
+        parse(text, "t.csv", "detectors"), "detectors", lambda names: {name: refusing[name] for name in names}
+    )
     assert found.choice.chosen.model == "Unheard of"
     assert [(one.row.model, one.reason) for one in found.choice.excluded] == [
         ("GLASS", "does not take 512 x 512 pixels: takes multiples of 14"),
@@ -195,7 +306,7 @@ def test_select_drops_what_does_not_take_the_size_and_chooses_again() -> None:
 
 
 def test_select_with_nothing_left_says_why_row_by_row() -> None:
-    board = parse(b"m,a,params_millions,code\nGLASS,90,1,url\nBig,99,101,\n", "t.csv")
+    board = parse(b"m,a,params_millions,code\nGLASS,90,1,url\nBig,99,101,\n", "t.csv", "detectors")
     with pytest.raises(DataError) as caught:
         select(board, "detectors", lambda names: {name: Probe(False, "too much") for name in names})
     assert caught.value.problems == (
@@ -209,7 +320,7 @@ def test_select_with_nothing_left_says_why_row_by_row() -> None:
 def test_select_ends_where_the_chosen_could_not_be_asked(error: Exception) -> None:
     with pytest.raises(type(error), match=str(error)):
         select(
-            read(REFERENCE / "classifiers.csv"),
+            read("classifiers.csv"),
             "classifiers",
             lambda names: {name: Probe(False, "", error=error) for name in names},  # type: ignore[arg-type]
         )
@@ -218,14 +329,51 @@ def test_select_ends_where_the_chosen_could_not_be_asked(error: Exception) -> No
 @pytest.mark.parametrize(("kind", "other"), [("classifiers", "detectors"), ("detectors", "classifiers")])
 def test_select_refuses_the_other_family_s_table(kind: str, other: str) -> None:
     with pytest.raises(UsageError, match=rf"{other}.csv:\d: .* got select {kind}; say select {other}"):
-        select(read(REFERENCE / f"{other}.csv"), kind, unasked)  # type: ignore[arg-type]
+        select(read(f"{other}.csv"), kind, unasked, better="more")  # type: ignore[arg-type]
 
 
-FOUR = b"m,a,stars\nGLASS,99.9,10\nPatchCore,99.8,20\nUnheard of,99.7,30\nEmpty,1,40\n"
+@pytest.mark.parametrize(
+    "column", ["stars", "Stars", "github_stars", "stars (2025)", "code_repository_stars"]
+)
+def test_select_does_not_guess_what_stars_are_worth(column: str) -> None:
+    board = parse(f"m,a,{column}\nGLASS,99.9,30\nPatchCore,99.8,40\n".encode(), "t.csv", "detectors")
+    with pytest.raises(UsageError, match=r"t.csv: column 3 is .* say --third more .* or --third less"):
+        select(board, "detectors", unasked)
+    for better in ("less", "more"):
+        found = select(board, "detectors", takes(), better=better)
+        assert (found.third, found.declared) == (Third(column, better), True)
+
+
+@pytest.mark.parametrize("column", ["size", "params_millions", "starships", "gflops"])
+def test_select_takes_less_for_better_where_nothing_is_said(column: str) -> None:
+    board = parse(f"m,a,{column}\nGLASS,99.9,30\nPatchCore,99.8,40\n".encode(), "t.csv", "detectors")
+    found = select(board, "detectors", takes())
+    assert (found.third, found.declared) == (Third(column, "less"), False)
+    assert len(found.choice.candidates) == 1
+    assert len(select(board, "detectors", takes(), better="more").choice.candidates) == 2
+
+
+def test_select_drops_what_accuracy_prefers_where_it_does_not_take_the_size() -> None:
+    board = read("detectors.csv")
+    refused = {"glass": Probe(False, "too small")}
+    found = select(
+        board, "detectors", lambda names: takes()(names) | refused, better="more", prefer="accuracy"
+    )
+    assert found.choice.chosen.model == "EfficientAD"
+    assert [one.row.model for one in found.choice.excluded] == ["GLASS"]
+    assert found.prefer == "accuracy"
+
+
+FOUR = b"m,a,stars\nGLASS,99.9,100\nPatchCore,99.8,200\nUnheard of,99.7,300\nEmpty,1,400\n"
 
 
 def test_select_measures_detectors_and_says_what_is_missing() -> None:
-    found = select(parse(FOUR, "t.csv"), "detectors", takes(glass=40_000_000, patchcore=4_000_000))
+    found = select(
+        parse(FOUR, "t.csv", "detectors"),
+        "detectors",
+        takes(glass=40_000_000, patchcore=4_000_000),
+        better="less",
+    )
     measured = found.measured
     assert measured is not None
     assert measured.choice is not None
@@ -238,7 +386,12 @@ def test_select_measures_detectors_and_says_what_is_missing() -> None:
 
 
 def test_select_says_where_measured_parameters_choose_another() -> None:
-    found = select(parse(FOUR, "t.csv"), "detectors", takes(glass=100_000_001, patchcore=4_000_000))
+    found = select(
+        parse(FOUR, "t.csv", "detectors"),
+        "detectors",
+        takes(glass=100_000_001, patchcore=4_000_000),
+        better="less",
+    )
     measured = found.measured
     assert measured is not None
     assert measured.choice is not None
@@ -249,7 +402,7 @@ def test_select_says_where_measured_parameters_choose_another() -> None:
 
 
 def test_select_measures_nothing_where_no_model_is_known() -> None:
-    found = select(parse(FOUR, "t.csv"), "detectors", unasked, catalog={})
+    found = select(parse(FOUR, "t.csv", "detectors"), "detectors", unasked, better="less", catalog={})
     assert found.measured is not None
     assert found.measured.choice is None
     assert "By parameters there is none" in found.measured.words
@@ -257,7 +410,7 @@ def test_select_measures_nothing_where_no_model_is_known() -> None:
 
 
 def test_select_measures_nothing_where_the_table_has_parameters() -> None:
-    board = parse(FOUR.replace(b"stars", b"params_millions"), "t.csv")
+    board = parse(FOUR.replace(b"stars", b"params_millions").replace(b"00\n", b"\n"), "t.csv", "detectors")
     assert select(board, "detectors", takes()).measured is None
 
 
@@ -270,7 +423,7 @@ def test_tables_names_find_the_catalog_s_entries() -> None:
 
 def test_measured_parameters_choose_the_same_classifier() -> None:
     """docs/selection.md has these figures."""
-    rows = read(REFERENCE / "classifiers.csv").rows
+    rows = read("classifiers.csv").rows
     found = {row.model: catalog.BY_TABLE_NAME[row.model].measured for row in rows}
     counted = [replace(row, size=one.parameters / 1e6) for row in rows if (one := found[row.model])]
     assert len(counted) == 8

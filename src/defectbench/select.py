@@ -346,8 +346,8 @@ def _decided_by_accuracy(ordered: Sequence[Candidate], farthest: Candidate, thir
     if farthest.row == first:
         return f"{says}, and what the line would have chosen"
     return (
-        f"{says}; the line would have chosen {farthest.row.model}, {farthest.residual:+.3f} from it "
-        f"against {ordered[0].residual:+.3f}"
+        f"{says}; the line would have chosen {farthest.row.model} ({farthest.residual:+.3f} from the line, "
+        f"{first.model} {ordered[0].residual:+.3f})"
     )
 
 

@@ -184,7 +184,8 @@ def test_mode_study_says_that_a_type_is_too_small() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"modes": []}, {"modes": ["two"]}, {"modes": ["one", "one"]}, {"modes": ["Study"]}, {"mode": "one"}]
+    "options",
+    [{"modes": []}, {"modes": ["two"]}, {"modes": ["one", "one"]}, {"modes": ["Study"]}, {"mode": "one"}],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

@@ -14,10 +14,10 @@ import pytest
 from defectbench.catalog import BY_TABLE_NAME
 from defectbench.errors import TryAgainError, UsageError
 from defectbench.inspectors.probe import Probe
-from defectbench.leaderboard import parse, read
+from defectbench.leaderboard import Kind, parse, read
 from defectbench.report.selection import TableRow, draw, rows, to_json, write
 from defectbench.report.sheets import to_csv
-from defectbench.select import Kind, Selection, select
+from defectbench.select import Better, Prefer, Selection, select
 from parts import mounted
 
 TESTS = Path(__file__).resolve().parents[1]
@@ -29,15 +29,21 @@ PARAMETERS = {"tinyvit-21m-512": 20_691_697, "glass": 72_821_032, "patchcore": 7
 """As counted by `defectbench select detectors`, with torch 2.13 and anomalib 2.7."""
 
 
-def study(kind: Kind) -> Selection:
-    board = read(TESTS / "reference" / f"{kind}.csv")
+def study(kind: Kind, prefer: Prefer = "accuracy", better: Better = "more") -> Selection:
+    """Choose as the study did: by the line for classifiers, and by stars and accuracy for detectors."""
+    board = read(TESTS / "reference" / f"{kind}.csv", kind)
     return select(
-        board, kind, lambda names: {name: Probe(True, "", PARAMETERS[name]) for name in names}, KNOWN
+        board,
+        kind,
+        lambda names: {name: Probe(True, "", PARAMETERS[name]) for name in names},
+        better=better if kind == "detectors" else None,
+        prefer=prefer if kind == "detectors" else "line",
+        catalog=KNOWN,
     )
 
 
 def of(text: str, kind: Kind = "classifiers") -> Selection:
-    return select(parse(text.encode(), "t.csv"), kind, lambda names: {}, {})
+    return select(parse(text.encode(), "t.csv", kind), kind, lambda names: {}, catalog={})
 
 
 @pytest.mark.parametrize("kind", ["classifiers", "detectors"])
@@ -50,21 +56,45 @@ def test_selection_json_names_the_study_s_two() -> None:
     assert chosen == {"classifiers": "TinyViT-21M-512-distill", "detectors": "GLASS"}
 
 
+@pytest.mark.parametrize(
+    ("better", "prefer", "chosen", "farthest"),
+    [
+        ("more", "line", "PatchCore Large", "PatchCore Large"),
+        ("more", "accuracy", "GLASS", "PatchCore Large"),
+        ("less", "line", "GLASS", "GLASS"),
+        ("less", "accuracy", "GLASS", "GLASS"),
+    ],
+)
+def test_selection_says_which_way_it_chose(
+    better: Better, prefer: Prefer, chosen: str, farthest: str
+) -> None:
+    selection = study("detectors", prefer, better)
+    found = json.loads(to_json(selection))
+    assert (found["chosen"], found["farthest_above_the_line"], found["prefer"]) == (chosen, farthest, prefer)
+    assert found["third"] == {"column": "code_repository_stars", "better": better, "declared": True}
+    text = draw(selection).text
+    assert f"{better} of the latter is better" in text
+    assert farthest in text
+
+
 def test_selection_csv_has_a_row_for_each_of_the_table_s() -> None:
     found = list(csv.DictReader(io.StringIO(to_csv(rows(study("detectors")), TableRow))))
-    assert [row["status"] for row in found] == ["chosen", *["excluded"] * 5]
+    assert [row["status"] for row in found] == ["chosen", *["candidate"] * 5]
     assert found[0] == {
         "line": "2",
         "model": "GLASS",
         "accuracy": "99.9",
         "size": "253.0",
         "status": "chosen",
-        "residual": "0.0",
+        "residual": "-0.270437257",
         "entry": "glass",
         "check": "512: passed",
-        "reason": "the only candidate",
+        "reason": "the most accurate candidate; the line would have chosen PatchCore Large (+1.436 from the line, "
+        "GLASS -0.270)",
     }
-    assert all(row["reason"].startswith("dominated by GLASS") and row["residual"] == "" for row in found[1:])
+    fewer = list(csv.DictReader(io.StringIO(to_csv(rows(study("detectors", better="less")), TableRow))))
+    assert [row["status"] for row in fewer] == ["chosen", *["excluded"] * 5]
+    assert all(row["reason"].startswith("dominated by GLASS") and row["residual"] == "" for row in fewer[1:])
 
 
 @pytest.mark.parametrize("kind", ["classifiers", "detectors"])
@@ -81,7 +111,15 @@ def test_selection_figure_is_the_same_again_and_says_what_it_shows(kind: Kind) -
     assert selection.choice.chosen.model in drawing.text
     written = {" ".join(part.itertext()).strip() for part in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {row.model for row in selection.board.rows} <= written, "every model is named in the figure"
-    assert ("trend line" in written) == (kind == "classifiers")
+    assert "trend line" in written
+    assert ("the line's choice" in written) == (kind == "detectors")
+
+
+def test_selection_figure_of_one_candidate_has_no_line() -> None:
+    text = draw(study("detectors", better="less")).file()
+    assert ">trend line<" not in text
+    assert ">the line's choice<" not in text
+    assert ">trend line<" in draw(study("detectors")).file()
 
 
 @pytest.mark.parametrize(
