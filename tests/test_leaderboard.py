@@ -66,7 +66,7 @@ def test_leaderboard_never_reads_other_columns() -> None:
     [
         (
             "",
-            "t.csv:1: columns none; at least 3 are needed, with commas between them: model, accuracy, size or",
+            "t.csv:1: columns none; at least 3 are needed, with commas between them: model, accuracy, size",
         ),
         ("m;a;s\nA;1;1\n", "t.csv:1: columns m;a;s; at least 3 are needed"),
         ("m,a\nA,1\n", "t.csv:1: columns m, a; at least 3 are needed"),

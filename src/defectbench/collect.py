@@ -199,8 +199,8 @@ class Collected:
             draws[fold.split.draw].append(fold)
         drawn = [self._figures(each) for each in draws.values()]
         labels = np.concatenate([fold.test.label for fold in folds])
-        tested = {name: label for fold in folds for name, label in zip(fold.test.image_id, fold.test.label)}
-        defects = sum(map(int, tested.values()))
+        names = np.concatenate([fold.test.image_id for fold in folds])
+        goods, defects = (len(np.unique(names[labels == label])) for label in (0, 1))
         return Row(
             label=first.reading.label,
             family=self.contestant(first.reading.label).family,
@@ -214,7 +214,7 @@ class Collected:
             counts=_pooled(folds, [fold.threshold for fold in folds]),
             tuned=_pooled(folds, [fold.tuned for fold in folds]),
             promised=float(np.mean([fold.calibrated.false_alarm_rate for fold in folds])),
-            goods=len(tested) - defects,
+            goods=goods,
             defects=defects,
             all_abnormal=f1_all_abnormal(labels) if (labels == 0).any() else math.nan,
             cells=cells,

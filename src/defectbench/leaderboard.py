@@ -1,7 +1,7 @@
 """A table of published models: read, checked line by line, and held against the filters of a choice.
 
-Column 1 is the model, column 2 its accuracy, column 3 its size or popularity, whatever they are called. Of the
-others only those that :data:`FILTERS` names are read.
+Column 1 is the model, column 2 its accuracy, column 3 its size or popularity, whatever they are called. Of
+the others only those that :data:`FILTERS` names are read.
 """
 
 from __future__ import annotations

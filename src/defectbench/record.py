@@ -135,8 +135,8 @@ def _check_holdout(splits: Sequence[CategorySplit]) -> None:
             goods[placed.category].add(placed.split.goods)
     if any(len(learnt) > 1 for learnt in goods.values()):
         raise DataError(
-            "the sweep's record is of an earlier version, whose holdout let goods of the test part train; the "
-            "original study's did not: run the sweep again"
+            "the sweep's record is of an earlier version, whose holdout let goods of the test part train, "
+            "unlike the original study's: run the sweep again"
         )
 
 

@@ -1,10 +1,10 @@
 """The rule by which a study chooses a model from a table: accuracy against the logarithm of column 3.
 
-Column 3 is a size, where less is better, or a popularity, where more is: :class:`Third` says which, and nothing
-guesses it. A row stays a candidate when no other is strictly better in both. A least-squares line of accuracy
-over log(column 3) goes through the candidates; the one farthest above it is chosen, or the most accurate one
-where that is preferred, once a real forward pass has shown that it takes the size of pictures that is wanted.
-If it does not, its row is dropped and the rule applied again.
+Column 3 is a size, where less is better, or a popularity, where more is: :class:`Third` says which, and
+nothing guesses it. A row stays a candidate when no other is strictly better in both. A least-squares line of
+accuracy over log(column 3) goes through the candidates; the one farthest above it is chosen, or the most
+accurate one where that is preferred, once a real forward pass has shown that it takes the size of pictures
+that is wanted. If it does not, its row is dropped and the rule applied again.
 
 *Farthest above* is the vertical distance; the perpendicular one differs by one factor for all, so it chooses
 the same. The unit of column 3 moves the line sideways and changes no distance. One candidate, or several of
@@ -209,8 +209,8 @@ def _third(board: Leaderboard, better: Better | None) -> Third:
     column = board.columns[2]
     if better is None and STARS in re.split(r"[^a-z]+", column.lower()):
         raise UsageError(
-            f"{board.file}: column 3 is {column!r}, which can count either way; say --third more (better known "
-            "counts as better) or --third less"
+            f"{board.file}: column 3 is {column!r}, which can count either way; say --third more (better "
+            "known counts as better) or --third less"
         )
     return Third(column, better or "less")
 
@@ -255,7 +255,7 @@ def _in_order(excluded: Iterable[Excluded]) -> tuple[Excluded, ...]:
 
 
 def choose(rows: Collection[Row], third: Third = Third(), prefer: Prefer = "line") -> Choice:
-    """Apply the rule to rows, at least one. Neither their order nor the unit of column 3 changes the choice.
+    """Apply the rule to rows, at least one. Neither their order nor column 3's unit changes the choice.
 
     >>> small, middle = Row(2, "small", 80, 10), Row(3, "middle", 86, 20)
     >>> choice = choose([small, middle, Row(4, "large", 88, 40), Row(5, "old", 79, 30)])
@@ -292,7 +292,7 @@ def _merit(row: Row, third: Third) -> tuple[float, float, str]:
 
 
 def _level(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
-    """Return those that lie highest above the line, and the others from high to low; ties keep their order."""
+    """Return those highest above the line, and the others from high to low; ties keep their order."""
     highest = max(one.residual for one in candidates)
     level = [one for one in candidates if one.residual >= highest - LEVEL]
     rest = [one for one in candidates if one.residual < highest - LEVEL]

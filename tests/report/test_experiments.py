@@ -217,6 +217,59 @@ def spoilt_tables(path: Path) -> Tables:
     return tables(path, seen, goods=120, defects=120, training_goods=100, protocols={"contamination": {}})
 
 
+def finds_stains(cell: Cell, image: Image) -> float:
+    """A fit finds stains and misses scratches; its tuning images are far from its threshold."""
+    if image.id in cell.fit.tune:
+        return 20.0 * image.label
+    return {"stain": 40.0, "scratch": -40.0}.get(image.defect_type, 20.0)
+
+
+STUDY_FORM = {
+    "goods": 10,
+    "defects": 13,
+    "protocols": {"unseen": {"modes": ["study"]}},
+}
+"""Five cracks, which are learnt, four scratches and four stains."""
+
+
+def test_the_study_s_form_of_unseen_has_a_recall_and_no_other_figure(tmp_path: Path) -> None:
+    found = tables(tmp_path, finds_stains, seeds=(0, 1), **STUDY_FORM)
+    assert [(line.seed, line.tested, line.found, line.defects) for line in found.unseen_study] == [
+        (seed, *rest) for seed in (0, 1) for rest in (("scratch", 0, 4), ("stain", 4, 4))
+    ]
+    for line in found.unseen_study:
+        assert (line.type, line.label, line.recall) == ("crack", LEARNER, line.found / 4)
+        assert (line.tuning_goods, line.tuning_alarms) == (10, 0)
+        assert line.low <= line.recall <= line.high
+    (row,) = found.conditions
+    assert (row.condition, row.goods, row.defects, row.recall) == ("study/crack/unseen", 0, 8, 0.5)
+    for name in ("value", "came", "precision", "accuracy", "f1", "f1_oracle", "all_abnormal"):
+        assert math.isnan(getattr(row, name)), name
+    assert found.unseen == found.novelties == ()
+
+
+def test_the_study_s_form_of_unseen_lists_every_score(tmp_path: Path) -> None:
+    found = tables(tmp_path, finds_stains, **STUDY_FORM).unseen_scores
+    assert len({line.image_id for line in found}) == len(found) == 8
+    assert [line.score for line in found] == sorted((line.score for line in found), reverse=True)
+    assert all(
+        line.abnormal == (line.defect_type == "stain") == (line.score > line.threshold) for line in found
+    )
+
+
+def test_the_study_s_form_of_unseen_stands_beside_ours(tmp_path: Path) -> None:
+    both = {"unseen": {"modes": ["one", "study"]}, "detection": {"folds": 3}}
+    found = tables(tmp_path, finds_stains, **STUDY_FORM | {"protocols": both})
+    alone = tables(
+        tmp_path / "alone", finds_stains, **STUDY_FORM | {"protocols": both | {"unseen": {"modes": ["one"]}}}
+    )
+    assert len(found.unseen_study) == 2
+    assert {entry.mode for entry in found.unseen} == {"one"}
+    assert found.unseen == alone.unseen
+    assert found.novelties == alone.novelties
+    assert alone.unseen_study == alone.unseen_scores == ()
+
+
 def test_contamination_lowers_the_detector_by_what_was_planted(tmp_path: Path) -> None:
     figures = {(line.label, line.condition): line.value for line in spoilt_tables(tmp_path).conditions}
     for share in SHARES:

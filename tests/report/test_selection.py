@@ -89,8 +89,8 @@ def test_selection_csv_has_a_row_for_each_of_the_table_s() -> None:
         "residual": "-0.270437257",
         "entry": "glass",
         "check": "512: passed",
-        "reason": "the most accurate candidate; the line would have chosen PatchCore Large (+1.436 from the line, "
-        "GLASS -0.270)",
+        "reason": "the most accurate candidate; the line would have chosen PatchCore Large "
+        "(+1.436 from the line, GLASS -0.270)",
     }
     fewer = list(csv.DictReader(io.StringIO(to_csv(rows(study("detectors", better="less")), TableRow))))
     assert [row["status"] for row in fewer] == ["chosen", *["excluded"] * 5]

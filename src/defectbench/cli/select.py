@@ -48,12 +48,13 @@ if TYPE_CHECKING:
 )
 @format_option
 def select(kind: Kind, table: Path, third: Better | None, prefer: Prefer, out: Path, form: str) -> None:
-    """Choose a model from a table of published ones: the one farthest above the trend of accuracy over column 3.
+    """Choose a model from a table of published ones: the one farthest above the trend line.
 
-    A row stays a candidate when no other is strictly better both in accuracy and in column 3. Left out are rows
-    with rank above 300 (detectors: 100), params_millions above 100, stars below 20 or code empty, where the
-    table has a column of exactly that name. What is chosen must take 512 x 512 pixels: a model of the catalog
-    shows it by a forward pass, with random weights.
+    A row stays a candidate when no other is strictly better both in accuracy and in column 3; the line is
+    that of accuracy over the logarithm of column 3. Rows with rank above 300 (detectors: 100),
+    params_millions above 100, stars below 20 or code empty are left out, where the table has such a column.
+    What is chosen must take 512 x 512 pixels: a model of the catalog shows it by a forward pass, with random
+    weights.
     """
     from defectbench.leaderboard import read
     from defectbench.report.selection import document, rows, write

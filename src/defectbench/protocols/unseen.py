@@ -25,8 +25,8 @@ class Unseen(Protocol):
 
     Conditions read ``mode/type/tested``: ``one/scratch/unseen`` has learnt scratches and is tested on all
     other types; ``all_but_one/scratch/unseen`` has learnt all others and is tested on scratches. Its
-    ``/control`` has learnt as many defects of any type and is tested on the same images. ``study/scratch/unseen``
-    is the original study's: the type with most images is learnt, and all other types are tested without goods.
+    ``/control`` has learnt as many defects of any type and is tested on the same images. The original study's
+    is ``study/scratch/unseen``: the type with most images is learnt, all others are tested without goods.
 
     Attributes:
         modes: learn ``one`` type, or ``all_but_one``, cross-fitted; or as the original ``study``.
@@ -74,9 +74,9 @@ class Unseen(Protocol):
 def study(manifest: Manifest, split_seed: int, kinds: Sequence[str], protocol: str) -> Splits:
     """Return the original study's split: the type with most images is learnt, all others are tested.
 
-    Three quarters of the type, rounded down, are learnt at four rotations together with all training goods; the
-    rest of it validates with all goods of the test part. So no good is left to test, and the tables have a recall
-    and no false alarms. Of types with equally many images the first in alphabetical order is learnt.
+    Three quarters of the type, rounded down, are learnt at four rotations together with all training goods;
+    the rest of it validates with all goods of the test part. So no good is left to test, and the tables have
+    a recall and no false alarms. Of types with equally many images the first in alphabetical order is learnt.
 
     Args:
         kinds: the types that are learnt or tested, at least two.

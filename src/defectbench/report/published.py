@@ -81,7 +81,10 @@ def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> Publis
 
 def _same(tables: Tables, category: str) -> bool:
     """Return whether a split of the category has the published numbers of images."""
-    goods, test_goods, defects = published_counts()[category]
+    wanted = published_counts().get(category)
+    if wanted is None:
+        return False
+    goods, test_goods, defects = wanted
     # A holdout tests half of the goods, and the last half or quarter of the defects.
     tested = (
         {(test_goods, defects)}

@@ -1,7 +1,7 @@
 """Unseen defects in the original study's own form: all other types tested, without any good.
 
-Without goods there is no false alarm to count, so the only figure is the recall at the tuned threshold; calling
-everything abnormal has a recall of 1. The share of the validation goods above that threshold stands beside it.
+Without goods there is no false alarm to count, so the only figure is the recall at the tuned threshold, and
+calling everything abnormal has a recall of 1. The validation goods above that threshold stand beside it.
 """
 
 from __future__ import annotations
