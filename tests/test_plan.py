@@ -367,7 +367,7 @@ def test_a_record_whose_holdout_trained_on_goods_of_the_test_part_is_refused(
         for placed in record.splits
     ]
     with pytest.raises(
-        DataError, match="whose holdout let goods of the test part train.*run the sweep again"
+        DataError, match=r"whose holdout let goods of the test part train.*run the sweep again"
     ):
         Record.from_json(replace(record, splits=tuple(splits)).to_json())
 
