@@ -1,4 +1,4 @@
-"""docs/models.md: its table is what the exam gave, and the catalog has the same figures."""
+"""docs/models.md: its table is what the check gave, and the catalog has the same figures."""
 
 from __future__ import annotations
 

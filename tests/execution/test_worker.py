@@ -214,8 +214,8 @@ def test_the_deadline_holds_over_killed_workers(stepper: None, tmp_path: Path) -
 
 
 def spent(store: Store, key: str) -> float:
-    standing = read_lease(store, key)
-    return float(standing.progress.get("spent", 0.0)) if standing else 0.0
+    record = read_lease(store, key)
+    return float(record.progress.get("spent", 0.0)) if record else 0.0
 
 
 def wait_out(store: Store, key: str) -> None:

@@ -141,7 +141,7 @@ def test_the_graph_gives_the_cells_log_odds(exports: dict[str, Exported]) -> Non
     assert apart.max() <= 1e-4
     assert (bundle.proof.onnx_images, bundle.proof.onnx_largest_difference) == (len(found), apart.max())
     with pytest.raises(ConfigurationError, match=r"differ from torch's by up to 0\.5"):
-        onnx_graph.check(found + 0.5, found)
+        onnx_graph.check_graph(found + 0.5, found)
 
 
 def test_a_missing_extra_is_named_before_anything_is_fitted(

@@ -285,7 +285,7 @@ def test_a_study_shares_its_fits_among_protocols(store: DirectoryStore) -> None:
     assert readings == {
         ("detection", False): 4,
         ("detection", True): 4,
-        ("unseen", False): 4 * 2 * 2 * 2 * 2,  # folds, modes, types, seen or unseen, lesson or control
+        ("unseen", False): 4 * 2 * 2 * 2 * 2,  # folds, modes, types, seen or unseen, training set or control
         ("unseen", True): 4 * 2 * 2 * 2,
         ("scarcity", False): 4 * (4 * 2 + 1),  # n = 1, 2, 4, 8 in two draws, and all; 16 is above the pool
         ("scarcity", True): 4,

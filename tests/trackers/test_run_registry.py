@@ -1,4 +1,4 @@
-"""The ledger's promises, against a tracker in memory that can be made to fail at any call."""
+"""The registry's promises, against a tracker in memory that can be made to fail at any call."""
 
 from __future__ import annotations
 
