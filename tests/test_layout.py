@@ -48,6 +48,7 @@ LAYERS = (
     "export",
     "runners",
     "doctor",
+    "api",
     "cli",
     "__main__",
 )
@@ -142,6 +143,11 @@ SLOW = {
 
 def test_command_line_loads_nothing_slow() -> None:
     assert not loaded("import defectbench.cli") & (SLOW | {"numpy", "pydantic", "rich", "yaml"})
+
+
+def test_package_loads_nothing_of_its_own() -> None:
+    light = loaded("import defectbench; defectbench.__version__; dir(defectbench)")
+    assert not light & (SLOW | {"numpy", "pyarrow", "pydantic", "rich", "yaml", "click", "jinja2"})
 
 
 def test_running_loads_no_model_library_before_its_workers() -> None:
