@@ -19,8 +19,9 @@ from defectbench.data.manifest import Manifest
 from defectbench.data.synthetic import synth as rendering
 from defectbench.data.synthetic.scenes import SCENES
 from defectbench.errors import DefectbenchError, UsageError
-from defectbench.execution.events import Event, State
+from defectbench.execution.events import Event
 from defectbench.models.pictures.images import default_cache
+from defectbench.records.state import CellState
 from defectbench.report import page
 from defectbench.runners.local_sweep import cell_titles, local_runner, write_unfinished
 from defectbench.stores import choose
@@ -58,8 +59,8 @@ def open_store(url: str | Path) -> Store:
         UsageError: no such kind of store, or the URL carries credentials.
         ConfigurationError: what this kind of store needs is not installed.
 
-    >>> open_store("bench").url
-    'bench'
+    >>> open_store("/data/bench").url
+    '/data/bench'
     """
     return choose.open_store(str(url))
 
@@ -208,7 +209,8 @@ class Results:
 
         Columns: ``model``, ``family``, ``category``, ``protocol``, ``condition``, ``seed``, ``fold``,
         ``cell`` and ``threshold`` (the fold's default one; null without), then those of the cell's
-        predictions: ``image_id``, ``label`` (0 good, 1 abnormal), ``defect_type``, ``score`` and the explanation figures.
+        predictions: ``image_id``, ``label`` (0 good, 1 abnormal), ``defect_type``, ``score`` and the
+        explanation figures.
         Scores of two folds are on different scales: never pool them.
         """
         return arrow.predictions_table(self.collected)
@@ -290,7 +292,7 @@ def _check_allowed(workers: int, device: str, **names: Sequence[str]) -> None:
 
 def _warn_of_failures(ended: Mapping[str, Event], titles: Mapping[str, str]) -> None:
     for key, event in ended.items():
-        if event.state is not State.DONE:
+        if event.state is not CellState.FINISHED:
             log.warning("%s %s: %s (%d): %s", titles[key], key, event.state, event.code, event.message)
 
 

@@ -472,7 +472,7 @@ def _plainly(kind: str, context: Mapping[str, Any]) -> str | None:
         )
     if kind in _RANGES:
         return _RANGES[kind].format(**context)
-    if context.get("class_name") == "Choice":
+    if context.get("class_name") == "ModelChoice":
         return "expected a model's name or a mapping with `name`"
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"])
