@@ -170,7 +170,7 @@ def run(
         UsageError: an argument is not allowed, or the sweep has no such model or category.
         MissingWeightsError: names every model whose weights are missing; nothing is run.
         StoppedError: SIGTERM or Ctrl-C; what could be saved is saved, and the same call goes on there.
-        What :func:`plan` raises.
+        MissingInputError, SweepError, DataError: as in :func:`plan`.
     """
     _check_allowed(workers, device, models=models, categories=categories)
     place = _opened(store)
