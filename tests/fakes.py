@@ -18,11 +18,12 @@ from PIL import Image as Pillow
 from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.errors import ExitCode
 from defectbench.metrics.image import quantile_threshold, threshold_free
-from defectbench.records.cell import Cell, path
+from defectbench.records.cell import Cell
 from defectbench.records.predictions import HistoryPoint, PredictionRow, Predictions, history_to_parquet
 from defectbench.records.result import Failure, Result
 from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
+from defectbench.stores.layout import cell_key
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.sweeps.plan import Plan
@@ -100,7 +101,7 @@ def made_up_sweep(
             finish(store, plan, cell, skill or {}, heat_maps, drift, planted)
         elif place < done + failed:
             failure = Failure(ExitCode.DATA, "made up: the pictures are wrong", "Traceback: made up", 1)
-            store.put(path(key, "failure.json"), failure.to_json())
+            store.put(cell_key(key, "failure.json"), failure.to_json())
     return plan.record()
 
 
@@ -151,9 +152,9 @@ def finish(
     if heat_maps and cell.keep_heat_maps:
         files["1/heatmaps.npz"] = _heat_maps(predictions, manifest)
     for name, data in files.items():
-        store.put(path(cell.key, name), data)
+        store.put(cell_key(cell.key, name), data)
     result = _result(cell, predictions, {name: _sha256(data) for name, data in files.items()})
-    store.put(path(cell.key, "result.json"), result.to_json())
+    store.put(cell_key(cell.key, "result.json"), result.to_json())
     return result
 
 

@@ -10,14 +10,12 @@ from defectbench.errors import ExitCode, MissingInputError, UsageError
 from defectbench.execution.lease import LeaseRecord
 from defectbench.records.result import Failure
 from defectbench.records.state import CellState
-from defectbench.records.sweep_record import Record
+from defectbench.records.sweep_record import Record, read_record
 from defectbench.runners.job_view import JobView
 from defectbench.runners.status import (
     StoredState,
     cell_statuses,
     count_states,
-    narrowed,
-    read_record,
     read_stored_states,
 )
 from defectbench.stores.base import Store
@@ -120,14 +118,14 @@ def test_the_store_is_asked_about_each_cell(store: Store, record: Record) -> Non
 
 
 def test_cells_are_narrowed_by_model_category_and_key(record: Record) -> None:
-    some = narrowed(record, models=["padim"], categories=["grass"])
+    some = record.narrowed(models=["padim"], categories=["grass"])
     assert some
     assert {record.cells[key] for key in some} == {"grass"}
-    assert narrowed(record, cells=[some[0][:8]]) == [some[0]]
-    assert len(narrowed(record)) == len(record.cells)
-    for names in ({"models": ["glas"]}, {"categories": ["gras"]}, {"cells": ["zz"]}):
+    assert record.narrowed(starts=[some[0][:8]]) == [some[0]]
+    assert len(record.narrowed()) == len(record.cells)
+    for names in ({"models": ["glas"]}, {"categories": ["gras"]}, {"starts": ["zz"]}):
         with pytest.raises(UsageError, match=r"glas|gras|zz"):
-            narrowed(record, **names)
+            record.narrowed(**names)
 
 
 def test_a_sweep_that_never_ran_is_missing(tmp_path: Path) -> None:

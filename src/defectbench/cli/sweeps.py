@@ -278,7 +278,8 @@ def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:
         if event.state is not CellState.FINISHED:
             note(f"{titles[key]} {key}: {event.state} ({event.code}): {event.message}")
     note(
-        f"{states.count(CellState.FINISHED)} of {len(titles)} finished, {states.count(CellState.FAILED)} failed"
+        f"{states.count(CellState.FINISHED)} of {len(titles)} finished, "
+        f"{states.count(CellState.FAILED)} failed"
     )
     for state, code in ((CellState.STOPPED, ExitCode.STOPPED), (CellState.AGAIN, ExitCode.TRY_AGAIN)):
         if state in states:

@@ -19,13 +19,20 @@ from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.data.names import check_name, is_name
 from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.shortcut import Shortcut
-from defectbench.data.shortcut import key as shortcut_key
 from defectbench.errors import DataError, MissingInputError, nearest
 from defectbench.stores.base import Store
+from defectbench.stores.layout import (
+    DATASETS,
+    MANIFEST,
+    archive_key,
+    dataset_key,
+    manifest_key,
+    second_part,
+    shortcut_key,
+)
 from defectbench.util.files import disk_errors, locked
 from defectbench.util.image_io import mask_png, read_mask
 
-MANIFEST = "manifest.json"
 _INDEX = ".index.json"
 _CHUNK = 1 << 20
 
@@ -133,29 +140,21 @@ def _sha256(content: Path | bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _folder_key(dataset: str, category: str) -> str:
-    return f"datasets/{dataset}/{category}"
-
-
-def _tar_key(dataset: str, category: str, digest: str) -> str:
-    return f"{_folder_key(dataset, category)}/{digest}.tar"
-
-
 def _store(pack: _Pack, store: Store) -> None:
     """Put the tar, then the manifest: a manifest in the store means that its tar is there."""
     manifest = pack.manifest
-    key = _tar_key(manifest.dataset, manifest.category, manifest.digest)
+    key = archive_key(manifest.dataset, manifest.category, manifest.digest)
     text = manifest.to_json()
-    manifest_key = f"{_folder_key(manifest.dataset, manifest.category)}/{MANIFEST}"
+    where = manifest_key(manifest.dataset, manifest.category)
     there = key in store.keys(key)
     if not there:
         with disk_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
             path = Path(folder) / "pack.tar"
             _write_tar(pack, path)
             store.upload(key, path)
-    blob = store.find(manifest_key)
+    blob = store.find(where)
     if blob is None or blob.data != text:
-        store.put(manifest_key, text)
+        store.put(where, text)
 
 
 def _store_shortcut(manifest: Manifest, found: Shortcut | None, store: Store) -> None:
@@ -207,7 +206,7 @@ def _digests(manifest: Manifest) -> dict[str, str]:
 
 def list_datasets(store: Store) -> list[str]:
     """Return the sorted names of the data sets in the store."""
-    return sorted({key.split("/")[1] for key in store.keys("datasets/") if key.endswith(f"/{MANIFEST}")})
+    return sorted({second_part(key) for key in store.keys(DATASETS) if key.endswith(f"/{MANIFEST}")})
 
 
 def list_categories(store: Store, dataset: str) -> list[str]:
@@ -216,7 +215,7 @@ def list_categories(store: Store, dataset: str) -> list[str]:
     Raises:
         MissingInputError: no such data set; names those that are there.
     """
-    keys = store.keys(f"datasets/{dataset}/") if is_name(dataset) else ()
+    keys = store.keys(dataset_key(dataset)) if is_name(dataset) else ()
     found = sorted({key.split("/")[2] for key in keys if key.endswith(f"/{MANIFEST}")})
     if not found:
         raise MissingInputError(_not_there("data set", dataset, store, list_datasets(store)))
@@ -233,7 +232,7 @@ def load_manifest(store: Store, dataset: str, category: str) -> Manifest:
     names = list_categories(store, dataset)
     if category not in names:
         raise MissingInputError(_not_there(f"category of {dataset}", category, store, names))
-    return Manifest.from_json(store.get(f"{_folder_key(dataset, category)}/{MANIFEST}").data)
+    return Manifest.from_json(store.get(manifest_key(dataset, category)).data)
 
 
 def _not_there(what: str, got: str, store: Store, names: list[str]) -> str:
@@ -262,7 +261,7 @@ def unpack(store: Store, dataset: str, category: str, digest: str, cache: Path) 
         if not (target / _INDEX).is_file():
             with locked(cache / "datasets" / f"{digest}.lock"):
                 if not (target / _INDEX).is_file():
-                    _fetch(store, _tar_key(dataset, category, digest), digest, target)
+                    _fetch(store, archive_key(dataset, category, digest), digest, target)
         _verify_cache(target)
     return target
 

@@ -143,8 +143,8 @@ def check_goods(training: TrainingData) -> None:
         raise DataError("no training picture: a detector learns from goods, at least 1")
     if training.labels.any():
         raise DataError(
-            f"{int(training.labels.sum())} of {len(training.labels)} training pictures are labelled abnormal: a "
-            "detector learns from goods alone"
+            f"{int(training.labels.sum())} of {len(training.labels)} training pictures are abnormal: "
+            "a detector learns from goods alone"
         )
 
 
@@ -257,7 +257,7 @@ class Resumable(Model):
 
     @abstractmethod
     def resume(self, training: TrainingData, report: FitCallback, saved: Path) -> None:
-        """Go on with a fit of the same settings and training set; ends as :meth:`fit` would have, bit for bit.
+        """Go on with a fit of the same settings and training set; ends as :meth:`fit` would, bit for bit.
 
         Raises:
             CheckpointError: ``saved`` is no such fit; nothing was reported, and :meth:`fit` may be called.

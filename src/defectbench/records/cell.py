@@ -10,10 +10,13 @@ from typing import Any
 
 from defectbench.catalog import Family, Setting
 from defectbench.data.manifest import canonical_json
-from defectbench.errors import DataError
+from defectbench.errors import DataError, UsageError
+from defectbench.stores.base import Store
+from defectbench.stores.layout import CELLS, second_part
 
 SCHEMA = 1
 _KEY_LENGTH = 20
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -116,10 +119,20 @@ def _read_fit(document: dict[str, Any]) -> Fit:
     return Fit(train=train, tune=tune, calibration=calibration, settings=settings, **document)
 
 
-def path(key: str, *parts: str) -> str:
-    """Return the store's key of a cell's file.
+def find_cell(store: Store, start: str) -> str | None:
+    """Return the key of the one cell whose key starts so; None where there is none.
 
-    >>> path("ab12", "3", "log.txt")
-    'cells/ab12/3/log.txt'
+    Raises:
+        UsageError: ``start`` is no part of a key, or several cells start so; some are named.
     """
-    return "/".join(("cells", key, *parts))
+    if not start.isalnum():
+        raise UsageError(
+            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
+        )
+    keys = sorted({second_part(key) for key in store.keys(f"{CELLS}{start}")})
+    if len(keys) > 1:
+        more = ", ..." if len(keys) > _SHOWN else ""
+        raise UsageError(
+            f"{len(keys)} cells start with {start!r}: {', '.join(keys[:_SHOWN])}{more}; say more of it"
+        )
+    return keys[0] if keys else None

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from defectbench.data.archive import list_categories, load_manifest
 from defectbench.data.manifest import Manifest
-from defectbench.errors import DataError, MissingWeightsError, SweepError, UsageError, nearest
+from defectbench.errors import DataError, MissingWeightsError, SweepError, nearest
 from defectbench.protocols.base import Split
-from defectbench.records import sweep_record as records
 from defectbench.records.cell import Cell, Fit
-from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel
+from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel, narrow_cells
 from defectbench.stores.base import Store
+from defectbench.stores.layout import spec_key, sweep_key
 from defectbench.sweeps.config import ModelConfig, Sweep, contenders, resolve_models
 from defectbench.weights import store as weights
 
@@ -77,18 +77,10 @@ class Plan:
         Raises:
             UsageError: a name or key that the sweep does not have.
         """
-        _known("model", models, {model.label for model in self.models})
-        _known("category", categories, set(self.digests))
-        for start in cells:
-            if not any(key.startswith(start) for key in self.cells):
-                raise UsageError(f"no cell {start!r} in {self.sweep.name}: `defectbench plan` lists them")
-        return {
-            key: cell
-            for key, cell in self.cells.items()
-            if (not models or self.labels[key] in models)
-            and (not categories or cell.category in categories)
-            and (not cells or any(key.startswith(start) for start in cells))
-        }
+        categories_of = {key: cell.category for key, cell in self.cells.items()}
+        allowed = ({model.label for model in self.models}, set(self.digests))
+        kept = narrow_cells(categories_of, self.labels, allowed, models, categories, cells)
+        return {key: self.cells[key] for key in kept}
 
     def need_weights(self, keys: Sequence[str]) -> None:
         """Refuse to go on where weights of these cells are missing.
@@ -154,9 +146,9 @@ def write_plan(plan: Plan, store: Store, keys: Sequence[str]) -> None:
 
     def spec(key: str) -> None:
         wanted = plan.cells[key].to_json()
-        here = store.find(f"cells/{key}/spec.json")
+        here = store.find(spec_key(key))
         if here is None or here.data != wanted:
-            store.put(f"cells/{key}/spec.json", wanted)
+            store.put(spec_key(key), wanted)
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         # A list, so that the first error is raised.
@@ -165,7 +157,7 @@ def write_plan(plan: Plan, store: Store, keys: Sequence[str]) -> None:
     digests = {plan.labels[key]: plan.cells[key].fit.weights for key in keys}
     for label in files.keys() & digests.keys():
         weights.push_file(store, digests[label], files[label])
-    store.put(records.path(plan.sweep.name), plan.record().to_json())
+    store.put(sweep_key(plan.sweep.name), plan.record().to_json())
 
 
 def _manifests(sweep: Sweep, store: Store) -> Iterator[Manifest]:
@@ -246,9 +238,3 @@ def _contestant(model: ModelConfig) -> SweepModel:
     return SweepModel(
         model.label, model.entry.name, model.entry.family, _kind(model), model.image_size, changed
     )
-
-
-def _known(what: str, names: Sequence[str], allowed: set[str]) -> None:
-    for name in names:
-        if name not in allowed:
-            raise UsageError(f"unknown {what} {name!r}; {nearest(name, allowed)}")

@@ -18,12 +18,13 @@ from defectbench.data.gallery import Gallery
 from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics.comparison import ENDPOINTS
 from defectbench.metrics.image import ConfusionCounts, counts_at
-from defectbench.records.cell import Cell, path
+from defectbench.records.cell import Cell
 from defectbench.records.predictions import HistoryPoint, history_from_parquet
 from defectbench.records.result import Failure, Result, read_file, read_predictions
-from defectbench.records.sweep_record import Reading, Record
+from defectbench.records.sweep_record import Reading, Record, read_record
 from defectbench.stores.base import Store
-from defectbench.tables.collect import Collected, FigureRow, collect_record, read_record, write_views
+from defectbench.stores.layout import spec_key
+from defectbench.tables.collect import Collected, FigureRow, collect_record, write_views
 from defectbench.trackers.base import RunAttachments, TrackedRun, Tracker
 from defectbench.trackers.contact_sheet import contact_sheet
 from defectbench.trackers.run_registry import RunRegistry
@@ -245,7 +246,7 @@ class _SyncJob:
         return _COLOURS[labels.index(parent.label) % len(_COLOURS)]
 
     def _cell(self, key: str) -> Cell:
-        return Cell.from_json(self.store.get(path(key, "spec.json")).data)
+        return Cell.from_json(self.store.get(spec_key(key)).data)
 
     def _sweep_params(self, readings: Sequence[Reading]) -> dict[str, str]:
         document = self.collected.record.document

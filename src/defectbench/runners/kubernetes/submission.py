@@ -10,6 +10,7 @@ from typing import Any
 
 from defectbench.errors import ConfigurationError, DefectbenchError, ExitCode, NoRightsError, TryAgainError
 from defectbench.records.result import finished_cells, forget_failures
+from defectbench.records.sweep_record import read_record
 from defectbench.runners.chart import chart
 from defectbench.runners.chart.chart import JobEntry, Manifest
 from defectbench.runners.chart.values import Values
@@ -18,8 +19,9 @@ from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.checks import check_namespace, check_needs
 from defectbench.runners.kubernetes.control import RetryScope
 from defectbench.runners.kubernetes.submit import WINDOW, JobOutcome, PlacedJob, Submission
-from defectbench.runners.status import StoredState, read_record, read_stored_states
+from defectbench.runners.status import StoredState, read_stored_states
 from defectbench.stores.base import Store
+from defectbench.stores.layout import sweep_key
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import SourceLines, Sweep, lay_over, parse_sweep, read_sweep
 from defectbench.sweeps.plan import Plan
@@ -100,7 +102,7 @@ def load_sweep(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep
         return read_sweep(Path(sweep), overrides)
     document = _as_written(read_record(store, sweep).document)
     laid = frozenset(lay_over(document, overrides))
-    return parse_sweep(document, SourceLines(f"sweeps/{sweep}.json", {}, laid))
+    return parse_sweep(document, SourceLines(sweep_key(sweep), {}, laid))
 
 
 def _as_written(document: Mapping[str, Any]) -> dict[str, Any]:
