@@ -52,14 +52,15 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 @dataclass(frozen=True)
 class SourceLines:
-    """Lines of a YAML file's values; none where a sweep is no file.
+    """Lines of a YAML file's values.
 
     Attributes:
+        lines: None where a sweep is no text.
         option: by what the values at ``overridden`` were set.
     """
 
     file: str
-    lines: Mapping[Path_, int]
+    lines: Mapping[Path_, int] | None
     overridden: frozenset[Path_] = frozenset()
     option: str = "--set"
 
@@ -70,7 +71,7 @@ class SourceLines:
         for depth in range(1, len(place) + 1):
             if place[:depth] in self.overridden:
                 return f"{self.option} {'.'.join(map(str, place[:depth]))}"
-        if not self.lines:
+        if self.lines is None:
             return self.file
         while place and place not in self.lines:
             place = place[:-1]

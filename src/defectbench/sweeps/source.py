@@ -38,7 +38,7 @@ def load_sweep(source: SweepSource, overrides: Mapping[str, Any] = _NO_OVERRIDES
     if isinstance(source, Mapping):
         document = deepcopy(dict(source))
         laid = frozenset(lay_values(document, overrides))
-        return parse_sweep(document, SourceLines(_MAPPING, {}, laid, "override"))
+        return parse_sweep(document, SourceLines(_MAPPING, None, laid, "override"))
     if isinstance(source, str) and _is_text(source):
         return parse_text(source, _TEXT, values=overrides)
     if isinstance(source, str | Path):
