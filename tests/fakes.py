@@ -9,6 +9,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from defectbench.records.predictions import HistoryPoint, PredictionRow, Predict
 from defectbench.records.result import Failure, Result
 from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
-from defectbench.stores.layout import cell_key
+from defectbench.stores.layout import archive_key, cell_key, manifest_key
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.sweeps.plan import Plan
@@ -114,6 +115,7 @@ def put_category(
     defects: int = 12,
     defect_types: Sequence[str] = DEFECT_TYPES,
     masks: bool = True,
+    any_orientation: bool | None = None,
 ) -> Manifest:
     """Put a category of small pictures into the store, as ``data import`` would."""
     names = [("train", GOOD, index) for index in range(training_goods)]
@@ -124,10 +126,9 @@ def put_category(
     ]
     files: dict[str, bytes] = {}
     images = [_image(category, part, kind, index, masks, files) for part, kind, index in names]
-    manifest = make_manifest(dataset, category, images)
-    place = f"datasets/{dataset}/{category}"
-    store.put(f"{place}/{manifest.digest}.tar", _tar(manifest, files))
-    store.put(f"{place}/manifest.json", manifest.to_json())
+    manifest = replace(make_manifest(dataset, category, images), any_orientation=any_orientation)
+    store.put(archive_key(dataset, category, manifest.digest), _tar(manifest, files))
+    store.put(manifest_key(dataset, category), manifest.to_json())
     return manifest
 
 

@@ -40,7 +40,7 @@ class Fixed(Easy):
 
     def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         if self.settings.image_size != 64:
-            raise AssertionError(f"Input height ({self.recipe.image_size}) doesn't match model (64).")
+            raise AssertionError(f"Input height ({self.settings.image_size}) doesn't match model (64).")
         yield from super().predict(pictures)
 
 

@@ -190,6 +190,14 @@ def test_run_refuses_wrong_arguments_before_it_writes(
     assert list(parts.keys()) == before
 
 
+def test_import_takes_lists_of_names_and_says_what_it_declares(tmp_path: Path) -> None:
+    images = db.synth(tmp_path / "some", categories=["grass"], size=32, train_good=5, test_good=3, defects=1)
+    with pytest.raises(UsageError, match=r"any_orientation: expected a list of names, got 'grass'"):
+        db.import_dataset(images, str(tmp_path / "bench"), any_orientation="grass")
+    (manifest,) = db.import_dataset(images, str(tmp_path / "bench"), name="x", any_orientation=["grass"])
+    assert (manifest.dataset, manifest.any_orientation) == ("x", True)
+
+
 def test_run_skips_what_is_finished(store: Store, tmp_path: Path) -> None:
     assert db.run(db.plan(SWEEP, store), store.url, workers=2, cache=tmp_path) == {}
 

@@ -103,13 +103,19 @@ def synth(
 
 
 def import_dataset(
-    source: str | Path, store: Store | str, *, name: str | None = None, layout: str | None = None
+    source: str | Path,
+    store: Store | str,
+    *,
+    name: str | None = None,
+    layout: str | None = None,
+    any_orientation: Sequence[str] = (),
 ) -> list[Manifest]:
     """Check a folder of images, put it into the store, and return a manifest for each category.
 
     Args:
         name: what the store calls it; default: the folder's name.
         layout: ``mvtec``, ``visa`` or ``folder``; default: recognised.
+        any_orientation: categories whose parts come in any orientation: training rotates and mirrors them.
 
     Raises:
         DataError: the images are wrong: all problems at once; nothing is imported.
@@ -117,7 +123,10 @@ def import_dataset(
         MissingInputError: no such folder.
         TryAgainError: the disk or the store is full or out of reach.
     """
-    return archive.import_dataset(Path(source), _opened(store), name=name, layout=layout)
+    _check_names(any_orientation=any_orientation)
+    return archive.import_dataset(
+        Path(source), _opened(store), name=name, layout=layout, any_orientation=any_orientation
+    )
 
 
 def plan(sweep: SweepSource, store: Store | str, **overrides: Any) -> Plan:
@@ -172,7 +181,8 @@ def run(
         StoppedError: SIGTERM or Ctrl-C; what could be saved is saved, and the same call goes on there.
         MissingInputError, SweepError, DataError: as in :func:`plan`.
     """
-    _check_allowed(workers, device, models=models, categories=categories)
+    _check_allowed(workers, device)
+    _check_names(models=models, categories=categories)
     place = _opened(store)
     planned = sweep if isinstance(sweep, Plan) else plan(sweep, place)
     keys = write_unfinished(planned, place, list(planned.narrowed(models, categories)))
@@ -279,15 +289,19 @@ def _opened(store: Store | str) -> Store:
     return store if isinstance(store, Store) else open_store(store)
 
 
-def _check_allowed(workers: int, device: str, **names: Sequence[str]) -> None:
-    """Refuse what the command line's options refuse, and a bare text where a list of names is wanted."""
-    for argument, given in names.items():
-        if isinstance(given, str):
-            raise UsageError(f"{argument}: expected a list of names, got {given!r}; write [{given!r}]")
+def _check_allowed(workers: int, device: str) -> None:
+    """Refuse what the command line's options refuse."""
     if isinstance(workers, bool) or not isinstance(workers, int) or not 1 <= workers <= _MOST_WORKERS:
         raise UsageError(f"workers: expected a whole number from 1 to {_MOST_WORKERS}, got {workers!r}")
     if device not in _DEVICES:
         raise UsageError(f"device: expected one of {', '.join(_DEVICES)}, got {device!r}")
+
+
+def _check_names(**names: Sequence[str]) -> None:
+    """Refuse a bare text where a list of names is wanted: it would be read letter by letter."""
+    for argument, given in names.items():
+        if isinstance(given, str):
+            raise UsageError(f"{argument}: expected a list of names, got {given!r}; write [{given!r}]")
 
 
 def _warn_of_failures(ended: Mapping[str, Event], titles: Mapping[str, str]) -> None:

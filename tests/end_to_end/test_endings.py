@@ -43,7 +43,8 @@ EARLY = 7
 """Steps after which a fit is disturbed: it has a checkpoint, and its end is some way off."""
 
 SITE = """\
-from defectbench import catalog, lease
+from defectbench import catalog
+from defectbench.execution import lease
 from resumable_classifier import planted
 
 catalog._BY_NAME = planted()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import ConflictError, DataError, DeadlineError, ExitCode, StoppedError, TryAgainError
-from defectbench.execution import run_cell
+from defectbench.execution import fit_and_score, run_cell
 from defectbench.execution.events import Event
 from defectbench.execution.lease import Lease, read_lease, take_lease
 from defectbench.execution.worker import Worker
@@ -168,7 +168,7 @@ def test_a_worker_that_lost_its_lease_writes_no_result(
     store, keys = cells
     lease = take_lease(store, keys[0], "old")
     assert isinstance(lease, Lease)
-    real = run_cell.trial.run
+    real = fit_and_score.fit_and_score
 
     def robbed(*arguments: object) -> object:
         outcome = real(*arguments)  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ def test_a_worker_that_lost_its_lease_writes_no_result(
         assert isinstance(heir, Lease)
         return outcome
 
-    monkeypatch.setattr(run_cell.trial, "run", robbed)
+    monkeypatch.setattr(fit_and_score, "fit_and_score", robbed)
     with pytest.raises(TryAgainError, match="new took it over"):
         run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
     assert find_result(store, keys[0]) is None
@@ -196,7 +196,7 @@ def test_pictures_are_decoded_before_the_fit_is_timed(
         kept.extend((tmp_path / "cache" / "pictures").rglob("*.npy"))
         raise StoppedError("seen enough")
 
-    monkeypatch.setattr(run_cell.trial, "run", run)
+    monkeypatch.setattr(fit_and_score, "fit_and_score", run)
     with pytest.raises(StoppedError):
         run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
     assert len(kept) == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn import metrics as reference
 
 from defectbench.errors import DataError
@@ -16,6 +17,9 @@ from defectbench.metrics import image
 
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
+
+Sample = tuple[NDArray[np.int64], NDArray[np.float64]]
+"""Labels and scores."""
 
 DESIGN_NAMES = [
     "image_auroc",
@@ -47,7 +51,7 @@ DESIGN_NAMES = [
 
 
 @st.composite
-def samples(draw, both: bool = True):
+def samples(draw: st.DrawFn, both: bool = True) -> Sample:
     """Labels and scores; half of the samples have few distinct scores, hence many ties."""
     number = draw(st.integers(2, 40))
     levels = st.integers(-3, 3).map(float) if draw(st.booleans()) else st.floats(-1e6, 1e6, width=32)
@@ -57,7 +61,7 @@ def samples(draw, both: bool = True):
     return np.array(labels), np.array(draw(st.lists(levels, min_size=number, max_size=number)))
 
 
-def brute_counts(labels, scores):
+def brute_counts(labels: NDArray[np.int64], scores: NDArray[np.float64]) -> list[tuple[int, int]]:
     """(tp, fp) for every threshold that calls something abnormal, the plain way."""
     pairs = []
     for lowest in sorted(set(scores.tolist()), reverse=True):
@@ -66,14 +70,14 @@ def brute_counts(labels, scores):
     return pairs
 
 
-def order_only(scores):
+def order_only(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """A strictly increasing change of the scores that keeps ties and nothing else."""
     _, ranks = np.unique(scores, return_inverse=True)
     return np.exp(ranks.astype(float) / 4) - 1e3
 
 
 @given(samples())
-def test_metrics_equal_scikit_learn(sample):
+def test_metrics_equal_scikit_learn(sample: Sample) -> None:
     labels, scores = sample
     assert image.image_auroc(labels, scores) == pytest.approx(
         reference.roc_auc_score(labels, scores), abs=1e-9
@@ -84,7 +88,7 @@ def test_metrics_equal_scikit_learn(sample):
 
 
 @given(samples())
-def test_curves_equal_scikit_learn(sample):
+def test_curves_equal_scikit_learn(sample: Sample) -> None:
     labels, scores = sample
     alarms, recall, _ = reference.roc_curve(labels, scores, drop_intermediate=False)
     roc = image.roc_curve(labels, scores)
@@ -97,7 +101,7 @@ def test_curves_equal_scikit_learn(sample):
 
 
 @given(samples())
-def test_curve_thresholds_give_their_points(sample):
+def test_curve_thresholds_give_their_points(sample: Sample) -> None:
     labels, scores = sample
     roc = image.roc_curve(labels, scores)
     for alarms, recall, threshold in zip(roc.false_alarm_rate, roc.recall, roc.threshold, strict=True):
@@ -106,7 +110,7 @@ def test_curve_thresholds_give_their_points(sample):
 
 
 @given(samples())
-def test_operating_points_equal_a_search_over_all_thresholds(sample):
+def test_operating_points_equal_a_search_over_all_thresholds(sample: Sample) -> None:
     labels, scores = sample
     good, bad = int((labels == 0).sum()), int((labels == 1).sum())
     pairs = brute_counts(labels, scores)
@@ -121,7 +125,7 @@ def test_operating_points_equal_a_search_over_all_thresholds(sample):
 
 
 @given(samples())
-def test_counts_equal_scikit_learn(sample):
+def test_counts_equal_scikit_learn(sample: Sample) -> None:
     labels, scores = sample
     threshold = float(np.median(scores))
     counts, called = image.counts_at(labels, scores, threshold), scores > threshold
@@ -138,7 +142,7 @@ def test_counts_equal_scikit_learn(sample):
 
 
 @given(samples(), st.integers(0, 2**32 - 1))
-def test_metrics_do_not_move_under_monotone_change_or_shuffle(sample, seed):
+def test_metrics_do_not_move_under_monotone_change_or_shuffle(sample: Sample, seed: int) -> None:
     labels, scores = sample
     before = image.threshold_free(labels, scores)
     assert image.threshold_free(labels, order_only(scores)) == before
@@ -149,7 +153,7 @@ def test_metrics_do_not_move_under_monotone_change_or_shuffle(sample, seed):
 
 
 @given(samples())
-def test_best_f1_threshold_reaches_the_oracle_on_its_own_images(sample):
+def test_best_f1_threshold_reaches_the_oracle_on_its_own_images(sample: Sample) -> None:
     labels, scores = sample
     threshold = image.best_f1_threshold(labels, scores)
     assert image.counts_at(labels, scores, threshold).f1 == pytest.approx(
@@ -157,7 +161,7 @@ def test_best_f1_threshold_reaches_the_oracle_on_its_own_images(sample):
     )
 
 
-def test_best_f1_threshold_lies_half_way_and_survives_adjacent_floats():
+def test_best_f1_threshold_lies_half_way_and_survives_adjacent_floats() -> None:
     assert image.best_f1_threshold([0, 0, 1, 1], [0.0, 1.0, 3.0, 4.0]) == 2.0
     low = 1.0
     high = math.nextafter(low, 2)
@@ -167,7 +171,7 @@ def test_best_f1_threshold_lies_half_way_and_survives_adjacent_floats():
     assert image.best_f1_threshold([1, 0, 1], [0.0, 1.0, 2.0]) == -math.inf  # everything abnormal is best
 
 
-def test_quantile_threshold_keeps_the_rate_on_average():
+def test_quantile_threshold_keeps_the_rate_on_average() -> None:
     rng = np.random.default_rng(0)
     alarms = []
     for _ in range(4000):
@@ -178,7 +182,7 @@ def test_quantile_threshold_keeps_the_rate_on_average():
     assert 0.085 < np.mean(alarms) < 0.115
 
 
-def test_quantile_threshold_says_what_few_goods_can_resolve():
+def test_quantile_threshold_says_what_few_goods_can_resolve() -> None:
     assert image.quantile_threshold(np.arange(18.0), 0.05) == image.QuantileThreshold(17.0, 1 / 19)
     assert image.quantile_threshold(np.arange(19.0), 0.05) == image.QuantileThreshold(18.0, 1 / 20)
     assert image.quantile_threshold(np.arange(38.0), 0.05) == image.QuantileThreshold(37.0, 1 / 39)
@@ -188,13 +192,13 @@ def test_quantile_threshold_says_what_few_goods_can_resolve():
     assert math.isnan(none.false_alarm_rate)
 
 
-def test_quantile_threshold_counts_ties_as_no_alarms():
+def test_quantile_threshold_counts_ties_as_no_alarms() -> None:
     choice = image.quantile_threshold([1.0] * 20, 0.05)
     assert image.counts_at([0] * 20, [1.0] * 20, choice.threshold).fp == 0
 
 
 @pytest.mark.parametrize("labels", [[0, 0], [1, 1], []])
-def test_metrics_of_one_class_are_nan(labels):
+def test_metrics_of_one_class_are_nan(labels: list[int]) -> None:
     scores = [0.1, 0.2][: len(labels)]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -206,7 +210,7 @@ def test_metrics_of_one_class_are_nan(labels):
     assert np.isnan(curve.recall).all() == (1 not in labels)
 
 
-def test_counts_figures_that_are_undefined_are_nan():
+def test_counts_figures_that_are_undefined_are_nan() -> None:
     nothing_called = image.ConfusionCounts(tp=0, fp=0, tn=5, fn=5)
     assert math.isnan(nothing_called.precision)
     assert nothing_called.f1 == 0
@@ -217,19 +221,19 @@ def test_counts_figures_that_are_undefined_are_nan():
     assert all(math.isnan(value) for value in undecided.figures().values())
 
 
-def test_counts_at_a_defect_rate_follow_bayes():
+def test_counts_at_a_defect_rate_follow_bayes() -> None:
     counts = image.ConfusionCounts(tp=45, fp=6, tn=54, fn=5)
     assert counts.precision_at(50 / 110) == pytest.approx(counts.precision, abs=1e-12)
     assert counts.precision_at(0.0) == 0
     assert counts.cost_at(0.5, false_alarm=1, missed_defect=10) == pytest.approx(0.5 * 0.1 * 10 + 0.5 * 0.1)
 
 
-def test_f1_all_abnormal_equals_counting():
+def test_f1_all_abnormal_equals_counting() -> None:
     labels = np.array([0, 1, 1, 0, 1])
     assert image.f1_all_abnormal(labels) == image.counts_at(labels, np.zeros(5), -math.inf).f1
 
 
-def test_metrics_refuse_nan_scores_and_say_how_many():
+def test_metrics_refuse_nan_scores_and_say_how_many() -> None:
     with pytest.raises(DataError, match="2 of 3 scores are NaN"):
         image.image_auroc([0, 1, 1], [0.1, math.nan, math.nan])
     with pytest.raises(DataError, match="1 of 2 scores are NaN"):
@@ -237,12 +241,12 @@ def test_metrics_refuse_nan_scores_and_say_how_many():
 
 
 @pytest.mark.parametrize(("labels", "match"), [([0, 1], "one length"), ([0, 1, 2], "labels are 0")])
-def test_metrics_refuse_labels_that_do_not_fit(labels, match):
+def test_metrics_refuse_labels_that_do_not_fit(labels: list[int], match: str) -> None:
     with pytest.raises(DataError, match=match):
         image.image_ap(labels, [0.1, 0.2, 0.3])
 
 
-def test_metrics_list_names_the_designs_figures_once():
+def test_metrics_list_names_the_designs_figures_once() -> None:
     names = [metric.name for metric in image.METRICS]
     assert sorted(names) == sorted(DESIGN_NAMES)
     lower = {metric.name for metric in image.METRICS if metric.better == "lower"}
@@ -255,7 +259,7 @@ def test_metrics_list_names_the_designs_figures_once():
 
 @settings(max_examples=20)
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 1000))
-def test_auroc_of_float32_scores_counts_their_ties(positives, negatives, seed):
+def test_auroc_of_float32_scores_counts_their_ties(positives: int, negatives: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     labels = np.repeat([1, 0], [positives, negatives])
     scores = rng.integers(0, 5, labels.size).astype(np.float32)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import ndimage
 from sklearn import metrics as reference
 
@@ -18,9 +19,12 @@ from defectbench.metrics import pixel
 settings.register_profile("steady", deadline=None, derandomize=True)
 settings.load_profile("steady")
 
+Pairs = list[tuple[NDArray[np.float32], NDArray[np.bool_]]]
+"""Heat maps and masks."""
+
 
 @st.composite
-def pictures(draw):
+def pictures(draw: st.DrawFn) -> Pairs:
     """1 to 4 (map, mask) pairs of one size, the first with a defect; half of the cases are full of ties."""
     seed, levels = draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([2, 5, 1 << 20]))
     height, width = draw(st.integers(2, 12)), draw(st.integers(2, 12))
@@ -35,14 +39,14 @@ def pictures(draw):
     return pairs
 
 
-def pooled(pairs, limit=0.3):
+def pooled(pairs: Pairs, limit: float = 0.3) -> dict[str, float]:
     pool = pixel.PixelPool(limit)
     for heat, mask in pairs:
         pool.add(heat, mask)
     return pool.figures()
 
 
-def naive_aupro(pairs, limit=0.3):
+def naive_aupro(pairs: Pairs, limit: float = 0.3) -> float:
     """The definition, threshold by threshold: mean region overlap over the rate of false pixels."""
     every = np.concatenate([heat.ravel() for heat, _ in pairs])
     clean = np.concatenate([heat[~mask] for heat, mask in pairs])
@@ -64,7 +68,7 @@ def naive_aupro(pairs, limit=0.3):
     return area / limit
 
 
-def order_only(pairs):
+def order_only(pairs: Pairs) -> Pairs:
     """A strictly increasing change of all maps of a fit: their common ranks, badly scaled."""
     every = np.unique(np.concatenate([heat.ravel() for heat, _ in pairs]))
     scale = np.float32(1.5) ** np.linspace(-60, 60, every.size)
@@ -73,7 +77,7 @@ def order_only(pairs):
 
 
 @given(pictures())
-def test_pool_equals_scikit_learn(pairs):
+def test_pool_equals_scikit_learn(pairs: Pairs) -> None:
     truth = np.concatenate([mask.ravel() for _, mask in pairs])
     scores = np.concatenate([heat.ravel() for heat, _ in pairs])
     figures = pooled(pairs)
@@ -84,12 +88,12 @@ def test_pool_equals_scikit_learn(pairs):
 
 
 @given(pictures(), st.sampled_from([0.01, 0.05, 0.3, 1.0]))
-def test_aupro_equals_the_naive_definition(pairs, limit):
+def test_aupro_equals_the_naive_definition(pairs: Pairs, limit: float) -> None:
     assert pooled(pairs, limit)["aupro"] == pytest.approx(naive_aupro(pairs, limit), abs=1e-9)
 
 
 @given(pictures(), st.integers(0, 2**32 - 1))
-def test_pool_does_not_move_under_monotone_change_or_shuffle(pairs, seed):
+def test_pool_does_not_move_under_monotone_change_or_shuffle(pairs: Pairs, seed: int) -> None:
     before = pooled(pairs)
     assert pooled(order_only(pairs)) == before
     order = np.random.default_rng(seed).permutation(len(pairs))
@@ -97,7 +101,7 @@ def test_pool_does_not_move_under_monotone_change_or_shuffle(pairs, seed):
 
 
 @given(pictures())
-def test_explanation_equals_scikit_learn_and_a_search(pairs):
+def test_explanation_equals_scikit_learn_and_a_search(pairs: Pairs) -> None:
     heat, mask = pairs[0]
     threshold = float(np.median(heat))
     figures = pixel.explain(heat, mask, threshold)
@@ -117,7 +121,7 @@ def test_explanation_equals_scikit_learn_and_a_search(pairs):
     )
 
 
-def test_pool_equals_references_over_several_chunks(monkeypatch):
+def test_pool_equals_references_over_several_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(3)
     pairs = [(rng.normal(size=(32, 32)).astype(np.float32), rng.random((32, 32)) < 0.3) for _ in range(3)]
     whole = pooled(pairs)
@@ -126,7 +130,7 @@ def test_pool_equals_references_over_several_chunks(monkeypatch):
     assert whole["aupro"] == pytest.approx(naive_aupro(pairs), abs=1e-9)
 
 
-def test_pool_gives_the_same_again_and_goes_on_after_figures():
+def test_pool_gives_the_same_again_and_goes_on_after_figures() -> None:
     rng = np.random.default_rng(4)
     pairs = [(rng.normal(size=(16, 16)).astype(np.float32), rng.random((16, 16)) < 0.3) for _ in range(4)]
     pool = pixel.PixelPool()
@@ -138,7 +142,7 @@ def test_pool_gives_the_same_again_and_goes_on_after_figures():
     assert pool.figures()["aupro"] == pytest.approx(naive_aupro(pairs), abs=1e-9)
 
 
-def test_pool_keeps_memory_within_what_it_states():
+def test_pool_keeps_memory_within_what_it_states() -> None:
     rng, size, number = np.random.default_rng(6), 256, 24
     tracemalloc.start()
     pool, on = pixel.PixelPool(), 0
@@ -154,13 +158,13 @@ def test_pool_keeps_memory_within_what_it_states():
     assert 4 * off < peak < 5 * off + 13 * on + 50e6 * on / (1 << 20) + 3e6
 
 
-def test_aupro_joins_regions_that_touch_at_a_corner():
+def test_aupro_joins_regions_that_touch_at_a_corner() -> None:
     mask = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0]], bool)
     heat = np.array([[9, 0, 0], [0, -1, 0], [0, 0, 0]], np.float32)
     assert pooled([(heat, mask)])["aupro"] == pytest.approx(0.5)  # one region, half of it found
 
 
-def test_aupro_weighs_regions_alike_whatever_their_size():
+def test_aupro_weighs_regions_alike_whatever_their_size() -> None:
     mask = np.zeros((8, 8), bool)
     mask[0, 0] = mask[4:, 4:] = True
     heat = np.where(mask, np.float32(-1), np.float32(0))
@@ -168,7 +172,7 @@ def test_aupro_weighs_regions_alike_whatever_their_size():
     assert pooled([(heat, mask)])["aupro"] == pytest.approx(0.5)
 
 
-def test_aupro_counts_the_pixels_of_good_images():
+def test_aupro_counts_the_pixels_of_good_images() -> None:
     mask = np.zeros((4, 4), bool)
     mask[0, 0] = True
     heat = np.zeros((4, 4), np.float32)
@@ -179,7 +183,7 @@ def test_aupro_counts_the_pixels_of_good_images():
     assert pooled([(heat, mask), hot_good])["aupro"] == 0
 
 
-def test_pixel_figures_of_one_class_are_nan():
+def test_pixel_figures_of_one_class_are_nan() -> None:
     flat = np.zeros((3, 3), np.float32)
     for mask in (np.zeros((3, 3)), np.ones((3, 3))):
         assert all(math.isnan(value) for value in pooled([(flat, mask != 0)]).values())
@@ -190,7 +194,7 @@ def test_pixel_figures_of_one_class_are_nan():
     assert math.isnan(pixel.pointing_hit(flat, np.zeros((3, 3))))
 
 
-def test_flat_map_scores_as_chance():
+def test_flat_map_scores_as_chance() -> None:
     mask = np.zeros((10, 10), bool)
     mask[:3, :5] = True
     figures = pixel.explain(np.ones((4, 4)), mask)
@@ -200,7 +204,7 @@ def test_flat_map_scores_as_chance():
 
 
 @pytest.mark.parametrize("size", [(7, 5), (3, 3), (16, 9), (1, 1)])
-def test_fit_map_equals_scipy(size):
+def test_fit_map_equals_scipy(size: tuple[int, int]) -> None:
     heat = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
     rows = (np.arange(size[0]) + 0.5) * 6 / size[0] - 0.5
     columns = (np.arange(size[1]) + 0.5) * 5 / size[1] - 0.5
@@ -211,7 +215,7 @@ def test_fit_map_equals_scipy(size):
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_fit_map_keeps_flat_regions_flat_and_the_same_size_untouched():
+def test_fit_map_keeps_flat_regions_flat_and_the_same_size_untouched() -> None:
     flat = np.full((3, 7), np.float32(0.1))
     assert np.unique(pixel.fit_map(flat, (512, 300))).tolist() == [np.float32(0.1)]
     heat = np.random.default_rng(1).normal(size=(4, 6)).astype(np.float32)
@@ -219,7 +223,7 @@ def test_fit_map_keeps_flat_regions_flat_and_the_same_size_untouched():
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.sampled_from([0.5, 0.9, 0.99]), st.booleans())
-def test_pixel_quantile_equals_numpys(lengths, level, ties):
+def test_pixel_quantile_equals_numpys(lengths: list[int], level: float, ties: bool) -> None:
     rng = np.random.default_rng(sum(lengths))
     quantile, parts = pixel.PixelQuantile(level), []
     for length in lengths:
@@ -232,11 +236,11 @@ def test_pixel_quantile_equals_numpys(lengths, level, ties):
     assert quantile.value() == quantile.value()
 
 
-def test_pixel_quantile_without_maps_is_nan():
+def test_pixel_quantile_without_maps_is_nan() -> None:
     assert math.isnan(pixel.PixelQuantile().value())
 
 
-def test_centre_prior_is_symmetric_and_knows_nothing_of_the_map():
+def test_centre_prior_is_symmetric_and_knows_nothing_of_the_map() -> None:
     prior = pixel.centre_prior((5, 8))
     assert (prior == prior[::-1]).all()
     assert (prior == prior[:, ::-1]).all()
@@ -247,7 +251,7 @@ def test_centre_prior_is_symmetric_and_knows_nothing_of_the_map():
     assert 0.6 < figures.iou <= figures.iou_oracle
 
 
-def test_pixel_metrics_refuse_maps_that_are_not_finite():
+def test_pixel_metrics_refuse_maps_that_are_not_finite() -> None:
     bad = np.array([[0.0, math.nan], [math.inf, 1.0]])
     with pytest.raises(DataError, match="2 of 4 values are NaN or infinite"):
         pixel.explain(bad, np.ones((2, 2)))
@@ -257,7 +261,7 @@ def test_pixel_metrics_refuse_maps_that_are_not_finite():
         pixel.PixelPool().add(np.zeros((2, 2)), np.zeros((2, 2, 3)))
 
 
-def test_explanation_functions_agree_with_explain():
+def test_explanation_functions_agree_with_explain() -> None:
     rng = np.random.default_rng(5)
     heat, mask = rng.normal(size=(8, 8)), rng.random((8, 8)) < 0.3
     figures = pixel.explain(heat, mask, 0.5)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,7 +176,7 @@ def test_inspector_scores_a_picture_apart_from_the_others(name: str) -> None:
 
 
 @each(NAMES)
-def test_inspector_loads_what_it_saved(name: str, tmp_path) -> None:
+def test_inspector_loads_what_it_saved(name: str, tmp_path: Path) -> None:
     model, _ = fitted(name)
     model.save(tmp_path / "model")
     entry = catalog.find(name)
@@ -282,11 +283,11 @@ import sys
 sys.modules["timm"] = None
 from defectbench import catalog
 from defectbench.errors import ConfigurationError
-from defectbench.models.base import Recipe
-from defectbench.models.choose import build
+from defectbench.models.base import ModelSettings
+from defectbench.models.choose import build_model
 entry = catalog.find("mobilenetv3-small")
 try:
-    build(entry, Recipe(entry.settings, 64, 1, 1, 0))
+    build_model(entry, ModelSettings(entry.settings, 64, 1, 1, 0))
 except ConfigurationError as error:
     print(error)
 """

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal, localcontext
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -122,7 +123,7 @@ ROWS = st.lists(st.tuples(st.integers(0, 1000), st.integers(1, 2000)), min_size=
 
 
 @given(ROWS, st.randoms(use_true_random=False))
-def test_choose_does_not_mind_the_order_of_rows(rows: list[Row], random) -> None:  # type: ignore[no-untyped-def]
+def test_choose_does_not_mind_the_order_of_rows(rows: list[Row], random: Random) -> None:
     shuffled = rows.copy()
     random.shuffle(shuffled)
     assert choose(shuffled) == choose(rows)

@@ -261,16 +261,6 @@ def test_unknown_data_are_refused(store: DirectoryStore) -> None:
         planned(store, data={"dataset": "part"})
 
 
-GOLDEN = {
-    "{'folds': 3}": [
-        "93c8368d39a8b445f1cb",
-        "4027f3aaf0ca544be4d5",
-        "e5657cbc30231246bd17",
-        "9f537725ad2c8b918d4b",
-    ],
-    "{'scheme': 'holdout'}": ["e03938d3fb5bb8f421c4", "581773c268c79595a80f"],
-}
-
 FOUR_PROTOCOLS = {
     "detection": {"folds": 4},
     "unseen": {},
@@ -339,17 +329,6 @@ def test_supervised_detectors_are_taught_what_classifiers_are(store: DirectorySt
     assert ours == theirs
     assert {len(fit.tune) > 0 for fit in read.values()} == {True, False}
     assert all(not label for (name, _), fit in read.items() if name == models[2] for _, label in fit.train)
-
-
-def test_keys_of_detection_stay_what_they_were(store: DirectoryStore) -> None:
-    """Golden: a changed key would run everything anew. Only a raised fit version may change one."""
-    put_plain(store, "golden", category(25, 12, {"crack": 6, "stain": 6}))
-    found = {}
-    for scheme in ({"folds": 3}, {"scheme": "holdout"}):
-        keys = {"models": ["filterbank-logreg", "filterbank-knn"], "protocols": {"detection": scheme}}
-        plan = planned(store, data={"dataset": "golden"}, **keys)
-        found[str(scheme)] = list(plan.cells)
-    assert found == GOLDEN
 
 
 def test_notes_say_what_a_protocol_cannot_do_and_the_rest_goes_on(store: DirectoryStore) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from parts import MlflowServer
+
 pytest.importorskip("mlflow")
 from defectbench.errors import TryAgainError
 from defectbench.stores.directory import DirectoryStore
@@ -27,7 +29,7 @@ def server_tracker(uri: str) -> MlflowTracker:
     return tracker
 
 
-def test_server_shows_a_sweep_as_a_database_does(mlflow_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_server_shows_a_sweep_as_a_database_does(mlflow_server: MlflowServer, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     store = DirectoryStore(tmp_path)
     made_up_sweep(store, name="shown", categories=("grass",), models=("padim",), heat_maps=True)
     tracker = server_tracker(mlflow_server.uri)
@@ -44,7 +46,7 @@ def test_server_shows_a_sweep_as_a_database_does(mlflow_server, tmp_path: Path) 
     assert files == {"heat_maps.png", "predictions.csv"}
 
 
-def test_server_takes_a_run_of_many_figures_in_batches(mlflow_server) -> None:  # type: ignore[no-untyped-def]
+def test_server_takes_a_run_of_many_figures_in_batches(mlflow_server: MlflowServer) -> None:  # type: ignore[no-untyped-def]
     tracker = server_tracker(mlflow_server.uri)
     figures = {f"figure {n}, one & all": float(n) for n in range(1100)}
     params = {f"p{n}": "x" * 7000 for n in range(130)}
@@ -62,7 +64,9 @@ def test_server_takes_a_run_of_many_figures_in_batches(mlflow_server) -> None:  
     assert tracker.find(experiment, "claim") == ()
 
 
-def test_server_that_was_killed_is_try_again_soon_and_filled_later(mlflow_server, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_server_that_was_killed_is_try_again_soon_and_filled_later(
+    mlflow_server: MlflowServer, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
     store = DirectoryStore(tmp_path)
     made_up_sweep(store, name="later", categories=("grass",), models=("padim",))
     tracker = server_tracker(mlflow_server.uri)

@@ -105,6 +105,7 @@ def _say_plan(
                 "finished": len(done),
                 "missing_weights": dict(planned.missing),
                 "notes": list(planned.notes),
+                "any_orientation": list(planned.rotated),
                 **({"hours": [asdict(each) for each in guessed]} if hours else {}),
                 "cells": [_cell(planned, key, key in done) for key in cells],
             }
@@ -114,6 +115,8 @@ def _say_plan(
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
     note(f"tracker: {uri or 'none; an S3 store has none of its own, see --tracking-uri'}")
+    rotated = ", ".join(planned.rotated) or "none"
+    note(f"parts in any orientation, rotated and mirrored in training: {rotated}")
     for each in guessed:
         note(f"hours: {_hours_text(each)}")
     for reason in planned.missing.values():
@@ -131,8 +134,8 @@ def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[ModelHours, ..
 def _hours_text(of: ModelHours) -> str:
     """Say what one model's cells will take.
 
-    >>> from defectbench.sweeps.estimate import Hours
-    >>> _hours_text(Hours("padim", 4, 1.234, "cpu", 256, "2 cells measured at 256 px on cpu"))
+    >>> from defectbench.sweeps.estimate import ModelHours
+    >>> _hours_text(ModelHours("padim", 4, 1.234, "cpu", 256, "2 cells measured at 256 px on cpu"))
     'padim: about 1.2 for 4 fits (2 cells measured at 256 px on cpu)'
     """
     amount = "?" if of.hours is None else f"about {of.hours:,.{0 if of.hours >= 10 else 1}f}"

@@ -8,15 +8,16 @@ import json
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from defectbench.data.check import Fact, Report, check
+from defectbench.data.check import Fact, Report, check, mvtec_categories
 from defectbench.data.layouts import Source, read_layout
 from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.data.names import check_name, is_name
+from defectbench.data.orientation import MVTEC_AD, check_declared
 from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.shortcut import Shortcut
 from defectbench.errors import DataError, MissingInputError, nearest
@@ -43,6 +44,7 @@ def import_dataset(
     *,
     name: str | None = None,
     layout: str | None = None,
+    any_orientation: Collection[str] = (),
     progress: ProgressCallback = no_progress,
     report: Callable[[Report], None] = lambda report: None,
 ) -> list[Manifest]:
@@ -55,11 +57,13 @@ def import_dataset(
         source: folder of the data set.
         name: of the data set in the store; the folder's name by default.
         layout: ``mvtec``, ``visa``, ``folder``, or None to recognise it.
+        any_orientation: categories whose parts come in any orientation; of MVTec AD's own it is known.
         report: called with what the check found, before anything is written.
 
     Raises:
         DataError: the check found problems: all of them; nothing is imported.
-        UsageError: a name has characters other than letters, digits, ``.``, ``_`` and ``-``.
+        UsageError: ``any_orientation`` names no category, or a name has characters other than letters,
+            digits, ``.``, ``_`` and ``-``.
         MissingInputError: no such folder.
         TryAgainError: the disk or the store is full or out of reach.
     """
@@ -67,11 +71,13 @@ def import_dataset(
     dataset = check_name(name or reading.root.name, "data set")
     for category in reading.categories:
         check_name(category, "category")
+    check_declared(any_orientation, reading.categories)
     found = check(reading, progress)
     report(found)
     if found.problems:
         raise DataError(found.problems)
-    packs = [_pack(found, dataset, category) for category in reading.categories]
+    rotated = {*any_orientation, *(mvtec_categories(found) & MVTEC_AD)}
+    packs = [_pack(found, dataset, category, category in rotated) for category in reading.categories]
     for done, pack in enumerate(packs):
         progress(f"storing {pack.manifest.category}", done, len(packs))
         _store(pack, store)
@@ -88,7 +94,7 @@ class _Pack:
     files: dict[str, Path | bytes]
 
 
-def _pack(report: Report, dataset: str, category: str) -> _Pack:
+def _pack(report: Report, dataset: str, category: str, any_orientation: bool) -> _Pack:
     images: list[Image] = []
     contents: dict[str, Path | bytes] = {}
     for source in report.reading.sources:
@@ -98,7 +104,8 @@ def _pack(report: Report, dataset: str, category: str) -> _Pack:
             contents[source.path] = source.file
             if mask is not None:
                 contents[source.mask_path] = mask
-    return _Pack(make_manifest(dataset, category, images), contents)
+    manifest = replace(make_manifest(dataset, category, images), any_orientation=any_orientation)
+    return _Pack(manifest, contents)
 
 
 def _image(source: Source, fact: Fact, mask: Path | bytes | None) -> Image:

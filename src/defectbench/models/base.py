@@ -55,7 +55,7 @@ class ModelSettings:
         weights_digest: names the weights in the keys of cached features; ``none`` for random ones.
         device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda`` or ``mps``.
         balance: how a classifier meets the imbalance: ``weights``, ``oversample`` or ``none``.
-        turns: whether defects and goods alike may be turned by 90 degrees and mirrored.
+        rotate_and_flip: whether defects and goods alike may be rotated by 90 degrees and mirrored.
     """
 
     options: Mapping[str, Setting]
@@ -67,7 +67,7 @@ class ModelSettings:
     weights_digest: str = "none"
     device: str = "auto"
     balance: str = "weights"
-    turns: bool = False
+    rotate_and_flip: bool = False
 
     def whole(self, name: str, least: int = 1) -> int:
         """Return a setting that is a whole number, at least ``least``; raises UsageError otherwise."""

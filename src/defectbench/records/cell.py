@@ -16,6 +16,8 @@ from defectbench.stores.layout import CELLS, second_part
 
 SCHEMA = 1
 _KEY_LENGTH = 20
+_IN_JSON = {"rotate_and_flip": "turns", "rotate_defects": "defect_turns"}
+"""Field -> its name in spec.json, where it is another: keys hash the names that version 0.1.0 wrote."""
 _SHOWN = 5
 
 
@@ -32,8 +34,8 @@ class Fit:
         settings: the catalog's settings with the sweep's overrides.
         weights: weights' name -> SHA-256 of the file; empty for random weights and for models without.
         fit_version: of the catalog's entry.
-        turns: both classes may be turned by 90 degrees and mirrored.
-        defect_turns: each defect is shown at four rotations, goods are not (the original study's holdout).
+        rotate_and_flip: both classes may be rotated by 90 degrees and mirrored.
+        rotate_defects: each defect is shown at four rotations, goods are not (the original study's holdout).
     """
 
     data_digest: str
@@ -50,12 +52,16 @@ class Fit:
     seed: int
     threads: int
     balance: str
-    turns: bool = False
-    defect_turns: bool = False
+    rotate_and_flip: bool = False
+    rotate_defects: bool = False
 
     def key(self) -> str:
         """Return the name of the fit: 20 hex digits of the SHA-256 over its canonical JSON."""
-        return hashlib.sha256(canonical_json(asdict(self))).hexdigest()[:_KEY_LENGTH]
+        return hashlib.sha256(canonical_json(self.to_document())).hexdigest()[:_KEY_LENGTH]
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what the key is a hash of, and what ``spec.json`` keeps of it."""
+        return {_IN_JSON.get(name, name): value for name, value in asdict(self).items()}
 
 
 @dataclass(frozen=True)
@@ -86,7 +92,8 @@ class Cell:
 
     def to_json(self) -> bytes:
         """Return the text of ``spec.json``."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, sort_keys=True).encode() + b"\n"
+        document = {"schema": SCHEMA, **asdict(self), "fit": self.fit.to_document()}
+        return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Cell:
@@ -116,6 +123,8 @@ def _read_fit(document: dict[str, Any]) -> Fit:
     }
     train = tuple((name, label) for name, label in document.pop("train"))
     tune, calibration = tuple(document.pop("tune")), tuple(document.pop("calibration"))
+    for field_name, written in _IN_JSON.items():
+        document[field_name] = document.pop(written)
     return Fit(train=train, tune=tune, calibration=calibration, settings=settings, **document)
 
 

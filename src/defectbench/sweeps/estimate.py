@@ -95,7 +95,7 @@ def _measured(store: Store, key: str) -> CellRates | None:
 def _pictures_shown(fit: Fit) -> int:
     """Return how many pictures a fit goes through."""
     defects = sum(label for _, label in fit.train)
-    return (len(fit.train) + (3 * defects if fit.defect_turns else 0)) * max(1, fit.epochs)
+    return (len(fit.train) + (3 * defects if fit.rotate_defects else 0)) * max(1, fit.epochs)
 
 
 def _images(plan: Plan) -> Mapping[str, frozenset[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from defectbench.data.archive import list_categories, load_manifest
 from defectbench.data.manifest import Manifest
+from defectbench.data.orientation import comes_in_any_orientation
 from defectbench.errors import DataError, MissingWeightsError, SweepError, nearest
 from defectbench.protocols.base import Split
 from defectbench.records.cell import Cell, Fit
@@ -21,13 +22,6 @@ from defectbench.weights import store as weights
 _WRITERS = 8
 """Specs that are written at once: thousands, one after the other, take minutes on S3."""
 
-TURNABLE = frozenset({"bottle", "hazelnut", "leather", "tile", "grass", "gravel"})
-"""Categories whose parts come in any orientation, and where no defect is one of orientation or handedness.
-
-In these both classes are turned and mirrored in training. In all others nothing is: turning defects alone
-would make orientation a label, and turning a metal nut makes its `flip` defect good.
-"""
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -35,6 +29,7 @@ class Plan:
 
     Attributes:
         cells: key -> cell, by category, then model, in the order of running.
+        rotated: categories whose parts come in any orientation: training rotates and mirrors both classes.
         missing: model label -> why its weights cannot be had. Its cells can be shown but not run.
         notes: what the protocols were asked for and cannot do on a category, in words.
     """
@@ -48,6 +43,7 @@ class Plan:
     digests: Mapping[str, str]
     missing: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    rotated: tuple[str, ...] = ()
 
     @property
     def saved(self) -> int:
@@ -110,8 +106,11 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     readings: list[Reading] = []
     digests: dict[str, str] = {}
     notes: list[str] = []
+    rotated: list[str] = []
     for manifest in _manifests(sweep, store):
         digests[manifest.category] = manifest.digest
+        if comes_in_any_orientation(manifest, sweep.data.any_orientation):
+            rotated.append(manifest.category)
         own = _splits(sweep, manifest, notes)
         for model in models:
             for place, split in enumerate(own, start=len(splits)):
@@ -124,7 +123,18 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         splits += [CategorySplit(manifest.category, split) for split in own]
     if not splits:
         raise DataError(notes)
-    return Plan(sweep, models, cells, labels, tuple(splits), tuple(readings), digests, missing, tuple(notes))
+    return Plan(
+        sweep=sweep,
+        models=models,
+        cells=cells,
+        labels=labels,
+        splits=tuple(splits),
+        readings=tuple(readings),
+        digests=digests,
+        missing=missing,
+        notes=tuple(notes),
+        rotated=tuple(rotated),
+    )
 
 
 def _splits(sweep: Sweep, manifest: Manifest, notes: list[str]) -> list[Split]:
@@ -163,13 +173,20 @@ def write_plan(plan: Plan, store: Store, keys: Sequence[str]) -> None:
 def _manifests(sweep: Sweep, store: Store) -> Iterator[Manifest]:
     """Yield the sweep's categories' manifests in the sweep's order."""
     there = list_categories(store, sweep.data.dataset)
-    for position, name in enumerate(sweep.data.categories or there):
+    _check_categories(sweep, "categories", there)
+    _check_categories(sweep, "any_orientation", there)
+    for name in sweep.data.categories or there:
+        yield load_manifest(store, sweep.data.dataset, name)
+
+
+def _check_categories(sweep: Sweep, key: str, there: Sequence[str]) -> None:
+    """Raise SweepError where a list below ``data`` names a category that the data set does not have."""
+    for position, name in enumerate(getattr(sweep.data, key) or ()):
         if name not in there:
-            place = sweep.line("data", "categories", position)
+            place = sweep.line("data", key, position)
             raise SweepError(
                 f"{place}: {sweep.data.dataset} has no category {name!r}; {nearest(name, there)}"
             )
-        yield load_manifest(store, sweep.data.dataset, name)
 
 
 def _weights(models: Sequence[ModelConfig], store: Store) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
@@ -204,8 +221,9 @@ def _cell(
         seed=seed,
         threads=sweep.threads,
         balance=model.balance,
-        turns=entry.family == "classifier" and manifest.category in TURNABLE,
-        defect_turns=split.defect_turns and entry.family != "detector",
+        rotate_and_flip=entry.family == "classifier"
+        and comes_in_any_orientation(manifest, sweep.data.any_orientation),
+        rotate_defects=split.defect_turns and entry.family != "detector",
     )
     return Cell(
         fit=fit,

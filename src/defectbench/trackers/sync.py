@@ -358,7 +358,7 @@ def _counted(counts: ConfusionCounts) -> dict[str, float]:
 
 def _model_params(cell: Cell) -> dict[str, str]:
     fit = cell.fit
-    names = ("image_size", "epochs", "patience", "balance", "threads", "fit_version", "turns")
+    names = ("image_size", "epochs", "patience", "balance", "threads", "fit_version", "rotate_and_flip")
     settings = {f"setting.{name}": str(value) for name, value in fit.settings.items()}
     weights = {f"weights.{name}": digest for name, digest in fit.weights.items()}
     return {name: str(getattr(fit, name)) for name in names} | settings | weights

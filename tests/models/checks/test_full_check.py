@@ -84,7 +84,7 @@ def test_exam_is_bounded_in_memory() -> None:
 def test_exam_is_failed_with_the_reason(
     case: type[Easy], code: ExitCode, words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(full_check, "build", lambda entry, model_settings: case(model_settings))
+    monkeypatch.setattr(full_check, "build_model", lambda entry, model_settings: case(model_settings))
     found = full_check._result(entry("Easy"), 96)
     assert found.code == code
     assert words in found.says
@@ -92,9 +92,9 @@ def test_exam_is_failed_with_the_reason(
 
 def test_exam_leaves_the_network_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     before = socket.socket.connect, socket.getaddrinfo
-    monkeypatch.setattr(full_check, "build", lambda entry, model_settings: Easy(model_settings))
+    monkeypatch.setattr(full_check, "build_model", lambda entry, model_settings: Easy(model_settings))
     assert check_here(entry("Easy"), 64).heat_map == (64, 64)
-    monkeypatch.setattr(full_check, "build", lambda entry, model_settings: Online(model_settings))
+    monkeypatch.setattr(full_check, "build_model", lambda entry, model_settings: Online(model_settings))
     with pytest.raises(BugError):
         check_here(entry("Easy"), 64)
     assert (socket.socket.connect, socket.getaddrinfo) == before

@@ -27,12 +27,20 @@ def model_settings(
     epochs: int = 6,
     patience: int = 8,
     balance: str = "weights",
-    turns: bool = False,
+    rotate_and_flip: bool = False,
     **settings: catalog.Setting,
 ) -> ModelSettings:
     chosen = {**catalog.find("mobilenetv3-small").settings, "architecture": TINY, "batch_size": 8, **settings}
     return ModelSettings(
-        chosen, SIDE, epochs, patience, 0, weights or {}, device="cpu", balance=balance, turns=turns
+        chosen,
+        SIDE,
+        epochs,
+        patience,
+        0,
+        weights or {},
+        device="cpu",
+        balance=balance,
+        rotate_and_flip=rotate_and_flip,
     )
 
 
@@ -144,10 +152,10 @@ def test_augmentation_turns_only_where_it_may() -> None:
     picture[:, : SIDE // 2] = 200
     rng = np.random.default_rng(0)
     for _ in range(20):
-        values = augmented(picture, rng, turns=False)
+        values = augmented(picture, rng, rotate_and_flip=False)
         assert values.shape == (SIDE, SIDE, 3)
         assert values[:, :16].mean() > values[:, -16:].mean() + 0.5
-    sides = {augmented(picture, rng, turns=True)[:, :16].mean() > 0.5 for _ in range(20)}
+    sides = {augmented(picture, rng, rotate_and_flip=True)[:, :16].mean() > 0.5 for _ in range(20)}
     assert sides == {True, False}
 
 

@@ -237,7 +237,7 @@ CHILD = """
 import hashlib, sys, time
 from pathlib import Path
 import numpy as np
-from defectbench.models import images
+from defectbench.models.pictures import images
 from defectbench.models.pictures.images import ImageSet
 from defectbench.data.manifest import Manifest
 decoded, batches = [], []

@@ -52,7 +52,14 @@ class Case:
         entry = catalog.find(self.model)
         settings = {**entry.settings, **self.settings}
         model_settings = ModelSettings(
-            settings, SIDE, self.epochs, self.patience, 3, device="cpu", balance=self.balance, turns=True
+            settings,
+            SIDE,
+            self.epochs,
+            self.patience,
+            3,
+            device="cpu",
+            balance=self.balance,
+            rotate_and_flip=True,
         )
         model = build_model(entry, model_settings)
         assert isinstance(model, Resumable)
@@ -116,7 +123,7 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     case = CASES[request.param]
     told: list[Progress] = []
     place = tmp_path_factory.mktemp("model")
-    return case, ran(case, told, lambda model: model.fit(case.training(), told.append), place)
+    return case, ran(case, told, lambda model: model.fit(case.training_data(), told.append), place)
 
 
 def same(one: Run, other: Run) -> bool:
@@ -135,7 +142,7 @@ def saved_at(case: Case, places: list[int], folder: Path) -> list[Progress]:
             progress.save(folder / str(len(told)))
         told.append(progress)
 
-    case.make().fit(case.training(), report)
+    case.make().fit(case.training_data(), report)
     return told
 
 
@@ -158,7 +165,7 @@ def test_a_fit_goes_on_from_any_step(undisturbed: tuple[Case, Run], tmp_path: Pa
         told: list[Progress] = []
 
         def go_on(model: Resumable, place: int = place, told: list[Progress] = told) -> None:
-            model.resume(case.training(), told.append, tmp_path / str(place))
+            model.resume(case.training_data(), told.append, tmp_path / str(place))
 
         resumed = ran(case, told, go_on, tmp_path)
         assert same(resumed, whole), f"step {place} of {len(whole.told)}"
@@ -185,9 +192,9 @@ def test_a_fit_may_be_stopped_again_and_again(undisturbed: tuple[Case, Run], tmp
 
     def go_on(model: Resumable) -> None:
         if (tmp_path / "saved").exists():
-            model.resume(case.training(), report, tmp_path / "saved")
+            model.resume(case.training_data(), report, tmp_path / "saved")
         else:
-            model.fit(case.training(), report)
+            model.fit(case.training_data(), report)
 
     for steps in (3, 4, 6):
         left = steps
@@ -212,14 +219,14 @@ def test_an_unreadable_checkpoint_is_refused_and_the_fit_may_begin_anew(
     for name in ("other", "exploit", "short", "empty", "none"):
         model = case.make()
         with pytest.raises(CheckpointError):
-            model.resume(case.training(), lambda progress: None, tmp_path / name)
+            model.resume(case.training_data(), lambda progress: None, tmp_path / name)
     assert not (tmp_path / "pwned").exists()
     told: list[Progress] = []
 
     def again(model: Resumable) -> None:
         with pytest.raises(CheckpointError):
-            model.resume(case.training(), lambda progress: None, tmp_path / "short")
-        model.fit(case.training(), told.append)
+            model.resume(case.training_data(), lambda progress: None, tmp_path / "short")
+        model.fit(case.training_data(), told.append)
 
     assert same(ran(case, told, again, tmp_path), whole)
     assert told == whole.told

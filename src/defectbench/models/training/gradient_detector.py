@@ -34,7 +34,7 @@ from defectbench.models.base import (
 )
 from defectbench.models.features import backbone, device
 from defectbench.models.training import checkpoint
-from defectbench.models.training.memory_fit import MicroBatcher
+from defectbench.models.training.micro_batches import MicroBatcher
 
 State = dict[str, Tensor]
 

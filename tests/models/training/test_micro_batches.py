@@ -19,8 +19,8 @@ from defectbench.models.classifiers import timm_classifier
 from defectbench.models.classifiers.timm_classifier import TimmClassifier
 from defectbench.models.detectors import stfpm
 from defectbench.models.pictures.images import ArrayPictures
-from defectbench.models.training import gradient_detector, memory_fit
-from defectbench.models.training.memory_fit import MicroBatcher
+from defectbench.models.training import gradient_detector, micro_batches
+from defectbench.models.training.micro_batches import MicroBatcher
 
 pytestmark = pytest.mark.torch
 
@@ -85,7 +85,7 @@ def begun_with(pictures: int, monkeypatch: pytest.MonkeyPatch) -> None:
             self.restore({"pictures": pictures, "saving": True})
 
     for module in (timm_classifier, gradient_detector):
-        monkeypatch.setattr(module, "Room", Begun)
+        monkeypatch.setattr(module, "MicroBatcher", Begun)
 
 
 @pytest.mark.parametrize("network", [BATCH_NORM, LAYER_NORM])
@@ -195,7 +195,7 @@ def test_gradients_in_parts_are_the_batch_s_for_detectors_whose_loss_is_by_pictu
     )
     assert isinstance(detector, gradient_detector.GradientDetector)
     if name == "cfa":
-        detector.begin(detector.model(), iter([torch.zeros(1, 3, 64, 64)]))
+        detector.before_training(detector.model(), iter([torch.zeros(1, 3, 64, 64)]))
     if name == "draem":
         assert detector._faults is not None  # type: ignore[attr-defined]  # draws once
     loss, whole = gradients(detector, 5)
@@ -242,4 +242,4 @@ def test_parts_hold_no_single_picture_and_no_more_than_fit() -> None:
 
 
 def test_network_that_cannot_checkpoint_says_so() -> None:
-    assert not memory_fit.set_checkpointing(torch.nn.Linear(1, 1))
+    assert not micro_batches.set_checkpointing(torch.nn.Linear(1, 1))
