@@ -22,6 +22,7 @@ from defectbench.errors import DefectbenchError, UsageError
 from defectbench.execution.events import Event
 from defectbench.models.pictures.images import default_cache
 from defectbench.records.state import CellState
+from defectbench.records.sweep_record import Narrowing
 from defectbench.report import page
 from defectbench.runners.local_sweep import cell_titles, local_runner, write_unfinished
 from defectbench.stores import choose
@@ -185,7 +186,7 @@ def run(
     _check_names(models=models, categories=categories)
     place = _opened(store)
     planned = sweep if isinstance(sweep, Plan) else plan(sweep, place)
-    keys = write_unfinished(planned, place, list(planned.narrowed(models, categories)))
+    keys = write_unfinished(planned, place, list(planned.narrowed(Narrowing(models, categories))))
     runner = local_runner(
         planned,
         place.url,

@@ -308,11 +308,11 @@ def test_status_of_a_sweep_that_ran_here_needs_no_cluster(
     store.put(lease_key(keys[2]), standing.to_json())
     out, err = call(capfd, "status", "small")
     assert "only the store was read: no cluster is configured" in err
-    assert "4 cells: 1 pending, 1 running, 1 succeeded, 1 failed" in err
+    assert "4 cells: 1 pending, 1 running, 1 finished, 1 failed" in err
     assert "bolt" in out
     found = json.loads(call(capfd, "status", "small", "--format", "json")[0])
     assert found["cluster"] is None
-    assert [each["state"] for each in found["cells"]] == ["succeeded", "failed", "running", "pending"]
+    assert [each["state"] for each in found["cells"]] == ["finished", "failed", "running", "pending"]
     assert found["cells"][1]["code"] == 65
     assert "fitting 1/4" in found["cells"][2]["detail"]
     assert call(capfd, "why", keys[1][:8])[0].startswith("failed: cell")
@@ -334,7 +334,7 @@ def test_status_tells_where_each_cell_is(
     api.put("pods", pod(one, phase="Pending", containerStatuses=[{"name": "worker", "state": waits}]))
     found = json.loads(call(capfd, "status", "small", "--format", "json")[0])
     states = {each["cell"]: each["state"] for each in found["cells"]}
-    assert [states[key] for key in cells_of(three)] == ["succeeded", "running", "pending"]
+    assert [states[key] for key in cells_of(three)] == ["finished", "running", "pending"]
     assert [states[key] for key in cells_of(one)] == ["doomed"]
     assert {each["phase"] for each in found["jobs"]} == {"running", "doomed"}
     out, _ = call(capfd, "status", "small.yaml", "--cells")
@@ -361,7 +361,7 @@ def test_watch_ends_with_0_when_all_is_finished(
 
     threading.Timer(1.0, work).start()
     _, err = call(capfd, "watch", "small")
-    assert "Jobs: 2 succeeded; cells: 4 succeeded" in err
+    assert "Jobs: 2 finished; cells: 4 finished" in err
 
 
 def test_watch_ends_with_1_where_a_job_failed(
@@ -374,7 +374,7 @@ def test_watch_ends_with_1_where_a_job_failed(
     end(api, one["metadata"]["name"])
     end(api, three["metadata"]["name"], "Failed", "Container worker failed with exit code 78")
     _, err = call(capfd, "watch", "small", code=1)
-    assert "cells: 1 succeeded, 3 failed" in err
+    assert "cells: 1 finished, 3 failed" in err
     assert f"{three['metadata']['name']} failed" in err
     assert "3 cells are failed: `defectbench why CELL`" in err
 

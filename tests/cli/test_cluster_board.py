@@ -47,7 +47,7 @@ def test_the_table_shows_first_what_needs_a_person() -> None:
     assert lines[:6] == ["study:", "job", "d", "c", "b", "a"]
     assert "fitting 3/20, 1:15 left" in text
     assert "[red]" in text
-    assert "Jobs: 1 running, 1 succeeded, 1 failed, 1 doomed" in text
+    assert "Jobs: 1 running, 1 finished, 1 failed, 1 doomed" in text
     assert "no cluster answers" in text
 
 
@@ -67,5 +67,5 @@ def test_a_log_gets_a_line_for_each_job_that_ended_once() -> None:
         shown.show(picture(*VIEWS))
     lines = file.getvalue().splitlines()
     assert [line.rpartition("; ")[2].split(": ")[1] for line in lines] == [
-        *("a succeeded", "c failed exit code 65 [red]", "d doomed ErrImagePull"),
+        *("a finished", "c failed exit code 65 [red]", "d doomed ErrImagePull"),
     ]

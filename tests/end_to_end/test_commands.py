@@ -369,7 +369,7 @@ def test_watch_follows_pods_to_their_end(cluster_with_node: Cluster, namespace: 
     said = watched(
         ("real", "--model", "filterbank-logreg"), lambda: Submission(connect(), set()).run(made) and None, 1
     )
-    assert "1 succeeded, 5 failed; cells: 1 pending, 5 failed" in said
+    assert "1 finished, 5 failed; cells: 1 pending, 5 failed" in said
     found = json.loads(read_out("status", "real", "--model", "filterbank-logreg", "--format", "json"))
     assert sorted(each["code"] or 0 for each in found["cells"]) == [0, 65, 66, 70, 78, 124]
 

@@ -108,7 +108,7 @@ def test_workers_stores_and_repetition_change_no_bit(
     store = open_store(str(tmp_path / "three"))
     import_dataset(pictures, store)
     said = run(sweep, store.url, tmp_path / "three-cache", "--workers", 3)
-    assert "8 of 8 done, 0 failed" in said
+    assert "8 of 8 finished, 0 failed" in said
     assert scores(store, sweep) == reference
     # A second run finds everything finished.
     before = {key: store.get(key).version for key in store.keys("cells/")}
@@ -179,7 +179,7 @@ def test_a_failing_cell_keeps_its_traceback_and_spares_the_others(
     import_dataset(pictures, store)
     # More features than the backbone has: only the detector can find that, in its fit.
     said = run(sweep, store.url, tmp_path / "cache", "--set", FAILING[0], code=1)
-    assert "6 of 8 done, 2 failed" in said
+    assert "6 of 8 finished, 2 failed" in said
     failed = [key for key in make_plan(read_sweep(sweep, FAILING), store).cells if find_failure(store, key)]
     assert len(failed) == 2
     failure = find_failure(store, failed[0])
@@ -253,12 +253,12 @@ def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "state"), [(1, "failed"), (70, "failed"), (75, "again"), (143, "stopped"), (0, "done")]
+    ("code", "state"), [(1, "failed"), (70, "failed"), (75, "again"), (143, "stopped"), (0, "finished")]
 )
 def test_a_worker_that_leaves_early_leaves_no_cell_unsaid(code: int, state: str) -> None:
     from defectbench.runners.local import LocalRunner
 
-    if state == "done":
+    if state == "finished":
         state = "failed"  # it said nothing of its cells, whatever it ended with
     runner = LocalRunner(store="x", workers=2, program=("/bin/sh", "-c", f"exit {code}"))
     ended = runner.run(["one", "two"], lambda event: None)
@@ -271,5 +271,5 @@ for cell in [sys.argv[i + 1] for i, word in enumerate(sys.argv) if word == "--ce
     print(json.dumps({"cell": cell, "state": "running"}), flush=True)
     if cell == "bad":
         os.kill(os.getpid(), signal.SIGKILL)
-    print(json.dumps({"cell": cell, "state": "done"}), flush=True)
+    print(json.dumps({"cell": cell, "state": "finished"}), flush=True)
 """

@@ -20,7 +20,7 @@ from defectbench.errors import (
     UsageError,
 )
 from defectbench.records.cell import Cell
-from defectbench.records.sweep_record import Record
+from defectbench.records.sweep_record import Narrowing, Record
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import SourceLines, parse_sweep
@@ -141,18 +141,18 @@ def test_write_puts_specs_and_the_record(store: DirectoryStore) -> None:
 
 def test_narrowed_takes_names_and_the_beginnings_of_keys(store: DirectoryStore) -> None:
     plan = planned(store)
-    assert len(plan.narrowed(["padim"], ["grass", "coin"])) == 2
+    assert len(plan.narrowed(Narrowing(["padim"], ["grass", "coin"]))) == 2
     key = next(iter(plan.cells))
-    assert list(plan.narrowed(cells=[key[:10]])) == [key]
+    assert list(plan.narrowed(Narrowing(cells=[key[:10]]))) == [key]
     for wrong in ({"models": ["padin"]}, {"categories": ["gras"]}, {"cells": ["zz"]}):
         with pytest.raises(UsageError):
-            plan.narrowed(**wrong)  # type: ignore[arg-type]
+            plan.narrowed(Narrowing(**wrong))  # type: ignore[arg-type]
 
 
 def test_missing_weights_are_planned_but_not_run(store: DirectoryStore, tmp_path: Path) -> None:
     plan = planned(store, weights="pretrained", models=["filterbank-knn", "padim"])
     assert list(plan.missing) == ["padim"]
-    plan.need_weights(list(plan.narrowed(["filterbank-knn"])))
+    plan.need_weights(list(plan.narrowed(Narrowing(["filterbank-knn"]))))
     with pytest.raises(
         MissingWeightsError, match=r"padim needs the weights resnet18.tv_in1k, .*weights push"
     ):
@@ -165,7 +165,7 @@ def test_missing_weights_are_planned_but_not_run(store: DirectoryStore, tmp_path
     padim = next(cell for cell in whole.cells.values() if cell.fit.model == "padim")
     assert padim.fit.weights == {"resnet18.tv_in1k": digest}
     # A model without weights has the same fits whatever the sweep says of weights.
-    knn = whole.narrowed(["filterbank-knn"])
+    knn = whole.narrowed(Narrowing(["filterbank-knn"]))
     assert set(knn) <= set(planned(store, models=["filterbank-knn"]).cells)
 
 
@@ -219,9 +219,9 @@ def test_a_weights_file_of_cells_that_will_not_run_is_not_pushed(
     file = tmp_path / "mine.safetensors"
     file.write_bytes(b"mine")
     plan = planned(store, models=["filterbank-knn", {"name": "padim", "weights": str(file)}])
-    plans.write_plan(plan, store, list(plan.narrowed(["filterbank-knn"])))
+    plans.write_plan(plan, store, list(plan.narrowed(Narrowing(["filterbank-knn"]))))
     assert list(store.keys("weights/")) == []
-    plans.write_plan(plan, store, list(plan.narrowed(["padim"])))
+    plans.write_plan(plan, store, list(plan.narrowed(Narrowing(["padim"]))))
     assert len(list(store.keys("weights/"))) == 1
 
 

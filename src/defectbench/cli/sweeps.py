@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from defectbench.cli.options import (
+    ChartOptions,
     cache_option,
     cache_or_default,
     device_option,
@@ -31,6 +32,7 @@ from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argu
 if TYPE_CHECKING:
     from defectbench.execution.events import Event
     from defectbench.records.cell import Cell
+    from defectbench.records.sweep_record import Narrowing
     from defectbench.stores.base import Store
     from defectbench.sweeps.estimate import ModelHours
     from defectbench.sweeps.plan import Plan
@@ -62,27 +64,23 @@ def plan(
     sweep: Path,
     store: str,
     tracking_uri: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
     form: str,
     hours: bool,
-    values_files: tuple[Path, ...],
-    value_overrides: tuple[str, ...],
-    image: str | None,
+    chart_options: ChartOptions,
     write_specs: bool,
 ) -> None:
     """Show what a sweep comes to: its distinct fits, what is finished and what is missing; start nothing."""
     if form == "values" and hours:
         raise click.UsageError("--hours belongs to a table or --format json")
     if form != "values":
-        _refuse_chart_options(values_files, value_overrides, image, write_specs)
+        _refuse_chart_options(chart_options, write_specs)
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
-    cells = planned.narrowed(only_model, only_category, only_cell)
+    cells = planned.narrowed(narrowing)
     if form == "values":
-        values = make_values(planned, place, cells, (values_files, value_overrides, image))
+        values = make_values(planned, place, cells, chart_options)
         prepare(planned, place, cells, values, write_specs)
         say_yaml([values])
     else:
@@ -166,9 +164,7 @@ def run(
     tracking_uri: str | None,
     cache: Path | None,
     device: str,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
     workers: int,
     no_track: bool,
@@ -179,7 +175,7 @@ def run(
 
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
-    cells = planned.narrowed(only_model, only_category, only_cell)
+    cells = planned.narrowed(narrowing)
     todo = write_unfinished(planned, place, list(cells))
     note(_sum(planned, cells, set(cells) - set(todo)))
     uri = None if no_track else _tracker(place, tracking_uri)

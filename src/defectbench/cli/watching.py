@@ -22,6 +22,7 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from defectbench.records.sweep_record import Narrowing
     from defectbench.runners.job_view import JobView
     from defectbench.runners.status import CellStatus
 
@@ -39,9 +40,7 @@ def status(
     store: str,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     by_cell: bool,
     form: str,
 ) -> None:
@@ -55,7 +54,7 @@ def status(
 
     place = open_store(store)
     record = read_record(place, sweep_name(sweep))
-    keys = record.narrowed(only_model, only_category, only_cell)
+    keys = record.narrowed(narrowing)
     cluster, unasked = find_cluster(kube_context, namespace)
     views: list[JobView] = []
     if cluster is not None:
@@ -91,9 +90,7 @@ def watch(
     store: str,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
 ) -> None:
     """Follow a sweep's Jobs until all have ended: 0 when every cell is finished, else 1.
 
@@ -110,7 +107,7 @@ def watch(
     check_namespace(cluster)
     place = open_store(store)
     record = read_record(place, sweep_name(sweep))
-    keys = record.narrowed(only_model, only_category, only_cell)
+    keys = record.narrowed(narrowing)
     board = ClusterBoard(record.name)
     with board:
         last = Follower(cluster, place, record, keys).follow(board.show)

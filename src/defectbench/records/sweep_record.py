@@ -83,12 +83,10 @@ class Record:
     readings: tuple[Reading, ...]
     notes: tuple[str, ...] = ()
 
-    def narrowed(
-        self, models: Sequence[str] = (), categories: Sequence[str] = (), starts: Sequence[str] = ()
-    ) -> list[str]:
-        """Return the cells of the named models, categories and keys' starts, as :func:`narrow_cells` does."""
+    def narrowed(self, narrowing: Narrowing) -> list[str]:
+        """Return the keys of the cells that are meant, as :func:`narrow_cells` does."""
         allowed = ({each.label for each in self.contestants}, set(self.categories))
-        return narrow_cells(self.cells, models_of(self), allowed, models, categories, starts)
+        return narrow_cells(narrowing, self.cells, models_of(self), allowed)
 
     @property
     def categories(self) -> tuple[str, ...]:
@@ -157,17 +155,31 @@ def models_of(record: Record) -> dict[str, str]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """Which cells of a sweep are meant; nothing named means all.
+
+    Attributes:
+        models: the sweep's labels.
+        cells: how their keys start.
+    """
+
+    models: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    cells: Sequence[str] = ()
+
+
+WHOLE = Narrowing()
+"""All cells."""
+
+
 def narrow_cells(
+    narrowing: Narrowing,
     cells: Mapping[str, str],
     labels: Mapping[str, str],
     allowed: tuple[Set[str], Set[str]],
-    models: Sequence[str] = (),
-    categories: Sequence[str] = (),
-    starts: Sequence[str] = (),
 ) -> list[str]:
-    """Return the keys of the named models' and categories' cells, and of those whose keys start so.
-
-    Nothing named means all.
+    """Return the keys of the cells that are meant, in order.
 
     Args:
         cells: key -> category.
@@ -177,6 +189,7 @@ def narrow_cells(
     Raises:
         UsageError: a name or key that the sweep does not have.
     """
+    models, categories, starts = narrowing.models, narrowing.categories, narrowing.cells
     _check_known("model", models, allowed[0])
     _check_known("category", categories, allowed[1])
     for start in starts:

@@ -13,7 +13,14 @@ from defectbench.data.orientation import comes_in_any_orientation
 from defectbench.errors import DataError, MissingWeightsError, SweepError, nearest
 from defectbench.protocols.base import Split
 from defectbench.records.cell import Cell, Fit
-from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel, narrow_cells
+from defectbench.records.sweep_record import (
+    CategorySplit,
+    Narrowing,
+    Reading,
+    Record,
+    SweepModel,
+    narrow_cells,
+)
 from defectbench.stores.base import Store
 from defectbench.stores.layout import spec_key, sweep_key
 from defectbench.sweeps.config import ModelConfig, Sweep, contenders, resolve_models
@@ -65,17 +72,15 @@ class Plan:
             notes=self.notes,
         )
 
-    def narrowed(
-        self, models: Sequence[str] = (), categories: Sequence[str] = (), cells: Sequence[str] = ()
-    ) -> dict[str, Cell]:
-        """Return the cells of the named models, categories and keys; nothing named means all.
+    def narrowed(self, narrowing: Narrowing) -> dict[str, Cell]:
+        """Return the cells that are meant.
 
         Raises:
             UsageError: a name or key that the sweep does not have.
         """
         categories_of = {key: cell.category for key, cell in self.cells.items()}
         allowed = ({model.label for model in self.models}, set(self.digests))
-        kept = narrow_cells(categories_of, self.labels, allowed, models, categories, cells)
+        kept = narrow_cells(narrowing, categories_of, self.labels, allowed)
         return {key: self.cells[key] for key in kept}
 
     def need_weights(self, keys: Sequence[str]) -> None:

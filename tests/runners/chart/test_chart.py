@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from chart_cases import CASES, EXTRAS, GOLDEN, URL, job, render, sweep, values
 from defectbench.errors import PERMANENT, ConfigurationError, ExitCode, SweepError
 from defectbench.execution.events import thread_variables, worker_command
+from defectbench.records.sweep_record import Narrowing
 from defectbench.runners.chart import chart, helm
 from defectbench.runners.chart.documents import Reader
 from defectbench.stores.directory import DirectoryStore
@@ -485,11 +486,11 @@ def test_cells_per_job_cuts_groups(planned: plans.Plan) -> None:
 
 def test_narrowing_leaves_the_other_jobs_as_they_are(planned: plans.Plan) -> None:
     whole = {entry.name: entry for entry in grouped(planned, most=2)}
-    grass = grouped(planned, most=2, wanted=planned.narrowed(categories=["grass"]))
+    grass = grouped(planned, most=2, wanted=planned.narrowed(Narrowing(categories=["grass"])))
     assert {entry.category for entry in grass} == {"grass"}
     assert all(whole[entry.name] == entry for entry in grass)
     last = list(planned.cells)[-1]
-    (single,) = grouped(planned, wanted=planned.narrowed(cells=[last]))
+    (single,) = grouped(planned, wanted=planned.narrowed(Narrowing(cells=[last])))
     assert single.cells == (last,)
     (manifest,) = (entry for entry in [single] if entry.name not in {j.name for j in grouped(planned)})
     assert manifest.model == planned.labels[last]

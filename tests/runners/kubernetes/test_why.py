@@ -271,7 +271,7 @@ CASES: dict[str, tuple[Facts, Urgency, str]] = {
     "complete without a result": (
         Facts(CELL, job=made(status={"conditions": [{"type": "Complete", "status": "True"}]})),
         Urgency.STUCK,
-        "yet cell c1 has no true result",
+        "yet cell c1 has no verified result",
     ),
     "job complete": (
         Facts(job=made(status={"conditions": [{"type": "Complete", "status": "True"}]})),

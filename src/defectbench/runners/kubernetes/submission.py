@@ -10,7 +10,7 @@ from typing import Any
 
 from defectbench.errors import ConfigurationError, DefectbenchError, ExitCode, NoRightsError, TryAgainError
 from defectbench.records.result import finished_cells, forget_failures
-from defectbench.records.sweep_record import read_record
+from defectbench.records.sweep_record import WHOLE, Narrowing, read_record
 from defectbench.runners.chart import chart
 from defectbench.runners.chart.chart import JobEntry, Manifest
 from defectbench.runners.chart.values import Values
@@ -33,7 +33,7 @@ class SubmitRequest:
 
     Attributes:
         values: of the chart, as given.
-        models, categories, cells: narrow it; empty takes all.
+        narrowing: which of its cells.
         window: Jobs that may be live.
     """
 
@@ -41,9 +41,7 @@ class SubmitRequest:
     cluster: Cluster
     values: Values
     overrides: Sequence[str] = ()
-    models: Sequence[str] = ()
-    categories: Sequence[str] = ()
-    cells: Sequence[str] = ()
+    narrowing: Narrowing = WHOLE
     window: int = WINDOW
 
 
@@ -58,7 +56,7 @@ class SubmittableSweep:
         warnings: what could not be looked at.
     """
 
-    order: SubmitRequest
+    request: SubmitRequest
     plan: Plan
     entries: Sequence[JobEntry]
     done: frozenset[str]
@@ -78,7 +76,7 @@ class SubmittableSweep:
     @property
     def summary(self) -> str:
         """One line: where, how many Jobs, how many GPUs."""
-        cluster, jobs = self.order.cluster, self.unfinished
+        cluster, jobs = self.request.cluster, self.unfinished
         each = max((entry.resources.gpu for entry in jobs), default=0)
         gpus = f"GPU limit {each} a Job, {self.gpus} in all" if each else "no GPU"
         return (
@@ -88,7 +86,7 @@ class SubmittableSweep:
 
     def manifests(self) -> Iterator[Manifest]:
         """Render its Jobs, one by one."""
-        return _render(self.order, self.plan.sweep, self.entries)
+        return _render(self.request, self.plan.sweep, self.entries)
 
 
 def load_sweep(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep:
@@ -118,44 +116,44 @@ def _without_none(value: Any) -> Any:
     return [_without_none(each) for each in value] if isinstance(value, list) else value
 
 
-def prepare(order: SubmitRequest, sweep: Sweep) -> SubmittableSweep:
+def prepare(request: SubmitRequest, sweep: Sweep) -> SubmittableSweep:
     """Look for all that a sweep needs; submit nothing.
 
     Raises:
         DefectbenchError: what is missing: data (66), weights or the image (69), a Secret or a volume (78)...
     """
-    plan = plans.make_plan(sweep, order.store)
-    wanted = plan.narrowed(order.models, order.categories, order.cells)
-    done = frozenset(finished_cells(order.store, list(wanted)))
+    plan = plans.make_plan(sweep, request.store)
+    wanted = plan.narrowed(request.narrowing)
+    done = frozenset(finished_cells(request.store, list(wanted)))
     todo = [key for key in wanted if key not in done]
     plan.need_weights(todo)
     entries = chart.group(sweep, plan.cells, plan.labels, wanted=wanted)
-    values = chart.values(sweep, entries, order.store.url, order.values)
-    if chart.is_directory(order.store.url) and not chart.has_store_volume(values):
+    values = chart.values(sweep, entries, request.store.url, request.values)
+    if chart.is_directory(request.store.url) and not chart.has_store_volume(values):
         raise ConfigurationError(
-            f"pods cannot reach the directory {order.store.url}: give --store s3://..., or the volume that "
+            f"pods cannot reach the directory {request.store.url}: give --store s3://..., or the volume that "
             "holds it: --set-values store.volume.persistentVolumeClaim.claimName=NAME"
         )
     warnings = chart.warnings(sweep, values, os.environ)
-    first = next(_render(order, sweep, entries[:1]), None) if todo else None
+    first = next(_render(request, sweep, entries[:1]), None) if todo else None
     if first is not None:
-        warnings += check_needs(order.cluster, first)
-    return SubmittableSweep(order, plan, entries, done, todo, warnings)
+        warnings += check_needs(request.cluster, first)
+    return SubmittableSweep(request, plan, entries, done, todo, warnings)
 
 
 def prepare_all(
-    order: SubmitRequest, sweeps: Sequence[str]
+    request: SubmitRequest, sweeps: Sequence[str]
 ) -> tuple[list[SubmittableSweep], dict[str, DefectbenchError]]:
     """Prepare several sweeps, given by file or name: those that are ready, and what each of the others lacks.
 
     Raises:
         TryAgainError, NoRightsError: store or cluster cannot be asked, so nothing is known of any sweep.
     """
-    check_namespace(order.cluster)
+    check_namespace(request.cluster)
     ready, lacking = [], {}
     for name in sweeps:
         try:
-            ready.append(prepare(order, load_sweep(order.store, name, order.overrides)))
+            ready.append(prepare(request, load_sweep(request.store, name, request.overrides)))
         except (TryAgainError, NoRightsError):
             raise
         except DefectbenchError as error:
@@ -169,8 +167,8 @@ def submit_sweeps(ready: SubmittableSweep, hear: Callable[[PlacedJob], None]) ->
     Raises:
         StoppedError, DefectbenchError: as :meth:`Submission.run`.
     """
-    plans.write_plan(ready.plan, ready.order.store, ready.todo)
-    work = Submission(ready.order.cluster, ready.done, ready.order.window, hear)
+    plans.write_plan(ready.plan, ready.request.store, ready.todo)
+    work = Submission(ready.request.cluster, ready.done, ready.request.window, hear)
     return work.run(ready.manifests())
 
 
@@ -181,9 +179,9 @@ def retry_sweep(
 
     Safe to repeat at any point: what was deleted and not made again is pending, and `submit` makes it.
     """
-    order = ready.order
-    there = {each.view.name: each for each in find.jobs(order.cluster)}
-    known = read_stored_states(order.store, ready.todo)
+    request = ready.request
+    there = {each.view.name: each for each in find.jobs(request.cluster)}
+    known = read_stored_states(request.store, ready.todo)
     chosen = []
     for entry in ready.unfinished:
         reason = control.may_retry(there.get(entry.name), _cells(entry, known), only)
@@ -192,13 +190,13 @@ def retry_sweep(
         else:
             chosen.append(entry)
     old = [there[entry.name].view for entry in chosen if entry.name in there]
-    control.delete_all(order.cluster, old)
-    control.wait_gone(order.cluster, old)
+    control.delete_all(request.cluster, old)
+    control.wait_gone(request.cluster, old)
     keys = [key for entry in chosen for key in entry.cells if key in known]
-    plans.write_plan(ready.plan, order.store, keys)
-    forget_failures(order.store, [key for key in keys if known[key].failure is not None])
-    work = Submission(order.cluster, ready.done, order.window, hear)
-    return work.run(_render(order, ready.plan.sweep, chosen)) if chosen else {}
+    plans.write_plan(ready.plan, request.store, keys)
+    forget_failures(request.store, [key for key in keys if known[key].failure is not None])
+    work = Submission(request.cluster, ready.done, request.window, hear)
+    return work.run(_render(request, ready.plan.sweep, chosen)) if chosen else {}
 
 
 def closing_code(placed: Mapping[str, PlacedJob]) -> ExitCode:
@@ -213,6 +211,6 @@ def _cells(entry: JobEntry, known: Mapping[str, StoredState]) -> list[StoredStat
     return [known.get(key, StoredState(finished=True)) for key in entry.cells]
 
 
-def _render(order: SubmitRequest, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
-    values = chart.values(sweep, entries, order.store.url, order.values)
-    return chart.render(values, order.cluster.namespace, order.cluster.version())
+def _render(request: SubmitRequest, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
+    values = chart.values(sweep, entries, request.store.url, request.values)
+    return chart.render(values, request.cluster.namespace, request.cluster.version())
