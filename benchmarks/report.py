@@ -67,8 +67,9 @@ class QuickStore(DirectoryStore):
 def fill(folder: Path, categories: int) -> Record:
     """Make the sweep up; manifests are read once, not once a cell."""
     import fakes
+    from defectbench.data.manifest import Manifest
 
-    fakes.Manifest.from_json = staticmethod(lru_cache(fakes.Manifest.from_json))  # type: ignore[method-assign]
+    Manifest.from_json = staticmethod(lru_cache(Manifest.from_json))  # type: ignore[method-assign]
     return fakes.made_up_sweep(
         QuickStore(folder),
         name=SWEEP,

@@ -20,7 +20,7 @@ from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.errors import ExitCode
 from defectbench.metrics.image import quantile_threshold, threshold_free
 from defectbench.records.cell import Cell
-from defectbench.records.predictions import HistoryPoint, PredictionRow, Predictions, history_to_parquet
+from defectbench.records.predictions import HistoryPoint, PredictionRow, Predictions, Role, history_to_parquet
 from defectbench.records.result import Failure, Result
 from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
@@ -225,7 +225,9 @@ def _predict(
         moved = planted(cell, image) if planted else shift * image.label
         moved += drift * (image.part == "test")
         score = offset + scale * (0.7 * ease + 0.7 * rng.normal() + moved)
-        role = "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
+        role: Role = (
+            "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
+        )
         explanation = _explain(rng, shift) if image.mask else {}
         yield PredictionRow(image.id, image.label, image.defect_type, role, score, **explanation)
 

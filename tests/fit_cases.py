@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +83,7 @@ def fits(case: str, folder: Path) -> dict[str, Fit]:
 
 def document(fit: Fit) -> dict[str, Any]:
     """Return the fit as its JSON is read."""
-    return dict(json.loads(json.dumps(asdict(fit))))
+    return dict(json.loads(json.dumps(fit.to_document())))
 
 
 def to_text(pinned: Mapping[str, Mapping[str, Any]]) -> str:

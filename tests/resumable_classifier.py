@@ -100,7 +100,7 @@ class Stepper(Resumable):
 def blocks(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
     side = picture.shape[0] // PLACES
     means = picture[: side * PLACES, : side * PLACES].reshape(PLACES, side, PLACES, side, 3).mean((1, 3, 4))
-    return means.ravel() / 255.0 - 0.5
+    return np.asarray(means.ravel() / 255.0 - 0.5)
 
 
 def planted() -> dict[str, catalog.Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,12 +67,8 @@ def test_every_command_explains_itself(words: tuple[str, ...], capfd: pytest.Cap
 
 
 def test_the_command_pages_are_as_the_commands_say() -> None:
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import commands as pages  # docs/commands.py
-    finally:
-        sys.path.pop(0)
-    assert pages.PAGE.read_text() == pages.render(), "run `make docs`"
+    pages = runpy.run_path(str(ROOT / "docs" / "commands.py"))
+    assert pages["PAGE"].read_text() == pages["render"](), "run `make docs`"
 
 
 def test_every_relative_link_of_the_docs_exists() -> None:

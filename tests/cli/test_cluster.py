@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -302,10 +302,8 @@ def test_status_of_a_sweep_that_ran_here_needs_no_cluster(
     keys = list(plan.cells)
     finish(store, plan, plan.cells[keys[0]], {})
     store.put(cell_key(keys[1], "failure.json"), Failure(ExitCode.DATA, "wrong", "", 1).to_json())
-    standing = LeaseRecord(
-        "here:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0}, at="now"
-    )
-    store.put(lease_key(keys[2]), standing.to_json())
+    record = LeaseRecord("here:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0}, at="now")
+    store.put(lease_key(keys[2]), record.to_json())
     out, err = call(capfd, "status", "small")
     assert "only the store was read: no cluster is configured" in err
     assert "4 cells: 1 pending, 1 running, 1 finished, 1 failed" in err
@@ -327,8 +325,8 @@ def test_status_tells_where_each_cell_is(
     store, plan = planned(bench)
     one, three = holding(api, 1), holding(api, 3)
     finish(store, plan, plan.cells[cells_of(three)[0]], {})
-    standing = LeaseRecord("pod:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0})
-    store.put(lease_key(cells_of(three)[1]), standing.to_json())
+    record = LeaseRecord("pod:1", "h", 1, {"phase": "fitting", "done": 1, "total": 4, "left": 9.0})
+    store.put(lease_key(cells_of(three)[1]), record.to_json())
     api.put("pods", pod(three))
     waits = {"waiting": {"reason": "ImagePullBackOff", "message": "Back-off pulling"}}
     api.put("pods", pod(one, phase="Pending", containerStatuses=[{"name": "worker", "state": waits}]))
@@ -421,12 +419,16 @@ def test_logs_are_followed_until_the_cell_has_ended(
     store, plan = planned(bench)
     cell = next(iter(plan.cells.values()))
     store.put(cell_key(cell.key, "1", "log.txt"), b"one\n")
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: store.put(cell_key(cell.key, "1", "log.txt"), b"one\ntwo\n"),
         lambda: store.put(cell_key(cell.key, "2", "log.txt"), b"three\n"),
         lambda: finish(store, plan, cell, {}),
     ]
-    text = "".join(logs.follow(store, cell.key, sleep=lambda seconds: steps.pop(0)() and None))
+
+    def sleep(seconds: float) -> None:
+        steps.pop(0)()
+
+    text = "".join(logs.follow(store, cell.key, sleep=sleep))
     assert text == "one\ntwo\nthree\n"
 
 

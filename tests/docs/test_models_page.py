@@ -1,4 +1,4 @@
-"""docs/models.md: its table is what the exam gave, and the catalog has the same figures."""
+"""docs/models.md: its table is what the check gave, and the catalog has the same figures."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def writer() -> Any:
 
 @pytest.fixture(scope="module")
 def results() -> list[dict[str, Any]]:
-    return json.loads((DOCS / "models.json").read_text())
+    return list(json.loads((DOCS / "models.json").read_text()))
 
 
 def test_page_holds_the_results_as_they_are_kept(writer: Any, results: list[dict[str, Any]]) -> None:

@@ -9,10 +9,11 @@ import pytest
 import yaml
 
 from chart_cases import CASES, GOLDEN, job, values
-from cluster import BUSYBOX, Cluster, wait_until
+from cluster import BUSYBOX, Cluster
 from defectbench.runners.chart import chart
 from defectbench.sweeps.config import Resources
 from parts import find_helm
+from waiting import wait_until
 
 Manifest = dict[str, Any]
 
@@ -103,13 +104,13 @@ def test_pod_writes_to_its_volumes_alone_and_143_is_no_failure(
         pods = cluster_with_node.pods(namespace, entry.name)
         return [pod for pod in pods if pod["status"]["phase"] == "Failed"]
 
-    wait_until(lambda: len(ended()) >= 1, 90)
+    wait_until(lambda: len(ended()) >= 1, 0.5)
     state = ended()[0]["status"]["containerStatuses"][0]["state"]["terminated"]
     name = ended()[0]["metadata"]["name"]
     said = cluster_with_node.kubectl("logs", name, f"--namespace={namespace}").splitlines()
     assert state["exitCode"] == 143, said
     assert said == ["10001", "16", "4 /cache/torch tester"]
     # With a backoffLimit of 0 one counted failure would have failed the Job.
-    wait_until(lambda: len(cluster_with_node.pods(namespace, entry.name)) >= 2, 60)
+    wait_until(lambda: len(cluster_with_node.pods(namespace, entry.name)) >= 2, 0.5)
     status = cluster_with_node.get("job", entry.name, f"--namespace={namespace}")["status"]
     assert "failed" not in [condition["type"].lower() for condition in status.get("conditions", [])]

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from cluster import KUBECTL, Cluster, restricted_job, wait_until
+from cluster import KUBECTL, Cluster, restricted_job
 from parts import ROOT
+from waiting import wait_until
 
 GPU = {"resources": {"limits": {"cpu": "100m", "memory": "64Mi", "nvidia.com/gpu": "1"}}}
 SHARED_MEMORY = {"volumeMounts": [{"name": "shm", "mountPath": "/dev/shm"}]}
@@ -47,8 +48,11 @@ def finished(cluster: Cluster, namespace: str, job: str) -> str:
 def start(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
     """A Job that waits; its pod, once it runs."""
     cluster.apply(restricted_job(name, namespace, "sleep 600", **GPU))
-    phases = lambda: [pod["status"]["phase"] for pod in cluster.pods(namespace, name)]  # noqa: E731
-    wait_until(lambda: phases() == ["Running"], 90)
+
+    def runs() -> bool:
+        return [pod["status"]["phase"] for pod in cluster.pods(namespace, name)] == ["Running"]
+
+    wait_until(runs, 0.5)
     return cluster.pods(namespace, name)[0]
 
 
@@ -60,7 +64,7 @@ def test_job_with_gpu_and_shared_memory_reaches_this_machine(
     )
     job = restricted_job("whole", namespace, script, **GPU, **SHARED_MEMORY)
     cluster_with_node.apply(job, user="submitter")
-    wait_until(lambda: bool(finished(cluster_with_node, namespace, "whole")), 90)
+    wait_until(lambda: bool(finished(cluster_with_node, namespace, "whole")), 0.5)
     logs = cluster_with_node.kubectl("logs", "job/whole", f"--namespace={namespace}", user="submitter")
     assert finished(cluster_with_node, namespace, "whole") == "Complete", logs
     assert logs.splitlines() == ["65532", "1", "hello from the host"]
@@ -76,13 +80,13 @@ def test_job_for_more_gpus_than_the_node_has_is_unschedulable(
         pods = cluster_with_node.pods(namespace, "greedy")
         return [c.get("message", "") for pod in pods for c in pod["status"].get("conditions", [])]
 
-    wait_until(lambda: any("Insufficient nvidia.com/gpu" in reason for reason in reasons()))
+    wait_until(lambda: any("Insufficient nvidia.com/gpu" in reason for reason in reasons()), 0.5)
 
 
 def test_killed_process_is_reported_with_its_signal(cluster_with_node: Cluster, namespace: str) -> None:
     pod = start(cluster_with_node, namespace, "victim")
     cluster_with_node.signal(pod, signal.SIGKILL)
-    wait_until(lambda: finished(cluster_with_node, namespace, "victim") == "Failed")
+    wait_until(lambda: finished(cluster_with_node, namespace, "victim") == "Failed", 0.5)
     state = cluster_with_node.pods(namespace, "victim")[0]["status"]["containerStatuses"][0]["state"]
     assert state["terminated"]["exitCode"] == 137
 
@@ -91,7 +95,7 @@ def test_memory_limit_kills_with_its_reason(cluster_with_node: Cluster, namespac
     script = "dd if=/dev/zero of=/dev/shm/a bs=1M count=15"
     limits = {"resources": {"limits": {"memory": "8Mi"}}}
     cluster_with_node.apply(restricted_job("hungry", namespace, script, **limits, **SHARED_MEMORY))
-    wait_until(lambda: finished(cluster_with_node, namespace, "hungry") == "Failed")
+    wait_until(lambda: finished(cluster_with_node, namespace, "hungry") == "Failed", 0.5)
     state = cluster_with_node.pods(namespace, "hungry")[0]["status"]["containerStatuses"][0]["state"]
     assert state["terminated"]["reason"] == "OOMKilled"
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import BUSYBOX, Cluster, wait_until
+from cluster import BUSYBOX, Cluster
 from defectbench.stores.choose import open_store
 from defectbench.sweeps.config import read_sweep
 from defectbench.sweeps.plan import make_plan
@@ -22,6 +22,7 @@ from defectbench.sweeps.plan import write_plan as write_plan
 from fake_kubernetes import Document
 from fakes import put_category
 from parts import find_helm
+from waiting import wait_until
 
 pytest.importorskip("kubernetes", reason="no kubernetes client here; run: uv sync --extra kubernetes")
 
@@ -85,7 +86,7 @@ def start(*words: object, environment: Mapping[str, str] | None = None) -> subpr
 def call(*words: object, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
     """Run a command in a process of its own and return what it said."""
     process = start(*words, environment=environment)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     assert process.returncode == code, err
     assert "Traceback" not in err
     return out + err
@@ -93,7 +94,7 @@ def call(*words: object, code: int = 0, environment: Mapping[str, str] | None = 
 
 def read_out(*words: object) -> str:
     """Run a command and return what it printed on standard output alone."""
-    out, err = (process := start(*words)).communicate(timeout=120)
+    out, err = (process := start(*words)).communicate()
     assert process.returncode == 0, err
     return out
 
@@ -104,11 +105,10 @@ def why(subject: str) -> tuple[str, str]:
     return found["verdict"], found["sentence"]
 
 
-def becomes(subject: str, verdict: str, words: str, patience: float = 90) -> None:
-    """Wait until `why` gives this verdict and these words; say what it gave instead."""
-    end = time.monotonic() + patience
+def becomes(subject: str, verdict: str, words: str) -> None:
+    """Wait until `why` gives this verdict and these words; print what it gave before."""
     while (found := why(subject))[0] != verdict or words not in found[1]:
-        assert time.monotonic() < end, found
+        print(found)
         time.sleep(1)
 
 
@@ -174,11 +174,14 @@ def test_two_shells_at_the_same_moment_make_each_job_once(
     cluster: Cluster, namespace: str, bench: Path
 ) -> None:
     both = [start("submit", "real.yaml", *MINE) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
+    said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert len(jobs(cluster, namespace)) == 8
     counts = [
-        dict(reversed(each.split(" ")) for each in text.rpartition("Jobs: ")[2].strip().split(", "))
+        {
+            what: number
+            for number, what in (each.split(" ") for each in text.rpartition("Jobs: ")[2].strip().split(", "))
+        }
         for text in said
     ]
     assert sum(int(each.get("created", 0)) for each in counts) == 8
@@ -192,9 +195,9 @@ def test_submit_status_cancel_and_submit_again(cluster: Cluster, namespace: str,
     assert len(found["cells"]) == len(found["jobs"]) == 8
     assert set(found["states"]) <= {"pending", "pulling", "doomed"}
     assert "2 Jobs end" in call("cancel", "real", "--model", "filterbank-knn")
-    wait_until(lambda: len(jobs(cluster, namespace)) == 6)
+    wait_until(lambda: len(jobs(cluster, namespace)) == 6, 0.5)
     call("cancel", "real")
-    wait_until(lambda: not jobs(cluster, namespace))
+    wait_until(lambda: not jobs(cluster, namespace), 0.5)
     assert "0 Jobs end" in call("cancel", "real")
     assert "8 created" in call("submit", "real.yaml", *MINE)
     assert "8 different" in call("submit", "real.yaml", "--image", "registry.test/defectbench:2", code=78)
@@ -253,7 +256,7 @@ def test_a_sweep_without_gpus_in_the_cluster_is_explained(
     call("submit", "real.yaml", *MINE, *words, "--set", "resources.gpu=16")
     becomes(first_cell(bench), "doomed", "asks for 16 nvidia.com/gpu, and no node has more than 2")
     call("cancel", "real")
-    wait_until(lambda: not jobs(cluster_with_node, namespace))
+    wait_until(lambda: not jobs(cluster_with_node, namespace), 0.5)
     values = ("--set-values", "gpuResource=example.com/gpu")
     call("submit", "real.yaml", *MINE, *words, *values)
     becomes(first_cell(bench), "stuck", "no node of the cluster offers example.com/gpu")
@@ -273,7 +276,7 @@ def test_a_used_up_quota_is_explained(cluster: Cluster, namespace: str, bench: P
     }
     cluster.apply(quota)
     where = f"--namespace={namespace}"
-    wait_until(lambda: bool(cluster.get("resourcequota", "gpus", where).get("status", {}).get("used")))
+    wait_until(lambda: bool(cluster.get("resourcequota", "gpus", where).get("status", {}).get("used")), 0.5)
     call("submit", "real.yaml", *MINE, "--model", "filterbank-knn")
 
     def told() -> bool:
@@ -287,7 +290,7 @@ def test_a_used_up_quota_is_explained(cluster: Cluster, namespace: str, bench: P
             == 1
         )
 
-    wait_until(told, 90)
+    wait_until(told, 0.5)
 
 
 def test_doomed_pods_are_explained_and_not_waited_for(
@@ -347,11 +350,11 @@ def test_the_window_is_topped_up_as_jobs_end(cluster_with_node: Cluster, namespa
     assert max(most) <= 3
 
 
-def watched(words: tuple[object, ...], work: Callable[[], None], code: int) -> str:
+def watched(words: tuple[object, ...], work: Callable[[], object], code: int) -> str:
     """Run `watch`, do some work meanwhile, and return what it said at its end."""
     process = start("watch", *words)
     work()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate()
     assert process.returncode == code, err
     return out + err
 
@@ -367,7 +370,7 @@ def test_watch_follows_pods_to_their_end(cluster_with_node: Cluster, namespace: 
         for n, (script, key) in enumerate(zip(scripts, keys, strict=True))
     ]
     said = watched(
-        ("real", "--model", "filterbank-logreg"), lambda: Submission(connect(), set()).run(made) and None, 1
+        ("real", "--model", "filterbank-logreg"), lambda: Submission(connect(), set()).run(made), 1
     )
     assert "1 finished, 5 failed; cells: 1 pending, 5 failed" in said
     found = json.loads(read_out("status", "real", "--model", "filterbank-logreg", "--format", "json"))
@@ -388,7 +391,7 @@ def test_retry_makes_failed_jobs_anew(cluster_with_node: Cluster, namespace: str
     assert "failed:" in call("submit", "real.yaml", *MINE, *words, code=1)
     assert "left alone: it failed" in call("retry", "real.yaml", *MINE, *words, "--only", "preempted")
     both = [start("retry", "real.yaml", *MINE, *words) for _ in range(2)]
-    said = [process.communicate(timeout=120)[1] for process in both]
+    said = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     after = jobs(cluster_with_node, namespace)
     assert [each["metadata"]["name"] for each in after] == [name]

@@ -68,7 +68,7 @@ def pods(*settings: str) -> list[dict[str, Any]]:
 
 
 def containers(pod: dict[str, Any]) -> list[dict[str, Any]]:
-    return pod["spec"]["containers"] + pod["spec"].get("initContainers", [])
+    return [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -20,7 +20,7 @@ import yaml
 from attempts import arrays, assert_same, document, finish, prepared, put_pictures, steps
 from chart_cases import job as entry
 from chart_cases import values
-from cluster import BUSYBOX, Cluster, fresh_namespace, wait_until
+from cluster import BUSYBOX, Cluster, fresh_namespace
 from defectbench import catalog
 from defectbench.errors import PERMANENT
 from defectbench.runners.chart import chart
@@ -32,6 +32,7 @@ from defectbench.sweeps.plan import make_plan
 from parts import BUCKET, ROOT, S3Server, find_helm
 from resumable_classifier import NAME, planted
 from shell import VERSION, environment
+from waiting import wait_until
 
 Manifest = dict[str, Any]
 
@@ -49,7 +50,7 @@ from resumable_classifier import planted
 
 catalog._BY_NAME = planted()
 lease.Lease.beating.__defaults__ = (3.0,)
-lease.take.__kwdefaults__["patience"] = 12.0
+lease.take_lease.__kwdefaults__["patience"] = 12.0
 """
 """Makes a pod's Python know the stepper, and give a silent lease up after 12 s instead of 90."""
 
@@ -103,7 +104,7 @@ def suspend(cluster: Cluster, namespace: str, pod: Manifest) -> None:
         cluster.kubectl("patch", "job", job, f"--namespace={namespace}", f"--patch={patch}")
 
     put(True)
-    wait_until(lambda: not cluster.pods(namespace, job))
+    wait_until(lambda: not cluster.pods(namespace, job), 0.5)
     put(False)
 
 
@@ -195,7 +196,7 @@ def submit(folder: Path, disturbed: Disturbed, s3: S3Server) -> None:
 def disturb(disturbed: Disturbed, act: Callable[[Cluster, str, Manifest], None]) -> None:
     """Do it to the cell's pod in the middle of its fit."""
     how = act.__name__
-    wait_until(lambda: steps(disturbed.store, disturbed.cells[how]) >= EARLY, 120)
+    wait_until(lambda: steps(disturbed.store, disturbed.cells[how]) >= EARLY, 0.5)
     (pod,) = disturbed.pods(how)
     act(disturbed.cluster, disturbed.namespace, pod)
 
@@ -236,7 +237,7 @@ def ending(cluster: Cluster, namespace: str, job: str) -> tuple[str, str]:
         found[:] = [(c["type"], c["reason"]) for c in conditions if c["type"] in ("Failed", "Complete")]
         return bool(found)
 
-    wait_until(ended, 120)
+    wait_until(ended, 0.5)
     return found[0]
 
 
@@ -259,7 +260,7 @@ def test_a_code_that_may_pass_is_tried_again_until_the_limit(
 
 
 def test_a_stop_is_neither_a_failure_nor_a_success(node: Cluster, space: str, exits: dict[int, str]) -> None:
-    wait_until(lambda: len(exit_codes(node.pods(space, exits[143]))) >= 2)
+    wait_until(lambda: len(exit_codes(node.pods(space, exits[143]))) >= 2, 0.5)
     status = node.get("job", exits[143], f"--namespace={space}")["status"]
     assert not {"failed", "succeeded", "conditions"} & set(status)
 
@@ -283,7 +284,7 @@ def test_a_disturbed_cell_ends_as_if_undisturbed(disturbed: Disturbed, how: str)
 
 @pytest.mark.parametrize("how", [each.__name__ for each in TOLD])
 def test_a_pod_that_is_told_to_go_loses_nothing(disturbed: Disturbed, how: str) -> None:
-    wait_until(lambda: "goes on from" in disturbed.log(how, 2))
+    wait_until(lambda: "goes on from" in disturbed.log(how, 2), 0.5)
     assert resumed(disturbed.log(how, 2)) == last_step(disturbed.log(how, 1)) >= EARLY
 
 

@@ -125,7 +125,7 @@ def same_scores(one: Predictions, two: Predictions) -> bool:
 def distinct() -> list[Entry]:
     """The catalog without the timm classifiers that differ from an earlier one by their network alone.
 
-    Labels reach a fit, a score or a threshold through the inspector, the trial and the protocol, which those
+    Labels reach a fit, a score or a threshold through the model, the fit and the protocol, which those
     share; a network sees pictures only. The study's contender stays.
     """
     kept: dict[object, Entry] = {}

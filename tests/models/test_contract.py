@@ -97,13 +97,15 @@ def _fitted(name: str, seed: int, again: int) -> tuple[Model, tuple[Progress, ..
 
     torch.manual_seed(again)
     np.random.seed(again)
-    before = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    before = torch.random.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].copy()
     entry = catalog.find(name)
     told: list[Progress] = []
     model = build_model(entry, model_settings(entry, seed))
     model.fit(training_data(entry), told.append)
     assert torch.equal(before[0], torch.random.get_rng_state()), "a fit moved torch's global generator"
-    assert np.array_equal(before[1], np.random.get_state()[1]), "a fit moved numpy's global generator"
+    assert np.array_equal(before[1], np.random.get_state(legacy=False)["state"]["key"]), (
+        "a fit moved numpy's global generator"
+    )
     return model, tuple(told)
 
 

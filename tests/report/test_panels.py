@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def pixels(shown: PanelImage) -> NDArray[np.int64]:
         return np.asarray(image.convert("RGB")).astype(np.int64)
 
 
-def npz(**arrays: NDArray[np.generic]) -> bytes:
+def npz(**arrays: Any) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()

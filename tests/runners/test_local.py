@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from defectbench.stores.choose import open_store
 from defectbench.sweeps.config import read_sweep
 from defectbench.sweeps.plan import make_plan
 from parts import S3Server
+from waiting import wait_until
 
 SWEEP = """\
 name: small
@@ -63,7 +63,7 @@ def command(*arguments: object, environment: Mapping[str, str] | None = None) ->
 def call(*arguments: object, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
     """Run `defectbench`, check its exit code, return what it said."""
     process = command(*arguments, environment=environment)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     assert process.returncode == code, err
     return out + err
 
@@ -206,12 +206,10 @@ def test_a_stop_leaves_nothing_half_written_and_the_same_command_goes_on(
     import_dataset(pictures, store)
     arguments = ("run", sweep, "--store", place, "--cache", tmp_path / "stopped-cache", "--no-track")
     process = command(*arguments, "--workers", 2)
-    deadline = time.monotonic() + 60
     # At the first lease: by the first result a busy machine may have all of them.
-    while not list(place.glob("cells/*/lease.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: list(place.glob("cells/*/lease.json")))
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == 143, err
     for result in place.glob("cells/*/result.json"):
         assert find_verified_result(store, result.parent.name) is not None
@@ -229,11 +227,9 @@ def test_a_killed_worker_is_replaced(
     import_dataset(pictures, store)
     arguments = ("run", sweep, "--store", place, "--cache", tmp_path / "killed-cache", "--no-track")
     process = command(*arguments)
-    deadline = time.monotonic() + 60
-    while not (workers := psutil.Process(process.pid).children()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    workers[0].kill()
-    _, err = process.communicate(timeout=300)
+    wait_until(psutil.Process(process.pid).children)
+    psutil.Process(process.pid).children()[0].kill()
+    _, err = process.communicate()
     assert process.returncode == 0, err
     assert "SIGKILL" in err
     assert scores(store, sweep) == reference

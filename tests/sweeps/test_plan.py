@@ -144,9 +144,9 @@ def test_narrowed_takes_names_and_the_beginnings_of_keys(store: DirectoryStore) 
     assert len(plan.narrowed(Narrowing(["padim"], ["grass", "coin"]))) == 2
     key = next(iter(plan.cells))
     assert list(plan.narrowed(Narrowing(cells=[key[:10]]))) == [key]
-    for wrong in ({"models": ["padin"]}, {"categories": ["gras"]}, {"cells": ["zz"]}):
+    for wrong in (Narrowing(["padin"]), Narrowing(categories=["gras"]), Narrowing(cells=["zz"])):
         with pytest.raises(UsageError):
-            plan.narrowed(Narrowing(**wrong))  # type: ignore[arg-type]
+            plan.narrowed(wrong)
 
 
 def test_missing_weights_are_planned_but_not_run(store: DirectoryStore, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_study_shares_its_fits_among_protocols(store: DirectoryStore) -> None:
     assert readings == {
         ("detection", False): 4,
         ("detection", True): 4,
-        ("unseen", False): 4 * 2 * 2 * 2 * 2,  # folds, modes, types, seen or unseen, lesson or control
+        ("unseen", False): 4 * 2 * 2 * 2 * 2,  # folds, modes, types, seen or unseen, training set or control
         ("unseen", True): 4 * 2 * 2 * 2,
         ("scarcity", False): 4 * (4 * 2 + 1),  # n = 1, 2, 4, 8 in two draws, and all; 16 is above the pool
         ("scarcity", True): 4,
@@ -329,6 +329,26 @@ def test_supervised_detectors_are_taught_what_classifiers_are(store: DirectorySt
     assert ours == theirs
     assert {len(fit.tune) > 0 for fit in read.values()} == {True, False}
     assert all(not label for (name, _), fit in read.items() if name == models[2] for _, label in fit.train)
+
+
+@pytest.mark.parametrize("scheme", ["holdout", "both"])
+def test_a_record_whose_holdout_trained_on_goods_of_the_test_part_is_refused(
+    store: DirectoryStore, scheme: str
+) -> None:
+    """As the holdout was once cut: half of the test goods among the classifier's training goods."""
+    put_plain(store, "old", category(25, 12, {"crack": 6, "stain": 6}))
+    record = planned(store, data={"dataset": "old"}, protocols={"detection": {"scheme": scheme}}).record()
+    assert Record.from_json(record.to_json()) == record
+    splits = [
+        replace(placed, split=replace(placed.split, goods=(*placed.split.goods, "test/good/000")))
+        if placed.split.defect_turns
+        else placed
+        for placed in record.splits
+    ]
+    with pytest.raises(
+        DataError, match=r"whose holdout let goods of the test part train.*run the sweep again"
+    ):
+        Record.from_json(replace(record, splits=tuple(splits)).to_json())
 
 
 def test_notes_say_what_a_protocol_cannot_do_and_the_rest_goes_on(store: DirectoryStore) -> None:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -43,7 +44,7 @@ def change(collected: Collected, key: str, how: Callable[[np.ndarray], np.ndarra
     return replace(collected, predictions={**collected.predictions, key: changed})
 
 
-def vars_of(rows: Predictions) -> dict[str, object]:
+def vars_of(rows: Predictions) -> dict[str, Any]:
     names = ("cell", "image_id", "label", "defect_type", "role", "score")
     return {name: getattr(rows, name) for name in (*names, "pixel_auroc", "pixel_ap", "pointing_hit", "iou")}
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from defectbench.tables.worst_images import WORST, worst
 from fakes import made_up_sweep
 
 CONTENDERS = ["mobilenetv3-small", "padim"]
+UNSEEN = ("unseen", "seen_unseen", "unseen_study", "unseen_scores")
 
 
 def sweep(path: Path, **options: object) -> Tables:
@@ -178,6 +180,10 @@ def test_holdout_pairs_nothing(tmp_path: Path) -> None:
     for line in everything:
         of = tested[line.category, str(line.family)]
         assert line.precision == of.test_defects / (of.test_defects + of.test_goods)
+        assert (line.goods, line.defects) == (of.test_goods, of.test_defects)
+    chance = {(line.category, line.family): line.f1 for line in everything}
+    for line in tables.thresholds:
+        assert line.all_abnormal == chance[line.category, line.family]
 
 
 def test_thresholds_stand_in_the_designs_order(whole: Tables) -> None:
@@ -249,7 +255,7 @@ def test_cells_say_how_they_stand(tmp_path: Path) -> None:
 
 
 def test_changed_settings_are_named(tmp_path: Path) -> None:
-    models = ["filterbank-logreg", {"name": "padim", "features": 50, "label": "small"}]
+    models: list[Any] = ["filterbank-logreg", {"name": "padim", "features": 50, "label": "small"}]
     store = open_store(str(tmp_path / "store"))
     made_up_sweep(store, categories=("grass",), models=models)
     assert [model.changed for model in Tables(collect(store, "madeup")).models] == [(), ("features=50",)]
@@ -261,7 +267,7 @@ def test_files_hold_every_row(whole: Tables) -> None:
     for name in FILES:
         lines = list(csv.DictReader(io.StringIO(files[f"{name}.csv"].decode())))
         assert len(lines) == len(getattr(whole, name))
-        further = ("matched", "conditions", "unseen", "seen_unseen", "learning", "crossovers")
+        further = ("matched", "conditions", "learning", "crossovers", *UNSEEN)
         assert bool(lines) == (name not in further), "detection is no further protocol"
         assert len(parquet.read_table(io.BytesIO(files[f"{name}.parquet"]))) == len(lines)
     first = next(csv.DictReader(io.StringIO(files["scores.csv"].decode())))
@@ -280,7 +286,7 @@ def test_parquet_keeps_types(whole: Tables) -> None:
 
 def test_an_empty_sweep_gives_empty_tables(tmp_path: Path) -> None:
     tables = sweep(tmp_path, categories=("grass",), unfinished=8)
-    assert tables.scores == tables.thresholds == tables.mistakes == tables.curves == ()
+    assert (tables.scores, tables.thresholds, tables.mistakes, tables.curves) == ((), (), (), ())
     assert len(tables.cells) == 8
     files = dict(tables.files())
     assert files["scores.csv"].decode().startswith("label,family,baseline,category,value")

@@ -1,4 +1,4 @@
-"""The ledger's promises, against a tracker in memory that can be made to fail at any call."""
+"""The registry's promises, against a tracker in memory that can be made to fail at any call."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,7 +157,7 @@ def test_ledger_a_writer_that_saw_less_undoes_nothing(registry: RunRegistry, tra
 
 @pytest.mark.parametrize("change", [{"metrics": {"m": 0.6}}, {"params": {"p": "2"}}])
 def test_ledger_replaces_a_run_that_cannot_be_changed(
-    registry: RunRegistry, tracker: MemoryTracker, change: dict[str, object]
+    registry: RunRegistry, tracker: MemoryTracker, change: dict[str, Any]
 ) -> None:
     registry.update("a", make_run())
     assert registry.update("a", make_run(**change))

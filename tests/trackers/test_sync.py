@@ -45,6 +45,7 @@ def runs(tracker: MlflowTracker, query: str = "") -> list[Any]:
     """The active runs as MLflow's own search finds them."""
     client = tracker._client
     experiment = client.get_experiment_by_name("madeup")
+    assert experiment is not None
     return list(client.search_runs([experiment.experiment_id], query))
 
 
@@ -140,7 +141,7 @@ def test_track_twice_changes_nothing(store: DirectoryStore, tracker: MlflowTrack
 def test_track_a_write_that_was_cut_off_is_repeated_to_the_same(
     store: DirectoryStore, tracker: MlflowTracker
 ) -> None:
-    """The tracker had all of it, the ledger does not know: the same times are written again."""
+    """The tracker had all of it, the registry does not know: the same times are written again."""
     made_up_sweep(store, **SMALL)
     sync_sweep(store, "madeup", tracker)
     before = everything(tracker)

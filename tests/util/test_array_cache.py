@@ -25,6 +25,7 @@ def test_keep_and_find(tmp_path: Path) -> None:
     cache = Cache(tmp_path, ("kind",))
     assert cache.find("kind/a", "x") is None
     for array in (keep(cache, "kind/a"), cache.find("kind/a", "x"), Cache(tmp_path, ()).find("kind/a", "x")):
+        assert array is not None
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array, ARRAY)
         assert not array.flags.writeable
@@ -44,7 +45,7 @@ def test_damaged_file_is_not_found(tmp_path: Path, spoil: str, caplog: pytest.Lo
         data[-100] ^= 1
     if spoil == "head":
         data[20] ^= 1
-    spoilt = {"truncate": data[:-50], "empty": b"", "other": b"no array"}.get(spoil, data)
+    spoilt = {"truncate": bytes(data[:-50]), "empty": b"", "other": b"no array"}.get(spoil, bytes(data))
     path.write_bytes(spoilt)
     cache = Cache(tmp_path, ("kind",))
     assert cache.find("kind/a", "x") is None

@@ -38,7 +38,7 @@ def test_a_signal_ends_what_has_nothing_to_save(stop: Stop) -> None:
     def work() -> None:
         try:
             signal.raise_signal(signal.SIGTERM)
-            time.sleep(60)
+            time.sleep(1e6)
         finally:
             signal.raise_signal(signal.SIGTERM)  # the second one does not cut the cleaning short
             cleaned.append(True)
@@ -60,22 +60,22 @@ def test_what_has_nothing_to_save_does_not_begin_after_a_signal(stop: Stop) -> N
 def test_waiting_ends_with_the_stop(stop: Stop) -> None:
     started = time.monotonic()
     stop.wait(0.3)
-    assert 0.3 <= time.monotonic() - started < 30
+    assert time.monotonic() - started >= 0.3
+    assert not stop.is_set()
     stop.set()
-    stop.wait(600)
-    assert time.monotonic() - started < 60
+    stop.wait(1e6)  # would not end within pytest's timeout
 
 
 def test_a_signal_after_the_end_changes_nothing() -> None:
     code = """
 import atexit, signal
-import defectbench.__main__ as door
+import defectbench.__main__ as main_module
 class Last:
     def __del__(self):
         signal.raise_signal(signal.SIGTERM)
 Last.kept = Last()
 atexit.register(signal.raise_signal, signal.SIGTERM)
-door.run = lambda words: 143
-door.main()
+main_module.run = lambda words: 143
+main_module.main()
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 143

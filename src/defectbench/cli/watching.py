@@ -164,7 +164,7 @@ def logs(
         from defectbench.errors import MissingInputError
 
         raise MissingInputError(f"no cell {cell!r} in {place.url}: `defectbench status SWEEP` lists them")
-    text = kept.read(place, key, attempt)
+    text = kept.read_log(place, key, attempt)
     if text is None:
         from defectbench.runners.kubernetes.choose import open_cluster
 

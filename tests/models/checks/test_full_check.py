@@ -1,4 +1,4 @@
-"""The exam that `models check` puts models through, one process each."""
+"""The check that `models check` puts models through, one process each."""
 
 from __future__ import annotations
 

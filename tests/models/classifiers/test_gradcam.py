@@ -6,7 +6,7 @@ from pytorch_grad_cam import GradCAM
 import small_models
 from defectbench import catalog
 from defectbench.models.base import ModelSettings
-from defectbench.models.classifiers.gradcam import Explainer, Target, target_of
+from defectbench.models.classifiers.gradcam import Explainer, TargetLayer, target_of
 from defectbench.models.features import backbone
 from small_models import DINO, SWIN
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.torch
 SIDE = 64
 NAMES = sorted(
     {
-        str((entry.settings | small_models.changes(entry))["architecture"])
+        str({**entry.settings, **small_models.changes(entry)}["architecture"])
         for entry in catalog.ENTRIES
         if "architecture" in entry.settings
     }
@@ -32,7 +32,7 @@ def network(name: str) -> torch.nn.Module:
     return backbone.create(name, model_settings, outputs=1)
 
 
-def by_hand(model: torch.nn.Module, target: Target, inputs: torch.Tensor) -> np.ndarray:
+def by_hand(model: torch.nn.Module, target: TargetLayer, inputs: torch.Tensor) -> np.ndarray:
     """Grad-CAM as its paper has it: ReLU of the activations weighted by the logit's mean gradients."""
     kept: list[torch.Tensor] = []
     hook = target.layer.register_forward_hook(lambda *passed: kept.append(passed[2]))

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def taught(wanted: ModelSettings, what: TrainingData) -> tuple[TimmClassifier, l
     ids=["fine-tuned", "frozen"],
 )
 @pytest.mark.parametrize("balance", ["weights", "oversample", "none"])
-def test_classifier_learns_a_plain_defect(settings: dict[str, catalog.Setting], balance: str) -> None:
+def test_classifier_learns_a_plain_defect(settings: dict[str, Any], balance: str) -> None:
     wanted = model_settings(epochs=12, balance=balance, **settings)
     model, _ = taught(wanted, training_data())
     shown = np.concatenate([marked(8, 5, False), marked(8, 6, True)])
@@ -126,7 +127,9 @@ def test_classifier_refuses_tuning_pictures_of_one_class() -> None:
 @pytest.mark.parametrize("goods", [7, 11])
 def test_classifier_never_steps_on_a_single_picture(goods: int) -> None:
     what = training_data(goods=goods, defects=2, tuning=False)
-    training = _ClassifierTraining(_Material(), what, model_settings(batch_size=4), lambda progress: None)
+    training = _ClassifierTraining(
+        cast(Any, _Material()), what, model_settings(batch_size=4), lambda progress: None
+    )
     sizes = [len(batch) for batch in training._batches(np.random.default_rng(0))]
     assert min(sizes) >= 2
     assert sum(sizes) == goods + 2
@@ -167,7 +170,7 @@ def test_weights_are_loaded_by_key_with_a_new_head(tmp_path: Path) -> None:
     for path in sorted(tmp_path.iterdir()):
         model = backbone.create(TINY, model_settings({"w": path}), outputs=1)
         assert torch.equal(model.state_dict()["conv_stem.weight"], source.state_dict()["conv_stem.weight"])
-        assert model.get_classifier().weight.shape[0] == 1
+        assert cast(Any, model).get_classifier().weight.shape[0] == 1
 
 
 def test_weights_of_another_network_are_refused_by_key(tmp_path: Path) -> None:

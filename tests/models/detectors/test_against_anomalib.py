@@ -157,7 +157,7 @@ def trained_by_anomalib(case: Case, network: Any, taught: Tensor, place: Path, e
             pre_processor=PreProcessor(Resize((SIDE, SIDE))), **whole, **case.options
         )
     case.prepare(module)
-    loader = torch.utils.data.DataLoader(
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
         list(taught),  # type: ignore[arg-type]
         batch_sampler=Orders(module),
         collate_fn=collated,

@@ -23,7 +23,7 @@ TUNING, LABELS = ArrayPictures(PICTURES[2:]), np.array([0, 1, 0, 1])
 def fitted(tuned: bool) -> tuple[list[float], list[Progress]]:
     """Scores of the tuning pictures after two epochs of one step, and what was told."""
     entry = catalog.find("efficientad-s")
-    settings = entry.settings | small_models.changes(entry)
+    settings = {**entry.settings, **small_models.changes(entry)}
     model = build_model(entry, ModelSettings(settings, SIDE, 2, 0, 0, device="cpu"))
     told: list[Progress] = []
     training_data = TrainingData(ArrayPictures(PICTURES[:2]), np.zeros(2, np.int64))

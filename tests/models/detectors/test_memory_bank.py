@@ -1,3 +1,5 @@
+from typing import Any, TypeVar
+
 import numpy as np
 import pytest
 import torch
@@ -31,7 +33,10 @@ def model_settings(name: str, **settings: catalog.Setting) -> ModelSettings:
     )
 
 
-def fit(model: Model, taught: NDArray[np.uint8]) -> Model:
+M = TypeVar("M", bound=Model)
+
+
+def fit(model: M, taught: NDArray[np.uint8]) -> M:
     training_data = TrainingData(ArrayPictures(taught), np.zeros(len(taught), np.int64))
     model.fit(training_data, lambda progress: None)
     return model
@@ -52,7 +57,7 @@ def test_padim_agrees_with_anomalib() -> None:
     wanted = model_settings("padim", features=30)
     taught = pictures(8, 1)
     ours = fit(Padim(wanted), taught)
-    network = backbone.create(BACKBONE, wanted)
+    network: Any = backbone.create(BACKBONE, wanted)
     theirs = PadimModel(backbone=network, layers=["layer1", "layer2", "layer3"], n_features=30)
     theirs.idx = ours._model().idx
     theirs.train()
@@ -66,7 +71,7 @@ def test_patchcore_agrees_with_anomalib(neighbours: int) -> None:
     wanted = model_settings("patchcore", coreset=1.0, neighbours=neighbours)
     taught = pictures(3, 1)
     ours = fit(Patchcore(wanted), taught)
-    network = backbone.create(BACKBONE, wanted)
+    network: Any = backbone.create(BACKBONE, wanted)
     theirs = PatchcoreModel(layers=["layer2", "layer3"], backbone=network, num_neighbors=neighbours)
     theirs.train()
     theirs(backbone.normalised(taught, network, "cpu"))
@@ -97,7 +102,7 @@ def test_glass_scores_in_the_order_of_anomalib() -> None:
     wanted = model_settings("glass", layers=("layer2", "layer3"), batch_size=4)
     model = fit(Glass(wanted), pictures(5, 1))
     shown = pictures(4, 9)
-    network = backbone.create(BACKBONE, wanted)
+    network: Any = backbone.create(BACKBONE, wanted)
     with torch.no_grad():
         theirs = model.model()(backbone.normalised(shown, network, "cpu"))
     ours = list(model.predict(ArrayPictures(shown)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -121,7 +122,7 @@ def test_published_file_is_read_key_by_key(kind: str, tmp_path: Path) -> None:
     state = published(name, side)
     torch.save(write(state), tmp_path / "file.pth")
     loaded = made(name, tmp_path / "file.pth", side).state_dict()
-    head = made(name, side=side).pretrained_cfg["classifier"]
+    head = cast(Any, made(name, side=side)).pretrained_cfg["classifier"]
     trunk = [key for key in loaded if not key.startswith(f"{head}.")]
     assert len(loaded) > len(trunk) > 0.9 * len(loaded)
     for key in trunk:
@@ -141,14 +142,14 @@ def test_timm_s_own_file_is_read(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("side", "windows"), [(512, [16, 32, 16]), (200, [16, 13, 7]), (64, [8, 4, 2])])
 def test_tinyvit_windows_are_no_wider_than_the_picture(side: int, windows: list[int]) -> None:
-    model = made("tiny_vit_21m_512.dist_in22k_ft_in1k", side=side)
+    model: Any = made("tiny_vit_21m_512.dist_in22k_ft_in1k", side=side)
     assert [stage.blocks[0].window_size for stage in list(model.stages)[1:]] == windows
 
 
 def test_tinyvit_biases_of_short_distances_are_kept_in_narrower_windows(tmp_path: Path) -> None:
     state = published(TINYVIT, 224)
     torch.save(state, tmp_path / "tiny.pth")
-    wide, narrow = made(TINYVIT, tmp_path / "tiny.pth", 224), made(TINYVIT, tmp_path / "tiny.pth", 64)
+    wide, narrow = (cast(Any, made(TINYVIT, tmp_path / "tiny.pth", size)) for size in (224, 64))
     for place, (own, cut) in ((2, (14, 4)), (3, (7, 2))):
         theirs, ours = (model.stages[place].blocks[0].attn for model in (wide, narrow))
         expected = theirs.get_attention_biases("cpu").unflatten(1, (own, own)).unflatten(3, (own, own))

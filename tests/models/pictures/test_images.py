@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from defectbench.data.manifest import Image, Manifest, make_manifest
+from defectbench.data.manifest import Image, Manifest, Part, make_manifest
 from defectbench.errors import BugError, DataError
 from defectbench.models.pictures import images as images_module
 from defectbench.models.pictures.images import BATCH, ArrayPictures, ImageSet
@@ -29,7 +30,8 @@ def make_category(root: Path) -> Manifest:
     records = []
     for index in range(COUNT):
         bad = index % 3 == 0
-        kind, part = ("hole", "test") if bad else ("good", "train")
+        kind = "hole" if bad else "good"
+        part: Part = "test" if bad else "train"
         path = f"{part}/{kind}/{index:03d}.png"
         mask = f"ground_truth/hole/{index:03d}_mask.png" if bad and index % 6 else None
         (root / path).parent.mkdir(parents=True, exist_ok=True)
@@ -76,7 +78,7 @@ class Extractor:
     def __call__(self, pictures: np.ndarray) -> np.ndarray:
         self.batches.append(len(pictures))
         flat = pictures.reshape(len(pictures), -1).astype(np.float32)
-        return (flat[:, :12].reshape(-1, 3, 4) + flat.mean()) / np.float32(3)
+        return np.asarray((flat[:, :12].reshape(-1, 3, 4) + flat.mean()) / np.float32(3))
 
 
 def ids_of(manifest: Manifest) -> list[str]:
@@ -268,17 +270,19 @@ print(digest, len(decoded), len(batches))
 
 def test_processes_share_one_cache_bit_for_bit(manifest: Manifest, root: Path, tmp_path: Path) -> None:
     (root / "manifest.json").write_bytes(manifest.to_json())
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     caches = ["shared", "shared", "shared", "own"]
     children = [
         subprocess.Popen([sys.executable, "-c", CHILD, str(root), str(tmp_path / cache), str(seed)], **pipes)
         for seed, cache in enumerate(caches)
     ]
-    assert [child.stdout.readline() for child in children] == ["ready\n"] * 4
+    said_first = [child.stdout.readline() for child in children if child.stdout is not None]
+    assert said_first == ["ready\n"] * 4
     for child in children:
+        assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
-    said = [child.communicate(timeout=60)[0].split() for child in children]
+    said = [child.communicate()[0].split() for child in children]
     assert len({digest for digest, _, _ in said}) == 1
     assert sum(int(decoded) for _, decoded, _ in said[:3]) == COUNT
     assert sum(int(batches) for _, _, batches in said[:3]) == 3
@@ -290,7 +294,7 @@ def test_view_shows_pictures_and_features_only(manifest: Manifest, root: Path, t
     assert [name for name in dir(view) if not name.startswith("_")] == ["features"]
     assert not hasattr(view, "__dict__")
     with pytest.raises(AttributeError):
-        view.labels = [1]
+        view.labels = [1]  # type: ignore[attr-defined]
     assert "hole" not in repr(view)
 
 
@@ -319,8 +323,12 @@ def test_mask(manifest: Manifest, root: Path, tmp_path: Path) -> None:
                 assert mask.shape == (SIZE, SIZE)
                 assert 0.02 < mask.mean() < 0.08
     name = next(image.id for image in manifest.images if image.mask)
-    images.mask(name)[:] = True
-    assert not images.mask(name).all()
+    mask = images.mask(name)
+    assert mask is not None
+    mask[:] = True
+    again = images.mask(name)
+    assert again is not None
+    assert not again.all()
 
 
 def test_full_cache_disk_costs_time_only(
@@ -333,9 +341,10 @@ def test_full_cache_disk_costs_time_only(
         np.testing.assert_array_equal([view[i] for i in range(COUNT)], [kept[i] for i in range(COUNT)])
         extractor = Extractor()
         found = [list(pictures.features("e", extractor)) for pictures in (view, kept)]
-        np.testing.assert_array_equal(*found)
+        np.testing.assert_array_equal(found[0], found[1])
         whole = lambda batch: batch.astype(np.float32)  # noqa: E731
-        np.testing.assert_array_equal(*[list(pictures.features("w", whole)) for pictures in (view, kept)])
+        one, other = (list(pictures.features("w", whole)) for pictures in (view, kept))
+        np.testing.assert_array_equal(one, other)
     assert "takes nothing more" in caplog.text
     assert len(caplog.records) == 1
 

@@ -38,7 +38,7 @@ def training_data() -> TrainingData:
 
 def fitted(network: str, place: Path) -> tuple[State, list[Progress]]:
     """Two epochs of batches of 8, 8 and 3."""
-    settings = catalog.find("resnet50").settings | {"architecture": network, "batch_size": BATCH}
+    settings = {**catalog.find("resnet50").settings, "architecture": network, "batch_size": BATCH}
     model = TimmClassifier(ModelSettings(settings, SIDE, 2, 0, 0, device="cpu"))
     told: list[Progress] = []
     model.fit(training_data(), told.append)
@@ -131,7 +131,7 @@ def test_gradients_in_parts_are_the_batch_s_where_nothing_is_normalised_over_it(
 def taught(place: Path) -> tuple[State, list[Progress]]:
     """Two epochs of a detector that is trained step by step, in batches of 4 and 2."""
     entry = catalog.find("stfpm")
-    settings = entry.settings | small_models.changes(entry)
+    settings = {**entry.settings, **small_models.changes(entry)}
     model = build_model(entry, ModelSettings(settings, 64, 2, 0, 0, device="cpu"))
     told: list[Progress] = []
     shown = np.random.default_rng(1).integers(0, 256, (6, 64, 64, 3), np.uint8)
@@ -191,7 +191,7 @@ def gradients(detector: gradient_detector.GradientDetector, at_once: int) -> tup
 def test_gradients_in_parts_are_the_batch_s_for_detectors_whose_loss_is_by_picture(name: str) -> None:
     entry = catalog.find(name)
     detector = build_model(
-        entry, ModelSettings(entry.settings | small_models.changes(entry), 64, 2, 0, 0, device="cpu")
+        entry, ModelSettings({**entry.settings, **small_models.changes(entry)}, 64, 2, 0, 0, device="cpu")
     )
     assert isinstance(detector, gradient_detector.GradientDetector)
     if name == "cfa":

@@ -246,7 +246,7 @@ def test_generators_go_on_where_they_were(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     torch.manual_seed(1)
     rng.random(3), torch.rand(3)
-    checkpoint.write(tmp_path / "state", checkpoint.generators(rng, "cpu"))
+    checkpoint.write_checkpoint(tmp_path / "state", checkpoint.generators(rng, "cpu"))
     expected = rng.random(3).tolist(), torch.rand(3).tolist()
     with checkpoint.restoring(tmp_path / "state") as state:
         checkpoint.restore_generators(state, rng, "cpu")

@@ -426,7 +426,7 @@ def test_hostile_names_become_names_that_kubernetes_takes(text: str) -> None:
 )
 @settings(deadline=None)
 def test_names_and_labels_tell_apart_what_differs(one: list[str], other: list[str]) -> None:
-    names = [chart.name_of(*parts, ["0" * 20]) for parts in (one, other)]
+    names = [chart.name_of(sweep, model, category, ["0" * 20]) for sweep, model, category in (one, other)]
     assert all(len(name) <= 52 and DNS_LABEL.fullmatch(name) for name in names)
     assert (names[0] == names[1]) == (one == other)
     labels = [chart.label_value(parts[0]) for parts in (one, other)]

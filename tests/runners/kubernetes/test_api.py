@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from defectbench.errors import ConfigurationError, DefectbenchError, NoRightsError, TryAgainError
 from fake_kubernetes import NAMESPACE, FakeApi, Fault, fake_api, job
+from waiting import wait_until
 
 pytest.importorskip("kubernetes", reason="no kubernetes client here; run: uv sync --extra kubernetes")
 
@@ -122,17 +123,13 @@ def test_a_list_that_grew_too_old_between_two_pages_begins_again(api: FakeApi, c
     assert sorted(names) == sorted({f"j{number}" for number in range(501)})
 
 
-def until(true: object, patience: float = 10.0) -> None:
-    """Wait until a condition, a callable, holds."""
-    assert callable(true)
-    end = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-
-
 def names(informer: Informer) -> set[str]:
     return {each["metadata"]["name"] for each in informer.objects()}
+
+
+def watched(api: FakeApi, times: int) -> bool:
+    """Whether so many watches were asked for."""
+    return api.count("GET", "watch=") >= times
 
 
 def test_a_mirror_follows_what_is_made_changed_and_removed(api: FakeApi, cluster: Cluster) -> None:
@@ -140,35 +137,35 @@ def test_a_mirror_follows_what_is_made_changed_and_removed(api: FakeApi, cluster
     with Informer(cluster, "jobs", OURS) as informer:
         assert names(informer) == {"a"}
         api.put("jobs", job("b"))
-        until(lambda: names(informer) == {"a", "b"})
+        wait_until(lambda: names(informer) == {"a", "b"})
         api.change("jobs", "b", status={"active": 1})
-        until(lambda: any(each.get("status") for each in informer.objects()))
+        wait_until(lambda: any(each.get("status") for each in informer.objects()))
         api.remove("jobs", "a")
-        until(lambda: names(informer) == {"b"})
+        wait_until(lambda: names(informer) == {"b"})
         assert informer.lists == 1
 
 
 def test_a_mirror_goes_on_after_a_disconnect_without_listing_again(api: FakeApi, cluster: Cluster) -> None:
     with Informer(cluster, "jobs", OURS) as informer:
         for number in range(3):
-            until(lambda number=number: api.count("GET", "watch=") >= number + 1)
+            wait_until(partial(watched, api, number + 1))
             api.hang_up()
             api.put("jobs", job(f"j{number}"))
-        until(lambda: names(informer) == {"j0", "j1", "j2"})
+        wait_until(lambda: names(informer) == {"j0", "j1", "j2"})
         assert informer.lists == 1
 
 
 def test_a_mirror_lists_again_when_its_version_is_gone(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("old"))
     with Informer(cluster, "jobs", OURS) as informer:
-        until(lambda: api.count("GET", "watch=") == 1)
+        wait_until(lambda: api.count("GET", "watch=") == 1)
         # Both happen while nobody listens: only a new list can show that the old Job went away.
         with api.changed:
             api.hang_up()
             api.remove("jobs", "old")
             api.put("jobs", job("new"))
             api.forget()
-        until(lambda: names(informer) == {"new"})
+        wait_until(lambda: names(informer) == {"new"})
         assert informer.lists == 2
 
 
@@ -176,34 +173,34 @@ def test_a_mirror_moves_on_with_bookmarks(api: FakeApi, cluster: Cluster) -> Non
     api.bookmarks = True
     with Informer(cluster, "jobs", OURS) as informer:
         api.put("pods", job("unseen"))
-        until(lambda: informer._version == str(api.version))
+        wait_until(lambda: informer._version == str(api.version))
         # What is older than the bookmark is forgotten, and nothing has to be listed again.
         api.oldest = api.version
         api.hang_up()
         api.put("jobs", job("a"))
-        until(lambda: names(informer) == {"a"})
+        wait_until(lambda: names(informer) == {"a"})
         assert informer.lists == 1
 
 
 def test_a_mirror_says_its_trouble_and_gets_over_it(api: FakeApi, cluster: Cluster) -> None:
     api.put("jobs", job("a"))
     with Informer(cluster, "jobs", OURS) as informer:
-        until(lambda: api.count("GET", "watch=") == 1)
+        wait_until(lambda: api.count("GET", "watch=") == 1)
         api.faults.append(Fault(0, times=3, part="watch="))
         api.hang_up()
-        until(lambda: informer.trouble)
+        wait_until(lambda: informer.trouble)
         assert names(informer) == {"a"}
         api.put("jobs", job("b"))
-        until(lambda: names(informer) == {"a", "b"})
-        until(lambda: not informer.trouble)
+        wait_until(lambda: names(informer) == {"a", "b"})
+        wait_until(lambda: not informer.trouble)
 
 
 def test_a_mirror_ends_when_the_rights_are_taken_away(api: FakeApi, cluster: Cluster) -> None:
     with Informer(cluster, "jobs", OURS) as informer:
-        until(lambda: api.count("GET", "watch=") == 1)
+        wait_until(lambda: api.count("GET", "watch=") == 1)
         api.faults.append(Fault(403, times=99))
         api.hang_up()
-        until(informer.changed.is_set)
+        wait_until(informer.changed.is_set)
 
         def refused() -> bool:
             try:
@@ -212,4 +209,4 @@ def test_a_mirror_ends_when_the_rights_are_taken_away(api: FakeApi, cluster: Clu
                 return True
             return False
 
-        until(refused)
+        wait_until(refused)

@@ -58,7 +58,7 @@ def node(gpus: int) -> Document:
     return {"metadata": {"name": "n"}, "status": {"allocatable": amounts}}
 
 
-def standing(**parts: Any) -> LeaseRecord:
+def record_of(**parts: Any) -> LeaseRecord:
     return LeaseRecord(
         **{"owner": "pod-a:1", "holder": "h", "fence": 2, "at": "2026-01-01T00:00:09Z", **parts}
     )
@@ -90,12 +90,12 @@ CASES: dict[str, tuple[Facts, Urgency, str]] = {
     ),
     "no job": (Facts(CELL), Urgency.STUCK, "no Job holds cell c1: `defectbench submit` makes one"),
     "interrupted": (
-        Facts(CELL, lease=standing(released=True)),
+        Facts(CELL, lease=record_of(released=True)),
         Urgency.STUCK,
         "attempt 2 ended before it was done",
     ),
     "local run": (
-        Facts(CELL, lease=standing(progress=PROGRESS)),
+        Facts(CELL, lease=record_of(progress=PROGRESS)),
         Urgency.RUNNING,
         "is with pod-a:1, fitting 3 of 20, 1:15 left",
     ),
@@ -279,7 +279,7 @@ CASES: dict[str, tuple[Facts, Urgency, str]] = {
         "Job study-glass-bottle-1 is complete",
     ),
     "running": (
-        Facts(CELL, job=made(), pods=[pod(made())], lease=standing(progress=PROGRESS)),
+        Facts(CELL, job=made(), pods=[pod(made())], lease=record_of(progress=PROGRESS)),
         Urgency.RUNNING,
         "cell c1 runs in Job study-glass-bottle-1, fitting 3 of 20, 1:15 left",
     ),

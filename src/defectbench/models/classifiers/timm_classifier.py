@@ -340,7 +340,7 @@ class _ClassifierTraining:
             "room": self._batcher.state(),
             "best": {"figures": self._best.figures, "waited": self._best.waited, "state": self._best.state},
         }
-        checkpoint.write(path, state)
+        checkpoint.write_checkpoint(path, state)
 
     def restore(self, path: Path) -> None:
         """Take up a fit where it was saved; CheckpointError where the file is no such fit."""

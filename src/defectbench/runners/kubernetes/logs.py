@@ -23,7 +23,7 @@ def attempts(store: Store, cell: str) -> list[int]:
     return sorted(attempt for attempt, name in files if name == LOG)
 
 
-def read(store: Store, cell: str, attempt: int | None = None) -> str | None:
+def read_log(store: Store, cell: str, attempt: int | None = None) -> str | None:
     """Return an attempt's log, the latest by default; None where the store has none yet.
 
     Raises:
@@ -47,7 +47,7 @@ def follow(store: Store, cell: str, sleep: Callable[[float], None] = time.sleep)
         there = attempts(store, cell)
         # Attempts that ended before the first look are left out; none that comes later is.
         for attempt in [each for each in there if shown and each >= min(shown)] or there[-1:]:
-            text = read(store, cell, attempt) or ""
+            text = read_log(store, cell, attempt) or ""
             if len(text) > shown.get(attempt, 0):
                 yield text[shown.get(attempt, 0) :]
             shown[attempt] = len(text)
