@@ -21,6 +21,7 @@ import yaml
 
 import defectbench as db
 from defectbench.errors import MissingInputError, SweepError, UsageError
+from defectbench.execution.events import Event
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 from defectbench.tables.tables import FILES
@@ -203,7 +204,7 @@ def test_run_skips_what_is_finished(store: Store, tmp_path: Path) -> None:
 
 
 def test_run_narrowed_runs_only_what_is_named(store: Store, tmp_path: Path) -> None:
-    events = []
+    events: list[Event] = []
     seen = db.run(
         db.plan(SWEEP, store, name="narrowed", seeds=[5]),
         store,
