@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -84,6 +85,12 @@ RULES: dict[str, Callable[[Sources], list[str]]] = {
 
 def test_every_package_has_a_layer() -> None:
     assert {package_of(name) for name in SOURCES} - {""} == set(LAYERS)
+
+
+def test_architecture_page_lists_the_layers_in_order() -> None:
+    page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text()
+    table = page.partition("| package |")[2].partition("\n\n")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == LAYERS
 
 
 @pytest.mark.parametrize("rule", RULES)
