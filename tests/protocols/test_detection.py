@@ -138,8 +138,8 @@ def test_holdout_uses_every_labelled_image_once_and_trains_on_no_good_of_the_tes
     assert set(classifier.test) <= set(detector.test)
     assert (detector.families, classifier.families) == (("detector",), ("classifier", "supervised"))
     assert detector.tuning("detector") == detector.tune
-    assert (detector.detector_stops, classifier.defect_turns) == (True, True)
-    assert not detector.defect_turns
+    assert (detector.detector_stops, classifier.rotate_defects) == (True, True)
+    assert not detector.rotate_defects
 
 
 def test_holdout_draws_over_the_class_without_strata() -> None:

@@ -160,7 +160,7 @@ def test_mode_study_learns_the_largest_type_and_tests_all_others_without_goods(
     tested = {image.id for image in manifest.labelled if image.defect_type not in ("good", kind, "combined")}
     assert set(split.test) == tested
     assert not set(split.test) & {*split.defects, *split.tune}
-    assert (split.defect_turns, split.families, split.calibration) == (True, LEARNERS, ())
+    assert (split.rotate_defects, split.families, split.calibration) == (True, LEARNERS, ())
 
 
 def test_mode_study_changes_nothing_of_the_others() -> None:

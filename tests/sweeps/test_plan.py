@@ -341,7 +341,7 @@ def test_a_record_whose_holdout_trained_on_goods_of_the_test_part_is_refused(
     assert Record.from_json(record.to_json()) == record
     splits = [
         replace(placed, split=replace(placed.split, goods=(*placed.split.goods, "test/good/000")))
-        if placed.split.defect_turns
+        if placed.split.rotate_defects
         else placed
         for placed in record.splits
     ]

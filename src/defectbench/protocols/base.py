@@ -34,7 +34,7 @@ class Split:
         test: labelled images that the tables of this split are made of.
         families: who reads it.
         detector_stops: the tuning images end a detector's fit too (holdout only).
-        defect_turns: each defect is learnt at four rotations (the original study's splits only).
+        rotate_defects: each defect is learnt at four rotations (the original study's splits only).
         contaminants: defects that every family is taught as good (contamination only).
         draw: which of several random draws of one condition; None where nothing is drawn several times.
         setting: what the condition's text says, name by name: ``{"n": 4}``.
@@ -50,7 +50,7 @@ class Split:
     test: tuple[str, ...]
     families: tuple[Family, ...] = EVERYONE
     detector_stops: bool = False
-    defect_turns: bool = False
+    rotate_defects: bool = False
     contaminants: tuple[str, ...] = ()
     draw: int | None = None
     setting: Mapping[str, str | int | float] = field(default_factory=dict)

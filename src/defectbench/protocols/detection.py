@@ -108,5 +108,5 @@ def holdout(manifest: Manifest, split_seed: int, protocol: str) -> Iterator[Spli
         tune=tuple(sorted((*tuned, *quarters[0]))),
         test=tuple(sorted((*tested, *quarters[1]))),
         families=LEARNERS,
-        defect_turns=True,
+        rotate_defects=True,
     )

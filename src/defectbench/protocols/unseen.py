@@ -107,7 +107,7 @@ def study(manifest: Manifest, split_seed: int, kinds: Sequence[str], protocol: s
         tune=tuple(sorted((*goods, *validation))),
         test=tuple(sorted(image.id for name in kinds if name != kind for image in of_type[name])),
         families=LEARNERS,
-        defect_turns=True,
+        rotate_defects=True,
         setting={"mode": STUDY, "type": kind, "tested": "unseen", "control": 0},
     )
     return Splits((split,))

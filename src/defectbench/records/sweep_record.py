@@ -16,6 +16,9 @@ from defectbench.stores.base import Store
 from defectbench.stores.layout import SWEEPS, second_part, sweep_key
 
 SCHEMA = 1
+_IN_JSON = {"rotate_defects": "defect_turns"}
+"""Field of a split -> its name in the record, where it is another: version 0.1.0 wrote it so."""
+_FIELDS = {written: name for name, written in _IN_JSON.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,10 @@ class Record:
 
     def to_json(self) -> bytes:
         """Return the text of ``sweeps/<name>.json``."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, separators=(",", ":")).encode() + b"\n"
+        document = {"schema": SCHEMA, **asdict(self)}
+        for placed in document["splits"]:
+            placed["split"] = {_IN_JSON.get(name, name): value for name, value in placed["split"].items()}
+        return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Record:
@@ -129,7 +135,8 @@ class Record:
 
 def _read_split(item: Any) -> CategorySplit:
     split: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in item["split"].items()
+        _FIELDS.get(name, name): tuple(value) if isinstance(value, list) else value
+        for name, value in item["split"].items()
     }
     return CategorySplit(item["category"], Split(**split))
 
