@@ -12,6 +12,7 @@ ROOT_PAGES = {"index": "README.md", "contributing": "CONTRIBUTING.md", "changelo
 """Page of the site -> the file at the repository's root whose text comes before the page's own."""
 
 _LINK = re.compile(r"\]\(([^)#\s]+)")
+_OUTSIDE = re.compile(r"\]\((\.\./[^)#\s]+\.md)\)")
 
 project = "defectbench"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -30,8 +31,9 @@ smartquotes = False
 
 
 def setup(app: Sphinx) -> None:
-    """Let the root's files be pages."""
+    """Let the root's files be pages, and other files be files."""
     app.connect("source-read", _add_root_page)
+    app.connect("source-read", _offer_files_outside)
 
 
 def _add_root_page(app: Sphinx, page: str, source: list[str]) -> None:
@@ -40,6 +42,11 @@ def _add_root_page(app: Sphinx, page: str, source: list[str]) -> None:
         file = ROOT / ROOT_PAGES[page]
         app.env.note_dependency(str(file))
         source[0] = f"{_LINK.sub(_followed, file.read_text(encoding='utf-8'))}\n{source[0]}"
+
+
+def _offer_files_outside(app: Sphinx, page: str, source: list[str]) -> None:
+    """Offer Markdown files outside docs/ that are no pages as files; MyST would look for their pages."""
+    source[0] = _OUTSIDE.sub(r"](path:\1)", source[0])
 
 
 def _followed(link: re.Match[str]) -> str:
