@@ -1,0 +1,263 @@
+"""From what a layout finds to a reading: masks told and paired, goods cut, every file accounted for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from defectbench.data.layouts.base import (
+    Account,
+    DatasetReading,
+    Draft,
+    Entry,
+    Mask,
+    Source,
+    Unused,
+    mask_file,
+)
+from defectbench.data.layouts.labels import fold
+from defectbench.data.layouts.masks import Candidate, looks_like_mask, paired, told_masks
+from defectbench.data.layouts.outlines import outlined
+from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree
+from defectbench.manifest import GOOD, Part
+from defectbench.pictures import is_picture
+
+TEST_SHARE = 0.2
+"""Share of the goods of one set that goes to the test part: those in so much of the hashes' range."""
+
+FEW = 4
+"""Test goods below which more are taken from a small set, up to its share: what four folds need."""
+
+BORROWED = "read through a link to them"
+UNCERTAIN = "uncertain"
+
+
+@dataclass(slots=True)
+class _Found:
+    """What becomes of the files, category by category."""
+
+    sources: list[Source]
+    spare: list[Path] = field(default_factory=list)
+    masks: set[Path] = field(default_factory=set)
+    unused: dict[Path, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def assemble(tree: Tree, layout: str, draft: Draft) -> DatasetReading:
+    """Return the reading of a layout's draft."""
+    found = _Found(list(draft.settled), unused=dict(draft.unused))
+    entries = _once(tree, _adopted(tree, draft.entries, found), found)
+    by_category: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        by_category[entry.category].append(entry)
+    outlines = outlined(tree, entries)
+    found.problems += outlines.problems
+    found.unused.update(outlines.read)
+    for category, own in sorted(by_category.items()):
+        _add(category, own, draft, outlines.candidates.get(category, []), found)
+    sources = sorted(found.sources, key=lambda source: (source.category, source.path))
+    sure = tuple(source for source in sources if not source.uncertain)
+    found.unused.update({source.file: UNCERTAIN for source in sources if source.uncertain})
+    found.masks |= {mask_file(mask) for source in sources for mask in source.masks} | set(found.spare)
+    return DatasetReading(
+        tree.root,
+        layout,
+        sure,
+        tuple(source for source in sources if source.uncertain),
+        tuple(found.spare),
+        (*tree.problems, *draft.problems, *found.problems),
+        (*tree.notes, *draft.notes, *found.notes),
+        _account(tree, layout, {source.file for source in sure}, found),
+    )
+
+
+def _once(tree: Tree, entries: Iterable[Entry], found: _Found) -> list[Entry]:
+    """Return the entries with every real file once: at its own place if it means something there."""
+    chosen: dict[Path, Entry] = {}
+    for entry in sorted(entries, key=lambda entry: (entry.file in tree.aliases, str(entry.file))):
+        real = tree.aliases.get(entry.file, entry.file)
+        kept = chosen.setdefault(real, entry)
+        if kept is entry:
+            continue
+        if (kept.part or kept.mask) or not (entry.part or entry.mask):
+            found.unused[entry.file] = SEEN
+        else:
+            found.unused[kept.file] = BORROWED
+            chosen[real] = entry
+    return list(chosen.values())
+
+
+def _adopted(tree: Tree, entries: Sequence[Entry], found: _Found) -> Iterator[Entry]:
+    """Yield the entries, and pictures beside the categories that may be masks of one.
+
+    A folder of masks beside the categories names the category on the way, ``masks/plate/bad/003.png``; where
+    there is one category alone, it need not.
+    """
+    yield from entries
+    known = {entry.file for entry in entries} | found.unused.keys() | {s.file for s in found.sources}
+    known |= {mask_file(mask) for source in found.sources for mask in source.masks}
+    stems: dict[str, set[str]] = defaultdict(set)
+    for entry in entries:
+        stems[fold(entry.category)].add(fold(entry.file.stem))
+    names = {fold(entry.category): entry.category for entry in entries}
+    for path in tree.pictures:
+        where = tree.parts(path)[:-1]
+        if path in known or not where:
+            continue
+        named = [names[fold(name)] for name in where if fold(name) in names]
+        owner = named[-1] if named else next(iter(names.values()), "") if len(names) == 1 else ""
+        if owner:
+            below = tuple(name for name in where if fold(name) != fold(owner))
+            yield Entry(path, owner, below)
+
+
+def _add(
+    category: str, entries: Sequence[Entry], draft: Draft, outlines: Sequence[Candidate], found: _Found
+) -> None:
+    """Tell masks from pictures in one category, pair them, and add its sources to ``found``."""
+    given = {mask for masks in draft.masks.values() for mask in masks}
+    told = told_masks([entry for entry in entries if entry.file not in given])
+    pictures = [entry for entry in entries if entry.part and entry.file not in told | given]
+    own = [Candidate(e.file, e.where, e.file.stem) for e in entries if e.file in told]
+    pairs = paired([entry for entry in pictures if entry.file not in draft.masks], [*own, *outlines])
+    found.spare += pairs.spare
+    found.problems += pairs.problems
+    found.masks |= told
+    masks: dict[Path, tuple[Mask, ...]] = {**pairs.masks, **draft.masks}
+    several = sum(len(one) > 1 for one in masks.values())
+    if several:
+        found.notes.append(f"{category}: {several} pictures have several masks, which are united")
+    moved = sum(entry.part is not None and not entry.mask for entry in entries if entry.file in told)
+    if moved:
+        found.notes.append(
+            f"{category}: {moved} files among the pictures are masks: two values, and a picture's stem"
+        )
+    sources = list(_named(category, pictures, masks, draft.uncertain))
+    found.sources += _cut(sources) if draft.cut_goods else sources
+
+
+def _named(
+    category: str,
+    entries: Sequence[Entry],
+    masks: Mapping[Path, tuple[Mask, ...]],
+    uncertain: Iterable[Path],
+) -> Iterator[Source]:
+    """Yield the sources under flat names: ``day1/a.png`` becomes ``day1_a.png``.
+
+    Where another file has that name, the deeper one gets a longer joint, ``day1__a.png``.
+    """
+    taken: Counter[tuple[str, str, str]] = Counter()
+    for entry in sorted(entries, key=lambda entry: (len(entry.name), entry.where, entry.file.name)):
+        joint, part = "_", entry.part or "test"
+        while len(entry.name) > 1 and taken[_id(entry, joint)]:
+            joint += "_"
+        taken[_id(entry, joint)] += 1
+        name = joint.join(entry.name)
+        yield Source(
+            category,
+            f"{part}/{entry.kind}/{name}",
+            part,
+            entry.kind,
+            entry.file,
+            masks.get(entry.file, ()),
+            entry.group,
+            entry.file in uncertain,
+        )
+
+
+def _id(entry: Entry, joint: str) -> tuple[str, str, str]:
+    """Return what must not be had twice; in a set that is still to be cut, neither may the parts' names."""
+    return fold(entry.part or ""), fold(entry.kind), fold(Path(joint.join(entry.name)).stem)
+
+
+# --- goods of one set: a share of them is tested
+
+
+def _cut(sources: Sequence[Source]) -> list[Source]:
+    """Send the goods whose SHA-256 lies in the lowest fifth of its range to the test part.
+
+    A good's own contents decide, so another good, name or order moves none, and equal files stay together.
+    So does a group: its first hash decides for all. Only small sets need more: :func:`_test_hashes`.
+    """
+    goods = [source for source in sources if source.defect_type == GOOD and not source.uncertain]
+    hashes = {source.file: _hash(source.file) for source in goods}
+    first: dict[str, bytes] = {}
+    for source in goods:
+        if source.group is not None:
+            own = hashes[source.file]
+            first[source.group] = min(first.get(source.group, own), own)
+    deciding = {
+        source.file: hashes[source.file] if source.group is None else first[source.group] for source in goods
+    }
+    tested = _test_hashes(deciding.values())
+    return [
+        _in_part(source, "test" if deciding[source.file] in tested else "train")
+        if source.file in deciding
+        else source
+        for source in sources
+    ]
+
+
+def _hash(file: Path) -> bytes:
+    """Return the SHA-256 of a file; of its path if it cannot be read, which the check reports."""
+    try:
+        return hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return hashlib.sha256(str(file).encode(errors="surrogateescape")).digest()
+
+
+def _in_part(source: Source, part: Part) -> Source:
+    return replace(source, part=part, path=f"{part}/{GOOD}/{source.path.split('/', 2)[2]}")
+
+
+def _test_hashes(digests: Iterable[bytes]) -> frozenset[bytes]:
+    """Return the hashes that go to the test part: those below a fifth of the range.
+
+    Where chance sends fewer than four there, the next lowest join them, up to a fifth of the set (rounded, at
+    least one); where it sends more than half, the highest of them train. A single good trains. As long as
+    either is so, adding a good may move another.
+    """
+    ranked = sorted(set(digests))
+    chance = sum(int.from_bytes(digest) < TEST_SHARE * 256 ** len(digest) for digest in ranked)
+    least = min(FEW, max(1, round(TEST_SHARE * len(ranked))))
+    return frozenset(ranked[: min(max(chance, least), len(ranked) // 2)])
+
+
+# --- what became of every file
+
+
+def _account(tree: Tree, layout: str, pictures: set[Path], found: _Found) -> Account:
+    """Return what became of every file below the root; a file that two links give counts once."""
+    reasons: dict[str, list[Path]] = defaultdict(list)
+    used = {"picture": set(pictures), "mask": found.masks - pictures}
+    read = {tree.aliases[path] for path in (pictures | found.masks) & tree.borrowed}
+    counts: Counter[str] = Counter()
+    for path in tree.files:
+        kind = next((kind for kind, paths in used.items() if path in paths), None)
+        if kind:
+            counts[kind] += 1
+        elif path not in tree.borrowed and path not in read:
+            default = f"outside the layout {layout}" if is_picture(path) else NO_PICTURE
+            reasons[found.unused.get(path, default)].append(path)
+    for path, why in tree.unused.items():
+        reasons[found.unused.get(path, why)].append(path)
+    unused = tuple(Unused(why, tuple(sorted(files))) for why, files in sorted(reasons.items()))
+    return Account(counts["picture"], counts["mask"], unused)
+
+
+def stray_masks(reading: DatasetReading) -> Iterator[Path]:
+    """Yield pictures outside the layout that share a stem with one in it and look like its mask."""
+    stems = {fold(source.file.stem) for source in reading.sources}
+    for entry in reading.account.unused:
+        if entry.why.startswith("outside the layout"):
+            folders: dict[Path, list[Path]] = defaultdict(list)
+            for file in entry.files:
+                if fold(file.stem) in stems:
+                    folders[file.parent].append(file)
+            for files in folders.values():
+                if looks_like_mask(files[0], named=False):
+                    yield from files

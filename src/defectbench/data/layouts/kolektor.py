@@ -1,0 +1,111 @@
+"""KolektorSDD and KolektorSDD2: each picture has a mask beside it, and is bad if the mask marks anything.
+
+::
+
+    {train, test}/<stem>.png with <stem>_GT.png          KolektorSDD2
+    <item>/<stem>.jpg with <stem>_label.bmp              KolektorSDD; an item's pictures are one group
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, in_categories
+from defectbench.data.layouts.labels import Split, fold, mask_stems, polarity, split_of
+from defectbench.data.layouts.walk import Tree
+from defectbench.errors import DataError
+from defectbench.manifest import GOOD, Part
+from defectbench.pictures import read_mask
+
+_KIND = "defect"
+
+
+def _pairs(files: list[Path]) -> Iterator[tuple[Path, Path | None]]:
+    """Yield each picture of a folder with the mask beside it, or None."""
+    by_stem = {fold(path.stem): path for path in files}
+    masks = {by_stem[stem]: path for path in files for stem in mask_stems(path.stem)[1:] if stem in by_stem}
+    taken = set(masks.values())
+    for path in files:
+        if path not in taken:
+            yield path, masks.get(path)
+
+
+def _folders(tree: Tree, roots: Roots) -> dict[tuple[str, tuple[str, ...]], list[Path]]:
+    """Return the pictures of each folder one below a category, by category and the folder's name."""
+    found: dict[tuple[str, tuple[str, ...]], list[Path]] = {}
+    for file, category, names in in_categories(tree, roots):
+        if len(names) == 2:
+            found.setdefault((category, names[:-1]), []).append(file)
+    return found
+
+
+def _roots(tree: Tree) -> Roots:
+    """Return the root, or those of its folders, whose folders hold pictures beside their masks."""
+    tops = sorted({tree.parts(path)[0] for path in tree.pictures if len(tree.parts(path)) > 2})
+    for candidates in ({(): tree.root.name}, {(top,): top for top in tops}):
+        fitting = {root: name for root, name in candidates.items() if _fits(tree, {root: name})}
+        if fitting:
+            return fitting
+    return {}
+
+
+def _fits(tree: Tree, roots: Roots) -> bool:
+    folders = _folders(tree, roots)
+    if any(polarity(names[0]) for _, names in folders):
+        return False
+    shares = [
+        sum(mask is not None for _, mask in pairs) / len(pairs)
+        for files in folders.values()
+        if (pairs := list(_pairs(files)))
+    ]
+    return bool(shares) and min(shares) > 0.5
+
+
+def _read(tree: Tree) -> Draft:
+    """Return each picture with the label that its mask gives; goods are cut where no folder says test."""
+    draft, roots, moved = Draft(), _roots(tree), Counter[str]()
+    folders = _folders(tree, roots)
+    draft.cut_goods = not any(split_of(names[0]) for _, names in folders)
+    for (category, names), files in folders.items():
+        split = split_of(names[0])
+        for file, mask in _pairs(files):
+            if mask is None:
+                draft.problems.append(
+                    f"{file}: no mask beside it, as {file.stem}_GT or {file.stem}_label: good or bad?"
+                )
+                continue
+            entry = _entry(file, category, names, split, _is_marked(mask))
+            moved[category] += entry.kind != GOOD and split in ("train", "validation")
+            draft.entries += [entry, Entry(mask, category, names, mask=True)]
+    draft.notes += [
+        f"{category}: {number} defects of train/ go to the labelled part: training is on goods alone"
+        for category, number in sorted(moved.items())
+        if number
+    ]
+    return draft
+
+
+def _entry(file: Path, category: str, names: tuple[str, ...], split: Split | None, bad: bool) -> Entry:
+    own = split == "test" or (split == "train" and not bad)
+    name = (file.name,) if own else (*names, file.name)
+    part: Part = "test" if bad or split == "test" else "train"
+    kind, group = (_KIND if bad else GOOD), (None if split else names[0])
+    return Entry(file, category, names, part, kind, name, group=group)
+
+
+def _is_marked(mask: Path) -> bool:
+    """Whether a mask marks anything; one that cannot be read counts as marked, and the check names it."""
+    try:
+        return bool(read_mask(mask).any())
+    except DataError:
+        return True
+
+
+KOLEKTOR = Layout(
+    "kolektor",
+    "{train, test}/<stem>.png beside <stem>_GT.png, or <item>/<stem>.jpg beside <stem>_label.bmp",
+    lambda tree: bool(_roots(tree)),
+    _read,
+)

@@ -1,0 +1,217 @@
+"""Masks told from pictures, and paired with them: by names first, by pixels where names leave it open.
+
+A mask is a picture of two values that shares its stem with a picture, as it stands (in another folder) or
+less a word for masks (``003_mask``, ``mask_003``). Pixels are looked at only where a stem or a folder's name
+suggests a mask, and in one picture of each folder that shares stems with another.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from defectbench.data.layouts.base import Entry, Mask, mask_file
+from defectbench.data.layouts.labels import fold, mask_stems, picture_stems, polarity, says_mask, split_of
+from defectbench.errors import DataError
+from defectbench.manifest import GOOD
+from defectbench.pictures import read_mask_values
+
+_FEW_VALUES = 16
+"""Values up to which a file that is named as a mask counts as one: VisA numbers its kinds of defect."""
+
+_NEAR, _SHARE = 12, 0.99
+"""A mask saved as JPEG or with smooth edges: so much of it lies so near to 0 or 255."""
+
+_PROBES = 3
+"""Files of a folder that its name calls masks which are opened before the folder is left alone."""
+
+
+def looks_like_mask(file: Path, named: bool) -> bool:
+    """Whether a file's pixels are a mask's: two values at most.
+
+    Args:
+        named: its name or its folder's calls it a mask: then few values, or nearly two, will do.
+    """
+    try:
+        values = read_mask_values(file)
+    except (DataError, OSError):
+        return False
+    few = np.unique(values[:: max(1, values.shape[0] // 16)])
+    if len(few) > 2 and not named:
+        return False
+    found = np.unique(values)
+    if len(found) <= 2 or (named and len(found) <= _FEW_VALUES):
+        return True
+    return named and float(((values <= _NEAR) | (values >= 255 - _NEAR)).mean()) >= _SHARE
+
+
+def told_masks(entries: Sequence[Entry]) -> frozenset[Path]:
+    """Return those files of one category that are masks."""
+    found = {entry.file for entry in entries if entry.mask}
+    open_ = [entry for entry in entries if not entry.mask]
+    found |= _named_masks(open_)
+    found |= _twin_masks([entry for entry in open_ if entry.file not in found])
+    found |= _folder_masks([entry for entry in open_ if entry.file not in found])
+    return frozenset(found)
+
+
+def _named_masks(entries: Sequence[Entry]) -> set[Path]:
+    """Return the files that are called masks by their stem or a folder, and look like some."""
+    stems = {stem for entry in entries if entry.part for stem in picture_stems(entry.file.stem)}
+    found: set[Path] = set()
+    folders: dict[tuple[str, ...], list[Path]] = defaultdict(list)
+    for entry in entries:
+        if any(stem in stems for stem in mask_stems(entry.file.stem)[1:]):
+            if looks_like_mask(entry.file, named=True):
+                found.add(entry.file)
+        elif any(says_mask(name) for name in entry.where):
+            folders[entry.where].append(entry.file)
+    for files in folders.values():
+        if any(looks_like_mask(file, named=True) for file in files[:_PROBES]):
+            found |= {file for file in files if looks_like_mask(file, named=True)}
+    return found
+
+
+def _twin_masks(entries: Sequence[Entry]) -> set[Path]:
+    """Return the masks among files of one folder and stem, ``003.jpg`` and ``003.png``."""
+    twins: dict[tuple[tuple[str, ...], str], list[Path]] = defaultdict(list)
+    for entry in entries:
+        twins[entry.where, fold(entry.file.stem)].append(entry.file)
+    found: set[Path] = set()
+    for files in twins.values():
+        masks = {file for file in files if looks_like_mask(file, named=False)} if len(files) > 1 else set()
+        found |= masks if len(masks) < len(files) else set()
+    return found
+
+
+def _folder_masks(entries: Sequence[Entry]) -> set[Path]:
+    """Return the masks in folders of any name which share stems with pictures of others."""
+    pictures: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        if entry.part:
+            pictures[fold(entry.file.stem)].append(entry)
+    shared: dict[tuple[str, ...], list[tuple[Path, Path]]] = defaultdict(list)
+    for entry in entries:
+        others = [other for other in pictures[fold(entry.file.stem)] if other.where != entry.where]
+        if others:
+            shared[entry.where].append((entry.file, others[0].file))
+    found: set[Path] = set()
+    for pairs in shared.values():
+        (first, other), *_ = pairs
+        if looks_like_mask(first, named=False) and not looks_like_mask(other, named=False):
+            found |= {file for file, _ in pairs if looks_like_mask(file, named=False)}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A mask that is looking for its picture.
+
+    Attributes:
+        mask: its picture, or its outlines.
+        where: folders from the category down to it.
+        stem: of its file, or of the picture that its file names.
+    """
+
+    mask: Mask
+    where: tuple[str, ...]
+    stem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Masks by picture, masks without one, and what could not be decided."""
+
+    masks: Mapping[Path, tuple[Mask, ...]]
+    spare: tuple[Path, ...]
+    problems: tuple[str, ...]
+
+
+def paired(pictures: Sequence[Entry], candidates: Iterable[Candidate]) -> Pairs:
+    """Pair masks of one category with its pictures.
+
+    A mask goes with a picture of its stem. Of several it takes the one whose folders agree best with its own,
+    words for masks, for good and bad, and for train and test apart; a bad one rather than a good one. Masks
+    in a folder with the picture's stem as its name are all that picture's.
+    """
+    by_stem: dict[str, list[Entry]] = defaultdict(list)
+    for entry in pictures:
+        for stem in picture_stems(entry.file.stem):
+            by_stem[stem].append(entry)
+    masks: dict[Path, list[Mask]] = defaultdict(list)
+    spare: list[Path] = []
+    problems: list[str] = []
+    for candidate in candidates:
+        best = _best(candidate, by_stem)
+        if len(best) == 1:
+            masks[best[0].file].append(candidate.mask)
+        elif best:
+            named = " and ".join(str(entry.file) for entry in best[:3])
+            problems.append(
+                f"{mask_file(candidate.mask)}: the mask of {named}? Put masks into folders "
+                "named as those of their pictures"
+            )
+        else:
+            spare.append(mask_file(candidate.mask))
+    return Pairs({file: tuple(own) for file, own in masks.items()}, tuple(spare), tuple(problems))
+
+
+def _best(candidate: Candidate, by_stem: Mapping[str, Sequence[Entry]]) -> list[Entry]:
+    """Return the pictures that a mask fits best: one, several if it cannot be decided, or none."""
+    ranked: dict[tuple[int, ...], list[Entry]] = defaultdict(list)
+    stems = mask_stems(candidate.stem)
+    folder = candidate.where[-1] if candidate.where else ""
+    for place, stem in enumerate((*stems, fold(folder))):
+        for entry in by_stem.get(stem, ()):
+            rank = _rank(candidate, entry, place if place < len(stems) else None)
+            if rank and not any(entry is other for own in ranked.values() for other in own):
+                ranked[rank].append(entry)
+    return ranked[max(ranked)] if ranked else []
+
+
+def _rank(candidate: Candidate, entry: Entry, place: int | None) -> tuple[int, ...] | None:
+    """Return how well a mask and a picture agree, more is better; None where they cannot belong together.
+
+    Args:
+        place: of the stem that they share among the mask's; None where the mask's folder has the stem.
+    """
+    here, there = _meaning(candidate.where), _meaning(entry.where)
+    if place is None:
+        if here != (*there, fold(entry.file.stem)):
+            return None
+        return 5, 0, 0, 0, 0
+    if here == (*there, fold(entry.file.stem)) and place == 0:
+        tier = 5
+    elif candidate.where == entry.where or here == there:
+        tier = 4
+    elif here and there and (_ends(here, there) or _ends(there, here)):
+        tier = 3
+    elif not here or not there:
+        tier = 2 if not here else 1
+    else:
+        return None
+    common = {fold(name) for name in candidate.where} & {fold(name) for name in entry.where}
+    return tier, len(common), _same_label(candidate, entry), -place, int(entry.part == "test")
+
+
+def _meaning(where: Sequence[str]) -> tuple[str, ...]:
+    """Return the folders that say neither mask, nor good or bad, nor train or test."""
+    return tuple(
+        fold(name)
+        for name in where
+        if not says_mask(name) and polarity(name) not in ("good", "bad") and not split_of(name)
+    )
+
+
+def _ends(long: tuple[str, ...], short: tuple[str, ...]) -> bool:
+    return long[-len(short) :] == short or long[: len(short)] == short
+
+
+def _same_label(candidate: Candidate, entry: Entry) -> int:
+    """Return 1 where the mask's folders call its picture what it is called; masks are of bad pictures."""
+    good = any(polarity(name) == "good" for name in candidate.where)
+    return int(good == (entry.kind == GOOD))

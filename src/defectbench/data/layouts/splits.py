@@ -1,0 +1,136 @@
+"""Trees cut into train, validation and test: MVTec AD, MVTec LOCO, MVTec AD 2, BTAD, and users' own.
+
+::
+
+    <category>/{train, validation, test}/<good or defect type>/...     and masks in ground_truth/
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, find_categories, in_categories
+from defectbench.data.layouts.labels import MASK_NAMES, Split, fold, polarity, split_of
+from defectbench.data.layouts.walk import Tree
+from defectbench.manifest import GOOD, Part
+
+UNLABELLED = "their labels are not public; export a model and score them with: defectbench inspect"
+TYPELESS = "not in a folder that says good or a defect type"
+_SURE = frozenset({"ground_truth", "groundtruth", "ground truth", "gt"})
+Folders = frozenset[tuple[str, ...]]
+
+
+def _is_split(folders: Folders) -> bool:
+    return any(split_of(names[0]) in ("train", "test") for names in folders)
+
+
+def _has_train(folders: Folders) -> bool:
+    return any(split_of(names[0]) == "train" for names in folders)
+
+
+def _is_loco(folders: Folders) -> bool:
+    kinds = {("test", "logical_anomalies"), ("test", "structural_anomalies")}
+    return _has_train(folders) and bool(kinds & folders)
+
+
+def _is_ad2(folders: Folders) -> bool:
+    return _has_train(folders) and ("test_public",) in folders
+
+
+def _is_btad(folders: Folders) -> bool:
+    return ("train", "ok") in folders and bool({("test", "ok"), ("test", "ko")} & folders)
+
+
+def read_splits(tree: Tree, roots: Roots) -> Draft:
+    """Return what the categories' files mean by the folders that they are in."""
+    draft = Draft()
+    for file, category, names in in_categories(tree, roots):
+        split = split_of(names[0]) if len(names) > 1 else None
+        if len(names) > 1 and fold(names[0]).startswith("test_private"):
+            draft.unused[file] = UNLABELLED
+        elif split is None:
+            draft.entries.append(Entry(file, category, names[:-1], mask=_holds_masks(names)))
+        elif len(names) == 2:
+            draft.unused[file] = TYPELESS
+        else:
+            draft.entries.append(_entry(file, category, names, split))
+    draft.problems += _doubtful(tree, roots)
+    draft.notes += _said(draft.entries)
+    return draft
+
+
+def _holds_masks(names: tuple[str, ...]) -> bool:
+    return len(names) > 1 and fold(names[0]).replace(" ", "_") in MASK_NAMES
+
+
+def _entry(file: Path, category: str, names: tuple[str, ...], split: Split) -> Entry:
+    """Return the meaning of a picture below a split's folder."""
+    if fold(names[1]) in _SURE:
+        return Entry(file, category, names[:-1], mask=True)
+    said, below = polarity(names[1]), names[2:]
+    kind = GOOD if said == "good" else names[1]
+    if said == "bad" and len(below) > 1:
+        kind, below = below[0], below[1:]
+    good = kind == GOOD
+    part: Part = "train" if split != "test" and good else "test"
+    away = split == "validation" or (split == "train" and not good)
+    return Entry(file, category, names[:-1], part, kind, (names[0], *below) if away else below)
+
+
+def _doubtful(tree: Tree, roots: Roots) -> list[str]:
+    """Return a problem for each folder whose name begins like a good one's and says more."""
+    found = {
+        tree.root.joinpath(*root, *names[:2])
+        for root in roots
+        for _, category, names in in_categories(tree, {root: roots[root]})
+        if len(names) > 2 and split_of(names[0]) and polarity(names[1]) == "unsure"
+    }
+    return [
+        f"{folder}: {folder.name!r} may mean good or a defect type; call it good, or name the defect without "
+        "a word for good or bad"
+        for folder in sorted(found)
+    ]
+
+
+def _said(entries: list[Entry]) -> list[str]:
+    """Return notes on pictures that another part than their folder's takes."""
+    counts = Counter(
+        (entry.category, entry.where[0], entry.kind == GOOD)
+        for entry in entries
+        if entry.part and split_of(entry.where[0]) != "test" and len(entry.name) > 1
+        if entry.name[0] == entry.where[0]
+    )
+    return [
+        f"{category}: {number} {'goods' if good else 'defects'} of {folder}/ "
+        + ("train, as those of train/ do" if good else "go to the labelled part: training is on goods alone")
+        for (category, folder, good), number in sorted(counts.items())
+    ]
+
+
+def _layout(name: str, looked_for: str, fits: Callable[[Folders], bool]) -> Layout:
+    return Layout(
+        name,
+        looked_for,
+        lambda tree: bool(find_categories(tree, fits)),
+        lambda tree: read_splits(tree, find_categories(tree, fits) or find_categories(tree, _is_split)),
+    )
+
+
+MVTEC = _layout(
+    "mvtec", "<category>/train/good, <category>/test/<type>, <category>/ground_truth/<type>", _is_split
+)
+LOCO = _layout(
+    "loco",
+    "<category>/{train/good, validation/good, test/{good, logical_anomalies, structural_anomalies}}, "
+    "<category>/ground_truth/<type>/<stem>/<number>.png",
+    _is_loco,
+)
+AD2 = _layout(
+    "ad2",
+    "<category>/{train/good, validation/good, test_public/{good, bad}}, "
+    "<category>/test_public/ground_truth/bad/<stem>_mask.png",
+    _is_ad2,
+)
+BTAD = _layout("btad", "<category>/{train/ok, test/{ok, ko}}, <category>/ground_truth/ko", _is_btad)
