@@ -95,7 +95,7 @@ def _value_faults(
             yield f"{mask}: marks a defect in a picture that is called good"
     elif not found[-1]:
         yield f"{mask}: marks nothing, but {source.file.name} is called {source.defect_type}"
-    elif found[0]:
+    elif found[0] and values.shape == size:
         yield (
             f"{mask}: no background: its values are {_some(found)}, and 0 alone is background, so it marks "
             "the whole picture and every heat map would count as right; save the background as 0"

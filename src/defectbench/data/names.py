@@ -9,7 +9,7 @@ from defectbench.errors import UsageError
 LAYOUT_NAMES = ("mvtec", "visa", "folder", "loco", "ad2", "btad", "kolektor", "real_iad", "table")
 """Of ``--layout``, for a command line that loads no layout."""
 
-NAME_RULE = "1 to 63 letters, digits, '.', '_' and '-', and a letter or digit first"
+NAME_RULE = "only letters, digits, '.', '_' and '-', a letter or digit first, at most 63"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
@@ -27,7 +27,7 @@ def check_name(name: str, what: str) -> str:
     """Return ``name`` if a data set or a category may be called so; else UsageError."""
     if not is_name(name):
         raise UsageError(
-            f"{what} {name!r}: only {NAME_RULE}; "
+            f"{what} {name!r}: {NAME_RULE}; "
             f"{'give another with --name' if what == 'data set' else 'rename the folder'}"
         )
     return name

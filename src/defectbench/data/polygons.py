@@ -192,10 +192,10 @@ def _run_lengths(shape: Mapping[str, Any], size: tuple[int, int], where: str) ->
     """Return COCO's run lengths, which are numbers or a text of six bits a character."""
     counts = shape.get("counts")
     runs = _unpacked(counts) if isinstance(counts, str) else counts
-    whole = isinstance(runs, list) and all(isinstance(run, int) and run >= 0 for run in runs)
-    if not whole or list(size) != shape.get("size") or sum(runs) != size[0] * size[1]:
+    whole = [run for run in runs if isinstance(run, int) and run >= 0] if isinstance(runs, list) else []
+    if whole != runs or list(size) != shape.get("size") or sum(whole) != size[0] * size[1]:
         raise ValueError(f"{where}: run lengths that do not make up the picture's {size[1]} x {size[0]}")
-    return tuple(runs)
+    return tuple(whole)
 
 
 def _unpacked(text: str) -> list[int]:

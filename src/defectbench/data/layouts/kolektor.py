@@ -44,7 +44,8 @@ def _folders(tree: Tree, roots: Roots) -> dict[tuple[str, tuple[str, ...]], list
 def _roots(tree: Tree) -> Roots:
     """Return the root, or those of its folders, whose folders hold pictures beside their masks."""
     tops = sorted({tree.parts(path)[0] for path in tree.pictures if len(tree.parts(path)) > 2})
-    for candidates in ({(): tree.root.name}, {(top,): top for top in tops}):
+    whole: Roots = {(): tree.root.name}
+    for candidates in (whole, {(top,): top for top in tops}):
         fitting = {root: name for root, name in candidates.items() if _fits(tree, {root: name})}
         if fitting:
             return fitting

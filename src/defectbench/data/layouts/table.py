@@ -167,17 +167,17 @@ def _others(tree: Tree, draft: Draft) -> Iterator[Entry]:
     """Yield the pictures that no row names: masks may be among them."""
     named = {entry.file for entry in draft.entries} | {mask for own in draft.masks.values() for mask in own}
     categories = {entry.category for entry in draft.entries}
-    if len(categories) == 1:
+    for category in categories if len(categories) == 1 else ():
         for path in tree.pictures:
             if path not in named:
-                yield Entry(path, *categories, tree.parts(path)[:-1])
+                yield Entry(path, category, tree.parts(path)[:-1])
 
 
 def _notes(file: Path, table: _Table) -> Iterator[str]:
     if table.ignored:
         yield f"{file}: columns that are not read: {', '.join(table.ignored)}"
     typed = sum(
-        polarity(row["label"]) == "good" and polarity(row.get("type") or GOOD) != "good"
+        _label(row["label"]) == "good" and polarity(row.get("type") or GOOD) != "good"
         for _, row in table.rows
     )
     if typed:

@@ -258,7 +258,7 @@ def _junk(name: str) -> str | None:
 
 def _is_annexed(link: Path) -> bool:
     """Whether a link that leads nowhere is git-annex's."""
-    return "annex/objects/" in os.readlink(link).replace("\\", "/")
+    return "annex/objects/" in str(link.readlink()).replace("\\", "/")
 
 
 def _pointer(path: Path) -> str | None:
