@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 
 from defectbench.data.layouts.base import (
@@ -30,6 +31,8 @@ TEST_SHARE = 0.2
 
 FEW = 4
 """Test goods below which more are taken from a small set, up to its share: what four folds need."""
+
+_LONGEST_JOINT = 16
 
 BORROWED = "read through a link to them"
 UNCERTAIN = "uncertain"
@@ -148,15 +151,13 @@ def _named(
 ) -> Iterator[Source]:
     """Yield the sources under flat names: ``day1/a.png`` becomes ``day1_a.png``.
 
-    Where another file has that name, the deeper one gets a longer joint, ``day1__a.png``.
+    Where a file of another folder has that name, the deeper one gets a longer joint, ``day1__a.png``, or its
+    folder's name, ``ok_back_a.png``. Two files of one folder keep their names, and the check refuses them.
     """
-    taken: Counter[tuple[str, str, str]] = Counter()
+    taken: dict[tuple[str, ...], tuple[str, ...]] = {}
     for entry in sorted(entries, key=lambda entry: (len(entry.name), entry.where, entry.file.name)):
-        joint, part = "_", entry.part or "test"
-        while len(entry.name) > 1 and taken[_id(entry, joint)]:
-            joint += "_"
-        taken[_id(entry, joint)] += 1
-        name = joint.join(entry.name)
+        part, name = entry.part or "test", _free_name(entry, taken)
+        taken[_id(entry, name)] = _origin(entry)
         yield Source(
             category,
             f"{part}/{entry.kind}/{name}",
@@ -169,9 +170,24 @@ def _named(
         )
 
 
-def _id(entry: Entry, joint: str) -> tuple[str, str, str]:
-    """Return what must not be had twice; in a set that is still to be cut, neither may the parts' names."""
-    return fold(entry.part or ""), fold(entry.kind), fold(Path(joint.join(entry.name)).stem)
+def _free_name(entry: Entry, taken: Mapping[tuple[str, ...], tuple[str, ...]]) -> str:
+    """Return the entry's flat name, such that no file of another folder has its id."""
+    plain = "_".join(entry.name)
+    longer = entry.name if len(entry.name) > 1 else (*entry.where[-1:], *entry.name)
+    tried = chain([plain], (("_" * width).join(longer) for width in range(1, _LONGEST_JOINT)))
+    own = _origin(entry)
+    free = (name for name in tried if taken.get(_id(entry, name), own) == own)
+    return next(free, plain)
+
+
+def _origin(entry: Entry) -> tuple[str, ...]:
+    """Return the folder and the stem that a file has on disk."""
+    return *entry.where, fold(entry.file.stem)
+
+
+def _id(entry: Entry, name: str) -> tuple[str, ...]:
+    """Return what only one picture may have."""
+    return entry.part or "", fold(entry.kind), fold(Path(name).stem)
 
 
 # --- goods of one set: a share of them is tested

@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, find_categories, in_categories
-from defectbench.data.layouts.labels import BAD_WORDS, MASK_NAMES, fold, polarity, words
+from defectbench.data.layouts.labels import BAD_WORDS, MASK_NAMES, doubt, fold, is_doubtful, polarity, words
 from defectbench.data.layouts.walk import Tree
 from defectbench.manifest import GOOD
 
@@ -45,14 +45,16 @@ def read_folder(tree: Tree, roots: Roots) -> Draft:
     """Return what the categories' files mean; their goods are still to be cut into train and test."""
     draft = Draft(cut_goods=True)
     wrong: set[Path] = set()
+    doubtful: set[Path] = set()
     for file, category, names in in_categories(tree, roots):
         entry = _entry(file, category, names)
         draft.entries.append(entry)
         if entry.part and entry.kind != GOOD and polarity(entry.kind) == "good":
             wrong.add(file.parents[len(entry.name) - 1])
-        if entry.part is None and len(names) > 1 and polarity(names[0]) == "unsure":
-            wrong.add(file.parents[len(names) - 2])
+        if entry.part is None and len(names) > 1 and is_doubtful(names[0]):
+            doubtful.add(file.parents[len(names) - 2])
     draft.problems += [f"{folder}: {folder.name!r} cannot name a defect type" for folder in sorted(wrong)]
+    draft.problems += [doubt(folder) for folder in sorted(doubtful)]
     return draft
 
 

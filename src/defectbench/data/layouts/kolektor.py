@@ -54,7 +54,7 @@ def _roots(tree: Tree) -> Roots:
 
 def _fits(tree: Tree, roots: Roots) -> bool:
     folders = _folders(tree, roots)
-    if any(polarity(names[0]) for _, names in folders):
+    if any(polarity(name) for root in roots for _, names in folders for name in (*root, *names)):
         return False
     shares = [
         sum(mask is not None for _, mask in pairs) / len(pairs)

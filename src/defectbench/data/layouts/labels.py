@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from pathlib import Path
 from typing import Literal
 
 Polarity = Literal["good", "bad", "unsure"]
@@ -81,9 +82,21 @@ def polarity(name: str) -> Polarity | None:
     return "good" if good != negated else "bad"
 
 
-def is_good(name: str) -> bool:
-    """Whether a folder's name says that its parts are good."""
-    return polarity(name) == "good"
+def is_doubtful(name: str) -> bool:
+    """Whether a folder's name has a word for good and says more, so that nobody knows what it holds.
+
+    >>> [is_doubtful(name) for name in ("ok_vorne", "ok_front", "logical_anomalies", "good_masks")]
+    [True, False, False, False]
+    """
+    return polarity(name) == "unsure" and not says_mask(name) and bool(GOOD_WORDS & {*words(name)})
+
+
+def doubt(folder: Path) -> str:
+    """Return what to say of a doubtful folder."""
+    return (
+        f"{folder}: {folder.name!r} may mean good parts or something else; call it good, or leave out the "
+        "word for good"
+    )
 
 
 def split_of(name: str) -> Split | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, find_categories, in_categories
-from defectbench.data.layouts.labels import MASK_NAMES, Split, fold, polarity, split_of
+from defectbench.data.layouts.labels import MASK_NAMES, Split, doubt, fold, is_doubtful, polarity, split_of
 from defectbench.data.layouts.walk import Tree
 from defectbench.manifest import GOOD, Part
 
@@ -85,13 +85,9 @@ def _doubtful(tree: Tree, roots: Roots) -> list[str]:
         tree.root.joinpath(*root, *names[:2])
         for root in roots
         for _, category, names in in_categories(tree, {root: roots[root]})
-        if len(names) > 2 and split_of(names[0]) and polarity(names[1]) == "unsure"
+        if len(names) > 2 and split_of(names[0]) and is_doubtful(names[1])
     }
-    return [
-        f"{folder}: {folder.name!r} may mean good or a defect type; call it good, or name the defect without "
-        "a word for good or bad"
-        for folder in sorted(found)
-    ]
+    return [doubt(folder) for folder in sorted(found)]
 
 
 def _said(entries: list[Entry]) -> list[str]:

@@ -124,6 +124,7 @@ class _Walk:
         self.unused: dict[Path, str] = {}
         self.aliases: dict[Path, Path] = {}
         self.folder_links: list[tuple[Path, Path]] = []
+        self.inside = True
         self.refused: list[Path] = []
         self.problems: list[str] = []
         self.visited: set[tuple[int, int]] = set()
@@ -135,6 +136,7 @@ class _Walk:
         while done < len(self.folder_links):  # a link out of it may lead to more of them
             place, target = self.folder_links[done]
             if not target.is_relative_to(self.root):
+                self.inside = False
                 self._read(place)
             done += 1
         borrowed = self._borrow()
@@ -189,6 +191,8 @@ class _Walk:
             why = NO_PICTURE
         if why is None:
             self.files.append(path)
+            if not self.inside and path not in self.aliases:
+                self.aliases[path] = path.resolve()
         else:
             self.unused[path] = why
 
@@ -236,8 +240,8 @@ class _Walk:
             if found:
                 what, remedy = kind.split("; ")
                 yield (
-                    f"{self.root}: {len(found)} pictures are only {what} ({listed(found, self.root)}): "
-                    f"their contents are not here; {remedy}"
+                    f"{self.root}: {len(found)} pictures or folders of them are only {what} "
+                    f"({listed(found, self.root)}): their contents are not here; {remedy}"
                 )
 
     def _outside_problems(self) -> Iterator[str]:
