@@ -826,6 +826,18 @@ def test_check_refuses_defect_types_that_look_equal(tmp_path, capfd, one, two):
     assert "differ in case or letter form alone" in err
 
 
+@pytest.mark.parametrize("name", ["new\nline", "bell\a", "udc\udcff"])
+def test_check_refuses_and_prints_names_that_no_terminal_shows(tmp_path, capfd, name):
+    goods(tmp_path / "plate/good", 12)
+    bads(tmp_path / "plate/bad" / name, 3, mask="x{:03d}.png")
+    (tmp_path / "plate/good" / f"{name}.txt").write_text("x")
+    out, err = call(capfd, "data", "check", tmp_path, "--format", "json", code=65)
+    assert all("/plate/bad/" in line for line in json.loads(out)["problems"])
+    assert len(err.splitlines()) == 1 + len(json.loads(out)["problems"])
+    _, err = call(capfd, "data", "check", tmp_path, code=65)
+    assert repr(name)[1:-1] in err
+
+
 def test_check_refuses_names_that_are_too_long(tmp_path, capfd):
     goods(tmp_path / "plate/good" / ("d" * 150), 12, name="{:03d}" + "x" * 120 + ".png")
     bads(tmp_path / "plate/bad")

@@ -238,12 +238,14 @@ def _account(report: CheckReport) -> dict[str, Any]:
 
 
 def _counts(report: CheckReport) -> list[dict[str, Any]]:
+    from defectbench.data.layouts.walk import shown
+
     return [
         {
             "category": counts.category,
             "train_good": counts.train_good,
             "test_good": counts.test_good,
-            "defects": ", ".join(f"{kind} {number}" for kind, number in counts.defects.items()),
+            "defects": ", ".join(f"{shown(kind)} {number}" for kind, number in counts.defects.items()),
             "masks": counts.masks,
         }
         for counts in report.counts

@@ -17,6 +17,7 @@ from defectbench.data import Step, silent
 from defectbench.data.duplicates import frame, near_duplicates
 from defectbench.data.layouts.base import DatasetReading, Source
 from defectbench.data.layouts.labels import fold
+from defectbench.data.layouts.walk import shown
 from defectbench.data.limits import check_names, check_sizes
 from defectbench.data.mask_checks import (
     Marked,
@@ -117,7 +118,9 @@ def check(reading: DatasetReading, progress: Step = silent) -> CheckReport:
     counts = tuple(_counts(reading, category) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
-    return CheckReport(reading, tuple(problems), tuple(notes), counts, facts, shortcuts)
+    return CheckReport(
+        reading, tuple(map(shown, problems)), tuple(map(shown, notes)), counts, facts, shortcuts
+    )
 
 
 @dataclass(slots=True)

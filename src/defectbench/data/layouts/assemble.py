@@ -22,7 +22,7 @@ from defectbench.data.layouts.base import (
 from defectbench.data.layouts.labels import fold
 from defectbench.data.layouts.masks import Candidate, looks_like_mask, paired, told_masks
 from defectbench.data.layouts.outlines import outlined
-from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree
+from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree, shown
 from defectbench.manifest import GOOD, Part
 from defectbench.pictures import is_picture
 
@@ -72,8 +72,8 @@ def assemble(tree: Tree, layout: str, draft: Draft) -> DatasetReading:
         sure,
         tuple(source for source in sources if source.uncertain),
         tuple(found.spare),
-        (*tree.problems, *draft.problems, *found.problems),
-        (*tree.notes, *draft.notes, *found.notes),
+        tuple(map(shown, (*tree.problems, *draft.problems, *found.problems))),
+        tuple(map(shown, (*tree.notes, *draft.notes, *found.notes))),
         _account(tree, layout, {source.file for source in sure}, found),
     )
 

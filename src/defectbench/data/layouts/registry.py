@@ -48,7 +48,7 @@ def read_layout(root: Path, layout: str | None = None, *, follow_links: bool = F
     tree = walk(root, follow_links)
     chosen = _BY_NAME[layout] if layout else next((one for one in LAYOUTS if one.fits(tree)), None)
     if chosen is None:
-        raise DataError([*tree.problems, _unknown(tree)])
+        raise DataError([*map(shown, tree.problems), _unknown(tree)])
     return _whole(tree, chosen.name, chosen.read(tree), chosen.looked_for)
 
 
