@@ -71,6 +71,35 @@ def test_masks_with_prefixes_or_the_same_stem_are_paired(tmp_path, name):
     assert defects(read_layout(tmp_path)) == {("dent", True): 4}
 
 
+@pytest.mark.parametrize("place", ["../../anything/{:03d}.jpg", "../other/{:03d}.webp", "{:03d}_mask.jpg"])
+def test_masks_that_a_lossy_format_blurs_are_paired_and_their_values_named(tmp_path, capfd, place):
+    goods(tmp_path / "plate/good", 12)
+    bads(tmp_path / "plate/bad/dent", mask=place)
+    assert defects(read_layout(tmp_path)) == {("dent", True): 4}
+    _, err = call(capfd, "data", "check", tmp_path, code=65)
+    assert err.count("not binary") == 4
+
+
+@pytest.mark.parametrize("values", [(0, 255), (0, 3)])
+def test_check_questions_parts_of_nearly_two_values(tmp_path, capfd, values):
+    goods(tmp_path / "plate/good", 12)
+    kind = "jpg" if values == (0, 255) else "png"
+    bads(tmp_path / "plate/bad", mask=f"outline {{:03d}}.{kind}", values=values)
+    _, err = call(capfd, "data", "check", tmp_path, code=65)
+    assert err.count("looks like a mask") == 4
+
+
+def test_check_notes_that_every_picture_has_two_values(tmp_path, capfd):
+    for folder, number, start in (("good", 24, 0), ("bad", 6, 1000)):
+        for place in range(number):
+            picture, _ = part(start + place, bad=folder == "bad")
+            save((picture > 100).astype(np.uint8) * 255, tmp_path / f"plate/{folder}/{place:03d}.png")
+    out, _ = call(capfd, "data", "check", tmp_path, "--format", "json")
+    found = json.loads(out)
+    assert found["files"]["pictures"] == 30
+    assert "plate: 30 of 30 pictures have nearly two values, as masks have" in found["notes"]
+
+
 FOLDERS = [
     "../../masks/dent/{:03d}.png",
     "../../labels/{:03d}.png",

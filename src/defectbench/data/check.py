@@ -20,12 +20,13 @@ from defectbench.data.layouts.labels import fold
 from defectbench.data.layouts.walk import shown
 from defectbench.data.limits import check_names, check_sizes
 from defectbench.data.mask_checks import (
+    Flat,
     Marked,
     check_inversion,
     check_masks,
     check_missing,
     check_parts,
-    values_of_two,
+    looks_flat,
 )
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
@@ -128,7 +129,7 @@ class _MaskFacts:
     """How much the masks of a category mark, by picture; and its pictures that look like masks."""
 
     marked: dict[Path, Marked] = field(default_factory=dict)
-    flat: list[Source] = field(default_factory=list)
+    flat: dict[Source, Flat] = field(default_factory=dict)
 
 
 def _read(
@@ -153,8 +154,9 @@ def _read(
         frames[source.file] = frame(picture)
         if source.defect_type == GOOD:
             seen[source.part].append(looks(picture))
-        if values_of_two(picture):
-            masks.flat.append(source)
+        how = looks_flat(picture)
+        if how:
+            masks.flat[source] = how
         yield from check_masks(source, (height, width), masks.marked)
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.data.layouts.base import Mask, Source, mask_file
+from defectbench.data.layouts.masks import is_binary
 from defectbench.data.polygons import Outline
 from defectbench.errors import DataError
 from defectbench.manifest import GOOD
 from defectbench.pictures import read_mask_values
+
+Flat = Literal["two values", "nearly two values"]
 
 HALF = 0.5
 """Share of a picture from which on a mask is suspected to mark the background."""
@@ -167,29 +171,37 @@ def expected_mask(source: Source, masked: Sequence[Source], root: Path) -> Path:
     return root.joinpath(*names)
 
 
-def values_of_two(picture: NDArray[np.uint8]) -> bool:
-    """Whether a picture, (H, W, 3), has at most two colours in all its pixels, as a mask has."""
+def looks_flat(picture: NDArray[np.uint8]) -> Flat | None:
+    """Return how a picture, (H, W, 3), looks like a mask; None if it does not."""
     pixels = picture.reshape(-1, 3)
-    for part in (pixels[:: max(1, len(pixels) // 4096)], pixels):
-        other = (part != part[0]).any(axis=1)
-        second = part[int(other.argmax())]
-        if not ((~other) | (part == second).all(axis=1)).all():
-            return False
-    return True
+    sample = pixels[:: max(1, len(pixels) // 4096)]
+    if _two_colours(sample):
+        return "two values" if _two_colours(pixels) else None
+    grey = bool((pixels == pixels[:, :1]).all())
+    return "nearly two values" if grey and is_binary(sample) and is_binary(pixels) else None
 
 
-def check_parts(category: str, flat: Sequence[Source], read: int) -> tuple[list[str], list[str]]:
-    """Return problems, or a note, about pictures of two values that would be parts.
+def _two_colours(pixels: NDArray[np.uint8]) -> bool:
+    other = (pixels != pixels[0]).any(axis=1)
+    second = pixels[int(other.argmax())]
+    return bool((~other | (pixels == second).all(axis=1)).all())
+
+
+def check_parts(category: str, flat: Mapping[Source, Flat], read: int) -> tuple[list[str], list[str]]:
+    """Return problems, or a note, about pictures that look like masks and would be parts.
+
+    Where every picture is so, or most are nearly so, the camera makes them, and a note says so.
 
     Args:
-        flat: those pictures.
+        flat: those pictures, and how they look like masks.
         read: how many pictures of the category could be read.
     """
-    if flat and len(flat) == read:
-        return [], [f"{category}: every picture has two values at most"]
+    sharp = sum(how == "two values" for how in flat.values())
+    if flat and (len(flat) == read or (not sharp and 2 * len(flat) > read)):
+        return [], [f"{category}: {len(flat)} of {read} pictures have nearly two values, as masks have"]
     return [
-        f"{source.file}: looks like a mask: two values in all its pixels, but it would count as a "
+        f"{source.file}: looks like a mask: {how} in all its pixels, but it would count as a "
         f"{'good' if source.defect_type == GOOD else 'defective'} picture; put masks into "
-        f"{category}/ground_truth/, or leave the file out"
-        for source in flat
+        f"{category}/ground_truth/ under their pictures' names, or leave the file out"
+        for source, how in flat.items()
     ], []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -188,7 +189,7 @@ class Layout:
 
 
 Roots = Mapping[tuple[str, ...], str]
-"""Folders of categories, as names from the root down, and the categories' names."""
+"""Folders of categories, the root itself or some of its own, and the categories' names."""
 
 
 def find_categories(tree: Tree, fits: Callable[[frozenset[tuple[str, ...]]], bool]) -> Roots:
@@ -197,21 +198,12 @@ def find_categories(tree: Tree, fits: Callable[[frozenset[tuple[str, ...]]], boo
     Args:
         fits: takes the folders below a candidate, as names from it down.
     """
-    folders = folders_of(tree, ())
-    if fits(folders):
+    if fits(tree.folders):
         return {(): tree.root.name}
-    tops = sorted({names[0] for names in folders})
-    return {(top,): top for top in tops if fits(folders_of(tree, (top,)))}
-
-
-def folders_of(tree: Tree, below: tuple[str, ...]) -> frozenset[tuple[str, ...]]:
-    """Return the folders that hold files, at any depth, as names from ``below`` down."""
-    depth, found = len(below), set()
-    for path in tree.files:
-        names = tree.parts(path)[:-1]
-        if names[:depth] == below:
-            found |= {names[depth:end] for end in range(depth + 1, len(names) + 1)}
-    return frozenset(found)
+    below: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for names in tree.folders:
+        below[names[0]] |= {names[1:]} - {()}
+    return {(top,): top for top in sorted(below) if fits(frozenset(below[top]))}
 
 
 def in_categories(tree: Tree, roots: Roots) -> list[tuple[Path, str, tuple[str, ...]]]:
@@ -219,7 +211,7 @@ def in_categories(tree: Tree, roots: Roots) -> list[tuple[Path, str, tuple[str, 
     found = []
     for path in tree.pictures:
         names = tree.parts(path)
-        for root, category in roots.items():
-            if names[: len(root)] == root:
-                found.append((path, category, names[len(root) :]))
+        for root in ((), names[:1]):
+            if root in roots and len(names) > len(root):
+                found.append((path, roots[root], names[len(root) :]))
     return found

@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, in_categories
@@ -43,22 +43,22 @@ def _folders(tree: Tree, roots: Roots) -> dict[tuple[str, tuple[str, ...]], list
 
 def _roots(tree: Tree) -> Roots:
     """Return the root, or those of its folders, whose folders hold pictures beside their masks."""
-    tops = sorted({tree.parts(path)[0] for path in tree.pictures if len(tree.parts(path)) > 2})
-    whole: Roots = {(): tree.root.name}
-    for candidates in (whole, {(top,): top for top in tops}):
-        fitting = {root: name for root, name in candidates.items() if _fits(tree, {root: name})}
-        if fitting:
-            return fitting
-    return {}
+    if _fits((), list(_folders(tree, {(): tree.root.name}).items())):
+        return {(): tree.root.name}
+    tops: Roots = {names: names[0] for names in tree.folders if len(names) == 1}
+    below = defaultdict(list)
+    for (category, names), files in _folders(tree, tops).items():
+        below[category].append(((category, names), files))
+    return {(top,): top for top, folders in sorted(below.items()) if _fits((top,), folders)}
 
 
-def _fits(tree: Tree, roots: Roots) -> bool:
-    folders = _folders(tree, roots)
-    if any(polarity(name) for root in roots for _, names in folders for name in (*root, *names)):
+def _fits(root: tuple[str, ...], folders: Sequence[tuple[tuple[str, tuple[str, ...]], list[Path]]]) -> bool:
+    """Whether nothing but masks says good or bad: each folder has them beside most of its pictures."""
+    if any(polarity(name) for (_, names), _ in folders for name in (*root, *names)):
         return False
     shares = [
         sum(mask is not None for _, mask in pairs) / len(pairs)
-        for files in folders.values()
+        for _, files in folders
         if (pairs := list(_pairs(files)))
     ]
     return bool(shares) and min(shares) > 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,8 @@ _MASK_WORDS = frozenset(
 MASK_NAMES = frozenset({"masks", "mask", "ground_truth", "groundtruth", "gt"})
 """Folders, case-folded, that hold masks and nothing else when they stand in a category."""
 
+_MOST_NAMES = 4096
+
 Split = Literal["train", "validation", "test"]
 
 
@@ -61,6 +64,7 @@ def words(name: str) -> list[str]:
     return re.findall(r"[^\W\d_]+|\d+|\?", parted.casefold())
 
 
+@lru_cache(_MOST_NAMES)
 def polarity(name: str) -> Polarity | None:
     """Return what a folder's name says of its parts; "unsure" where it also says something else.
 
@@ -109,6 +113,7 @@ def split_of(name: str) -> Split | None:
     return "test" if folded in _TEST else None
 
 
+@lru_cache(_MOST_NAMES)
 def says_mask(name: str) -> bool:
     """Whether a folder's name suggests masks: ``labels``, ``Ground Truth``, ``scratch_mask``.
 

@@ -11,8 +11,10 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from defectbench.data.layouts.base import Entry, Mask, mask_file
 from defectbench.data.layouts.labels import (
@@ -32,30 +34,37 @@ from defectbench.pictures import read_mask_values
 _FEW_VALUES = 16
 """Values up to which a file that is named as a mask counts as one: VisA numbers its kinds of defect."""
 
-_NEAR, _SHARE = 12, 0.99
+_NEAR, _SHARE = 40, 0.98
 """A mask saved as JPEG or with smooth edges: so much of it lies so near to 0 or 255."""
+
+_DARK = 32
+"""A mask that numbers kinds of defect has no value from here on."""
 
 _PROBES = 3
 """Files of a folder that its name calls masks which are opened before the folder is left alone."""
 
 
 def looks_like_mask(file: Path, named: bool) -> bool:
-    """Whether a file's pixels are a mask's: two values at most.
+    """Whether a file's pixels are a mask's.
 
     Args:
-        named: its name or its folder's calls it a mask: then few values, or nearly two, will do.
+        named: its name or its folder's calls it a mask: then few values will do, whichever they are.
     """
     try:
         values = read_mask_values(file)
     except (DataError, OSError):
         return False
-    few = np.unique(values[:: max(1, values.shape[0] // 16)])
-    if len(few) > 2 and not named:
-        return False
+    if is_binary(values[:: max(1, values.shape[0] // 16)]):
+        return is_binary(values)
+    return named and len(np.unique(values)) <= _FEW_VALUES
+
+
+def is_binary(values: NDArray[np.integer[Any]]) -> bool:
+    """Whether values are a mask's: at most two, a few small numbers, or nearly all near 0 and 255."""
     found = np.unique(values)
-    if len(found) <= 2 or (named and len(found) <= _FEW_VALUES):
+    if len(found) <= 2 or (len(found) <= _FEW_VALUES and found[-1] < _DARK):
         return True
-    return named and float(((values <= _NEAR) | (values >= 255 - _NEAR)).mean()) >= _SHARE
+    return bool(((values <= _NEAR) | (values >= 255 - _NEAR)).mean() >= _SHARE)
 
 
 def told_masks(entries: Sequence[Entry]) -> frozenset[Path]:

@@ -12,6 +12,7 @@ import stat
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from defectbench.pictures import is_picture
@@ -54,7 +55,7 @@ _POINTER_SIZE = 1024
 _LFS_STARTS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tree:
     """The files below a folder.
 
@@ -80,14 +81,25 @@ class Tree:
         """Files below the folder, links to files too; what lies behind followed links out of it as well."""
         return len(self.files) - len(self.borrowed) + len(self.unused)
 
-    @property
+    @cached_property
     def pictures(self) -> tuple[Path, ...]:
         """Those of the files that are pictures by their names."""
         return tuple(path for path in self.files if is_picture(path))
 
+    @cached_property
+    def folders(self) -> frozenset[tuple[str, ...]]:
+        """The folders that hold files, at any depth, as names from ``root`` down."""
+        lowest = {self.parts(path)[:-1] for path in self.files}
+        return frozenset(names[:end] for names in lowest for end in range(1, len(names) + 1))
+
+    @cached_property
+    def _parts(self) -> Mapping[Path, tuple[str, ...]]:
+        depth = len(self.root.parts)
+        return {path: path.parts[depth:] for path in self.files}
+
     def parts(self, path: Path) -> tuple[str, ...]:
-        """Return the names from ``root`` down to the file."""
-        return path.relative_to(self.root).parts
+        """Return the names from ``root`` down to one of its files."""
+        return self._parts.get(path) or path.relative_to(self.root).parts
 
 
 def walk(root: Path, follow_links: bool = False) -> Tree:
