@@ -89,6 +89,25 @@ def test_check_questions_parts_of_nearly_two_values(tmp_path, capfd, values):
     assert err.count("looks like a mask") == 4
 
 
+@pytest.mark.parametrize("camera", ["dark field", "12 bits", "16 bits", "backlight"])
+def test_pictures_of_dark_deep_and_backlit_cameras_are_no_masks(tmp_path, capfd, camera):
+    rng = np.random.default_rng(0)
+    for folder, number, start in (("good", 24, 0), ("bad", 6, 1000)):
+        for place in range(number):
+            grey = part(start + place, bad=folder == "bad")[0][..., 0].astype(np.float64)
+            noise = rng.normal(0, 3, grey.shape)
+            picture = {
+                "dark field": np.clip(np.where(grey > 150, 255, 4 + noise), 0, 255).astype(np.uint8),
+                "12 bits": (grey * 16).astype(np.uint16),
+                "16 bits": (grey * 257 + rng.integers(0, 257, grey.shape)).astype(np.uint16),
+                "backlight": np.clip(np.where(grey > 90, 255, 8 + noise), 0, 255).astype(np.uint8),
+            }[camera]
+            save(picture, tmp_path / f"plate/{folder}/{place:03d}.png")
+    reading = read_layout(tmp_path)
+    assert Counter(source.label for source in reading.sources) == {"good": 24, "bad": 6}
+    call(capfd, "data", "check", tmp_path)
+
+
 def test_check_notes_that_every_picture_has_two_values(tmp_path, capfd):
     for folder, number, start in (("good", 24, 0), ("bad", 6, 1000)):
         for place in range(number):
@@ -157,6 +176,15 @@ def test_a_part_whose_type_is_called_like_a_mask_stays_a_part(tmp_path):
     bads(tmp_path / "test/label", mask="../../ground_truth/label/{:03d}_mask.png")
     bads(tmp_path / "test/mask", start=1100, name="{:03d}_label.png")
     assert defects(read_layout(tmp_path)) == {("label", True): 4, ("mask", False): 4}
+
+
+def test_pictures_that_are_named_as_masks_are_and_look_like_none_stay_and_are_told(tmp_path):
+    goods(tmp_path / "bottle/good", 6)
+    bads(tmp_path / "bottle/bad", name="{:03d}.png")
+    bads(tmp_path / "bottle/bad", start=1100, name="{:03d}_label.png")
+    reading = read_layout(tmp_path)
+    assert defects(reading) == {("defect", False): 8}
+    assert "bottle: 4 pictures are named as masks of others are" in reading.notes[0]
 
 
 @pytest.mark.parametrize("name", ["outline of {:03d}.png", "x{:03d}.png", "{:03d}b.png"])

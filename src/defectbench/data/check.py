@@ -28,6 +28,7 @@ from defectbench.data.mask_checks import (
     check_parts,
     looks_flat,
 )
+from defectbench.data.names import is_name
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
 from defectbench.manifest import GOOD
@@ -88,6 +89,8 @@ def check(reading: DatasetReading, progress: Step = silent) -> CheckReport:
     """Open every picture and mask and return all problems and notes."""
     problems, notes = [*reading.problems], [*reading.notes]
     problems += check_names(reading.categories, reading.sources)
+    if not is_name(reading.root.name):
+        notes.append(f"the folder's name {reading.root.name!r} cannot name a data set: import it with --name")
     facts: dict[Path, Fact] = {}
     shortcuts: dict[str, Shortcut] = {}
     done = 0
@@ -150,11 +153,12 @@ def _read(
     else:
         height, width = picture.shape[:2]
         pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
-        facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data))
+        uncommon = traits(data)
+        facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, uncommon)
         frames[source.file] = frame(picture)
         if source.defect_type == GOOD:
             seen[source.part].append(looks(picture))
-        how = looks_flat(picture)
+        how = looks_flat(picture, deep=any(text.startswith("16-bit") for text in uncommon))
         if how:
             masks.flat[source] = how
         yield from check_masks(source, (height, width), masks.marked)

@@ -24,6 +24,7 @@ HALF = 0.5
 
 _EDGE = 0.9
 _SMALL = 32
+_DEEP_STEP = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +172,20 @@ def expected_mask(source: Source, masked: Sequence[Source], root: Path) -> Path:
     return root.joinpath(*names)
 
 
-def looks_flat(picture: NDArray[np.uint8]) -> Flat | None:
-    """Return how a picture, (H, W, 3), looks like a mask; None if it does not."""
-    pixels = picture.reshape(-1, 3)
-    sample = pixels[:: max(1, len(pixels) // 4096)]
-    if _two_colours(sample):
-        return "two values" if _two_colours(pixels) else None
-    grey = bool((pixels == pixels[:, :1]).all())
-    return "nearly two values" if grey and is_binary(sample) and is_binary(pixels) else None
+def looks_flat(picture: NDArray[np.uint8], deep: bool) -> Flat | None:
+    """Return how a picture, (H, W, 3), looks like a mask; None if it does not.
+
+    Args:
+        deep: its file has more than 8 bits, so that few levels here may be many there.
+    """
+    sample = picture[:: max(1, len(picture) // 16)]
+    if deep and int(picture.max()) - int(picture.min()) < _DEEP_STEP:
+        return None
+    if _two_colours(sample.reshape(-1, 3)):
+        return "two values" if _two_colours(picture.reshape(-1, 3)) else None
+    grey = bool((sample == sample[..., :1]).all() and (picture == picture[..., :1]).all())
+    flat = grey and is_binary(sample[..., 0]) and is_binary(picture[..., 0])
+    return "nearly two values" if flat else None
 
 
 def _two_colours(pixels: NDArray[np.uint8]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from defectbench.data.layouts.base import (
     Unused,
     mask_file,
 )
-from defectbench.data.layouts.labels import fold
+from defectbench.data.layouts.labels import fold, mask_stems, picture_stems
 from defectbench.data.layouts.masks import Candidate, looks_like_mask, paired, told_masks
 from defectbench.data.layouts.outlines import outlined
 from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree, shown
@@ -131,16 +131,36 @@ def _add(
     found.problems += pairs.problems
     found.masks |= told
     masks: dict[Path, tuple[Mask, ...]] = {**pairs.masks, **draft.masks}
-    several = sum(len(one) > 1 for one in masks.values())
-    if several:
-        found.notes.append(f"{category}: {several} pictures have several masks, which are united")
-    moved = sum(entry.part is not None and not entry.mask for entry in entries if entry.file in told)
-    if moved:
-        found.notes.append(
-            f"{category}: {moved} files among the pictures are masks: two values, and a picture's stem"
-        )
+    found.notes += _remarks(category, entries, pictures, masks, told)
     sources = list(_named(category, pictures, masks, draft.uncertain))
     found.sources += _cut(sources) if draft.cut_goods else sources
+
+
+def _remarks(
+    category: str,
+    entries: Sequence[Entry],
+    pictures: Sequence[Entry],
+    masks: Mapping[Path, tuple[Mask, ...]],
+    told: Collection[Path],
+) -> Iterator[str]:
+    """Yield notes on what was taken for a mask, and on what was not."""
+    several = sum(len(own) > 1 for own in masks.values())
+    if several:
+        yield f"{category}: {several} pictures have several masks, which are united"
+    moved = sum(entry.part is not None and not entry.mask for entry in entries if entry.file in told)
+    if moved:
+        yield f"{category}: {moved} files among the pictures are masks: two values, and a picture's stem"
+    stems = {stem for entry in pictures for stem in picture_stems(entry.file.stem)}
+    alike = [
+        entry.file.name
+        for entry in pictures
+        if any(stem in stems for stem in mask_stems(entry.file.stem)[1:])
+    ]
+    if alike:
+        yield (
+            f"{category}: {len(alike)} pictures are named as masks of others are, but have more than a mask's "
+            f"values, so they count as pictures; the first is {alike[0]}"
+        )
 
 
 def _named(

@@ -34,8 +34,11 @@ from defectbench.pictures import read_mask_values
 _FEW_VALUES = 16
 """Values up to which a file that is named as a mask counts as one: VisA numbers its kinds of defect."""
 
-_NEAR, _SHARE = 40, 0.98
-"""A mask saved as JPEG or with smooth edges: so much of it lies so near to 0 or 255."""
+_NEARLY = ((3, 0.9), (40, 0.98))
+"""A mask saved as JPEG or with smooth edges: within so many levels of 0 or 255 lies such a share of it."""
+
+_FLAT = 0.75
+"""Share of neighbours in a row that are equal in a mask; a camera's noise leaves fewer."""
 
 _DARK = 32
 """A mask that numbers kinds of defect has no value from here on."""
@@ -60,11 +63,20 @@ def looks_like_mask(file: Path, named: bool) -> bool:
 
 
 def is_binary(values: NDArray[np.integer[Any]]) -> bool:
-    """Whether values are a mask's: at most two, a few small numbers, or nearly all near 0 and 255."""
+    """Whether values, (H, W), are a mask's: two, or flat areas of a few small numbers or of 0 and 255.
+
+    The last are of 8 bits, and blurred a little: by a lossy format, or at their edges.
+    """
     found = np.unique(values)
-    if len(found) <= 2 or (len(found) <= _FEW_VALUES and found[-1] < _DARK):
+    if len(found) <= 2:
         return True
-    return bool(((values <= _NEAR) | (values >= 255 - _NEAR)).mean() >= _SHARE)
+    if values.shape[1] > 1 and float((values[:, 1:] == values[:, :-1]).mean()) < _FLAT:
+        return False
+    if len(found) <= _FEW_VALUES and found[-1] < _DARK:
+        return True
+    if not 255 - _NEARLY[-1][0] <= found[-1] <= 255:
+        return False
+    return all(((values <= far) | (values >= 255 - far)).mean() >= share for far, share in _NEARLY)
 
 
 def told_masks(entries: Sequence[Entry]) -> frozenset[Path]:

@@ -85,10 +85,10 @@ def _whole(tree: Tree, name: str, draft: Draft, looked_for: str) -> DatasetReadi
 
 
 def _unknown(tree: Tree) -> str:
-    """Say what is there, which layouts there are, and which one is nearest."""
-    lines = [f"{tree.root}: no known layout; {_seen(tree)}", _near(tree), "layouts:"]
+    """Say which layouts there are, what is there, and which layout is nearest."""
+    lines = [f"{tree.root}: no known layout; looked for"]
     lines += [f"{layout.name}: {layout.looked_for}" for layout in LAYOUTS]
-    return "\n  ".join(line for line in lines if line)
+    return "\n  ".join([*lines, f"found: {_seen(tree)}", _near(tree)])
 
 
 def _seen(tree: Tree) -> str:
@@ -97,7 +97,7 @@ def _seen(tree: Tree) -> str:
     if not counts:
         kinds = Counter(path.suffix.lower() or "no suffix" for path in [*tree.files, *tree.unused])
         there = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common(5)) or "no file"
-        return f"it holds no picture, but {there}" if kinds else "it holds no file"
+        return f"no picture, but {there}" if kinds else "no file"
     first = ", ".join(f"{shown(name)} {number}" for name, number in sorted(counts.items())[:_MOST_FOLDERS])
     more = f" and {len(counts) - _MOST_FOLDERS} more folders" if len(counts) > _MOST_FOLDERS else ""
     return f"pictures by folder: {first}{more}"
