@@ -339,6 +339,8 @@ JUNK = [
     "#recycle/000.png",
     ".@__thumb/000.png",
     "Thumbnails/000.png",
+    "000_thumb.png",
+    "000.thumbnail.jpg",
 ]
 
 
@@ -350,10 +352,14 @@ def test_junk_is_counted_and_no_part(tmp_path, name):
         path = tmp_path / folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((tmp_path / "plate/good/000.png").read_bytes())
+        (tmp_path / folder / "000.txt").write_text("x")
     reading = read_layout(tmp_path)
     assert defects(reading) == {("dent", False): 4}
     assert sum(source.label == "good" for source in reading.sources) == 6
-    assert account(reading) == {"left by a system, a drive or a viewer": 4}
+    assert account(reading) == {
+        "left by a system, a drive or a viewer": 4,
+        "not a picture by its name": 4,
+    }
 
 
 def test_check_and_import_print_an_account_of_files(tmp_path, capfd):
@@ -732,8 +738,22 @@ def test_layout_table_does_not_hide_a_tree_that_says_the_same(tmp_path):
     goods(tmp_path / "good", 6)
     bads(tmp_path / "bad")
     write_csv([{"path": "good/000.png", "label": "bad"}], tmp_path / "t.csv")
-    assert read_layout(tmp_path).layout == "folder"
+    reading = read_layout(tmp_path)
+    assert reading.layout == "folder"
+    assert "--layout table reads it instead" in reading.notes[0]
     assert read_layout(tmp_path, "table").layout == "table"
+
+
+@pytest.mark.parametrize(("table_form", "disk_form"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_layout_table_finds_names_whatever_form_their_letters_have(tmp_path, table_form, disk_form):
+    rows = []
+    for place in range(8):
+        name = f"größe {place}.png"
+        save(part(1000 + place, bad=place > 5)[0], tmp_path / unicodedata.normalize(disk_form, name))
+        rows.append({"path": unicodedata.normalize(table_form, name), "label": int(place > 5)})
+    write_csv(rows, tmp_path / "t.csv")
+    reading = read_layout(tmp_path)
+    assert (len(reading.sources), reading.problems) == (8, ())
 
 
 # --- polygons

@@ -20,8 +20,9 @@ from defectbench.data.layouts.base import (
     mask_file,
 )
 from defectbench.data.layouts.labels import fold, mask_stems, picture_stems
-from defectbench.data.layouts.masks import Candidate, looks_like_mask, paired, told_masks
+from defectbench.data.layouts.masks import looks_like_mask, told_masks
 from defectbench.data.layouts.outlines import outlined
+from defectbench.data.layouts.pairing import Candidate, paired
 from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree, shown
 from defectbench.manifest import GOOD, Part
 from defectbench.pictures import is_picture
@@ -147,9 +148,9 @@ def _remarks(
     several = sum(len(own) > 1 for own in masks.values())
     if several:
         yield f"{category}: {several} pictures have several masks, which are united"
-    moved = sum(entry.part is not None and not entry.mask for entry in entries if entry.file in told)
-    if moved:
-        yield f"{category}: {moved} files among the pictures are masks: two values, and a picture's stem"
+    places = Counter("/".join(e.where) or "." for e in entries if e.file in told and not e.mask)
+    for place, number in sorted(places.items()):
+        yield f"{category}: {number} files of {place}/ are taken as masks: two values, and pictures' stems"
     stems = {stem for entry in pictures for stem in picture_stems(entry.file.stem)}
     alike = [
         entry.file.name
@@ -158,8 +159,8 @@ def _remarks(
     ]
     if alike:
         yield (
-            f"{category}: {len(alike)} pictures are named as masks of others are, but have more than a mask's "
-            f"values, so they count as pictures; the first is {alike[0]}"
+            f"{category}: {len(alike)} pictures are named as masks of others are, but have more values than "
+            f"masks, so they count as pictures; the first is {alike[0]}"
         )
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from defectbench.data.layouts.base import Entry
 from defectbench.data.layouts.labels import fold, says_mask
-from defectbench.data.layouts.masks import Candidate
+from defectbench.data.layouts.pairing import Candidate
 from defectbench.data.layouts.walk import Tree, shown
 from defectbench.data.polygons import Annotated, Outline, read_coco, read_labelme
 

@@ -49,7 +49,10 @@ def read_layout(root: Path, layout: str | None = None, *, follow_links: bool = F
     chosen = _BY_NAME[layout] if layout else next((one for one in LAYOUTS if one.fits(tree)), None)
     if chosen is None:
         raise DataError([*map(shown, tree.problems), _unknown(tree)])
-    return _whole(tree, chosen.name, chosen.read(tree), chosen.looked_for)
+    draft = chosen.read(tree)
+    if layout is None and chosen is not TABLE and TABLE.fits(tree):
+        draft.notes.append("a table here has the columns path and label: --layout table reads it instead")
+    return _whole(tree, chosen.name, draft, chosen.looked_for)
 
 
 def _read_file(file: Path, layout: str | None, follow_links: bool) -> DatasetReading:

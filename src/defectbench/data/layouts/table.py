@@ -225,6 +225,7 @@ def _file(tree: Tree, name: str, column: str, faults: list[str]) -> Path | None:
         return None
     path = Path(tree.root, name.replace("\\", "/"))
     path = Path(*[part for part in path.parts if part != "."])
+    path = tree.named(path)
     if ".." in path.parts or not path.is_relative_to(tree.root):
         faults.append(f"{column} {name}: outside the table's folder")
     elif path in tree.unused:

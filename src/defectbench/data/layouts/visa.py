@@ -28,7 +28,7 @@ def _read(tree: Tree) -> Draft:
         with table.open(newline="", encoding="utf-8-sig") as lines:
             for row in csv.DictReader(lines):
                 try:
-                    draft.settled.append(_source(tree.root, row))
+                    draft.settled.append(_source(tree, row))
                 except ValueError as error:
                     draft.problems.append(f"{table}: row {row}: {error}")
     except (UnicodeDecodeError, csv.Error) as error:
@@ -42,7 +42,7 @@ def _read(tree: Tree) -> Draft:
     return draft
 
 
-def _source(root: Path, row: dict[str, str | None]) -> Source:
+def _source(tree: Tree, row: dict[str, str | None]) -> Source:
     """Return a row's picture; ValueError says what is wrong with the row."""
     missing = [name for name in ("object", "split", "label", "image") if not row.get(name)]
     if missing:
@@ -52,19 +52,19 @@ def _source(root: Path, row: dict[str, str | None]) -> Source:
         raise ValueError(f"split {part!r}, label {label!r}; allowed: train, test and normal, anomaly")
     if part == "train" and label == "anomaly":
         raise ValueError("an anomaly in the training part, which holds good pictures alone")
-    file = inside(root, row["image"] or "")
-    masks = (inside(root, row["mask"]),) if row.get("mask") else ()
+    file = _inside(tree, row["image"] or "")
+    masks = (_inside(tree, row["mask"]),) if row.get("mask") else ()
     kind = GOOD if label == "normal" else "anomaly"
     where: Part = "train" if part == "train" else "test"
     return Source(category, f"{where}/{kind}/{file.name}", where, kind, file, masks)
 
 
-def inside(root: Path, relative: str | None) -> Path:
-    """Return the file that a table names; ValueError if it lies outside the data set."""
-    path = (root / (relative or "")).resolve()
-    if not path.is_relative_to(root):
+def _inside(tree: Tree, relative: str | None) -> Path:
+    """Return the file that the table names; ValueError if it lies outside the data set."""
+    path = (tree.root / (relative or "")).resolve()
+    if not path.is_relative_to(tree.root):
         raise ValueError(f"{relative}: outside the data set")
-    return path
+    return tree.named(path)
 
 
 VISA = Layout(

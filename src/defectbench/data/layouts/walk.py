@@ -8,9 +8,10 @@ request alone.
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,6 +52,7 @@ POINTERS = (ANNEX, LFS, DVC, CLOUD)
 DATA_SUFFIXES = frozenset({".json", ".csv", ".tsv", ".parquet"})
 """Of tables and annotations that a layout may read."""
 
+_THUMBNAIL = re.compile(r"(?P<stem>.+?)[ _.\-]thumb(?:nail)?s?\.\w+", re.IGNORECASE)
 _POINTER_SIZE = 1024
 _LFS_STARTS = (b"version https://git-lfs.github.com/spec/", b"version https://hawser.github.com/spec/")
 
@@ -91,6 +93,15 @@ class Tree:
         """The folders that hold files, at any depth, as names from ``root`` down."""
         lowest = {self.parts(path)[:-1] for path in self.files}
         return frozenset(names[:end] for names in lowest for end in range(1, len(names) + 1))
+
+    @cached_property
+    def _composed(self) -> Mapping[str, Path]:
+        return {unicodedata.normalize("NFC", str(path)): path for path in self.files}
+
+    def named(self, path: Path) -> Path:
+        """Return the file that a table names, in whichever form the disk has its letters."""
+        composed = unicodedata.normalize("NFC", str(path))
+        return path if path in self._parts else self._composed.get(composed, path)
 
     @cached_property
     def _parts(self) -> Mapping[Path, tuple[str, ...]]:
@@ -182,8 +193,9 @@ class _Walk:
             except OSError as error:
                 self.problems.append(f"{shown(folder)}: this folder cannot be read ({error.strerror})")
                 continue
+            stems = {Path(entry.name).stem for entry in entries}
             for entry in entries:
-                path, reason = Path(entry.path), why or _junk(entry.name)
+                path, reason = Path(entry.path), why or _junk(entry.name, stems)
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((path, reason))
                 else:
@@ -265,9 +277,17 @@ class _Walk:
             )
 
 
-def _junk(name: str) -> str | None:
+def _junk(name: str, stems: Collection[str]) -> str | None:
+    """Return why a name is of no use, or None.
+
+    Args:
+        stems: of all that lies beside it: ``003_thumb.png`` beside ``003.png`` is a thumbnail.
+    """
     folded = name.casefold()
+    thumbnail = _THUMBNAIL.fullmatch(name)
     if folded in JUNK_NAMES or folded.startswith(("._", ".trash-")):
+        return JUNK
+    if thumbnail and thumbnail["stem"] in stems:
         return JUNK
     return HIDDEN if folded.startswith(".") else None
 
