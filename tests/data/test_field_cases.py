@@ -535,7 +535,7 @@ def test_layout_loco_unites_masks_and_trains_on_validation_goods(tmp_path):
     assert defects(reading) == {("logical_anomalies", True): 4, ("structural_anomalies", True): 4}
     assert sorted(len(s.masks) for s in reading.sources if s.label == "bad") == [1] * 6 + [2] * 2
     assert sum(source.part == "train" for source in reading.sources) == 8
-    assert "box: 3 goods of validation/ train, as those of train/ do" in reading.notes
+    assert "box: 3 goods of validation train, as those of train do" in reading.notes
     assert account(reading) == {}
 
 
@@ -581,7 +581,7 @@ def test_layout_kolektor_is_labelled_by_its_masks(tmp_path):
         ("test", "good"): 5,
         ("test", "bad"): 6,
     }
-    assert "two: 3 defects of train/ go to the labelled part: training is on goods alone" in reading.notes
+    assert "two: 3 defects of train go to the labelled part: training is on goods alone" in reading.notes
     (tmp_path / "two/test/502_GT.png").unlink()
     assert "test/502.png: no mask beside it" in read_layout(tmp_path / "two").problems[0]
 
@@ -645,6 +645,18 @@ def test_layout_of_train_validation_and_test_by_good_and_bad(tmp_path, folders):
     }
     assert len({source.id for source in reading.sources}) == 24
     assert len(reading.notes) == 3
+
+
+def test_layout_of_train_and_validation_alone_tests_on_validation(tmp_path):
+    goods(tmp_path / "train/good", 5)
+    bads(tmp_path / "train/bad", 3, mask="{:03d}_mask.png")
+    goods(tmp_path / "val/good", 5, 100)
+    bads(tmp_path / "val/bad", 3, 1100)
+    reading = read_layout(tmp_path)
+    parts = Counter((source.part, source.label) for source in reading.sources)
+    assert parts == {("train", "good"): 5, ("test", "good"): 5, ("test", "bad"): 6}
+    assert f"{tmp_path.name}: val/ is the test part: there is no test/" in reading.notes
+    assert any("3 defects of train go to the labelled part" in note for note in reading.notes)
 
 
 # --- tables

@@ -60,7 +60,7 @@ def test_layout_mvtec_moves_defects_of_train_to_the_labelled_part(tmp_path):
     picture(mvtec(tmp_path) / "cup/train/scratch/000.png", 9)
     reading = read_layout(tmp_path)
     assert by_path(reading)["cup/test/scratch/train_000.png"].part == "test"
-    assert reading.notes == ("cup: 1 defects of train/ go to the labelled part: training is on goods alone",)
+    assert reading.notes == ("cup: 1 defects of train go to the labelled part: training is on goods alone",)
 
 
 def test_layout_reads_hostile_names_and_ignores_junk(tmp_path):

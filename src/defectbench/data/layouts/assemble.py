@@ -132,9 +132,18 @@ def _add(
     found.problems += pairs.problems
     found.masks |= told
     masks: dict[Path, tuple[Mask, ...]] = {**pairs.masks, **draft.masks}
-    found.notes += _remarks(category, entries, pictures, masks, told)
+    found.notes += [*_moved(category, pictures), *_remarks(category, entries, pictures, masks, told)]
     sources = list(_named(category, pictures, masks, draft.uncertain))
     found.sources += _cut(sources) if draft.cut_goods else sources
+
+
+def _moved(category: str, pictures: Sequence[Entry]) -> Iterator[str]:
+    """Yield notes on pictures that go to another part than their folder's name says."""
+    counts = Counter((entry.moved_from, entry.kind == GOOD) for entry in pictures if entry.moved_from)
+    for (folder, good), number in sorted(counts.items()):
+        what = "goods" if good else "defects"
+        why = "train, as those of train do" if good else "go to the labelled part: training is on goods alone"
+        yield f"{category}: {number} {what} of {folder} {why}"
 
 
 def _remarks(

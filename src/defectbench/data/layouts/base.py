@@ -135,6 +135,7 @@ class Entry:
         name: the folders below the type's own, and the file's name.
         mask: it stands where masks alone stand.
         group: what it belongs to.
+        moved_from: the folder whose name says another part than ``part``; empty if none does.
     """
 
     file: Path
@@ -145,6 +146,7 @@ class Entry:
     name: tuple[str, ...] = ()
     mask: bool = False
     group: str | None = None
+    moved_from: str = ""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -66,8 +66,7 @@ def _fits(root: tuple[str, ...], folders: Sequence[tuple[tuple[str, tuple[str, .
 
 def _read(tree: Tree) -> Draft:
     """Return each picture with the label that its mask gives; goods are cut where no folder says test."""
-    draft, roots, moved = Draft(), _roots(tree), Counter[str]()
-    folders = _folders(tree, roots)
+    draft, folders = Draft(), _folders(tree, _roots(tree))
     draft.cut_goods = not any(split_of(names[0]) for _, names in folders)
     for (category, names), files in folders.items():
         split = split_of(names[0])
@@ -78,13 +77,7 @@ def _read(tree: Tree) -> Draft:
                 )
                 continue
             entry = _entry(file, category, names, split, _is_marked(mask))
-            moved[category] += entry.kind != GOOD and split in ("train", "validation")
             draft.entries += [entry, Entry(mask, category, names, mask=True)]
-    draft.notes += [
-        f"{category}: {number} defects of train/ go to the labelled part: training is on goods alone"
-        for category, number in sorted(moved.items())
-        if number
-    ]
     return draft
 
 
@@ -93,7 +86,8 @@ def _entry(file: Path, category: str, names: tuple[str, ...], split: Split | Non
     name = (file.name,) if own else (*names, file.name)
     part: Part = "test" if bad or split == "test" else "train"
     kind, group = (_KIND if bad else GOOD), (None if split else names[0])
-    return Entry(file, category, names, part, kind, name, group=group)
+    moved = names[0] if split and not own else ""
+    return Entry(file, category, names, part, kind, name, group=group, moved_from=moved)
 
 
 def _is_marked(mask: Path) -> bool:

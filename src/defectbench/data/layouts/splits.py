@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,9 +44,13 @@ def _is_btad(folders: Folders) -> bool:
 
 def read_splits(tree: Tree, roots: Roots) -> Draft:
     """Return what the categories' files mean by the folders that they are in."""
-    draft = Draft()
-    for file, category, names in in_categories(tree, roots):
+    draft, files = Draft(), in_categories(tree, roots)
+    tested = {category for _, category, names in files if split_of(names[0]) == "test"}
+    for file, category, names in files:
         split = split_of(names[0]) if len(names) > 1 else None
+        if split == "validation" and category not in tested:
+            split = "test"
+            draft.notes.append(f"{category}: {names[0]}/ is the test part: there is no test/")
         if len(names) > 1 and fold(names[0]).startswith("test_private"):
             draft.unused[file] = UNLABELLED
         elif split is None:
@@ -56,8 +59,13 @@ def read_splits(tree: Tree, roots: Roots) -> Draft:
             draft.unused[file] = TYPELESS
         else:
             draft.entries.append(_entry(file, category, names, split))
-    draft.problems += _doubtful(tree, roots)
-    draft.notes += _said(draft.entries)
+    draft.notes = list(dict.fromkeys(draft.notes))
+    doubtful = {
+        file.parents[len(names) - 3]
+        for file, _, names in files
+        if len(names) > 2 and split_of(names[0]) and is_doubtful(names[1])
+    }
+    draft.problems += [doubt(folder) for folder in sorted(doubtful)]
     return draft
 
 
@@ -75,34 +83,9 @@ def _entry(file: Path, category: str, names: tuple[str, ...], split: Split) -> E
         kind, below = below[0], below[1:]
     good = kind == GOOD
     part: Part = "train" if split != "test" and good else "test"
-    away = split == "validation" or (split == "train" and not good)
-    return Entry(file, category, names[:-1], part, kind, (names[0], *below) if away else below)
-
-
-def _doubtful(tree: Tree, roots: Roots) -> list[str]:
-    """Return a problem for each folder whose name begins like a good one's and says more."""
-    found = {
-        tree.root.joinpath(*root, *names[:2])
-        for root in roots
-        for _, category, names in in_categories(tree, {root: roots[root]})
-        if len(names) > 2 and split_of(names[0]) and is_doubtful(names[1])
-    }
-    return [doubt(folder) for folder in sorted(found)]
-
-
-def _said(entries: list[Entry]) -> list[str]:
-    """Return notes on pictures that another part than their folder's takes."""
-    counts = Counter(
-        (entry.category, entry.where[0], entry.kind == GOOD)
-        for entry in entries
-        if entry.part and split_of(entry.where[0]) != "test" and len(entry.name) > 1
-        if entry.name[0] == entry.where[0]
-    )
-    return [
-        f"{category}: {number} {'goods' if good else 'defects'} of {folder}/ "
-        + ("train, as those of train/ do" if good else "go to the labelled part: training is on goods alone")
-        for (category, folder, good), number in sorted(counts.items())
-    ]
+    moved = names[0] if split == "validation" or (split == "train" and not good) else ""
+    name = (moved, *below) if moved else below
+    return Entry(file, category, names[:-1], part, kind, name, moved_from=moved)
 
 
 def _layout(name: str, looked_for: str, fits: Callable[[Folders], bool]) -> Layout:

@@ -14,7 +14,6 @@ split      optional: train, validation or test; else a share of the goods is tes
 from __future__ import annotations
 
 import csv
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -182,14 +181,6 @@ def _notes(file: Path, table: _Table) -> Iterator[str]:
     )
     if typed:
         yield f"{file}: the type of {typed} good pictures is not read: it is that of a defect"
-    moved = Counter(
-        split_of(row.get("split", "")) == "train" and _label(row["label"]) == "bad" for _, row in table.rows
-    )
-    if moved[True]:
-        yield (
-            f"{file}: {moved[True]} defects of the training part go to the labelled part: training is on "
-            "goods alone"
-        )
 
 
 def _entry(tree: Tree, row: Row) -> tuple[Entry, tuple[Path, ...], Label]:
@@ -214,8 +205,10 @@ def _entry(tree: Tree, row: Row) -> tuple[Entry, tuple[Path, ...], Label]:
     part: Part = "test" if label != "good" or split == "test" else "train"
     names = tree.parts(file)
     category = row.get("category") or tree.root.name
-    entry = Entry(file, category, names[:-1], part, kind, names, group=row.get("group") or None)
-    return entry, masks, label
+    away = (split, label) in (("validation", "good"), ("validation", "bad"), ("train", "bad"))
+    moved = row["split"] if away else ""
+    group = row.get("group") or None
+    return Entry(file, category, names[:-1], part, kind, names, False, group, moved), masks, label
 
 
 def _file(tree: Tree, name: str, column: str, faults: list[str]) -> Path | None:
