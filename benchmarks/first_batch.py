@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
-from defectbench import plan as plans
 from defectbench.__main__ import run
 from defectbench.stores.choose import open_store
-from defectbench.sweep import read
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import read_sweep
 
 SWEEP = """\
 name: first
@@ -45,9 +45,9 @@ def prepare(folder: Path) -> dict[str, str]:
         for each in words:
             if code := run(each):
                 sys.exit(f"defectbench {' '.join(each)} ended with {code}")
-    planned = plans.make(read(sweep), open_store(str(store)))
+    planned = plans.make_plan(read_sweep(sweep), open_store(str(store)))
     keys = {planned.labels[key]: key for key in planned.cells}
-    plans.write(planned, open_store(str(store)), list(keys.values()))
+    plans.write_plan(planned, open_store(str(store)), list(keys.values()))
     return keys
 
 

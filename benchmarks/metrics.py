@@ -38,7 +38,7 @@ def maps(number: int, size: int) -> Iterator[tuple[NDArray[np.float32], NDArray[
 def measure_ours(number: int, size: int) -> dict[str, float]:
     from scipy import ndimage  # noqa: F401 - imported before the baseline is read
 
-    from defectbench.pixels import PixelPool
+    from defectbench.metrics.pixel import PixelPool
 
     baseline, adding, pool = peak(), 0.0, PixelPool()
     for heat, mask in maps(number, size):

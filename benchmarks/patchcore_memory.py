@@ -45,13 +45,13 @@ def fit_ours(number: int, size: int) -> dict[str, float]:
     from PIL import Image as PILImage
 
     from defectbench import catalog
-    from defectbench.inspectors.base import Lesson, Progress, Recipe
-    from defectbench.inspectors.choose import build
-    from defectbench.inspectors.images import ImageSet
-    from defectbench.manifest import Image, make_manifest
+    from defectbench.data.manifest import Image, make_manifest
+    from defectbench.models.base import ModelSettings, Progress, TrainingData
+    from defectbench.models.choose import build_model
+    from defectbench.models.pictures.images import ImageSet
 
     entry = catalog.find("patchcore")
-    recipe = Recipe(entry.settings, size, entry.epochs, entry.patience, seed=0, device="cpu")
+    model_settings = ModelSettings(entry.settings, size, entry.epochs, entry.patience, seed=0, device="cpu")
     said = time.monotonic()
 
     def report(progress: Progress) -> None:
@@ -69,14 +69,14 @@ def fit_ours(number: int, size: int) -> dict[str, float]:
             images.append(Image(path.stem, path.name, f"{index:064x}", "train", 0, "good", size, size))
         manifest = make_manifest("benchmark", "photographs", images)
         chosen = ImageSet(manifest, root, size, root / "cache").select([image.id for image in images])
-        inspector = build(entry, recipe)
+        model = build_model(entry, model_settings)
         started = time.perf_counter()
-        inspector.fit(Lesson(chosen, np.zeros(number, np.int64)), report)
+        model.fit(TrainingData(chosen, np.zeros(number, np.int64)), report)
         fitted = time.perf_counter()
-        score = next(iter(inspector.inspect(chosen))).score
+        score = next(iter(model.predict(chosen))).score
         scored = time.perf_counter()
     figures = {"fit_seconds": fitted - started, "seconds_an_image": scored - fitted, "score": score}
-    return {**figures, "parameters": inspector.size().parameters, **_peak()}
+    return {**figures, "parameters": model.size().parameters, **_peak()}
 
 
 def fit_anomalib(number: int, size: int, cap_gb: float) -> dict[str, float]:

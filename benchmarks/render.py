@@ -13,9 +13,9 @@ from collections.abc import Callable
 
 import yaml
 
-from defectbench.runners import chart, helm
-from defectbench.runners.base import thread_variables
-from defectbench.runners.values import Values
+from defectbench.execution.events import thread_variables
+from defectbench.runners.chart import chart, helm
+from defectbench.runners.chart.values import Values
 
 JOBS = 5000
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

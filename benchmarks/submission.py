@@ -28,11 +28,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from defectbench.runners import chart
-from defectbench.runners.chart import JobEntry
+from defectbench.runners.chart import chart
+from defectbench.runners.chart.chart import JobEntry
 from defectbench.runners.kubernetes.api import Cluster, connect
 from defectbench.runners.kubernetes.submit import CONCURRENCY, Submission
-from defectbench.sweep import Resources, Sweep, Where, parse
+from defectbench.sweeps.config import Resources, SourceLines, Sweep, parse_sweep
 
 RUN = os.environ.setdefault("DEFECTBENCH_BENCHMARK_RUN", secrets.token_hex(3))
 """Names this run's namespaces: those of the last one may still be on their way out."""
@@ -153,7 +153,7 @@ def processes(place: str, way: str, count: int) -> float:
 
 
 def sweep() -> Sweep:
-    return parse(SWEEP, Where("bench.yaml", {}))
+    return parse_sweep(SWEEP, SourceLines("bench.yaml", {}))
 
 
 def values_of(name: str, count: int) -> dict[str, Any]:
@@ -188,19 +188,19 @@ def make_store(folder: Path, jobs: int) -> None:
 
 def whole(folder: Path) -> None:
     """Plan, submit and watch as the commands do, in this process; say how long and how much memory."""
+    from defectbench.runners.kubernetes.submission import SubmitRequest, load_sweep, prepare, submit_sweeps
     from defectbench.runners.kubernetes.watch import Follower
     from defectbench.stores.directory import DirectoryStore
-    from defectbench.submission import Order, load, prepare, submit
 
     store = DirectoryStore(folder / "store")
     volume = {"volume": {"persistentVolumeClaim": {"claimName": "bench"}}, "secret": ""}
     # A claim that is not there would hold the pods back: simulated nodes mount nothing.
-    order = Order(store, connect(namespace=f"bench-{RUN}-whole"), {**VALUES, "store": volume})
+    order = SubmitRequest(store, connect(namespace=f"bench-{RUN}-whole"), {**VALUES, "store": volume})
     make_claim(order.cluster)
     begin = time.perf_counter()
-    ready = prepare(order, load(store, str(folder / "bench.yaml")))
+    ready = prepare(order, load_sweep(store, str(folder / "bench.yaml")))
     planned = time.perf_counter()
-    placed = submit(ready, lambda each: None)
+    placed = submit_sweeps(ready, lambda each: None)
     submitted = time.perf_counter()
     say(
         f"{len(placed)} Jobs by the whole command",

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from defectbench import job
-from defectbench import plan as plans
-from defectbench.lease import Held, Lease, look, take
-from defectbench.results import Result, find_true_result, read_file
-from defectbench.runners.base import Event
-from defectbench.stop import Stop
+from defectbench.execution import run_cell
+from defectbench.execution.events import Event
+from defectbench.execution.lease import HeldLease, Lease, read_lease, take_lease
+from defectbench.records.result import Result, find_verified_result, read_file
 from defectbench.stores.base import Store
-from defectbench.sweep import Where, parse
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.util.shutdown import Stop
 from fakes import put_category
 
 QUALITY = ("predictions.parquet", "history.parquet")
@@ -26,8 +26,8 @@ QUALITY = ("predictions.parquet", "history.parquet")
 def prepared(store: Store, *models: object, **keys: object) -> list[str]:
     """Put a category and a sweep's specs into the store; return its cells."""
     put_pictures(store)
-    plan = plans.make(parse(document(*models, **keys), Where("small.yaml", {})), store)
-    plans.write(plan, store, list(plan.cells))
+    plan = plans.make_plan(parse_sweep(document(*models, **keys), SourceLines("small.yaml", {})), store)
+    plans.write_plan(plan, store, list(plan.cells))
     return list(plan.cells)
 
 
@@ -62,16 +62,21 @@ def steps(store: Store, key: str) -> int:
 
 def finish(store: Store, key: str, cache: Path, patience: float = 0.3) -> Result:
     """Run the cell to its end in this process, taking over what nobody holds any more."""
-    before = look(store, key)
-    lease: Lease | Held | None = None
+    before = read_lease(store, key)
+    lease: Lease | HeldLease | None = None
     while not isinstance(lease, Lease):
-        lease = take(store, key, "heir", seen=lease, patience=patience)
+        lease = take_lease(store, key, "heir", seen=lease, patience=patience)
         time.sleep(0.05)
 
     def say(event: Event) -> None:
         """Nobody listens."""
 
-    return job.run(job.read_cell(store, key), job.Place(store, cache, "cpu", Stop(), say), lease, before)
+    return run_cell.run_cell(
+        run_cell.read_cell(store, key),
+        run_cell.WorkerContext(store, cache, "cpu", Stop(), say),
+        lease,
+        before,
+    )
 
 
 def assert_same(store: Store, whole: Store, key: str, content: Callable[[bytes], object] = bytes) -> None:
@@ -80,7 +85,7 @@ def assert_same(store: Store, whole: Store, key: str, content: Callable[[bytes],
     Args:
         content: what is compared of the heat maps' file; all, where both Pythons have the same zlib.
     """
-    one, other = find_true_result(store, key), find_true_result(whole, key)
+    one, other = find_verified_result(store, key), find_verified_result(whole, key)
     assert one is not None
     assert other is not None
     for name in QUALITY:

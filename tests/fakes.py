@@ -9,24 +9,26 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from defectbench import plan as plans
-from defectbench.cell import Cell, path
+from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.errors import ExitCode
-from defectbench.manifest import GOOD, Image, Manifest, make_manifest
-from defectbench.metrics import quantile_threshold, threshold_free
-from defectbench.pictures import mask_png
-from defectbench.plan import Plan
-from defectbench.predictions import Point, Prediction, Predictions, history_to_parquet
-from defectbench.record import Record
-from defectbench.results import Failure, Result
+from defectbench.metrics.image import quantile_threshold, threshold_free
+from defectbench.records.cell import Cell
+from defectbench.records.predictions import HistoryPoint, PredictionRow, Predictions, Role, history_to_parquet
+from defectbench.records.result import Failure, Result
+from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
-from defectbench.sweep import Where, parse
+from defectbench.stores.layout import archive_key, cell_key, manifest_key
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.plan import Plan
+from defectbench.util.image_io import mask_png
 
 MODELS = ("filterbank-logreg", "mobilenetv3-small", "filterbank-knn", "padim")
 DEFECT_TYPES = ("crack", "scratch", "stain")
@@ -92,15 +94,15 @@ def made_up_sweep(
         "protocols": {"detection": {"folds": folds}},
         **keys,
     }
-    plan = plans.make(parse(document, Where("made-up.yaml", {})), store)
-    plans.write(plan, store, list(plan.cells))
+    plan = plans.make_plan(parse_sweep(document, SourceLines("made-up.yaml", {})), store)
+    plans.write_plan(plan, store, list(plan.cells))
     done = len(plan.cells) - unfinished - failed
     for place, (key, cell) in enumerate(plan.cells.items()):
         if place < done:
             finish(store, plan, cell, skill or {}, heat_maps, drift, planted)
         elif place < done + failed:
             failure = Failure(ExitCode.DATA, "made up: the pictures are wrong", "Traceback: made up", 1)
-            store.put(path(key, "failure.json"), failure.to_json())
+            store.put(cell_key(key, "failure.json"), failure.to_json())
     return plan.record()
 
 
@@ -113,6 +115,7 @@ def put_category(
     defects: int = 12,
     defect_types: Sequence[str] = DEFECT_TYPES,
     masks: bool = True,
+    any_orientation: bool | None = None,
 ) -> Manifest:
     """Put a category of small pictures into the store, as ``data import`` would."""
     names = [("train", GOOD, index) for index in range(training_goods)]
@@ -123,10 +126,9 @@ def put_category(
     ]
     files: dict[str, bytes] = {}
     images = [_image(category, part, kind, index, masks, files) for part, kind, index in names]
-    manifest = make_manifest(dataset, category, images)
-    place = f"datasets/{dataset}/{category}"
-    store.put(f"{place}/{manifest.digest}.tar", _tar(manifest, files))
-    store.put(f"{place}/manifest.json", manifest.to_json())
+    manifest = replace(make_manifest(dataset, category, images), any_orientation=any_orientation)
+    store.put(archive_key(dataset, category, manifest.digest), _tar(manifest, files))
+    store.put(manifest_key(dataset, category), manifest.to_json())
     return manifest
 
 
@@ -151,9 +153,9 @@ def finish(
     if heat_maps and cell.keep_heat_maps:
         files["1/heatmaps.npz"] = _heat_maps(predictions, manifest)
     for name, data in files.items():
-        store.put(path(cell.key, name), data)
+        store.put(cell_key(cell.key, name), data)
     result = _result(cell, predictions, {name: _sha256(data) for name, data in files.items()})
-    store.put(path(cell.key, "result.json"), result.to_json())
+    store.put(cell_key(cell.key, "result.json"), result.to_json())
     return result
 
 
@@ -209,7 +211,7 @@ def _tar(manifest: Manifest, files: Mapping[str, bytes]) -> bytes:
 
 def _predict(
     cell: Cell, manifest: Manifest, shift: float, drift: float, planted: Planted | None
-) -> Iterator[Prediction]:
+) -> Iterator[PredictionRow]:
     """Score what the fit did not learn from: every cell on a scale of its own."""
     rng = _rng("scores", cell.key)
     offset, scale = rng.normal(), float(np.exp(rng.normal()))
@@ -223,9 +225,11 @@ def _predict(
         moved = planted(cell, image) if planted else shift * image.label
         moved += drift * (image.part == "test")
         score = offset + scale * (0.7 * ease + 0.7 * rng.normal() + moved)
-        role = "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
+        role: Role = (
+            "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
+        )
         explanation = _explain(rng, shift) if image.mask else {}
-        yield Prediction(image.id, image.label, image.defect_type, role, score, **explanation)
+        yield PredictionRow(image.id, image.label, image.defect_type, role, score, **explanation)
 
 
 def _explain(rng: np.random.Generator, shift: float) -> dict[str, float]:
@@ -238,9 +242,9 @@ def _explain(rng: np.random.Generator, shift: float) -> dict[str, float]:
     }
 
 
-def _history(cell: Cell) -> list[Point]:
+def _history(cell: Cell) -> list[HistoryPoint]:
     return [
-        Point(epoch, name, value / epoch)
+        HistoryPoint(epoch, name, value / epoch)
         for epoch in range(1, (3 if cell.fit.epochs else 0) + 1)
         for name, value in (("loss", 0.9), ("tuning_auroc", 0.8))
     ]

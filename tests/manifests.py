@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from hypothesis import strategies as st
 
-from defectbench.manifest import GOOD, Image, Manifest, make_manifest
+from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 
 
 def picture(part: str, kind: str, number: int) -> Image:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import socket
 from pathlib import Path
 
 import pytest
 
-from defectbench import doctor, weights
+from defectbench import doctor
 from defectbench.__main__ import run
-from defectbench.doctor import Finding, Patient, examine, exit_code
+from defectbench.doctor import Finding, Target, diagnose, exit_code
 from defectbench.errors import ExitCode
 from defectbench.stores.directory import DirectoryStore
+from defectbench.weights import store
 from fakes import put_category
 
 SWEEP = """\
@@ -30,7 +32,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    find = doctor.find_spec
+    find = importlib.util.find_spec
     monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "torch" else find(name))
 
 
@@ -41,12 +43,12 @@ def sweep(tmp_path: Path) -> Path:
     return tmp_path / "sweep.yaml"
 
 
-def found(patient: Patient) -> dict[str, Finding]:
-    return {finding.what: finding for finding in examine(patient)}
+def found(target: Target) -> dict[str, Finding]:
+    return {finding.what: finding for finding in diagnose(target)}
 
 
 def test_doctor_says_what_is_optional_and_ends_well(tmp_path: Path) -> None:
-    findings = found(Patient(str(tmp_path / "store")))
+    findings = found(Target(str(tmp_path / "store")))
     states = {what: finding.state for what, finding in findings.items()}
     assert states.pop("helm") in ("works", "not there")
     assert states.pop("tracker") in ("works", "not there")
@@ -75,14 +77,14 @@ def test_doctor_names_the_data_and_the_weights_that_a_sweep_lacks(
     assert told["weights of padim"]["code"] == 69
     assert "weights push resnet18.tv_in1k" in told["weights of padim"]["says"]
     (tmp_path / "net").write_bytes(b"net")
-    weights.push(DirectoryStore(tmp_path / "store"), "resnet18.tv_in1k", tmp_path / "net")
+    store.push_weights(DirectoryStore(tmp_path / "store"), "resnet18.tv_in1k", tmp_path / "net")
     assert run(words) == ExitCode.DONE
     assert run([*words, "--set", "weights=none", "--set", "data.dataset=gone"]) == ExitCode.MISSING_INPUT
 
 
 def test_doctor_of_a_store_that_fails_goes_on_and_ends_with_its_code(tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file")
-    findings = found(Patient(str(tmp_path / "store")))
+    findings = found(Target(str(tmp_path / "store")))
     assert findings["store"].state == "fails"
     assert findings["cluster"].state == "not there"
     assert "weights" not in findings
@@ -90,7 +92,7 @@ def test_doctor_of_a_store_that_fails_goes_on_and_ends_with_its_code(tmp_path: P
 
 
 def test_doctor_of_a_cluster_that_was_named_ends_with_its_code(tmp_path: Path) -> None:
-    finding = found(Patient(str(tmp_path / "store"), context="nowhere"))["cluster"]
+    finding = found(Target(str(tmp_path / "store"), context="nowhere"))["cluster"]
     assert finding.state == "fails"
     assert finding.code in (ExitCode.CONFIGURATION, ExitCode.TRY_AGAIN)
 
@@ -100,13 +102,13 @@ def test_doctor_of_a_tracker_out_of_reach_says_so_without_its_password(tmp_path:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         place = f"127.0.0.1:{free.getsockname()[1]}"
-    finding = found(Patient(str(tmp_path / "store"), tracking=f"http://me:secret@{place}"))["tracker"]
+    finding = found(Target(str(tmp_path / "store"), tracking=f"http://me:secret@{place}"))["tracker"]
     assert (finding.state, finding.code) == ("fails", ExitCode.TRY_AGAIN)
     assert "secret" not in finding.says
 
 
 def test_doctor_s_device_is_described() -> None:
     torch = pytest.importorskip("torch")
-    from defectbench.inspectors.device import describe
+    from defectbench.models.features.device import describe
 
     assert describe().startswith("CUDA: " if torch.cuda.is_available() else "CPU, ")

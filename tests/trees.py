@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +28,7 @@ def part(seed: int, bad: bool = False, side: int = SIDE) -> tuple[NDArray[np.uin
     return np.stack([np.clip(values, 0, 255).astype(np.uint8)] * 3, -1), mask
 
 
-def save(array: NDArray[np.uint8], path: Path) -> Path:
+def save(array: NDArray[np.integer[Any]], path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path)
     return path
@@ -57,10 +59,4 @@ def bads(
 
 def files_below(root: Path) -> int:
     """How many files there are below a folder; links to files too."""
-    return sum(len(names) for _, _, names in root.walk()) if hasattr(root, "walk") else _walked(root)
-
-
-def _walked(root: Path) -> int:
-    import os
-
     return sum(len(names) for _, _, names in os.walk(root))

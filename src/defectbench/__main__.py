@@ -9,7 +9,7 @@ import sys
 import click
 
 from defectbench.errors import BugError, DataError, DefectbenchError, ExitCode, UsageError
-from defectbench.stop import fall_silent
+from defectbench.util.shutdown import fall_silent
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from typing import Literal
 from urllib.error import HTTPError, URLError
 
-from defectbench import weights
 from defectbench.catalog import ENTRIES
 from defectbench.data.archive import list_datasets
 from defectbench.errors import (
@@ -21,12 +20,14 @@ from defectbench.errors import (
     MissingWeightsError,
     TryAgainError,
 )
-from defectbench.runners.helm import find_program
+from defectbench.runners.chart.helm import find_program
 from defectbench.runners.kubernetes.choose import find_cluster
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
-from defectbench.sweep import Sweep, resolve
+from defectbench.stores.layout import WEIGHTS, second_part
+from defectbench.sweeps.config import Sweep, resolve_models
 from defectbench.trackers.choose import open_tracker, tracking_uri
+from defectbench.weights import store as weights
 
 State = Literal["works", "not there", "fails"]
 
@@ -62,7 +63,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Patient:
+class Target:
     """What is looked at.
 
     Attributes:
@@ -79,19 +80,19 @@ class Patient:
     sweep: Sweep | None = None
 
 
-def examine(patient: Patient) -> Iterator[Finding]:
+def diagnose(target: Target) -> Iterator[Finding]:
     """Yield what works and what does not, one thing after the other; never raises an error of ours."""
     yield _package()
-    place, finding = _store(patient)
+    place, finding = _store(target)
     yield finding
-    yield _told("tracker", lambda: _tracker(patient, place))
-    yield _told("cluster", lambda: _cluster(patient))
+    yield _told("tracker", lambda: _tracker(target, place))
+    yield _told("cluster", lambda: _cluster(target))
     yield _told("helm", _helm)
     yield _told("device", _device)
     if place is not None:
         yield _told("weights", lambda: _weights(place))
-        if patient.sweep is not None:
-            yield from _sweep(patient.sweep, place)
+        if target.sweep is not None:
+            yield from _sweep(target.sweep, place)
 
 
 def exit_code(findings: Iterable[Finding]) -> ExitCode:
@@ -122,21 +123,21 @@ def _version() -> str:
         return "from its sources"
 
 
-def _store(patient: Patient) -> tuple[Store | None, Finding]:
+def _store(target: Target) -> tuple[Store | None, Finding]:
     """Open the store, write and remove an object, and count its data sets."""
     try:
-        place = open_store(patient.store)
+        place = open_store(target.store)
         place.put(_PROBE, b"doctor")
         place.delete(_PROBE)
         names = list_datasets(place)
     except DefectbenchError as error:
-        return None, Finding("store", "fails", f"{patient.store}: {error}", error.code)
+        return None, Finding("store", "fails", f"{target.store}: {error}", error.code)
     return place, Finding("store", "works", f"{place.url}: data sets: {', '.join(names) or 'none yet'}")
 
 
-def _tracker(patient: Patient, place: Store | None) -> Finding:
-    named = patient.tracking or os.environ.get("MLFLOW_TRACKING_URI")
-    uri = named if place is None else tracking_uri(place, patient.tracking)
+def _tracker(target: Target, place: Store | None) -> Finding:
+    named = target.tracking or os.environ.get("MLFLOW_TRACKING_URI")
+    uri = named if place is None else tracking_uri(place, target.tracking)
     if uri is None:
         return Finding("tracker", "not there", "an S3 store has none of its own; name one by --tracking-uri")
     if find_spec("mlflow") is None and not named:
@@ -159,8 +160,8 @@ def _ask(url: str, place: str) -> None:
         raise TryAgainError(f"tracker {place} is out of reach") from error
 
 
-def _cluster(patient: Patient) -> Finding:
-    cluster, why = find_cluster(patient.context, patient.namespace)
+def _cluster(target: Target) -> Finding:
+    cluster, why = find_cluster(target.context, target.namespace)
     if cluster is None:
         return Finding("cluster", "not there", f"{why} (only submit needs one)")
     return Finding("cluster", "works", f"context {cluster.context}, namespace {cluster.namespace}")
@@ -179,13 +180,13 @@ def _helm() -> Finding:
 def _device() -> Finding:
     if find_spec("torch") is None:
         return Finding("device", "not there", "torch is not installed: the baselines alone run here")
-    from defectbench.inspectors.device import describe  # imports torch: seconds
+    from defectbench.models.features.device import describe  # imports torch: seconds
 
     return Finding("device", "works", describe())
 
 
 def _weights(place: Store) -> Finding:
-    there = {key.split("/")[1] for key in place.keys("weights/")}
+    there = {second_part(key) for key in place.keys(WEIGHTS)}
     known = {item.name for entry in ENTRIES for item in entry.weights}
     have = sorted(known & there)
     says = f"{len(have)} of the catalog's {len(known)}: {', '.join(have) or 'none'}"
@@ -202,7 +203,7 @@ def _sweep(sweep: Sweep, place: Store) -> Iterator[Finding]:
     else:
         says = f"{sweep.data.dataset} is not in {place.url}; run: defectbench data import"
         yield Finding("data", "fails", says, ExitCode.MISSING_INPUT)
-    for model in resolve(sweep):
+    for model in resolve_models(sweep):
         what = f"weights of {model.label}"
         try:
             found = weights.resolve(model.entry, model.settings, model.weights, place)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from defectbench.__main__ import run
-from defectbench.runners import chart
+from defectbench.runners.chart import chart
 from defectbench.stores.directory import DirectoryStore
 from fakes import finish, put_category
 from parts import ROOT, find_helm
@@ -86,13 +86,13 @@ def test_render_names_an_s3_stores_secret(
 
 
 def test_render_is_the_same_whatever_is_finished(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    from defectbench import plan as plans
-    from defectbench.sweep import read
+    from defectbench.sweeps import plan as plans
+    from defectbench.sweeps.config import read_sweep
 
     before = rendered(capfd)
     store = DirectoryStore(bench / "bench")
-    planned = plans.make(read(bench / "small.yaml"), store)
-    plans.write(planned, store, list(planned.cells))
+    planned = plans.make_plan(read_sweep(bench / "small.yaml"), store)
+    plans.write_plan(planned, store, list(planned.cells))
     for cell in list(planned.cells.values())[:2]:
         finish(store, planned, cell, {})
     assert rendered(capfd) == before

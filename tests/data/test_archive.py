@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from defectbench.data.archive import import_dataset, list_categories, list_datasets, load_manifest, unpack
-from defectbench.data.synth import synth
+from defectbench.data.manifest import Manifest
+from defectbench.data.synthetic.synth import synth
 from defectbench.errors import DataError, MissingInputError, TryAgainError, UsageError
-from defectbench.manifest import Manifest
-from defectbench.pictures import read_mask
 from defectbench.stores.directory import DirectoryStore
+from defectbench.util.image_io import read_mask
 
 SMALL = {"categories": ["brick", "coin"], "size": 64, "train_good": 3, "test_good": 3, "defects_per_type": 1}
 
@@ -209,8 +209,8 @@ def test_unpack_refuses_a_manifest_that_leads_outside(dataset, store, tmp_path):
     manifest = import_dataset(dataset, store)[0]
     record = json.loads(manifest.to_json())["images"]
     record[0] = record[0] | {"path": "../../evil.png"}
-    from defectbench.manifest import Image as Record
-    from defectbench.manifest import make_manifest
+    from defectbench.data.manifest import Image as Record
+    from defectbench.data.manifest import make_manifest
 
     evil = make_manifest("parts", "brick", [Record(**entry) for entry in record])
     source = tar_key(manifest)

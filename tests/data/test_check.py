@@ -6,8 +6,8 @@ from PIL import Image
 
 from defectbench.data.check import check, published_counts
 from defectbench.data.layouts import read_layout
-from defectbench.data.synth import synth
-from defectbench.pictures import read_picture
+from defectbench.data.synthetic.synth import synth
+from defectbench.util.image_io import read_picture
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import shift
 
-from defectbench.data.defects import add_defect
 from defectbench.data.duplicates import THRESHOLD, frame, near_duplicates
-from defectbench.data.scenes import SCENES, photograph, poses, unit_grid
-from defectbench.data.synth import draw
+from defectbench.data.synthetic.defects import add_defect
+from defectbench.data.synthetic.scenes import SCENES, photograph, poses, unit_grid
+from defectbench.data.synthetic.synth import draw
 
 
 def jpeg(picture, quality):

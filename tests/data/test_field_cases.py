@@ -6,22 +6,26 @@ import json
 import os
 import unicodedata
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy.typing import NDArray
 
 from defectbench.__main__ import run
-from defectbench.data.layouts import LAYOUTS, read_layout
+from defectbench.data.layouts import LAYOUTS, DatasetReading, read_layout
 from defectbench.data.names import LAYOUT_NAMES
+from defectbench.data.polygons import Outline
 from defectbench.errors import DataError
 from defectbench.stores.directory import DirectoryStore
 from trees import bads, files_below, goods, part, save
 
 
-def call(capfd, *words, code=0):
+def call(capfd: pytest.CaptureFixture[str], *words: object, code: int = 0) -> tuple[str, str]:
     """Run a command and return what it printed on both streams."""
     ended = run([str(word) for word in words])
     out, err = capfd.readouterr()
@@ -29,20 +33,23 @@ def call(capfd, *words, code=0):
     return out, err
 
 
-def account(reading):
+def account(reading: DatasetReading) -> dict[str, int]:
     """Return the account's reasons and how many files each has; the sum is held to the folder's files."""
     found = reading.account
     assert found.total == files_below(reading.root)
     return {entry.why.split(";")[0]: len(entry.files) for entry in found.unused}
 
 
-def defects(reading):
+def defects(reading: DatasetReading) -> Counter[tuple[str, bool]]:
     """Return how many bad pictures there are of each type, with and without a mask."""
     return Counter((s.defect_type, bool(s.masks)) for s in reading.sources if s.label == "bad")
 
 
-def test_layout_names_are_those_of_the_command_line():
+def test_layout_names_are_those_of_the_command_line() -> None:
     assert {layout.name for layout in LAYOUTS} == set(LAYOUT_NAMES)
+
+
+Form = Literal["NFC", "NFD"]
 
 
 # --- masks are masks, wherever they lie
@@ -53,7 +60,7 @@ BESIDE = ["_mask", "_label", "_GT", "_gt", "_seg", "-mask", ".mask", "_mask_0", 
 
 @pytest.mark.parametrize("suffix", BESIDE)
 @pytest.mark.parametrize("kind", ["png", "bmp"])
-def test_masks_beside_their_pictures_are_paired(tmp_path, suffix, kind):
+def test_masks_beside_their_pictures_are_paired(tmp_path: Path, suffix: str, kind: str) -> None:
     goods(tmp_path / "plate/OK", 6)
     bads(tmp_path / "plate/NG", name="{:03d}.jpg", mask=f"{{:03d}}{suffix}.{kind}")
     reading = read_layout(tmp_path)
@@ -65,14 +72,16 @@ def test_masks_beside_their_pictures_are_paired(tmp_path, suffix, kind):
 @pytest.mark.parametrize(
     "name", ["mask_{:03d}.png", "GT-{:03d}.png", "{:03d}.png", "{:03d}.bmp", "{:03d}.jpg.png"]
 )
-def test_masks_with_prefixes_or_the_same_stem_are_paired(tmp_path, name):
+def test_masks_with_prefixes_or_the_same_stem_are_paired(tmp_path: Path, name: str) -> None:
     goods(tmp_path / "good", 6)
     bads(tmp_path / "bad/dent", name="{:03d}.jpg", mask=name)
     assert defects(read_layout(tmp_path)) == {("dent", True): 4}
 
 
 @pytest.mark.parametrize("place", ["../../anything/{:03d}.jpg", "../other/{:03d}.webp", "{:03d}_mask.jpg"])
-def test_masks_that_a_lossy_format_blurs_are_paired_and_their_values_named(tmp_path, capfd, place):
+def test_masks_that_a_lossy_format_blurs_are_paired_and_their_values_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str
+) -> None:
     goods(tmp_path / "plate/good", 12)
     bads(tmp_path / "plate/bad/dent", mask=place)
     assert defects(read_layout(tmp_path)) == {("dent", True): 4}
@@ -81,7 +90,9 @@ def test_masks_that_a_lossy_format_blurs_are_paired_and_their_values_named(tmp_p
 
 
 @pytest.mark.parametrize("values", [(0, 255), (0, 3)])
-def test_check_questions_parts_of_nearly_two_values(tmp_path, capfd, values):
+def test_check_questions_parts_of_nearly_two_values(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], values: tuple[int, int]
+) -> None:
     goods(tmp_path / "plate/good", 12)
     kind = "jpg" if values == (0, 255) else "png"
     bads(tmp_path / "plate/bad", mask=f"outline {{:03d}}.{kind}", values=values)
@@ -90,25 +101,29 @@ def test_check_questions_parts_of_nearly_two_values(tmp_path, capfd, values):
 
 
 @pytest.mark.parametrize("camera", ["dark field", "12 bits", "16 bits", "backlight"])
-def test_pictures_of_dark_deep_and_backlit_cameras_are_no_masks(tmp_path, capfd, camera):
+def test_pictures_of_dark_deep_and_backlit_cameras_are_no_masks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], camera: str
+) -> None:
     rng = np.random.default_rng(0)
     for folder, number, start in (("good", 24, 0), ("bad", 6, 1000)):
         for place in range(number):
             grey = part(start + place, bad=folder == "bad")[0][..., 0].astype(np.float64)
             noise = rng.normal(0, 3, grey.shape)
-            picture = {
+            pictures: dict[str, NDArray[np.integer[Any]]] = {
                 "dark field": np.clip(np.where(grey > 150, 255, 4 + noise), 0, 255).astype(np.uint8),
                 "12 bits": (grey * 16).astype(np.uint16),
                 "16 bits": (grey * 257 + rng.integers(0, 257, grey.shape)).astype(np.uint16),
                 "backlight": np.clip(np.where(grey > 90, 255, 8 + noise), 0, 255).astype(np.uint8),
-            }[camera]
-            save(picture, tmp_path / f"plate/{folder}/{place:03d}.png")
+            }
+            save(pictures[camera], tmp_path / f"plate/{folder}/{place:03d}.png")
     reading = read_layout(tmp_path)
     assert Counter(source.label for source in reading.sources) == {"good": 24, "bad": 6}
     call(capfd, "data", "check", tmp_path)
 
 
-def test_check_notes_that_every_picture_has_two_values(tmp_path, capfd):
+def test_check_notes_that_every_picture_has_two_values(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for folder, number, start in (("good", 24, 0), ("bad", 6, 1000)):
         for place in range(number):
             picture, _ = part(start + place, bad=folder == "bad")
@@ -140,7 +155,7 @@ FOLDERS = [
 
 
 @pytest.mark.parametrize("place", FOLDERS)
-def test_masks_in_folders_of_any_name_are_paired(tmp_path, place):
+def test_masks_in_folders_of_any_name_are_paired(tmp_path: Path, place: str) -> None:
     goods(tmp_path / "plate/good", 6)
     bads(tmp_path / "plate/bad/dent", mask=place)
     reading = read_layout(tmp_path)
@@ -152,14 +167,14 @@ def test_masks_in_folders_of_any_name_are_paired(tmp_path, place):
 @pytest.mark.parametrize(
     "place", ["{:03d}_mask.png", "../../labels/dent/{:03d}.png", "../masks/dent/{:03d}.png"]
 )
-def test_masks_are_paired_in_the_mvtec_tree_too(tmp_path, place):
+def test_masks_are_paired_in_the_mvtec_tree_too(tmp_path: Path, place: str) -> None:
     goods(tmp_path / "plate/train/good", 6)
     goods(tmp_path / "plate/test/good", 4, 50)
     bads(tmp_path / "plate/test/dent", mask=place)
     assert defects(read_layout(tmp_path)) == {("dent", True): 4}
 
 
-def test_masks_of_goods_are_no_goods(tmp_path, capfd):
+def test_masks_of_goods_are_no_goods(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     goods(tmp_path / "plate/good", 12)
     for place in range(12):
         save(np.zeros((48, 48), np.uint8), tmp_path / f"plate/good/{place:03d}_mask.png")
@@ -170,7 +185,7 @@ def test_masks_of_goods_are_no_goods(tmp_path, capfd):
     assert found["categories"][0]["train_good"] + found["categories"][0]["test_good"] == 12
 
 
-def test_a_part_whose_type_is_called_like_a_mask_stays_a_part(tmp_path):
+def test_a_part_whose_type_is_called_like_a_mask_stays_a_part(tmp_path: Path) -> None:
     goods(tmp_path / "train/good", 6)
     goods(tmp_path / "test/good", 4, 50)
     bads(tmp_path / "test/label", mask="../../ground_truth/label/{:03d}_mask.png")
@@ -178,7 +193,7 @@ def test_a_part_whose_type_is_called_like_a_mask_stays_a_part(tmp_path):
     assert defects(read_layout(tmp_path)) == {("label", True): 4, ("mask", False): 4}
 
 
-def test_pictures_that_are_named_as_masks_are_and_look_like_none_stay_and_are_told(tmp_path):
+def test_pictures_that_are_named_as_masks_are_and_look_like_none_stay_and_are_told(tmp_path: Path) -> None:
     goods(tmp_path / "bottle/good", 6)
     bads(tmp_path / "bottle/bad", name="{:03d}.png")
     bads(tmp_path / "bottle/bad", start=1100, name="{:03d}_label.png")
@@ -188,7 +203,9 @@ def test_pictures_that_are_named_as_masks_are_and_look_like_none_stay_and_are_to
 
 
 @pytest.mark.parametrize("name", ["outline of {:03d}.png", "x{:03d}.png", "{:03d}b.png"])
-def test_check_questions_parts_of_two_values(tmp_path, capfd, name):
+def test_check_questions_parts_of_two_values(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
     goods(tmp_path / "plate/good", 12)
     bads(tmp_path / "plate/bad", mask=name)
     _, err = call(capfd, "data", "check", tmp_path, code=65)
@@ -197,7 +214,9 @@ def test_check_questions_parts_of_two_values(tmp_path, capfd, name):
 
 
 @pytest.mark.parametrize("values", [(1, 2), (128, 255), (255, 255), (1, 255)])
-def test_check_refuses_masks_without_background(tmp_path, capfd, values):
+def test_check_refuses_masks_without_background(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], values: tuple[int, int]
+) -> None:
     goods(tmp_path / "plate/good", 12)
     bads(tmp_path / "plate/bad", mask="../masks/{:03d}.png", values=values)
     _, err = call(capfd, "data", "check", tmp_path, code=65)
@@ -206,14 +225,18 @@ def test_check_refuses_masks_without_background(tmp_path, capfd, values):
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 7), (0, 128), (0, 255)])
-def test_check_takes_masks_of_nought_and_another_value(tmp_path, capfd, values):
+def test_check_takes_masks_of_nought_and_another_value(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], values: tuple[int, int]
+) -> None:
     goods(tmp_path / "plate/good", 20)
     bads(tmp_path / "plate/bad", mask="../masks/{:03d}.png", values=values)
     _, err = call(capfd, "data", "check", tmp_path)
     assert "24 pictures, 4 masks, 0 not used" in err
 
 
-def test_check_refuses_inverted_masks_and_notes_a_single_large_one(tmp_path, capfd):
+def test_check_refuses_inverted_masks_and_notes_a_single_large_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     goods(tmp_path / "plate/good", 20)
     bads(tmp_path / "plate/bad", mask="../masks/{:03d}.png", values=(255, 0))
     _, err = call(capfd, "data", "check", tmp_path, code=65)
@@ -227,7 +250,7 @@ def test_check_refuses_inverted_masks_and_notes_a_single_large_one(tmp_path, cap
     assert "note: plate: 1 of 4 masks mark more than half" in err
 
 
-def test_masks_of_one_picture_are_united(tmp_path, capfd):
+def test_masks_of_one_picture_are_united(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     goods(tmp_path / "plate/good", 12)
     bads(tmp_path / "plate/bad/dent", mask="../../masks/dent/{:03d}.png")
     other = np.zeros((48, 48), np.uint8)
@@ -237,7 +260,7 @@ def test_masks_of_one_picture_are_united(tmp_path, capfd):
     assert [len(source.masks) for source in first.sources if source.label == "bad"] == [1, 1, 2, 1]
     call(capfd, "data", "import", tmp_path, "--store", tmp_path / "store", "--name", "set", code=0)
     from defectbench.data.archive import load_manifest, unpack
-    from defectbench.pictures import read_mask
+    from defectbench.util.image_io import read_mask
 
     store = DirectoryStore(tmp_path / "store")
     manifest = load_manifest(store, "set", "plate")
@@ -254,7 +277,9 @@ def test_masks_of_one_picture_are_united(tmp_path, capfd):
         ("../../labels/{:03d}.bmp", "labels/002.bmp"),
     ],
 )
-def test_check_names_the_file_of_a_missing_mask(tmp_path, capfd, place, wanted):
+def test_check_names_the_file_of_a_missing_mask(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], place: str, wanted: str
+) -> None:
     goods(tmp_path / "plate/good", 12)
     bads(tmp_path / "plate/bad/dent", mask=place)
     missing = tmp_path / "plate" / wanted
@@ -263,7 +288,7 @@ def test_check_names_the_file_of_a_missing_mask(tmp_path, capfd, place, wanted):
     assert f"dent/002.png: its mask is missing; looked for {missing}" in err
 
 
-def test_a_mask_that_fits_two_pictures_is_refused(tmp_path):
+def test_a_mask_that_fits_two_pictures_is_refused(tmp_path: Path) -> None:
     goods(tmp_path / "good", 6)
     bads(tmp_path / "bad/dent", 2)
     bads(tmp_path / "bad/hole", 2, 1100, mask="../../masks/{:03d}.png")
@@ -272,7 +297,7 @@ def test_a_mask_that_fits_two_pictures_is_refused(tmp_path):
     assert "the mask of" in problems[0]
 
 
-def test_masks_and_folders_are_paired_whatever_form_their_letters_have(tmp_path):
+def test_masks_and_folders_are_paired_whatever_form_their_letters_have(tmp_path: Path) -> None:
     goods(tmp_path / "good", 6)
     for place in range(4):
         picture, mask = part(1000 + place, bad=True)
@@ -292,7 +317,7 @@ DEEPER = ["bad/scratch/day1", "bad/scratch/2024/05/01", "bad/scratch/lot 7/cam a
 
 
 @pytest.mark.parametrize("place", DEEPER)
-def test_deeper_folders_are_read_and_the_first_names_the_type(tmp_path, place):
+def test_deeper_folders_are_read_and_the_first_names_the_type(tmp_path: Path, place: str) -> None:
     goods(tmp_path / "plate/good/week1", 6)
     goods(tmp_path / "plate/good/week1/night", 3, 50)
     bads(tmp_path / "plate" / place, 4)
@@ -304,7 +329,7 @@ def test_deeper_folders_are_read_and_the_first_names_the_type(tmp_path, place):
     assert account(reading) == {}
 
 
-def test_deeper_folders_are_read_in_the_mvtec_tree(tmp_path):
+def test_deeper_folders_are_read_in_the_mvtec_tree(tmp_path: Path) -> None:
     goods(tmp_path / "train/good/day1", 6)
     goods(tmp_path / "test/good", 4, 50)
     bads(tmp_path / "test/scratch/day1", mask="../../../ground_truth/scratch/day1/{:03d}_mask.png")
@@ -314,7 +339,7 @@ def test_deeper_folders_are_read_in_the_mvtec_tree(tmp_path):
     assert "test/scratch/day2_003" in {source.id for source in reading.sources}
 
 
-def test_flat_names_never_clash(tmp_path):
+def test_flat_names_never_clash(tmp_path: Path) -> None:
     for place, name in enumerate(("a_b.png", "a/b.png", "a_/b.png", "a/_b.png", "a__b.png")):
         goods(tmp_path / "good" / Path(name).parent, 1, place, Path(name).name)
     bads(tmp_path / "bad", 1)
@@ -345,7 +370,7 @@ JUNK = [
 
 
 @pytest.mark.parametrize("name", JUNK)
-def test_junk_is_counted_and_no_part(tmp_path, name):
+def test_junk_is_counted_and_no_part(tmp_path: Path, name: str) -> None:
     goods(tmp_path / "plate/good", 6)
     bads(tmp_path / "plate/bad/dent")
     for folder in ("plate/bad", "plate/good", "plate", ""):
@@ -362,7 +387,9 @@ def test_junk_is_counted_and_no_part(tmp_path, name):
     }
 
 
-def test_check_and_import_print_an_account_of_files(tmp_path, capfd):
+def test_check_and_import_print_an_account_of_files(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     root = tmp_path / "set"
     goods(root / "plate/good", 20)
     bads(root / "plate/bad", mask="../masks/{:03d}.png")
@@ -391,7 +418,7 @@ def test_check_and_import_print_an_account_of_files(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("target", ["plate", "plate/good", "plate/bad", "plate/bad/dent", "."])
-def test_links_to_folders_of_the_set_give_each_picture_once(tmp_path, target):
+def test_links_to_folders_of_the_set_give_each_picture_once(tmp_path: Path, target: str) -> None:
     goods(tmp_path / "plate/good", 6)
     bads(tmp_path / "plate/bad/dent")
     for place in ("good/a", "good/b", "bad/c", "d"):
@@ -402,7 +429,7 @@ def test_links_to_folders_of_the_set_give_each_picture_once(tmp_path, target):
     assert account(reading) == {}
 
 
-def test_links_are_where_a_set_is_made_of_links_to_its_own_store(tmp_path):
+def test_links_are_where_a_set_is_made_of_links_to_its_own_store(tmp_path: Path) -> None:
     goods(tmp_path / "pool/one", 6)
     bads(tmp_path / "pool/two")
     (tmp_path / "plate/bad").mkdir(parents=True)
@@ -414,7 +441,9 @@ def test_links_are_where_a_set_is_made_of_links_to_its_own_store(tmp_path):
     assert reading.account.total == files_below(tmp_path)
 
 
-def test_links_out_of_the_set_are_refused_unless_asked_for(tmp_path, capfd):
+def test_links_out_of_the_set_are_refused_unless_asked_for(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     goods(tmp_path / "set/plate/good", 20)
     bads(tmp_path / "set/plate/bad/dent")
     bads(tmp_path / "far/scratch", 4, 1100)
@@ -428,7 +457,7 @@ def test_links_out_of_the_set_are_refused_unless_asked_for(tmp_path, capfd):
     assert json.loads(out)["categories"][0]["defects"] == "dent 5, scratch 4"
 
 
-def test_links_that_lead_nowhere_or_to_themselves_are_counted(tmp_path):
+def test_links_that_lead_nowhere_or_to_themselves_are_counted(tmp_path: Path) -> None:
     goods(tmp_path / "good", 6)
     bads(tmp_path / "bad")
     for name, target in (("x.png", "/nowhere/x.png"), ("y.png", "y.png"), ("z", "gone"), ("w.png", "v.png")):
@@ -450,7 +479,9 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 1234\n".f
         (lambda path: path.with_name(f".{path.name}.icloud").write_bytes(b"bplist00"), "on this machine"),
     ],
 )
-def test_pointers_are_named_with_their_remedy(tmp_path, capfd, make, remedy):
+def test_pointers_are_named_with_their_remedy(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], make: Callable[[Path], object], remedy: str
+) -> None:
     goods(tmp_path / "plate/good", 8)
     bads(tmp_path / "plate/bad")
     make(tmp_path / "plate/bad/far.png")
@@ -460,7 +491,9 @@ def test_pointers_are_named_with_their_remedy(tmp_path, capfd, make, remedy):
     assert "Traceback" not in err
 
 
-def test_pointers_in_place_of_every_picture_are_named_too(tmp_path, capfd):
+def test_pointers_in_place_of_every_picture_are_named_too(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     for place in range(4):
         for folder in ("good", "bad"):
             path = tmp_path / f"plate/{folder}/{place}.png"
@@ -471,7 +504,7 @@ def test_pointers_in_place_of_every_picture_are_named_too(tmp_path, capfd):
     assert "git lfs pull" in err
 
 
-def test_a_pointer_file_beside_its_contents_is_counted(tmp_path):
+def test_a_pointer_file_beside_its_contents_is_counted(tmp_path: Path) -> None:
     goods(tmp_path / "good", 6)
     bads(tmp_path / "bad")
     (tmp_path / "good.dvc").write_text("outs:\n")
@@ -487,7 +520,7 @@ def test_a_pointer_file_beside_its_contents_is_counted(tmp_path):
     "good", ["ok", "OK", "ok_front", "Good", "good parts", "defect-free", "OK-2", "no_defects"]
 )
 @pytest.mark.parametrize("bad", ["ko", "NG", "not_ok", "Bad parts"])
-def test_goods_and_bads_by_many_names(tmp_path, good, bad):
+def test_goods_and_bads_by_many_names(tmp_path: Path, good: str, bad: str) -> None:
     goods(tmp_path / "a/plate" / good, 6)
     bads(tmp_path / "a/plate" / bad / "dent")
     reading = read_layout(tmp_path / "a")
@@ -504,7 +537,7 @@ def test_goods_and_bads_by_many_names(tmp_path, good, bad):
     assert defects(reading) == {(bad, True): 4}
 
 
-def test_several_folders_of_goods_may_share_names(tmp_path):
+def test_several_folders_of_goods_may_share_names(tmp_path: Path) -> None:
     for place, name in enumerate(("ok_front", "ok_back", "ok_side")):
         goods(tmp_path / name, 5, 100 * place)
     bads(tmp_path / "ng")
@@ -512,7 +545,7 @@ def test_several_folders_of_goods_may_share_names(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["ok_vorne", "good_but_dusty", "normal map"])
-def test_a_folder_that_may_be_good_or_not_is_refused(tmp_path, name):
+def test_a_folder_that_may_be_good_or_not_is_refused(tmp_path: Path, name: str) -> None:
     goods(tmp_path / "train/good", 6)
     goods(tmp_path / "test/good", 3, 50)
     bads(tmp_path / "test/dent")
@@ -523,7 +556,7 @@ def test_a_folder_that_may_be_good_or_not_is_refused(tmp_path, name):
 # --- published layouts
 
 
-def test_layout_loco_unites_masks_and_trains_on_validation_goods(tmp_path):
+def test_layout_loco_unites_masks_and_trains_on_validation_goods(tmp_path: Path) -> None:
     goods(tmp_path / "box/train/good", 5)
     goods(tmp_path / "box/validation/good", 3, 50)
     goods(tmp_path / "box/test/good", 3, 60)
@@ -539,7 +572,7 @@ def test_layout_loco_unites_masks_and_trains_on_validation_goods(tmp_path):
     assert account(reading) == {}
 
 
-def test_layout_ad2_counts_what_has_no_labels(tmp_path):
+def test_layout_ad2_counts_what_has_no_labels(tmp_path: Path) -> None:
     goods(tmp_path / "can/train/good", 5, name="{:03d}_regular.png")
     goods(tmp_path / "can/validation/good", 3, 50, "{:03d}_regular.png")
     goods(tmp_path / "can/test_public/good", 3, 60, "{:03d}_regular.png")
@@ -556,7 +589,7 @@ def test_layout_ad2_counts_what_has_no_labels(tmp_path):
     assert account(reading) == {"their labels are not public": 6}
 
 
-def test_layout_btad_reads_ok_and_ko(tmp_path):
+def test_layout_btad_reads_ok_and_ko(tmp_path: Path) -> None:
     for category, kind in (("01", "bmp"), ("02", "png"), ("03", "bmp")):
         goods(tmp_path / category / "train/ok", 5, name=f"{{:04d}}.{kind}")
         goods(tmp_path / category / "test/ok", 3, 50, f"{{:04d}}.{kind}")
@@ -568,7 +601,7 @@ def test_layout_btad_reads_ok_and_ko(tmp_path):
     assert defects(reading) == {("ko", True): 12}
 
 
-def test_layout_kolektor_is_labelled_by_its_masks(tmp_path):
+def test_layout_kolektor_is_labelled_by_its_masks(tmp_path: Path) -> None:
     for folder, start in (("train", 0), ("test", 500)):
         for place in range(8):
             picture, mask = part(start + place, bad=place >= 5)
@@ -586,7 +619,7 @@ def test_layout_kolektor_is_labelled_by_its_masks(tmp_path):
     assert "test/502.png: no mask beside it" in read_layout(tmp_path / "two").problems[0]
 
 
-def test_layout_kolektor_of_items_groups_them(tmp_path):
+def test_layout_kolektor_of_items_groups_them(tmp_path: Path) -> None:
     for item in range(6):
         for place in range(3):
             picture, mask = part(10 * item + place, bad=place == 2)
@@ -599,7 +632,7 @@ def test_layout_kolektor_of_items_groups_them(tmp_path):
     assert len(parts) == 6, "a group's goods are on both sides"
 
 
-def test_layout_real_iad_groups_the_views_of_a_sample(tmp_path):
+def test_layout_real_iad_groups_the_views_of_a_sample(tmp_path: Path) -> None:
     for sample in range(8):
         goods(tmp_path / f"jack/OK/S{sample:04d}", 3, 10 * sample, f"jack_{sample:04d}_OK_C{{}}.jpg")
     for start, kind in ((1000, "AK"), (2000, "BX")):
@@ -614,7 +647,7 @@ def test_layout_real_iad_groups_the_views_of_a_sample(tmp_path):
     assert account(reading) == {}
 
 
-def test_layout_visa_without_its_table(tmp_path):
+def test_layout_visa_without_its_table(tmp_path: Path) -> None:
     goods(tmp_path / "candle/Data/Images/Normal", 12, name="{:04d}.JPG")
     bads(
         tmp_path / "candle/Data/Images/Anomaly",
@@ -632,7 +665,9 @@ def test_layout_visa_without_its_table(tmp_path):
 @pytest.mark.parametrize(
     "folders", [("train", "val", "test"), ("Train", "valid", "Test"), ("training", "dev", "testing")]
 )
-def test_layout_of_train_validation_and_test_by_good_and_bad(tmp_path, folders):
+def test_layout_of_train_validation_and_test_by_good_and_bad(
+    tmp_path: Path, folders: tuple[str, ...]
+) -> None:
     for place, folder in enumerate(folders):
         goods(tmp_path / folder / "good", 5, 100 * place)
         bads(tmp_path / folder / "bad/dent", 3, 1000 + 100 * place)
@@ -647,7 +682,7 @@ def test_layout_of_train_validation_and_test_by_good_and_bad(tmp_path, folders):
     assert len(reading.notes) == 3
 
 
-def test_layout_of_train_and_validation_alone_tests_on_validation(tmp_path):
+def test_layout_of_train_and_validation_alone_tests_on_validation(tmp_path: Path) -> None:
     goods(tmp_path / "train/good", 5)
     bads(tmp_path / "train/bad", 3, mask="{:03d}_mask.png")
     goods(tmp_path / "val/good", 5, 100)
@@ -682,7 +717,7 @@ def table(root: Path) -> list[dict[str, object]]:
     return rows + [{"path": f"img/c/{place:03d}.png", "label": "uncertain"} for place in range(2)]
 
 
-def write_csv(rows, file: Path, mark: str = ",") -> Path:
+def write_csv(rows: Sequence[Mapping[str, object]], file: Path, mark: str = ",") -> Path:
     columns = ["path", "label", "type", "mask", "group"]
     lines = [mark.join(columns)] + [mark.join(str(row.get(name, "")) for name in columns) for row in rows]
     file.write_text("\n".join(lines) + "\n", encoding="utf-8-sig")
@@ -690,7 +725,7 @@ def write_csv(rows, file: Path, mark: str = ",") -> Path:
 
 
 @pytest.mark.parametrize("form", [",", ";", "\t", "parquet"])
-def test_layout_table_is_read(tmp_path, form):
+def test_layout_table_is_read(tmp_path: Path, form: str) -> None:
     rows = table(tmp_path)
     if form == "parquet":
         pq.write_table(
@@ -711,14 +746,16 @@ def test_layout_table_is_read(tmp_path, form):
 
 
 @pytest.mark.parametrize(("good", "bad"), [("0", "1"), ("0.0", "1.0"), ("OK", "NG"), ("normal", "anomaly")])
-def test_layout_table_takes_words_and_numbers(tmp_path, good, bad):
+def test_layout_table_takes_words_and_numbers(tmp_path: Path, good: str, bad: str) -> None:
     words = {"good": good, "bad": bad, "uncertain": "unsure"}
     rows = [{**row, "label": words[str(row["label"])]} for row in table(tmp_path)]
     write_csv(rows, tmp_path / "t.csv")
     assert Counter(source.label for source in read_layout(tmp_path).sources) == {"good": 20, "bad": 4}
 
 
-def test_layout_table_names_all_its_faults_with_their_rows(tmp_path, capfd):
+def test_layout_table_names_all_its_faults_with_their_rows(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     rows = table(tmp_path)
     wrong = [
         ({"path": "img/zz.png", "label": "good"}, "path img/zz.png: no such file"),
@@ -737,7 +774,7 @@ def test_layout_table_names_all_its_faults_with_their_rows(tmp_path, capfd):
 
 
 @pytest.mark.parametrize("content", [b"", b"path\n", b"\xff\xfe\x00x", b"a,b\n1,2\n"])
-def test_layout_table_without_its_columns_is_no_table(tmp_path, content):
+def test_layout_table_without_its_columns_is_no_table(tmp_path: Path, content: bytes) -> None:
     goods(tmp_path / "img", 3)
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(DataError):
@@ -746,7 +783,7 @@ def test_layout_table_without_its_columns_is_no_table(tmp_path, content):
         read_layout(tmp_path / "t.csv")
 
 
-def test_layout_table_does_not_hide_a_tree_that_says_the_same(tmp_path):
+def test_layout_table_does_not_hide_a_tree_that_says_the_same(tmp_path: Path) -> None:
     goods(tmp_path / "good", 6)
     bads(tmp_path / "bad")
     write_csv([{"path": "good/000.png", "label": "bad"}], tmp_path / "t.csv")
@@ -757,7 +794,9 @@ def test_layout_table_does_not_hide_a_tree_that_says_the_same(tmp_path):
 
 
 @pytest.mark.parametrize(("table_form", "disk_form"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_layout_table_finds_names_whatever_form_their_letters_have(tmp_path, table_form, disk_form):
+def test_layout_table_finds_names_whatever_form_their_letters_have(
+    tmp_path: Path, table_form: Form, disk_form: Form
+) -> None:
     rows = []
     for place in range(8):
         name = f"größe {place}.png"
@@ -784,7 +823,9 @@ def labelme(picture: Path, shapes: list[dict[str, object]]) -> None:
         {"shape_type": "circle", "points": [[12, 12], [12, 20]]},
     ],
 )
-def test_polygons_of_labelme_become_masks(tmp_path, capfd, shape):
+def test_polygons_of_labelme_become_masks(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], shape: dict[str, object]
+) -> None:
     goods(tmp_path / "plate/good", 20)
     for picture in bads(tmp_path / "plate/bad/dent"):
         labelme(picture, [{"label": "dent", **shape}])
@@ -792,13 +833,16 @@ def test_polygons_of_labelme_become_masks(tmp_path, capfd, shape):
     found = json.loads(out)
     assert (found["categories"][0]["masks"], found["files"]["masks"]) == (4, 4)
     (mask,) = next(s.masks for s in read_layout(tmp_path).sources if s.label == "bad")
+    assert isinstance(mask, Outline)
     marked = mask.mask()
     assert marked[12, 12]
     assert not marked[30:].any()
     assert 190 <= marked.sum() <= 300
 
 
-def test_polygons_of_labelme_that_cannot_be_read_are_named(tmp_path, capfd):
+def test_polygons_of_labelme_that_cannot_be_read_are_named(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     goods(tmp_path / "plate/good", 12)
     pictures = bads(tmp_path / "plate/bad")
     labelme(pictures[0], [{"points": [["x", 2]], "shape_type": "polygon"}])
@@ -831,7 +875,7 @@ RUNS = [48 * 10 + 4, 16, *[32, 16] * 7, 48 * 48 - (48 * 10 + 4 + 16 + 48 * 7)]
     ("segmentation", "area"),
     [([[10, 4, 18, 4, 18, 20, 10, 20]], 153), ({"size": [48, 48], "counts": RUNS}, 128)],
 )
-def test_polygons_and_runs_of_coco_become_masks(tmp_path, segmentation, area):
+def test_polygons_and_runs_of_coco_become_masks(tmp_path: Path, segmentation: object, area: int) -> None:
     goods(tmp_path / "plate/good", 12)
     names = [f"bad/dent/{path.name}" for path in bads(tmp_path / "plate/bad/dent")]
     coco(tmp_path / "annotations/instances.json", names, segmentation)
@@ -839,13 +883,14 @@ def test_polygons_and_runs_of_coco_become_masks(tmp_path, segmentation, area):
     assert reading.problems == ()
     assert defects(reading) == {("dent", True): 4}
     (mask,) = next(s.masks for s in reading.sources if s.label == "bad")
+    assert isinstance(mask, Outline)
     marked = mask.mask()
     assert marked.sum() == area
     assert marked[4:20, 10:18].all()
     assert account(reading) == {}
 
 
-def test_polygons_of_coco_for_pictures_that_are_not_here_are_named(tmp_path):
+def test_polygons_of_coco_for_pictures_that_are_not_here_are_named(tmp_path: Path) -> None:
     goods(tmp_path / "good", 6)
     bads(tmp_path / "bad")
     coco(tmp_path / "coco.json", ["bad/000.png", "bad/999.png"], [[1, 1, 9, 1, 9, 9]])
@@ -855,7 +900,9 @@ def test_polygons_of_coco_for_pictures_that_are_not_here_are_named(tmp_path):
 # --- what is unknown, and what later commands would refuse
 
 
-def test_an_unknown_layout_is_answered_with_what_is_there(tmp_path, capfd):
+def test_an_unknown_layout_is_answered_with_what_is_there(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     goods(tmp_path / "set/plate/images", 5)
     goods(tmp_path / "set/plate/more/sub", 3, 50)
     _, err = call(capfd, "data", "check", tmp_path / "set", code=65)
@@ -871,7 +918,7 @@ def test_an_unknown_layout_is_answered_with_what_is_there(tmp_path, capfd):
         (("plate/bad/dent", "plate/other"), "nearest: folder; it needs a folder of goods"),
     ],
 )
-def test_an_unknown_layout_names_the_nearest(tmp_path, folders, nearest):
+def test_an_unknown_layout_names_the_nearest(tmp_path: Path, folders: tuple[str, ...], nearest: str) -> None:
     for place, folder in enumerate(folders):
         goods(tmp_path / folder, 3, 100 * place)
     with pytest.raises(DataError, match=nearest):
@@ -879,7 +926,9 @@ def test_an_unknown_layout_names_the_nearest(tmp_path, folders, nearest):
 
 
 @pytest.mark.parametrize("name", ["two words", "größe", "x" * 70, "-x", "a+b"])
-def test_check_refuses_names_of_categories_that_a_sweep_refuses(tmp_path, capfd, name):
+def test_check_refuses_names_of_categories_that_a_sweep_refuses(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
     goods(tmp_path / name / "good", 12)
     bads(tmp_path / name / "bad")
     for words in (("check", tmp_path), ("import", tmp_path, "--store", tmp_path / "store", "--name", "x")):
@@ -888,7 +937,9 @@ def test_check_refuses_names_of_categories_that_a_sweep_refuses(tmp_path, capfd,
 
 
 @pytest.mark.parametrize(("train", "test", "bad"), [(8, 2, 4), (8, 4, 2), (1, 4, 4)])
-def test_check_refuses_too_few_pictures_for_detection(tmp_path, capfd, train, test, bad):
+def test_check_refuses_too_few_pictures_for_detection(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], train: int, test: int, bad: int
+) -> None:
     goods(tmp_path / "train/good", train)
     goods(tmp_path / "test/good", test, 50)
     bads(tmp_path / "test/dent", bad)
@@ -897,7 +948,9 @@ def test_check_refuses_too_few_pictures_for_detection(tmp_path, capfd, train, te
 
 
 @pytest.mark.parametrize(("one", "two"), [("A.png", "a.png"), ("é.png", "e\u0301.png"), ("x.png", "x.bmp")])
-def test_check_refuses_names_that_look_equal(tmp_path, capfd, one, two):
+def test_check_refuses_names_that_look_equal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], one: str, two: str
+) -> None:
     goods(tmp_path / "plate/good", 12)
     bads(tmp_path / "plate/bad")
     save(part(2000, bad=True)[0], tmp_path / "plate/bad" / one)
@@ -907,7 +960,9 @@ def test_check_refuses_names_that_look_equal(tmp_path, capfd, one, two):
 
 
 @pytest.mark.parametrize(("one", "two"), [("Dent", "dent"), ("größe", "gro\u0308ße"), ("HOLE", "Hole")])
-def test_check_refuses_defect_types_that_look_equal(tmp_path, capfd, one, two):
+def test_check_refuses_defect_types_that_look_equal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], one: str, two: str
+) -> None:
     goods(tmp_path / "plate/good", 12)
     bads(tmp_path / "plate/bad" / one, 3, name="a{}.png")
     bads(tmp_path / "plate/bad" / two, 3, 1100, name="b{}.png")
@@ -916,7 +971,9 @@ def test_check_refuses_defect_types_that_look_equal(tmp_path, capfd, one, two):
 
 
 @pytest.mark.parametrize("name", ["new\nline", "bell\a", "udc\udcff"])
-def test_check_refuses_and_prints_names_that_no_terminal_shows(tmp_path, capfd, name):
+def test_check_refuses_and_prints_names_that_no_terminal_shows(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str
+) -> None:
     goods(tmp_path / "plate/good", 12)
     bads(tmp_path / "plate/bad" / name, 3, mask="x{:03d}.png")
     (tmp_path / "plate/good" / f"{name}.txt").write_text("x")
@@ -927,7 +984,7 @@ def test_check_refuses_and_prints_names_that_no_terminal_shows(tmp_path, capfd, 
     assert repr(name)[1:-1] in err
 
 
-def test_check_refuses_names_that_are_too_long(tmp_path, capfd):
+def test_check_refuses_names_that_are_too_long(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     goods(tmp_path / "plate/good" / ("d" * 150), 12, name="{:03d}" + "x" * 120 + ".png")
     bads(tmp_path / "plate/bad")
     _, err = call(capfd, "data", "check", tmp_path, code=65)

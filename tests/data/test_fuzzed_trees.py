@@ -99,13 +99,23 @@ def grow(root: Path, rng: random.Random, contents: list[bytes]) -> None:
             path.write_bytes(rng.choice(contents))
     for number in range(rng.randint(0, 5)):
         link = rng.choice(places) / f"link{number}{rng.choice(('', '.png'))}"
-        targets = [".", "..", "/nowhere", link.name, root, root.parent / "far", root.parent / "far/000.png"]
+        targets: list[str | Path] = [
+            ".",
+            "..",
+            "/nowhere",
+            link.name,
+            root,
+            root.parent / "far",
+            root.parent / "far/000.png",
+        ]
         if not link.is_symlink():
             link.symlink_to(rng.choice([*targets, *places, rng.choice(places) / "000.png"]))
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_random_trees_are_read_or_refused_and_every_file_is_accounted_for(tmp_path, seed, contents):
+def test_random_trees_are_read_or_refused_and_every_file_is_accounted_for(
+    tmp_path: Path, seed: int, contents: list[bytes]
+) -> None:
     rng = random.Random(seed)
     (tmp_path / "far").mkdir()
     (tmp_path / "far/000.png").write_bytes(contents[0])

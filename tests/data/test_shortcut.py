@@ -13,7 +13,7 @@ from defectbench.data.archive import find_shortcut, import_dataset
 from defectbench.data.check import check
 from defectbench.data.layouts import read_layout
 from defectbench.data.shortcut import Shortcut, discriminate, looks
-from defectbench.data.synth import synth
+from defectbench.data.synthetic.synth import synth
 from defectbench.errors import DataError
 from defectbench.stores.directory import DirectoryStore
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from defectbench.data.check import check
-from defectbench.data.defects import DEFECTS
 from defectbench.data.layouts import read_layout
-from defectbench.data.scenes import AS_MVTEC, MVTEC_TYPES, SCENES, poses
-from defectbench.data.synth import draw, synth
+from defectbench.data.synthetic.defects import DEFECTS
+from defectbench.data.synthetic.scenes import AS_MVTEC, MVTEC_TYPES, SCENES, poses
+from defectbench.data.synthetic.synth import draw, synth
 from defectbench.errors import UsageError
-from defectbench.pictures import read_mask, read_picture
+from defectbench.util.image_io import read_mask, read_picture
 
 SMALL = {"size": 48, "train_good": 3, "test_good": 2, "defects_per_type": 1}
 

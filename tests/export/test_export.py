@@ -16,19 +16,19 @@ import pytest
 import skimage.data
 from PIL import Image as Pillow
 
-from defectbench import plan as plans
 from defectbench.__main__ import run
-from defectbench.cell import path as cell_path
 from defectbench.errors import ConfigurationError, DataError, MissingInputError, StoppedError, UsageError
+from defectbench.execution.worker import Worker
 from defectbench.export import card, folder, refit
-from defectbench.export.bundle import CARD, DOCUMENT, Bundle, Threshold, read
-from defectbench.export.scores import Found, Model, find
-from defectbench.predictions import Predictions
-from defectbench.results import Result, find_result, read_predictions
-from defectbench.stop import Stop
+from defectbench.export.bundle import CARD, DOCUMENT, Bundle, OperatingThreshold, read_bundle
+from defectbench.export.scores import ExportedModel, PictureFile, find_pictures
+from defectbench.records.predictions import Predictions
+from defectbench.records.result import Result, find_result, read_predictions
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
-from defectbench.worker import Worker
+from defectbench.stores.layout import cell_key
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.util.shutdown import Stop
 from fakes import put_category
 
 SIDE = 64
@@ -50,8 +50,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "threads": 1,
         "protocols": {"detection": {"folds": 3}},
     }
-    plan = plans.make(parse(document, Where("small.yaml", {})), store)
-    plans.write(plan, store, list(plan.cells))
+    plan = plans.make_plan(parse_sweep(document, SourceLines("small.yaml", {})), store)
+    plans.write_plan(plan, store, list(plan.cells))
     worker = Worker(store, place / "cache", "cpu", None, Stop(), lambda event: None)
     assert worker.run(list(plan.cells)) == 0
     return place
@@ -66,8 +66,8 @@ def key_of(store: DirectoryStore, model: str) -> str:
 
 def export(bench: Path, model: str, out: Path, rate: float = 0.05) -> Bundle:
     store = DirectoryStore(bench / "store")
-    finished = refit.gather(store, key_of(store, model), bench / "cache")
-    return folder.write(finished, folder.Wish(out, rate, onnx=True), lambda *step: None)
+    finished = refit.gather_cell(store, key_of(store, model), bench / "cache")
+    return folder.write_export(finished, folder.ExportRequest(out, rate, onnx=True), lambda *step: None)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -89,11 +89,11 @@ def knn(bench: Path) -> Path:
 
 
 def test_a_folder_alone_scores_the_cells_pictures_as_the_cell_did(bench: Path, exported: Path) -> None:
-    bundle, store = read(exported), DirectoryStore(bench / "store")
-    finished = refit.gather(store, bundle.cell, bench / "cache")
-    pictures = [Found(path, path.name) for path in finished.paths()]
+    bundle, store = read_bundle(exported), DirectoryStore(bench / "store")
+    finished = refit.gather_cell(store, bundle.cell, bench / "cache")
+    pictures = [PictureFile(path, path.name) for path in finished.paths()]
     wanted = finished.predictions.score
-    model = Model.open(exported, "cpu")
+    model = ExportedModel.open(exported, "cpu")
     assert [verdict.score for verdict in model.score(pictures)] == wanted.tolist()
     # Whatever stands beside a picture, its score is the same.
     order = np.random.default_rng(0).permutation(len(pictures))[:5]
@@ -104,7 +104,7 @@ def test_a_folder_alone_scores_the_cells_pictures_as_the_cell_did(bench: Path, e
 
 
 def test_the_threshold_is_the_cells_and_calls_what_lies_above(bench: Path, exported: Path) -> None:
-    bundle, store = read(exported), DirectoryStore(bench / "store")
+    bundle, store = read_bundle(exported), DirectoryStore(bench / "store")
     result = find_result(store, bundle.cell)
     assert result is not None
     assert bundle.threshold.value == result.calibration_threshold
@@ -114,7 +114,7 @@ def test_the_threshold_is_the_cells_and_calls_what_lies_above(bench: Path, expor
     value = float(bundle.threshold.value or 0)
     calls = [bundle.threshold.call(score) for score in (value, np.nextafter(value, np.inf))]
     assert calls == ["good", "abnormal"]
-    assert Threshold(None, 0.05, None, 0).call(1.0) is None
+    assert OperatingThreshold(None, 0.05, None, 0).call(1.0) is None
 
 
 def test_another_rate_gives_its_own_threshold_and_replaces_an_earlier_export(
@@ -131,8 +131,8 @@ def test_another_rate_gives_its_own_threshold_and_replaces_an_earlier_export(
 
 
 def test_the_card_states_counts_seed_threshold_and_licences(bench: Path, exported: Path) -> None:
-    bundle, card = read(exported), (exported / CARD).read_text()
-    finished = refit.gather(DirectoryStore(bench / "store"), bundle.cell, bench / "cache")
+    bundle, card = read_bundle(exported), (exported / CARD).read_text()
+    finished = refit.gather_cell(DirectoryStore(bench / "store"), bundle.cell, bench / "cache")
     taught = [label for _, label in finished.cell.fit.train]
     held_out = finished.predictions.of_role("held_out").label
     for said in (
@@ -152,7 +152,7 @@ def test_the_card_states_counts_seed_threshold_and_licences(bench: Path, exporte
         assert said in card
 
 
-def forged(bench: Path, tmp_path: Path, change: Callable[[Result], Result]) -> refit.Finished:
+def forged(bench: Path, tmp_path: Path, change: Callable[[Result], Result]) -> refit.FinishedCell:
     """The detector's cell in a copy of the store, one score moved by its last bit, its result changed."""
     shutil.copytree(bench / "store", tmp_path / "store")
     store = DirectoryStore(tmp_path / "store")
@@ -162,10 +162,10 @@ def forged(bench: Path, tmp_path: Path, change: Callable[[Result], Result]) -> r
     rows[3] = replace(rows[3], score=float(np.nextafter(rows[3].score, np.inf)))
     data = Predictions.of(result.cell, rows).to_parquet()
     place = str(result.file("predictions.parquet"))
-    store.put(cell_path(result.cell, place), data)
+    store.put(cell_key(result.cell, place), data)
     files = {**result.files, place: hashlib.sha256(data).hexdigest()}
-    store.put(cell_path(result.cell, "result.json"), change(replace(result, files=files)).to_json())
-    return refit.gather(store, result.cell, bench / "cache")
+    store.put(cell_key(result.cell, "result.json"), change(replace(result, files=files)).to_json())
+    return refit.gather_cell(store, result.cell, bench / "cache")
 
 
 @pytest.mark.parametrize(
@@ -185,20 +185,22 @@ def test_a_model_that_comes_out_otherwise_is_refused(
 ) -> None:
     finished = forged(bench, tmp_path, change)
     with pytest.raises(ConfigurationError, match=f"1 of .* scores are not those of the cell.*{said}"):
-        folder.write(finished, folder.Wish(tmp_path / "out", 0.05, onnx=True), lambda *step: None)
+        folder.write_export(
+            finished, folder.ExportRequest(tmp_path / "out", 0.05, onnx=True), lambda *step: None
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_an_export_that_is_stopped_leaves_nothing(bench: Path, tmp_path: Path) -> None:
     store = DirectoryStore(bench / "store")
-    finished = refit.gather(store, key_of(store, "filterbank-knn"), bench / "cache")
+    finished = refit.gather_cell(store, key_of(store, "filterbank-knn"), bench / "cache")
 
     def stop(what: str, done: int, total: int) -> None:
         if what == "checking" and done == 3:
             raise StoppedError("stopped")
 
     with pytest.raises(StoppedError):
-        folder.write(finished, folder.Wish(tmp_path / "out", 0.05, onnx=True), stop)
+        folder.write_export(finished, folder.ExportRequest(tmp_path / "out", 0.05, onnx=True), stop)
     assert not list(tmp_path.iterdir())
 
 
@@ -231,14 +233,14 @@ def test_what_is_not_finished_is_not_exported(bench: Path, tmp_path: Path) -> No
     shutil.copytree(bench / "store", tmp_path / "store")
     store = DirectoryStore(tmp_path / "store")
     key = key_of(store, "filterbank-knn")
-    store.delete(cell_path(key, "result.json"))
+    store.delete(cell_key(key, "result.json"))
     with pytest.raises(MissingInputError, match="has not finished; only a finished cell can be exported"):
-        refit.gather(store, key, bench / "cache")
+        refit.gather_cell(store, key, bench / "cache")
 
 
 def test_the_card_of_a_contaminated_cell_says_what_set_its_threshold(bench: Path) -> None:
     store = DirectoryStore(bench / "store")
-    whole = refit.gather(store, key_of(store, "filterbank-knn"), bench / "cache")
+    whole = refit.gather_cell(store, key_of(store, "filterbank-knn"), bench / "cache")
     fit = whole.cell.fit
     defect = next(image.id for image in whole.manifest.images if image.label)
     mixed = replace(fit, calibration=(*fit.calibration[1:], defect))
@@ -258,22 +260,22 @@ def test_a_damaged_folder_is_refused_and_all_problems_named(knn: Path, tmp_path:
     there = copied(knn, tmp_path)
     (there / "state.npz").write_bytes(b"PK other")
     with pytest.raises(DataError, match=r"state\.npz: is not what model\.json says"):
-        read(there)
+        read_bundle(there)
     document = json.loads((there / DOCUMENT).read_text())
     document["files"] |= {"../evil": "0", "gone.bin": "0"}
     (there / DOCUMENT).write_text(json.dumps(document))
     with pytest.raises(DataError) as caught:
-        read(there)
+        read_bundle(there)
     assert len(caught.value.problems) == 3
     assert "outside its folder" in str(caught.value)
     (there / DOCUMENT).write_text('{"kind": "defectbench model", "schema": 7}')
     with pytest.raises(DataError, match="schema 7"):
-        read(there)
+        read_bundle(there)
     (there / DOCUMENT).write_text("[]")
     with pytest.raises(DataError, match=r"not the model\.json of an exported model"):
-        read(there)
+        read_bundle(there)
     with pytest.raises(MissingInputError, match=r"no model\.json there"):
-        read(tmp_path)
+        read_bundle(tmp_path)
 
 
 def test_a_model_of_another_fit_version_is_refused(knn: Path, tmp_path: Path) -> None:
@@ -281,7 +283,7 @@ def test_a_model_of_another_fit_version_is_refused(knn: Path, tmp_path: Path) ->
     document = json.loads((there / DOCUMENT).read_text())
     (there / DOCUMENT).write_text(json.dumps({**document, "fit_version": 99}))
     with pytest.raises(ConfigurationError, match="exported with version 99 of its fit"):
-        Model.open(there, "cpu")
+        ExportedModel.open(there, "cpu")
 
 
 def test_a_machine_that_rounds_otherwise_is_noticed(knn: Path, tmp_path: Path) -> None:
@@ -289,7 +291,7 @@ def test_a_machine_that_rounds_otherwise_is_noticed(knn: Path, tmp_path: Path) -
     document = json.loads((there / DOCUMENT).read_text())
     document["proof"]["pattern_score"] += 0.5
     (there / DOCUMENT).write_text(json.dumps(document))
-    assert Model.open(there, "cpu").drift() == pytest.approx(0.5)
+    assert ExportedModel.open(there, "cpu").drift() == pytest.approx(0.5)
 
 
 @pytest.fixture
@@ -319,7 +321,7 @@ def test_inspect_scores_new_photographs_and_writes_overlays(
     rows = json.loads(out)
     assert [Path(row["path"]).name for row in rows] == ["a.png", "b.bmp", "c.TIF", "d.jpg"]
     assert rows[0]["score"] == rows[1]["score"] == rows[2]["score"]
-    bundle = read(knn)
+    bundle = read_bundle(knn)
     assert {row["threshold"] for row in rows} == {bundle.threshold.value}
     assert [row["call"] for row in rows] == [bundle.threshold.call(row["score"]) for row in rows]
     names = sorted(path.relative_to("overlays").as_posix() for path in Path("overlays").rglob("*.webp"))
@@ -393,7 +395,7 @@ def test_inspect_refuses_a_folder_that_is_no_model(pictures: Path, capfd: pytest
 def test_folders_of_one_parent_keep_their_names_apart(pictures: Path) -> None:
     shutil.copytree("in/deep", "good")
     shutil.copytree("in/deep", "bad")
-    assert [one.name for one in find([Path("good"), Path("bad")])] == ["good/d.jpg", "bad/d.jpg"]
+    assert [one.name for one in find_pictures([Path("good"), Path("bad")])] == ["good/d.jpg", "bad/d.jpg"]
 
 
 def test_export_by_command_says_what_it_checked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,19 +12,20 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from defectbench import plan as plans
 from defectbench.errors import ConfigurationError
+from defectbench.execution.worker import Worker
 from defectbench.export import folder, refit
-from defectbench.export.bundle import CARD, ONNX, Bundle, read
-from defectbench.export.scores import Found, Model
-from defectbench.inspectors import backbone, onnx_graph
-from defectbench.inspectors.base import Recipe
-from defectbench.inspectors.images import FilePictures
-from defectbench.results import find_result
-from defectbench.stop import Stop
+from defectbench.export.bundle import CARD, ONNX, Bundle, read_bundle
+from defectbench.export.scores import ExportedModel, PictureFile
+from defectbench.models.base import ModelSettings
+from defectbench.models.classifiers import onnx_graph
+from defectbench.models.features import backbone
+from defectbench.models.pictures.images import FilePictures
+from defectbench.records.result import find_result
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweep import Where, parse
-from defectbench.worker import Worker
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.util.shutdown import Stop
 from fakes import put_category
 
 pytestmark = pytest.mark.torch
@@ -52,24 +54,24 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
         "threads": 1,
         "protocols": {"detection": {"folds": 3}},
     }
-    plan = plans.make(parse(document, Where("small.yaml", {})), store)
+    plan = plans.make_plan(parse_sweep(document, SourceLines("small.yaml", {})), store)
     chosen = {cell.fit.model: key for key, cell in plan.cells.items()}
-    plans.write(plan, store, list(chosen.values()))
+    plans.write_plan(plan, store, list(chosen.values()))
     worker = Worker(store, place / "cache", "cpu", None, Stop(), lambda event: None)
     assert worker.run(list(chosen.values())) == 0
     return place, chosen
 
 
-def gathered(bench: tuple[Path, dict[str, str]], model: str) -> refit.Finished:
+def gathered(bench: tuple[Path, dict[str, str]], model: str) -> refit.FinishedCell:
     place, chosen = bench
-    return refit.gather(DirectoryStore(place / "store"), chosen[model], place / "cache")
+    return refit.gather_cell(DirectoryStore(place / "store"), chosen[model], place / "cache")
 
 
 def silent(what: str, done: int, total: int) -> None:
     """Hear nothing."""
 
 
-Exported = tuple[refit.Finished, Path, Bundle]
+Exported = tuple[refit.FinishedCell, Path, Bundle]
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,11 @@ def exports(bench: tuple[Path, dict[str, str]]) -> dict[str, Exported]:
     found = {}
     for model in bench[1]:
         finished, out = gathered(bench, model), bench[0] / f"out-{model}"
-        found[model] = (finished, out, folder.write(finished, folder.Wish(out, 0.05, onnx=True), silent))
+        found[model] = (
+            finished,
+            out,
+            folder.write_export(finished, folder.ExportRequest(out, 0.05, onnx=True), silent),
+        )
     return found
 
 
@@ -92,13 +98,13 @@ def test_a_folder_alone_scores_the_cells_pictures_as_the_cell_did(
     exported: Exported,
 ) -> None:
     finished, out, bundle = exported
-    pictures = [Found(path, path.name) for path in finished.paths()]
-    model = Model.open(out, "cpu")
+    pictures = [PictureFile(path, path.name) for path in finished.paths()]
+    model = ExportedModel.open(out, "cpu")
     # One by one, as parts come down a line.
     found = [next(model.score([picture])).score for picture in pictures]
     assert found == finished.predictions.score.tolist()
     assert (bundle.proof.equal, bundle.proof.calls_changed) == (len(pictures), 0)
-    assert read(out) == bundle
+    assert read_bundle(out) == bundle
     assert model.drift() == 0
 
 
@@ -117,8 +123,11 @@ def test_the_folder_holds_what_its_model_needs_and_no_more(
 
 
 def test_the_standardisation_is_the_networks_own() -> None:
-    network = backbone.create("mobilenetv3_small_050", Recipe({}, SIDE, 0, 0, seed=0, device="cpu"))
-    config, stated = network.pretrained_cfg, backbone.standardisation("mobilenetv3_small_050.lamb_in1k")
+    network = backbone.create("mobilenetv3_small_050", ModelSettings({}, SIDE, 0, 0, seed=0, device="cpu"))
+    config, stated = (
+        cast(Any, network).pretrained_cfg,
+        backbone.standardisation("mobilenetv3_small_050.lamb_in1k"),
+    )
     assert (stated["mean"], stated["deviation"]) == (list(config["mean"]), list(config["std"]))
     assert stated["mean"] == [0.485, 0.456, 0.406]
 
@@ -132,7 +141,7 @@ def test_the_graph_gives_the_cells_log_odds(exports: dict[str, Exported]) -> Non
     assert apart.max() <= 1e-4
     assert (bundle.proof.onnx_images, bundle.proof.onnx_largest_difference) == (len(found), apart.max())
     with pytest.raises(ConfigurationError, match=r"differ from torch's by up to 0\.5"):
-        onnx_graph.check(found + 0.5, found)
+        onnx_graph.check_graph(found + 0.5, found)
 
 
 def test_a_missing_extra_is_named_before_anything_is_fitted(
@@ -145,11 +154,15 @@ def test_a_missing_extra_is_named_before_anything_is_fitted(
             importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else there(name)
         )
         with pytest.raises(ConfigurationError, match="onnxruntime is not installed: uv sync --extra export"):
-            folder.write(
-                finished, folder.Wish(tmp_path / "model", 0.05, onnx=True), lambda *step: told.append(step)
+            folder.write_export(
+                finished,
+                folder.ExportRequest(tmp_path / "model", 0.05, onnx=True),
+                lambda *step: told.append(step),
             )
         assert not told
-        bundle = folder.write(finished, folder.Wish(tmp_path / "model", 0.05, onnx=False), silent)
+        bundle = folder.write_export(
+            finished, folder.ExportRequest(tmp_path / "model", 0.05, onnx=False), silent
+        )
     assert ONNX not in bundle.files
     assert find_result(DirectoryStore(bench[0] / "store"), bundle.cell) is not None
 
@@ -159,5 +172,5 @@ def test_a_device_that_is_not_there_is_named(bench: tuple[Path, dict[str, str]],
     finished = gathered(bench, "padim")
     object.__setattr__(finished.result, "device", "cuda")
     with pytest.raises(ConfigurationError, match="was fitted on cuda, and so must its export be"):
-        folder.write(finished, folder.Wish(tmp_path / "model", 0.05, onnx=True), silent)
+        folder.write_export(finished, folder.ExportRequest(tmp_path / "model", 0.05, onnx=True), silent)
     assert not list(tmp_path.iterdir())

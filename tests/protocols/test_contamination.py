@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.manifest import Manifest
 from defectbench.protocols.base import EVERYONE, Split
 from defectbench.protocols.contamination import Contamination, replaced
 from defectbench.protocols.folds import crossfit

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from defectbench.data.manifest import GOOD, Manifest, make_manifest
 from defectbench.errors import DataError
-from defectbench.manifest import GOOD, Manifest, make_manifest
 from defectbench.protocols.base import Split, part_training_goods
 from defectbench.protocols.detection import Detection
 from manifests import category

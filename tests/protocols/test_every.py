@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defectbench.cell import Fit
+from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.manifest import Manifest
 from defectbench.protocols.base import EVERYONE, Split
 from defectbench.protocols.choose import PROTOCOLS
 from defectbench.protocols.folds import crossfit
+from defectbench.records.cell import Fit
 from manifests import categories, category
 
 NAMES = sorted(PROTOCOLS)
@@ -69,11 +69,11 @@ def test_test_goods_never_train_and_labels_taught_are_true_but_for_contaminants(
 def test_a_detector_has_one_lesson_in_all_protocols(
     name: str, manifest: Manifest, folds: int, seed: int
 ) -> None:
-    lesson = crossfit(manifest, seed, folds, name)[0]
+    training_data = crossfit(manifest, seed, folds, name)[0]
     for split in made(name, manifest, seed, folds):
         if "detector" in split.families:
-            assert split.train("detector") == lesson.train("detector")
-            assert split.calibration == lesson.calibration
+            assert split.train("detector") == training_data.train("detector")
+            assert split.calibration == training_data.calibration
             assert split.tuning("detector") == ()
 
 

@@ -11,21 +11,22 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from defectbench.cell import path
-from defectbench.collect import collect
-from defectbench.data.shortcut import Shortcut, key
+from defectbench.data.shortcut import Shortcut
 from defectbench.errors import MissingInputError, TryAgainError, UsageError
-from defectbench.predictions import Prediction, Predictions
-from defectbench.record import Record
-from defectbench.report import words
-from defectbench.report.page import MARK, write
-from defectbench.report.tables import FILES, Tables
-from defectbench.report.words import CAVEAT
+from defectbench.records.predictions import PredictionRow, Predictions
+from defectbench.records.sweep_record import Record
+from defectbench.report import wording
+from defectbench.report.page import MARK, write_report
+from defectbench.report.wording import CAVEAT
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
+from defectbench.stores.layout import cell_key, shortcut_key
+from defectbench.tables.collect import collect
+from defectbench.tables.tables import FILES, Tables
 from fakes import MODELS, made_up_sweep
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -66,7 +67,7 @@ def report(folder: Path, **options: object) -> tuple[Store, Record, Path]:
     store = open_store(str(folder / "store"))
     small = {"categories": ("grass",), "models": CONTENDERS, "contenders": CONTENDERS, "heat_maps": True}
     record = made_up_sweep(store, **{**small, **options})  # type: ignore[arg-type]
-    return store, record, write(store, "madeup", folder / "out", folder / "cache", now=NOW)
+    return store, record, write_report(store, "madeup", folder / "out", folder / "cache", now=NOW)
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +144,8 @@ def test_page_shows_evidence_and_expected_costs(tmp_path: Path) -> None:
         store, categories=("grass", "grid"), models=CONTENDERS, defect_rate=0.01, prices=prices
     )
     found = Shortcut(0.93, 0.85, 0.97, 25, 12)
-    store.put(key("parts", "grass", record.digests["grass"]), found.to_json())
-    page = write(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW)
+    store.put(shortcut_key("parts", "grass", record.digests["grass"]), found.to_json())
+    page = write_report(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW)
     text, html = text_of(page), page.read_text(encoding="utf-8")
     assert "grass. Whole-picture looks" in text
     assert "0.850 – 0.970</td>" in html
@@ -169,9 +170,9 @@ def test_files_lie_beside_the_page(whole: tuple[Store, Record, Path]) -> None:
     assert sorted(file.name for file in (folder / "tables").iterdir()) == sorted(
         f"{name}.{kind}" for name in (*FILES, "published", "breakdowns") for kind in ("csv", "parquet")
     )
-    drawings = sorted((folder / "figures").iterdir())
-    assert len(drawings) == 1 + 2 + 2 * 8 + 5  # differences, scores, curves, costs
-    for drawing in drawings:
+    figures = sorted((folder / "figures").iterdir())
+    assert len(figures) == 1 + 2 + 2 * 8 + 5  # differences, scores, curves, costs
+    for drawing in figures:
         root = ElementTree.fromstring(drawing.read_text(encoding="utf-8"))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert "var(--" not in drawing.read_text(encoding="utf-8")
@@ -181,7 +182,7 @@ def test_files_lie_beside_the_page(whole: tuple[Store, Record, Path]) -> None:
 
 
 def test_the_same_results_give_the_same_bytes(whole: tuple[Store, Record, Path], tmp_path: Path) -> None:
-    again = write(whole[0], "madeup", tmp_path / "out", tmp_path / "cache", now=NOW)
+    again = write_report(whole[0], "madeup", tmp_path / "out", tmp_path / "cache", now=NOW)
     files = sorted(file.relative_to(again.parent) for file in again.parent.rglob("*") if file.is_file())
     for file in files:
         assert (again.parent / file).read_bytes() == (whole[2].parent / file).read_bytes(), file
@@ -216,14 +217,14 @@ def test_a_sweep_without_any_result_gives_a_report(tmp_path: Path) -> None:
 def test_damage_is_said(tmp_path: Path) -> None:
     store, record, _ = report(tmp_path)
     key = next(iter(record.cells))
-    store.put(path(key, "1/predictions.parquet"), b"damaged")
-    text = text_of(write(store, "madeup", tmp_path / "out", tmp_path / "cache"))
+    store.put(cell_key(key, "1/predictions.parquet"), b"damaged")
+    text = text_of(write_report(store, "madeup", tmp_path / "out", tmp_path / "cache"))
     assert "1 of 4 cells damaged: mobilenetv3-small on grass." in text
     assert "retry the cell" in text
 
 
 def test_bad_input_is_named_and_spoils_nothing_else(tmp_path: Path) -> None:
-    odd = {
+    odd: dict[str, Any] = {
         "plain": {"defects": 0},
         "single": {"defect_types": ("crack",)},
         "unmarked": {"masks": False},
@@ -243,9 +244,9 @@ def test_bad_input_is_named_and_spoils_nothing_else(tmp_path: Path) -> None:
         for name in ("torn", "foreign")
     )
     spoil(store, torn, lambda rows: [replace(row, score=float("nan")) for row in rows])
-    result = json.loads(store.get(path(foreign, "result.json")).data)
-    store.put(path(foreign, "result.json"), json.dumps({**result, "data_digest": "0" * 64}).encode())
-    text = text_of(write(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW))
+    result = json.loads(store.get(cell_key(foreign, "result.json")).data)
+    store.put(cell_key(foreign, "result.json"), json.dumps({**result, "data_digest": "0" * 64}).encode())
+    text = text_of(write_report(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW))
     assert "scores are NaN" in text
     assert "fitted on other data, 000000000000" in text
     assert "On plain there is nothing to compare: 0 defective labelled images, the detection protocol" in text
@@ -266,15 +267,15 @@ def test_a_category_that_cannot_be_split_does_not_count_in_means(tmp_path: Path)
     assert "The mean is over the categories that detection can split: without plain." in text_of(page)
 
 
-def spoil(store: Store, cell: str, change: Callable[[list[Prediction]], list[Prediction]]) -> None:
+def spoil(store: Store, cell: str, change: Callable[[list[PredictionRow]], list[PredictionRow]]) -> None:
     """Change a finished cell's predictions, and its result so that it vouches for them."""
-    result = json.loads(store.get(path(cell, "result.json")).data)
+    result = json.loads(store.get(cell_key(cell, "result.json")).data)
     place = next(name for name in result["files"] if name.endswith("predictions.parquet"))
-    rows = Predictions.from_parquet(store.get(path(cell, place)).data).rows()
+    rows = Predictions.from_parquet(store.get(cell_key(cell, place)).data).rows()
     data = Predictions.of(cell, change(list(rows))).to_parquet()
     result["files"][place] = hashlib.sha256(data).hexdigest()
-    store.put(path(cell, place), data)
-    store.put(path(cell, "result.json"), json.dumps(result).encode())
+    store.put(cell_key(cell, place), data)
+    store.put(cell_key(cell, "result.json"), json.dumps(result).encode())
 
 
 def test_without_masks_explanation_is_not_measurable(tmp_path: Path) -> None:
@@ -290,7 +291,7 @@ def test_missing_heat_maps_are_said(tmp_path: Path) -> None:
 def test_missing_pictures_are_said(tmp_path: Path) -> None:
     store, record, _ = report(tmp_path)
     store.delete(f"datasets/parts/grass/{record.digests['grass']}.tar")
-    page = write(store, "madeup", tmp_path / "out", tmp_path / "empty")
+    page = write_report(store, "madeup", tmp_path / "out", tmp_path / "empty")
     assert "the pictures are no longer in the store" in text_of(page)
 
 
@@ -314,7 +315,7 @@ def test_a_family_alone_has_no_verdict(tmp_path: Path) -> None:
 def test_another_endpoint_is_compared_by_itself(tmp_path: Path) -> None:
     store, record, page = report(tmp_path, endpoint="image_ap")
     (row,) = Tables(collect(store, record.name)).comparisons
-    assert f"image_ap {words.number(row.classifier_value)} against" in text_of(page)
+    assert f"image_ap {wording.number(row.classifier_value)} against" in text_of(page)
     (score, _) = Tables(collect(store, record.name)).scores
     assert score.low < score.value < score.high
 
@@ -322,7 +323,7 @@ def test_another_endpoint_is_compared_by_itself(tmp_path: Path) -> None:
 def test_an_older_report_is_replaced(tmp_path: Path) -> None:
     store, _, page = report(tmp_path)
     made_up_sweep(store, name="other", categories=("grass",), models=("filterbank-knn",))
-    write(store, "other", tmp_path / "out", tmp_path / "cache")
+    write_report(store, "other", tmp_path / "out", tmp_path / "cache")
     assert "<h1>other</h1>" in page.read_text(encoding="utf-8")
     assert len(list((tmp_path / "out" / "figures").iterdir())) == 3
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["cache", "out", "store"]
@@ -336,7 +337,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path, name: str) -> None:
     out.mkdir()
     (out / name).write_text("mine")
     with pytest.raises(UsageError, match=name):
-        write(store, "madeup", out, tmp_path / "cache")
+        write_report(store, "madeup", out, tmp_path / "cache")
     assert [entry.name for entry in out.iterdir()] == [name]
     assert (out / name).read_text() == "mine"
 
@@ -344,25 +345,25 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path, name: str) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UsageError, match="is a file"):
-        write(open_store(str(tmp_path)), "madeup", tmp_path / "out", tmp_path / "cache")
+        write_report(open_store(str(tmp_path)), "madeup", tmp_path / "out", tmp_path / "cache")
 
 
 def test_an_unknown_sweep_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match="no sweep 'madeup'"):
-        write(open_store(str(tmp_path / "store")), "madeup", tmp_path / "out", tmp_path / "cache")
+        write_report(open_store(str(tmp_path / "store")), "madeup", tmp_path / "out", tmp_path / "cache")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_full_disk_leaves_the_older_report(tmp_path: Path, small_disk: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     made_up_sweep(store, categories=("grass",), models=("filterbank-knn",), heat_maps=True)
-    page = write(store, "madeup", small_disk / "out", tmp_path / "cache", now=NOW)
+    page = write_report(store, "madeup", small_disk / "out", tmp_path / "cache", now=NOW)
     before = page.read_bytes()
     assert MARK in page.read_text(encoding="utf-8")
     free = shutil.disk_usage(small_disk).free
     (small_disk / "ballast").write_bytes(bytes(max(free - 60_000, 0)))
     with pytest.raises(TryAgainError):
-        write(store, "madeup", small_disk / "out", tmp_path / "cache")
+        write_report(store, "madeup", small_disk / "out", tmp_path / "cache")
     assert page.read_bytes() == before
     assert sorted(entry.name for entry in small_disk.iterdir()) == ["ballast", "out"]
 
@@ -384,7 +385,7 @@ def test_further_protocols_have_a_table_each_and_notes(tmp_path: Path) -> None:
     tables = Tables(collect(store, "madeup"))
     for line in tables.conditions:
         assert line.condition in text
-        assert words.number(line.value) in text
+        assert wording.number(line.value) in text
     scarce = next(line for line in tables.conditions if line.condition == "n=1")
     assert (scarce.draws, scarce.folds, scarce.expected) == (10, 30, 30)
     assert scarce.spread > 0

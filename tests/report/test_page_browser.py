@@ -11,7 +11,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 
-from defectbench.report.page import write
+from defectbench.report.page import write_report
 from defectbench.stores.choose import open_store
 from fakes import MODELS, made_up_sweep
 
@@ -64,7 +64,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "contamination": {"shares": [0, 0.2]},
         },
     )
-    return write(store, "madeup", folder / "out", folder / "cache")
+    return write_report(store, "madeup", folder / "out", folder / "cache")
 
 
 def see(browser: Browser, written: Path, medium: str, colours: str) -> Seen:

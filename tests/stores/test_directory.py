@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import TryAgainError
-from defectbench.files import STALE
 from defectbench.stores.base import ABSENT
 from defectbench.stores.directory import HOUSE, DirectoryStore
+from defectbench.util.files import STALE
 from parts import make_read_only, make_writable
 
 HALF = 600_000
@@ -130,7 +130,7 @@ def test_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
     script = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from defectbench.files import locked\n"
+        "from defectbench.util.files import locked\n"
         "with locked(Path(sys.argv[1])):\n"
         "    print('held', flush=True)\n"
         "    time.sleep(60)\n"
@@ -140,6 +140,7 @@ def test_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
     (lock,) = (tmp_path / HOUSE / "locks").iterdir()
     holder = subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE, text=True)
     with holder:
+        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         holder.kill()
     store.put("k", b"2")

@@ -34,7 +34,7 @@ def _classifier(
     values: dict[str, object] = {
         "name": name,
         "family": "classifier",
-        "builder": "defectbench.inspectors.classifier:TimmClassifier",
+        "builder": "defectbench.models.classifiers.timm_classifier:TimmClassifier",
         "source": f"{source}; timm {timm_name}, {_TIMM}",
         "licence": "Apache-2.0",
         "image_size": size,
@@ -91,7 +91,7 @@ CLASSIFIERS: tuple[Entry, ...] = (
     Entry(
         name="filterbank-logreg",
         family="classifier",
-        builder="defectbench.inspectors.baseline:FilterBankClassifier",
+        builder="defectbench.models.baselines:FilterBankClassifier",
         source="our baseline: a Gabor and Gaussian filter bank pooled over the picture, logistic regression",
         licence="Apache-2.0",
         image_size=256,

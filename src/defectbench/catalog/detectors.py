@@ -40,7 +40,7 @@ def _stepped(
     values: dict[str, object] = {
         "name": name,
         "family": "detector",
-        "builder": f"defectbench.inspectors.{builder}",
+        "builder": f"defectbench.models.detectors.{builder}",
         "source": f"{paper}; anomalib's torch model, {_ANOMALIB}",
         "licence": "Apache-2.0",
         "image_size": 256,
@@ -88,7 +88,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="filterbank-knn",
         family="detector",
-        builder="defectbench.inspectors.baseline:FilterBankDetector",
+        builder="defectbench.models.baselines:FilterBankDetector",
         source="our baseline: a Gabor and Gaussian filter bank, distance to the nearest good patch",
         licence="Apache-2.0",
         image_size=256,
@@ -101,7 +101,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="padim",
         family="detector",
-        builder="defectbench.inspectors.detector:Padim",
+        builder="defectbench.models.detectors.memory_bank:Padim",
         source=f"Defard et al. 2020, arXiv:2011.08785; anomalib's torch model, {_ANOMALIB}",
         licence="Apache-2.0",
         image_size=256,
@@ -116,7 +116,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="patchcore",
         family="detector",
-        builder="defectbench.inspectors.detector:Patchcore",
+        builder="defectbench.models.detectors.memory_bank:Patchcore",
         source=f"Roth et al. 2021, arXiv:2106.08265; anomalib's torch model, {_ANOMALIB}, coreset of our own",
         licence="Apache-2.0",
         image_size=256,
@@ -131,7 +131,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="glass",
         family="detector",
-        builder="defectbench.inspectors.glass:Glass",
+        builder="defectbench.models.detectors.glass:Glass",
         source=f"Chen et al. 2024, arXiv:2407.09359; anomalib's torch model, {_ANOMALIB}",
         licence="Apache-2.0",
         image_size=288,
@@ -154,7 +154,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="patchcore-large",
         family="detector",
-        builder="defectbench.inspectors.ensemble:PatchcoreEnsemble",
+        builder="defectbench.models.detectors.ensemble:PatchcoreEnsemble",
         source="Roth et al. 2021, arXiv:2106.08265, its ensemble of three backbones; "
         f"anomalib's torch model, {_ANOMALIB}, coreset and scales of our own",
         licence="Apache-2.0",
@@ -180,7 +180,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="patchcore-16shot",
         family="detector",
-        builder="defectbench.inspectors.ensemble:PatchcoreFewShot",
+        builder="defectbench.models.detectors.ensemble:PatchcoreFewShot",
         source=f"Roth et al. 2021, arXiv:2106.08265; anomalib's torch model, {_ANOMALIB}, coreset of our own",
         licence="Apache-2.0",
         image_size=256,
@@ -194,7 +194,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="simplenet",
         family="detector",
-        builder="defectbench.inspectors.simplenet:SimpleNet",
+        builder="defectbench.models.detectors.simplenet:SimpleNet",
         source="Liu et al. 2023, arXiv:2303.15140; written from the paper: anomalib has none",
         licence="Apache-2.0",
         image_size=224,
@@ -357,7 +357,7 @@ DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="anomalydino",
         family="detector",
-        builder="defectbench.inspectors.anomalydino:AnomalyDino",
+        builder="defectbench.models.detectors.anomalydino:AnomalyDino",
         source="Damm et al. 2024, arXiv:2405.14529, without masks; score and map of anomalib's torch model, "
         f"{_ANOMALIB}, search of our own",
         licence="Apache-2.0",

@@ -21,7 +21,7 @@ from defectbench.data.names import LAYOUT_NAMES
 
 if TYPE_CHECKING:
     from defectbench.data.check import CheckReport
-    from defectbench.manifest import Manifest
+    from defectbench.data.manifest import Manifest
 
 layout_option = click.option(
     "--layout",
@@ -63,8 +63,8 @@ def synth(
     mvtec_names: bool,
 ) -> None:
     """Render defects with masks into real photographs, in the MVTec layout under DIRECTORY."""
-    from defectbench.data.scenes import AS_MVTEC, MVTEC_TYPES, SCENES
-    from defectbench.data.synth import synth as write
+    from defectbench.data.synthetic.scenes import AS_MVTEC, MVTEC_TYPES, SCENES
+    from defectbench.data.synthetic.synth import synth as write
     from defectbench.errors import UsageError, nearest
 
     scenes = AS_MVTEC if mvtec_names else {name: name for name in SCENES}
@@ -121,7 +121,20 @@ def check(source: Path, layout: str | None, follow_links: bool, form: str) -> No
 @click.option("--name", help="What the store calls it.  [default: the folder's name]")
 @layout_option
 @links_option
-def import_(source: Path, store: str, name: str | None, layout: str | None, follow_links: bool) -> None:
+@click.option(
+    "--any-orientation",
+    multiple=True,
+    metavar="CATEGORY",
+    help="Its parts come in any orientation: training rotates and mirrors them. May be given again.",
+)
+def import_(
+    source: Path,
+    store: str,
+    name: str | None,
+    layout: str | None,
+    follow_links: bool,
+    any_orientation: tuple[str, ...],
+) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
     from defectbench.data.archive import import_dataset
 
@@ -132,6 +145,7 @@ def import_(source: Path, store: str, name: str | None, layout: str | None, foll
             name=name,
             layout=layout,
             follow_links=follow_links,
+            any_orientation=any_orientation,
             progress=step,
             report=_say_counts,
         )
@@ -174,6 +188,8 @@ def show(dataset: str, store: str, form: str) -> None:
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
+    from defectbench.data.orientation import comes_in_any_orientation
+
     defects = [image for image in manifest.labelled if image.label]
     sizes = sorted({(image.width, image.height) for image in manifest.images})
     return {
@@ -183,12 +199,15 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
         "test_defective": len(defects),
         "defect_types": list(manifest.defect_types),
         "masks": sum(image.mask is not None for image in defects),
+        "any_orientation": comes_in_any_orientation(manifest),
         "sizes": [f"{width}x{height}" for width, height in sizes],
         "digest": manifest.digest,
     }
 
 
 def _words(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 

@@ -40,11 +40,11 @@ def doctor(
     What is not there but optional (a cluster, a GPU) is said and is no error. Ends with 0, else with the code
     of the first thing that fails. An object is written into the store and removed again.
     """
-    from defectbench.doctor import Patient, examine, exit_code
-    from defectbench.sweep import read
+    from defectbench.doctor import Target, diagnose, exit_code
+    from defectbench.sweeps.config import read_sweep
 
-    wanted = read(sweep, overrides) if sweep else None
-    findings = list(examine(Patient(store, tracking_uri, kube_context, namespace, wanted)))
+    wanted = read_sweep(sweep, overrides) if sweep else None
+    findings = list(diagnose(Target(store, tracking_uri, kube_context, namespace, wanted)))
     if form == "json":
         say_json(
             [{"what": one.what, "state": one.state, "says": one.says, "code": one.code} for one in findings]

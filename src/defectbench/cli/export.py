@@ -24,7 +24,7 @@ from defectbench.cli.options import (
 
 if TYPE_CHECKING:
     from defectbench.export.bundle import Bundle
-    from defectbench.export.scores import Verdict
+    from defectbench.export.scores import ScoredPicture
 
 _COLUMNS = ("path", "score", "threshold", "call")
 
@@ -58,14 +58,15 @@ def export(cell: str, store: str, cache: Path | None, out: Path, rate: float, on
     is the cell's to the last bit.
     """
     from defectbench.export import folder, refit
+    from defectbench.records.result import differing_versions
 
     folder.check_out(out)
     place = open_store(store)
-    finished = refit.gather(place, refit.find_key(place, cell), cache_or_default(cache))
-    for text in refit.differences(finished.result):
+    finished = refit.gather_cell(place, refit.find_key(place, cell), cache_or_default(cache))
+    for text in differing_versions(finished.result.versions):
         note(f"note: the cell was fitted with {text}; if that matters, its scores will tell")
     with progress_bar() as tell:
-        bundle = folder.write(finished, folder.Wish(out, rate, onnx), tell)
+        bundle = folder.write_export(finished, folder.ExportRequest(out, rate, onnx), tell)
     _say_export(bundle, out)
 
 
@@ -107,10 +108,10 @@ def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str
     """
     from defectbench.export import scores
 
-    found = scores.find(images)
+    found = scores.find_pictures(images)
     with progress_bar() as tell:
-        scores.check(found, tell)
-        ready = scores.Model.open(model, device)
+        scores.check_pictures(found, tell)
+        ready = scores.ExportedModel.open(model, device)
         drift = ready.drift()
         rows = []
         for verdict in ready.score(found):
@@ -128,7 +129,7 @@ def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str
         note(f"wrote {len(rows)} overlays to {out}")
 
 
-def _row(verdict: Verdict) -> dict[str, Any]:
+def _row(verdict: ScoredPicture) -> dict[str, Any]:
     values = (str(verdict.found.path), verdict.score, verdict.threshold, verdict.call)
     return dict(zip(_COLUMNS, values, strict=True))
 

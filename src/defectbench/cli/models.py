@@ -12,7 +12,7 @@ from defectbench.errors import ExitCode
 
 if TYPE_CHECKING:
     from defectbench.catalog import Entry
-    from defectbench.inspectors.exam import Result
+    from defectbench.models.checks.full_check import FullCheckResult
 
 
 @click.group()
@@ -65,16 +65,16 @@ def check(
     """Put models through a fit of two tiny batches at a size: score, heat map, save, load, equal scores.
 
     Random weights, no network, one thread, one process a model, in bounded memory (Linux). A model that does
-    not take the size is examined at the next one that it takes. Ends with the code of the first that failed.
+    not take the size is checked at the next one that it takes. Ends with the code of the first that failed.
     """
     from defectbench.catalog import ENTRIES, find
-    from defectbench.inspectors.exam import examine
+    from defectbench.models.checks.full_check import full_check
 
     asked = [entry.name for entry in ENTRIES] if whole else [find(name).name for name in names]
     if not asked:
         raise click.UsageError("say which models: NAME..., or --all")
     results = []
-    for result in examine(asked, size, seconds, int(memory * 2**30)):
+    for result in full_check(asked, size, seconds, int(memory * 2**30)):
         note(f"{result.name}: {result.says}")
         results.append(result)
     if form == "json":
@@ -92,7 +92,7 @@ _RESUMES = {
 _CHECKED = ("model", "size", "heat map", "parameters (M)", "GFLOP", "seconds", "peak memory (GiB)", "")
 
 
-def _checked(result: Result, size: int) -> tuple[object, ...]:
+def _checked(result: FullCheckResult, size: int) -> tuple[object, ...]:
     from defectbench.catalog import find
 
     passed = "passes" if not result.code else f"FAILS ({result.code}): {result.says}"

@@ -12,9 +12,9 @@ from defectbench.cli.options import format_option, note, say_json, say_table
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from defectbench.inspectors.probe import Probe
-    from defectbench.report.selection import TableRow
-    from defectbench.select import Kind
+    from defectbench.models.checks.size_check import SizeCheckResult
+    from defectbench.selection.files import TableRow
+    from defectbench.selection.rule import Kind
 
 
 @click.command()
@@ -41,9 +41,9 @@ def select(kind: Kind, table: Path, out: Path, form: str) -> None:
     params_millions above 100 or code empty are left out, where the table has such a column. What is chosen
     must take 512 x 512 pixels: a model of the catalog shows it by a forward pass, with random weights.
     """
-    from defectbench.leaderboard import read
-    from defectbench.report.selection import document, rows, write
-    from defectbench.select import select as choose
+    from defectbench.selection.files import document, rows, write
+    from defectbench.selection.leaderboard import read
+    from defectbench.selection.rule import select as choose
 
     selection = choose(read(table), kind, _ask)
     write(selection, out, table)
@@ -57,12 +57,12 @@ def select(kind: Kind, table: Path, out: Path, form: str) -> None:
         note(selection.measured.words)
 
 
-def _ask(names: Sequence[str]) -> Mapping[str, Probe]:
-    from defectbench.inspectors.probe import probe
-    from defectbench.select import SIDE
+def _ask(names: Sequence[str]) -> Mapping[str, SizeCheckResult]:
+    from defectbench.models.checks.size_check import size_check
+    from defectbench.selection.rule import SIDE
 
     note(f"a picture of {SIDE} x {SIDE} goes through {', '.join(names)}; a minute or two for each")
-    return probe(names, SIDE)
+    return size_check(names, SIDE)
 
 
 def _words(row: TableRow) -> tuple[object, ...]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from defectbench.cli.options import (
+    ChartOptions,
     cache_option,
     cache_or_default,
     device_option,
@@ -29,11 +30,12 @@ from defectbench.cli.options import (
 from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argument
 
 if TYPE_CHECKING:
-    from defectbench.cell import Cell
-    from defectbench.estimate import Hours
-    from defectbench.plan import Plan
-    from defectbench.runners.base import Event
+    from defectbench.execution.events import Event
+    from defectbench.records.cell import Cell
+    from defectbench.records.sweep_record import Narrowing
     from defectbench.stores.base import Store
+    from defectbench.sweeps.estimate import ModelHours
+    from defectbench.sweeps.plan import Plan
 
 name_argument = click.argument("sweep", metavar="SWEEP")
 """A sweep that ran: its file, or the name in it."""
@@ -62,27 +64,23 @@ def plan(
     sweep: Path,
     store: str,
     tracking_uri: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
     form: str,
     hours: bool,
-    values_files: tuple[Path, ...],
-    value_overrides: tuple[str, ...],
-    image: str | None,
+    chart_options: ChartOptions,
     write_specs: bool,
 ) -> None:
     """Show what a sweep comes to: its distinct fits, what is finished and what is missing; start nothing."""
     if form == "values" and hours:
         raise click.UsageError("--hours belongs to a table or --format json")
     if form != "values":
-        _refuse_chart_options(values_files, value_overrides, image, write_specs)
+        _refuse_chart_options(chart_options, write_specs)
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
-    cells = planned.narrowed(only_model, only_category, only_cell)
+    cells = planned.narrowed(narrowing)
     if form == "values":
-        values = make_values(planned, place, cells, (values_files, value_overrides, image))
+        values = make_values(planned, place, cells, chart_options)
         prepare(planned, place, cells, values, write_specs)
         say_yaml([values])
     else:
@@ -92,9 +90,9 @@ def plan(
 def _say_plan(
     planned: Plan, place: Store, cells: Mapping[str, Cell], tracking_uri: str | None, form: str, hours: bool
 ) -> None:
-    from defectbench.runners.progress import finished
+    from defectbench.records.result import finished_cells
 
-    done = finished(place, list(cells))
+    done = finished_cells(place, list(cells))
     guessed = _hours(planned, place, [key for key in cells if key not in done]) if hours else ()
     if form == "json":
         say_json(
@@ -105,6 +103,7 @@ def _say_plan(
                 "finished": len(done),
                 "missing_weights": dict(planned.missing),
                 "notes": list(planned.notes),
+                "any_orientation": list(planned.rotated),
                 **({"hours": [asdict(each) for each in guessed]} if hours else {}),
                 "cells": [_cell(planned, key, key in done) for key in cells],
             }
@@ -114,6 +113,8 @@ def _say_plan(
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
     note(f"tracker: {uri or 'none; an S3 store has none of its own, see --tracking-uri'}")
+    rotated = ", ".join(planned.rotated) or "none"
+    note(f"parts in any orientation, rotated and mirrored in training: {rotated}")
     for each in guessed:
         note(f"hours: {_hours_text(each)}")
     for reason in planned.missing.values():
@@ -122,17 +123,17 @@ def _say_plan(
         note(f"note: {text}")
 
 
-def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[Hours, ...]:
-    from defectbench.estimate import estimate
+def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[ModelHours, ...]:
+    from defectbench.sweeps.estimate import estimate_hours
 
-    return estimate(planned, keys, place)
+    return estimate_hours(planned, keys, place)
 
 
-def _hours_text(of: Hours) -> str:
+def _hours_text(of: ModelHours) -> str:
     """Say what one model's cells will take.
 
-    >>> from defectbench.estimate import Hours
-    >>> _hours_text(Hours("padim", 4, 1.234, "cpu", 256, "2 cells measured at 256 px on cpu"))
+    >>> from defectbench.sweeps.estimate import ModelHours
+    >>> _hours_text(ModelHours("padim", 4, 1.234, "cpu", 256, "2 cells measured at 256 px on cpu"))
     'padim: about 1.2 for 4 fits (2 cells measured at 256 px on cpu)'
     """
     amount = "?" if of.hours is None else f"about {of.hours:,.{0 if of.hours >= 10 else 1}f}"
@@ -163,25 +164,24 @@ def run(
     tracking_uri: str | None,
     cache: Path | None,
     device: str,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
     workers: int,
     no_track: bool,
 ) -> None:
     """Run a sweep here. What is finished is skipped; what failed before is tried again."""
-    from defectbench.plan import write
+    from defectbench.cli.local_board import LocalBoard
+    from defectbench.records.result import finished_cells, forget_failures
     from defectbench.runners.local import LocalRunner
-    from defectbench.runners.progress import Board, finished, forget_failures
+    from defectbench.sweeps.plan import write_plan
 
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
-    cells = planned.narrowed(only_model, only_category, only_cell)
-    done = finished(place, list(cells))
+    cells = planned.narrowed(narrowing)
+    done = finished_cells(place, list(cells))
     todo = [key for key in cells if key not in done]
     planned.need_weights(todo)
-    write(planned, place, todo)
+    write_plan(planned, place, todo)
     forget_failures(place, todo)
     note(_sum(planned, cells, done))
     uri = None if no_track else _tracker(place, tracking_uri)
@@ -192,7 +192,7 @@ def run(
         environment=_environment(planned, uri),
     )
     titles = {key: f"{planned.labels[key]} {cells[key].category}" for key in todo}
-    with Board(titles) as board:
+    with LocalBoard(titles) as board:
         ended = runner.run(todo, board.hear)
     raise click.exceptions.Exit(_close(ended, titles))
 
@@ -206,9 +206,9 @@ def run(
 )
 def report(sweep: str, store: str, cache: Path | None, out: Path) -> None:
     """Write the comparison as one page, OUT/index.html, with its tables and figures as files."""
-    from defectbench.report.page import write
+    from defectbench.report.page import write_report
 
-    page = write(open_store(store), sweep_name(sweep), out, cache_or_default(cache))
+    page = write_report(open_store(store), sweep_name(sweep), out, cache_or_default(cache))
     note(f"wrote {page}")
 
 
@@ -220,15 +220,15 @@ def report(sweep: str, store: str, cache: Path | None, out: Path) -> None:
 def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) -> None:
     """Bring MLflow up to date from the store, cells finished in another sweep included."""
     from defectbench.errors import UsageError
-    from defectbench.track import track as fill
     from defectbench.trackers.choose import open_tracker
     from defectbench.trackers.choose import tracking_uri as choose
+    from defectbench.trackers.sync import sync_sweep
 
     place = open_store(store)
     uri = choose(place, tracking_uri)
     if uri is None:
         raise UsageError("an S3 store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
-    found = fill(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
+    found = sync_sweep(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
     note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
 
 
@@ -280,7 +280,7 @@ def _cell(planned: Plan, key: str, finished: bool) -> dict[str, object]:
 
 def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
     """Return the workers' variables. Threads are set before a library makes its pools."""
-    from defectbench.runners.base import thread_variables
+    from defectbench.execution.events import thread_variables
 
     # The URI may hold a password: it goes by the environment, never by an argument list.
     return {**thread_variables(planned.sweep.threads), "MLFLOW_TRACKING_URI": uri or ""}
@@ -289,14 +289,17 @@ def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
 def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:
     """Print what failed and return the exit code of the whole run."""
     from defectbench.errors import ExitCode
-    from defectbench.runners.base import State
+    from defectbench.records.state import CellState
 
     states = [event.state for event in ended.values()]
     for key, event in ended.items():
-        if event.state is not State.DONE:
+        if event.state is not CellState.FINISHED:
             note(f"{titles[key]} {key}: {event.state} ({event.code}): {event.message}")
-    note(f"{states.count(State.DONE)} of {len(titles)} done, {states.count(State.FAILED)} failed")
-    for state, code in ((State.STOPPED, ExitCode.STOPPED), (State.AGAIN, ExitCode.TRY_AGAIN)):
+    note(
+        f"{states.count(CellState.FINISHED)} of {len(titles)} finished, "
+        f"{states.count(CellState.FAILED)} failed"
+    )
+    for state, code in ((CellState.STOPPED, ExitCode.STOPPED), (CellState.AGAIN, ExitCode.TRY_AGAIN)):
         if state in states:
             return code
-    return ExitCode.DONE if states.count(State.DONE) == len(titles) else ExitCode.SOME_FAILED
+    return ExitCode.DONE if states.count(CellState.FINISHED) == len(titles) else ExitCode.SOME_FAILED

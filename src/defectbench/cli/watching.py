@@ -22,8 +22,9 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from defectbench.runners.kubernetes.jobs import View
-    from defectbench.runners.status import Standpoint
+    from defectbench.records.sweep_record import Narrowing
+    from defectbench.runners.job_view import JobView
+    from defectbench.runners.status import CellStatus
 
 
 @click.command()
@@ -39,9 +40,7 @@ def status(
     store: str,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     by_cell: bool,
     form: str,
 ) -> None:
@@ -49,32 +48,33 @@ def status(
 
     A sweep that ran on this machine needs no cluster: where none answers, the store alone is read.
     """
+    from defectbench.records.sweep_record import read_record
     from defectbench.runners.kubernetes.choose import find_cluster
-    from defectbench.runners.status import count, keep, narrowed, read_record, stand
+    from defectbench.runners.status import cell_statuses, count_states, read_stored_states
 
     place = open_store(store)
     record = read_record(place, sweep_name(sweep))
-    keys = narrowed(record, only_model, only_category, only_cell)
+    keys = record.narrowed(narrowing)
     cluster, unasked = find_cluster(kube_context, namespace)
-    views: list[View] = []
+    views: list[JobView] = []
     if cluster is not None:
         from defectbench.runners.kubernetes.find import holding
 
         views = holding(cluster, keys)
-    cells = stand(record, keep(place, keys), views, asked=cluster is not None)
+    cells = cell_statuses(record, read_stored_states(place, keys), views, asked=cluster is not None)
     if form == "json":
         say_json(
             {
                 "sweep": record.name,
                 "cluster": {"context": cluster.context, "namespace": cluster.namespace} if cluster else None,
-                "states": count(cells),
+                "states": count_states(cells),
                 "cells": [asdict(each) for each in cells],
                 "jobs": [asdict(each) for each in views],
             }
         )
         return
     _show(cells, by_cell)
-    note(f"{record.name}: {len(cells)} cells: {_words(count(cells))}")
+    note(f"{record.name}: {len(cells)} cells: {_words(count_states(cells))}")
     if unasked:
         note(f"only the store was read: {unasked}")
 
@@ -90,9 +90,7 @@ def watch(
     store: str,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
 ) -> None:
     """Follow a sweep's Jobs until all have ended: 0 when every cell is finished, else 1.
 
@@ -101,16 +99,16 @@ def watch(
     from defectbench.runners.kubernetes.choose import open_cluster
 
     cluster = open_cluster(kube_context, namespace)
-    from defectbench.runners.kubernetes.board import Board
+    from defectbench.cli.cluster_board import ClusterBoard
+    from defectbench.records.sweep_record import read_record
     from defectbench.runners.kubernetes.checks import check_namespace
     from defectbench.runners.kubernetes.watch import Follower
-    from defectbench.runners.status import narrowed, read_record
 
     check_namespace(cluster)
     place = open_store(store)
     record = read_record(place, sweep_name(sweep))
-    keys = narrowed(record, only_model, only_category, only_cell)
-    board = Board(record.name)
+    keys = record.narrowed(narrowing)
+    board = ClusterBoard(record.name)
     with board:
         last = Follower(cluster, place, record, keys).follow(board.show)
     note(board.summary(last))
@@ -134,10 +132,10 @@ def why(subject: str, store: str, namespace: str | None, kube_context: str | Non
     from defectbench.runners.kubernetes.choose import find_cluster
 
     cluster, unasked = find_cluster(kube_context, namespace)
-    from defectbench.runners.kubernetes.gather import gather
+    from defectbench.runners.kubernetes.facts import gather_facts
     from defectbench.runners.kubernetes.why import explain
 
-    found = explain(gather(open_store(store), subject, cluster, unasked))
+    found = explain(gather_facts(open_store(store), subject, cluster, unasked))
     if form == "json":
         say_json({"subject": subject, **asdict(found)})
         return
@@ -157,15 +155,16 @@ def logs(
     cell: str, store: str, namespace: str | None, kube_context: str | None, attempt: int | None, follow: bool
 ) -> None:
     """Print a cell's log: from the store, where it outlives the pod, or from its pod until that has one."""
+    from defectbench.records.cell import find_cell
     from defectbench.runners.kubernetes import logs as kept
 
     place = open_store(store)
-    key = kept.find_cell(place, cell)
+    key = find_cell(place, cell)
     if key is None:
         from defectbench.errors import MissingInputError
 
         raise MissingInputError(f"no cell {cell!r} in {place.url}: `defectbench status SWEEP` lists them")
-    text = kept.read(place, key, attempt)
+    text = kept.read_log(place, key, attempt)
     if text is None:
         from defectbench.runners.kubernetes.choose import open_cluster
 
@@ -177,14 +176,14 @@ def logs(
         click.echo(part, nl=False)
 
 
-def _show(cells: Sequence[Standpoint], by_cell: bool) -> None:
+def _show(cells: Sequence[CellStatus], by_cell: bool) -> None:
     if by_cell:
         rows: list[tuple[object, ...]] = [
             (each.cell, each.category, each.model, each.state, each.job, each.detail) for each in cells
         ]
         say_table(("cell", "category", "model", "state", "job", "detail"), rows)
         return
-    groups: dict[tuple[str, str, str], list[Standpoint]] = {}
+    groups: dict[tuple[str, str, str], list[CellStatus]] = {}
     for each in cells:
         groups.setdefault((each.category, each.model, each.job), []).append(each)
     say_table(
@@ -193,17 +192,17 @@ def _show(cells: Sequence[Standpoint], by_cell: bool) -> None:
     )
 
 
-def _line(cells: Sequence[Standpoint]) -> tuple[object, ...]:
+def _line(cells: Sequence[CellStatus]) -> tuple[object, ...]:
     """Sum up the cells of a Job: how many, how many finished, where the others are, and why."""
-    from defectbench.runners.kubernetes.jobs import Phase
-    from defectbench.runners.status import count
+    from defectbench.records.state import CellState
+    from defectbench.runners.status import count_states
 
-    done = sum(each.state is Phase.SUCCEEDED for each in cells)
-    others = [each for each in cells if each.state is not Phase.SUCCEEDED]
+    done = sum(each.state is CellState.FINISHED for each in cells)
+    others = [each for each in cells if each.state is not CellState.FINISHED]
     # What needs a person is said before what runs, and that before what waits.
-    order = (Phase.FAILED, Phase.DOOMED, Phase.RUNNING)
+    order = (CellState.FAILED, CellState.DOOMED, CellState.RUNNING)
     first = min(others, key=lambda each: order.index(each.state) if each.state in order else 3, default=None)
-    return len(cells), done, _words(count(others)) or "finished", first.detail if first else ""
+    return len(cells), done, _words(count_states(others)) or "finished", first.detail if first else ""
 
 
 def _words(counted: dict[str, Any]) -> str:

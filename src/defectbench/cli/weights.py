@@ -36,8 +36,9 @@ def weights() -> None:
 def list_weights(store: str, form: str) -> None:
     """List which weights the catalog's models need and what the store has."""
     from defectbench.catalog import ENTRIES
+    from defectbench.stores.layout import WEIGHTS
 
-    there = [key.split("/")[1:3] for key in open_store(store).keys("weights/")]
+    there = [key.split("/")[1:3] for key in open_store(store).keys(WEIGHTS)]
     rows = []
     for needed in sorted({item for entry in ENTRIES for item in entry.weights}, key=lambda item: item.name):
         rows.append(
@@ -97,11 +98,10 @@ def push(name: str | None, path: Path | None, sweep: Path | None, model: tuple[s
 
 
 def _push_file(place: Store, name: str, path: Path) -> None:
-    from defectbench.weights import described
-    from defectbench.weights import push as put
+    from defectbench.weights.store import described, push_weights
 
     _check_name(name)
-    digest = put(place, name, path)
+    digest = push_weights(place, name, path)
     published = described(name)
     note(f"weights {name} {digest} are in {place.url}; licence: {published.terms}")
     if not digest.startswith(published.digest):
@@ -111,7 +111,7 @@ def _push_file(place: Store, name: str, path: Path) -> None:
 def _check_name(name: str) -> None:
     from defectbench.catalog import ENTRIES
     from defectbench.errors import UsageError, nearest
-    from defectbench.weights import is_full_name
+    from defectbench.weights.store import is_full_name
 
     known = {item.name for entry in ENTRIES for item in entry.weights}
     if name not in known and not is_full_name(name):
@@ -123,13 +123,13 @@ def _check_name(name: str) -> None:
 def _mirror(place: Store, names: Iterable[str]) -> None:
     """Fetch what the store lacks; all that cannot be had is said at the end."""
     from defectbench.errors import MissingWeightsError, TryAgainError
-    from defectbench.hub import address, download
-    from defectbench.weights import described
-    from defectbench.weights import push as put
+    from defectbench.stores.layout import weights_key
+    from defectbench.weights.hub import address, download
+    from defectbench.weights.store import described, push_weights
 
     failed: list[MissingWeightsError | TryAgainError] = []
     for name in names:
-        if any(place.keys(f"weights/{name}/")):
+        if any(place.keys(weights_key(name))):
             note(f"{name}: is in {place.url}")
             continue
         published = described(name)
@@ -141,7 +141,7 @@ def _mirror(place: Store, names: Iterable[str]) -> None:
             except (MissingWeightsError, TryAgainError) as error:
                 failed.append(error)
             else:
-                note(f"{name}: {put(place, name, file)}")
+                note(f"{name}: {push_weights(place, name, file)}")
     if failed:
         # A second try brings all only where none is missing for good.
         later = all(isinstance(error, TryAgainError) for error in failed)
@@ -152,15 +152,15 @@ def _names(named: list[str], sweep: Path | None, models: tuple[str, ...]) -> lis
     """Return the names of the weights that are meant, each once."""
     from defectbench.catalog import find
     from defectbench.errors import UsageError
-    from defectbench.sweep import read, resolve
-    from defectbench.weights import needed
+    from defectbench.sweeps.config import read_sweep, resolve_models
+    from defectbench.weights.store import needed
 
     if not (named or sweep or models):
         raise UsageError("say which weights: NAME, NAME PATH, --sweep SWEEP or --model NAME")
     for name in named:
         _check_name(name)
     found = [*named, *(weights.name for model in models for weights in find(model).weights)]
-    for model in resolve(read(sweep)) if sweep else ():
+    for model in resolve_models(read_sweep(sweep)) if sweep else ():
         if model.weights != "none":  # a file takes the place of the first
             found += needed(model.entry, model.settings)[0 if model.weights == "pretrained" else 1 :]
     return list(dict.fromkeys(found))
@@ -184,9 +184,9 @@ def pull(
     form: str,
 ) -> None:
     """Bring weights from the store into this machine's cache, where jobs find them, or to --out."""
-    from defectbench.weights import pull as bring
+    from defectbench.weights.store import pull_weights
 
-    files = bring(open_store(store), _names(list(names), sweep, model), out or cache_or_default(cache))
+    files = pull_weights(open_store(store), _names(list(names), sweep, model), out or cache_or_default(cache))
     rows = [{"weights": name, "file": str(path), "sha256": path.name} for name, path in files.items()]
     if form == "json":
         say_json(rows)

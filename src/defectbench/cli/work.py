@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import click
 
 from defectbench.cli.options import cache_option, device_option, store_option, tracking_option
-from defectbench.stop import Stop
+from defectbench.execution.events import Event
+from defectbench.records.state import CellState
+from defectbench.util.shutdown import Stop
 
 
 @click.command()
@@ -47,7 +50,7 @@ def job(
     if not events:
         logging.getLogger().handlers[0].setLevel(logging.INFO)
     from defectbench.cli.options import cache_or_default, open_store
-    from defectbench.worker import Worker, print_event, print_line
+    from defectbench.execution.worker import Worker
 
     worker = Worker(
         store=open_store(store),
@@ -55,7 +58,19 @@ def job(
         device=device,
         tracking_uri=tracking_uri,
         stop=stop,
-        say=print_event if events else print_line,
+        say=_print_event if events else _print_line,
         checkpoint_every=checkpoint_every,
     )
     raise click.exceptions.Exit(worker.run(cells))
+
+
+def _print_event(event: Event) -> None:
+    """Say an event as a line of JSON on standard output."""
+    click.echo(event.to_line())
+    sys.stdout.flush()
+
+
+def _print_line(event: Event) -> None:
+    """Say to a person, on standard error, how a cell ended."""
+    if event.state is not CellState.RUNNING or event.phase == "":
+        click.echo(f"{event.cell} {event.state} {event.message}".rstrip(), err=True)

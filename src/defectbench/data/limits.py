@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from defectbench.data.layouts.base import Source
 from defectbench.data.layouts.labels import fold
+from defectbench.data.manifest import GOOD
 from defectbench.data.names import NAME_RULE, is_name
-from defectbench.manifest import GOOD
 from defectbench.stores.base import LONGEST_KEY, LONGEST_PART
 
 LEAST_TRAIN, LEAST_FOLDS, USUAL_FOLDS = 2, 3, 4

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from defectbench.data.layouts.base import Mask, Source, mask_file
 from defectbench.data.layouts.masks import is_binary
+from defectbench.data.manifest import GOOD
 from defectbench.data.polygons import Outline
 from defectbench.errors import DataError
-from defectbench.manifest import GOOD
-from defectbench.pictures import read_mask_values
+from defectbench.util.image_io import read_mask_values
 
 Flat = Literal["two values", "nearly two values"]
 

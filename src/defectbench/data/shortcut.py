@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectbench.errors import DataError
-from defectbench.stats import FoldScores, stratified_bootstrap
+from defectbench.metrics.comparison import FoldScores, stratified_bootstrap
 
 Looks = NDArray[np.float64]
 SUSPICIOUS = 0.7
@@ -80,11 +80,6 @@ class Shortcut:
             return cls(**document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"not a shortcut.json: {error}; import the data set again") from error
-
-
-def key(dataset: str, category: str, digest: str) -> str:
-    """Return where the store keeps it: beside the archive that it was measured on."""
-    return f"datasets/{dataset}/{category}/{digest}.shortcut.json"
 
 
 def looks(picture: NDArray[np.uint8]) -> Looks:

@@ -11,10 +11,10 @@ from typing import Any
 from defectbench import catalog
 from defectbench.catalog import Family, Setting
 from defectbench.errors import ConfigurationError, DataError, MissingInputError
-from defectbench.files import disk_errors
-from defectbench.inspectors.base import Inspector, Recipe
-from defectbench.inspectors.choose import build
-from defectbench.weights import digest_of
+from defectbench.models.base import Model, ModelSettings
+from defectbench.models.choose import build_model
+from defectbench.util.files import disk_errors
+from defectbench.weights.store import digest_of
 
 SCHEMA = 1
 DOCUMENT = "model.json"
@@ -25,7 +25,7 @@ _WEIGHTS = "weights/"
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
+class OperatingThreshold:
     """Where good ends.
 
     Attributes:
@@ -48,7 +48,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
+class HeatScale:
     """What overlays draw as cold and as hottest, on one scale for all pictures."""
 
     low: float
@@ -56,7 +56,7 @@ class Heat:
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class ExportCheck:
     """How the folder was checked before it got its name.
 
     Attributes:
@@ -87,7 +87,7 @@ class Bundle:
         device: where the cell was fitted.
         versions: of the libraries that fitted it.
         files: path below the folder -> SHA-256; the card and the document itself apart.
-        state: which of them the inspector loads.
+        state: which of them the model loads.
         opset: of ``model.onnx``, or None without it.
     """
 
@@ -108,9 +108,9 @@ class Bundle:
     weights_kind: str
     weights: Mapping[str, str]
     preprocessing: Mapping[str, Any]
-    threshold: Threshold
-    heat: Heat
-    proof: Proof
+    threshold: OperatingThreshold
+    heat: HeatScale
+    proof: ExportCheck
     device: str
     versions: Mapping[str, str]
     files: Mapping[str, str]
@@ -137,7 +137,7 @@ class Bundle:
             kind, schema = document.pop("kind"), document.pop("schema")
             if kind != _KIND or schema != SCHEMA:
                 raise DataError(f"{name}: is {kind!r} of schema {schema!r}; {_KIND!r} of {SCHEMA} is read")
-            parts = {"threshold": Threshold, "heat": Heat, "proof": Proof}
+            parts = {"threshold": OperatingThreshold, "heat": HeatScale, "proof": ExportCheck}
             made = {key: part(**document.pop(key)) for key, part in parts.items()}
             settings = {
                 key: tuple(value) if isinstance(value, list) else value
@@ -147,11 +147,11 @@ class Bundle:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{name}: not the {DOCUMENT} of an exported model ({error})") from error
 
-    def recipe(self, folder: Path, device: str) -> Recipe:
-        """Return what the inspector is built from, its weights from the folder."""
+    def model_settings(self, folder: Path, device: str) -> ModelSettings:
+        """Return what the model is built from, its weights from the folder."""
         found = {name: folder / name for name in self.files if name.startswith(_WEIGHTS)}
-        return Recipe(
-            settings=self.settings,
+        return ModelSettings(
+            options=self.settings,
             image_size=self.image_size,
             epochs=self.epochs,
             patience=self.patience,
@@ -168,7 +168,7 @@ def weights_path(name: str) -> str:
     return _WEIGHTS + name
 
 
-def read(folder: Path) -> Bundle:
+def read_bundle(folder: Path) -> Bundle:
     """Return the model that an export wrote, every file of it checked against its SHA-256.
 
     Raises:
@@ -196,8 +196,8 @@ def read(folder: Path) -> Bundle:
     return bundle
 
 
-def load(bundle: Bundle, folder: Path, device: str) -> Inspector:
-    """Return the folder's inspector, fitted.
+def load_model(bundle: Bundle, folder: Path, device: str) -> Model:
+    """Return the folder's model, fitted.
 
     Raises:
         ConfigurationError: this version of defectbench fits the model otherwise, or a library is missing.
@@ -209,9 +209,9 @@ def load(bundle: Bundle, folder: Path, device: str) -> Inspector:
             f"{bundle.model} was exported with version {bundle.fit_version} of its fit, this defectbench has "
             f"{entry.fit_version}: use defectbench {bundle.versions.get('defectbench', '?')}, or export anew"
         )
-    inspector = build(entry, bundle.recipe(folder, device))
-    inspector.load(folder / bundle.state)
-    return inspector
+    model = build_model(entry, bundle.model_settings(folder, device))
+    model.load(folder / bundle.state)
+    return model
 
 
 def digests(folder: Path) -> dict[str, str]:

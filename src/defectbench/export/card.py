@@ -6,8 +6,8 @@ import math
 from collections.abc import Iterable, Iterator
 
 from defectbench.export.bundle import DOCUMENT, ONNX, Bundle
-from defectbench.export.refit import Finished
-from defectbench.metrics import counts_at
+from defectbench.export.refit import FinishedCell
+from defectbench.metrics.image import counts_at
 
 _METRICS = {
     "image_auroc": "AUROC over the held-out pictures",
@@ -19,7 +19,7 @@ _METRICS = {
 }
 
 
-def write_card(finished: Finished, bundle: Bundle, sizes: Iterable[tuple[str, int]]) -> str:
+def write_card(finished: FinishedCell, bundle: Bundle, sizes: Iterable[tuple[str, int]]) -> str:
     """Return the text of the folder's README.md; ``sizes`` are (path below the folder, bytes)."""
     sections = {
         f"# {bundle.model} for {bundle.category}": _head(bundle),
@@ -44,7 +44,7 @@ def _head(bundle: Bundle) -> Iterator[str]:
     yield from ("", "```", "defectbench inspect THIS-FOLDER PICTURES --out overlays", "```")
 
 
-def _training(finished: Finished) -> Iterator[str]:
+def _training(finished: FinishedCell) -> Iterator[str]:
     cell, fit, known = finished.cell, finished.cell.fit, finished.manifest.by_id
     taught = [label for _, label in fit.train]
     types = sorted({known[name].defect_type for name, label in fit.train if label})
@@ -66,20 +66,20 @@ def _training(finished: Finished) -> Iterator[str]:
     yield f"- settings other than the catalog's: {', '.join(changed) or 'none'}"
 
 
-def _spoilt(finished: Finished) -> int:
+def _spoilt(finished: FinishedCell) -> int:
     """Return how many defects lie among the calibration goods, as contamination puts them there."""
     known = finished.manifest.by_id
     return sum(known[name].label for name in finished.cell.fit.calibration)
 
 
-def _weights(finished: Finished) -> str:
+def _weights(finished: FinishedCell) -> str:
     fit = finished.cell.fit
     if fit.weights:
         return ", ".join(f"{name} (SHA-256 {digest})" for name, digest in fit.weights.items())
     return "random, from the seed" if finished.entry.weights else "the model has none"
 
 
-def _results(finished: Finished, bundle: Bundle) -> Iterator[str]:
+def _results(finished: FinishedCell, bundle: Bundle) -> Iterator[str]:
     rows, result = finished.predictions.of_role("held_out"), finished.result
     goods, defects = int((rows.label == 0).sum()), int((rows.label == 1).sum())
     yield f"One fit of one seed, on {goods} good and {defects} abnormal pictures without any influence on it:"
@@ -98,7 +98,7 @@ def _results(finished: Finished, bundle: Bundle) -> Iterator[str]:
         yield f"- {seconds:.3g} s a picture, on {result.device} with {bundle.threads} threads"
 
 
-def _threshold(finished: Finished, bundle: Bundle) -> Iterator[str]:
+def _threshold(finished: FinishedCell, bundle: Bundle) -> Iterator[str]:
     threshold = bundle.threshold
     if threshold.value is None or threshold.false_alarm_rate is None:
         yield "None: the fit had no calibration goods. Scores can be ranked, not called."
@@ -127,7 +127,7 @@ def _threshold(finished: Finished, bundle: Bundle) -> Iterator[str]:
     yield "A threshold tuned on defects belongs to a sweep's view of several fits: see `defectbench report`."
 
 
-def _came(finished: Finished, threshold: float) -> str:
+def _came(finished: FinishedCell, threshold: float) -> str:
     """Say what came of the promise on the held-out goods."""
     rows = finished.predictions.of_role("held_out")
     counts = counts_at(rows.label, rows.score, threshold)
@@ -182,7 +182,7 @@ def _files(bundle: Bundle, sizes: Iterable[tuple[str, int]]) -> Iterator[str]:
         )
 
 
-def _licences(finished: Finished) -> Iterator[str]:
+def _licences(finished: FinishedCell) -> Iterator[str]:
     """Say whose terms hold; what the catalog does not know is said too."""
     entry, known = finished.entry, {item.name: item.terms for item in finished.entry.weights}
     terms = {f"the model's code ({entry.source})": entry.licence}
@@ -200,7 +200,7 @@ def _licences(finished: Finished) -> Iterator[str]:
         yield "- **Not for commercial use**: a licence above says so."
 
 
-def _limits(finished: Finished) -> Iterator[str]:
+def _limits(finished: FinishedCell) -> Iterator[str]:
     yield "- The figures hold for pictures like these; none covers another line, camera, light or day."
     yield (
         "- This is one fit. How sure its sweep's comparison is, over all folds and seeds, `defectbench "

@@ -17,30 +17,30 @@ from defectbench.export.bundle import (
     DOCUMENT,
     ONNX,
     Bundle,
-    Heat,
-    Proof,
-    Threshold,
+    ExportCheck,
+    HeatScale,
+    OperatingThreshold,
     digests,
-    load,
+    load_model,
     weights_path,
 )
 from defectbench.export.card import write_card
-from defectbench.export.refit import Finished
-from defectbench.export.scores import Model, Tell
-from defectbench.files import copy_synced, disk_errors, folder_written_whole
-from defectbench.inspectors.base import Inspector
-from defectbench.inspectors.images import FilePictures
-from defectbench.metrics import quantile_threshold
+from defectbench.export.refit import FinishedCell
+from defectbench.export.scores import ExportedModel, Tell
+from defectbench.metrics.image import quantile_threshold
+from defectbench.models.base import Model
+from defectbench.models.pictures.images import FilePictures
+from defectbench.util.files import copy_synced, disk_errors, folder_written_whole
 
 _STATE = "state"
 _SAMPLED = 64
 """Places a side of each heat map that the overlays' scale is taken from."""
 _ONNX_CHECKED = 32
-_UNPROVEN = Proof(0, 0, 0.0, 0, 0.0)
+_UNPROVEN = ExportCheck(0, 0, 0.0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ExportRequest:
     """What is asked for.
 
     Attributes:
@@ -65,36 +65,38 @@ def check_out(out: Path) -> None:
             )
 
 
-def write(finished: Finished, wish: Wish, tell: Tell) -> Bundle:
+def write_export(finished: FinishedCell, request: ExportRequest, tell: Tell) -> Bundle:
     """Fit the cell's model again, hold it to the cell's scores, and write the folder ``wish.out``.
 
     Raises:
         UsageError: the folder holds something else.
         ConfigurationError: the model comes out otherwise here, or a library or the device is missing.
     """
-    check_out(wish.out)
-    onnx = wish.onnx and has_graph(finished)
+    check_out(request.out)
+    onnx = request.onnx and has_graph(finished)
     # Links may lead elsewhere: the draft must lie on the target's own disk.
-    target = wish.out.resolve()
-    with disk_errors(wish.out), folder_written_whole(target) as draft:
+    target = request.out.resolve()
+    with disk_errors(request.out), folder_written_whole(target) as draft:
         images = finished.images()
-        inspector = refit.fit(finished, images, tell)
-        bundle = _write_state(finished, wish, inspector, draft)
-        bundle = _proven(finished, Model(bundle, load(bundle, draft, finished.result.device)), draft, tell)
+        model = refit.fit_again(finished, images, tell)
+        bundle = _write_state(finished, request, model, draft)
+        bundle = _proven(
+            finished, ExportedModel(bundle, load_model(bundle, draft, finished.result.device)), draft, tell
+        )
         if bundle.proof.equal < bundle.proof.images:
-            refit.check(finished, refit.scores(finished, inspector, images, tell))
+            refit.check_scores(finished, refit.score_again(finished, model, images, tell))
         if onnx:
-            bundle = _with_graph(finished, bundle, inspector, draft)
+            bundle = _with_graph(finished, bundle, model, draft)
         (draft / DOCUMENT).write_bytes(bundle.to_json())
         (draft / CARD).write_text(write_card(finished, bundle, _sizes(draft)), encoding="utf-8")
     return bundle
 
 
-def has_graph(finished: Finished) -> bool:
+def has_graph(finished: FinishedCell) -> bool:
     """Whether the cell's model can be an ONNX graph; ConfigurationError where only a library is missing."""
     if finished.cell.family != "classifier" or "architecture" not in finished.entry.settings:
         return False  # decided by the catalog where it can be: torch takes seconds to import
-    from defectbench.inspectors import onnx_graph
+    from defectbench.models.classifiers import onnx_graph
 
     if not onnx_graph.takes(finished.entry):
         return False
@@ -102,7 +104,7 @@ def has_graph(finished: Finished) -> bool:
     return True
 
 
-def _write_weights(finished: Finished, draft: Path) -> None:
+def _write_weights(finished: FinishedCell, draft: Path) -> None:
     """Write the networks that the state leaves out; pictures are for fits alone."""
     pictures = {item.name for item in finished.entry.weights if item.kind == "pictures"}
     for name in finished.files.keys() - pictures:
@@ -111,13 +113,13 @@ def _write_weights(finished: Finished, draft: Path) -> None:
             copy_synced(file, draft / weights_path(name))
 
 
-def _write_state(finished: Finished, wish: Wish, inspector: Inspector, draft: Path) -> Bundle:
+def _write_state(finished: FinishedCell, request: ExportRequest, model: Model, draft: Path) -> Bundle:
     """Write the fitted state and the weights that it needs; return the document, not yet proven."""
-    inspector.save(draft / _STATE)
+    model.save(draft / _STATE)
     with (draft / _STATE).open("rb") as file:
         state = _STATE + (".npz" if file.read(2) == b"PK" else ".safetensors")
     (draft / _STATE).rename(draft / state)
-    if not inspector.self_contained:
+    if not model.self_contained:
         _write_weights(finished, draft)
     cell, fit = finished.cell, finished.cell.fit
     return Bundle(
@@ -138,8 +140,8 @@ def _write_state(finished: Finished, wish: Wish, inspector: Inspector, draft: Pa
         weights_kind=cell.weights_kind,
         weights=fit.weights,
         preprocessing=_preprocessing(finished),
-        threshold=_threshold(finished, wish.false_alarm_rate),
-        heat=Heat(0.0, 1.0),
+        threshold=_threshold(finished, request.false_alarm_rate),
+        heat=HeatScale(0.0, 1.0),
         proof=_UNPROVEN,
         device=finished.result.device,
         versions=finished.result.versions,
@@ -148,15 +150,15 @@ def _write_state(finished: Finished, wish: Wish, inspector: Inspector, draft: Pa
     )
 
 
-def _threshold(finished: Finished, rate: float) -> Threshold:
+def _threshold(finished: FinishedCell, rate: float) -> OperatingThreshold:
     goods = finished.predictions.of_role("calibration").score
     found = quantile_threshold(goods, rate)
     if not len(goods):
-        return Threshold(None, rate, None, 0)
-    return Threshold(found.threshold, rate, found.false_alarm_rate, len(goods))
+        return OperatingThreshold(None, rate, None, 0)
+    return OperatingThreshold(found.threshold, rate, found.false_alarm_rate, len(goods))
 
 
-def _preprocessing(finished: Finished) -> dict[str, Any]:
+def _preprocessing(finished: FinishedCell) -> dict[str, Any]:
     """Return what happens to a picture, in numbers."""
     settings = finished.cell.fit.settings
     network = settings.get("architecture", settings.get("backbone"))
@@ -167,32 +169,32 @@ def _preprocessing(finished: Finished) -> dict[str, Any]:
         "resampling": "bilinear, antialiased, by Pillow; the aspect ratio is not kept",
     }
     if network is not None:
-        from defectbench.inspectors import backbone
+        from defectbench.models.features import backbone
 
         steps |= {"scaled_by": 1 / 255, **backbone.standardisation(str(network))}
     return steps
 
 
-def _proven(finished: Finished, model: Model, draft: Path, tell: Tell) -> Bundle:
+def _proven(finished: FinishedCell, model: ExportedModel, draft: Path, tell: Tell) -> Bundle:
     """Score what the cell scored, with the folder alone; return the document with proof and heat scale."""
     paths, stored = finished.paths(), finished.predictions.score
     found: list[float] = []
     places: list[NDArray[np.float32]] = []
-    for inspection in model.inspect(FilePictures(paths, model.bundle.image_size)):
-        found.append(inspection.score)
-        places.append(_sampled(inspection.heat_map))
+    for prediction in model.predict(FilePictures(paths, model.bundle.image_size)):
+        found.append(prediction.score)
+        places.append(_sampled(prediction.heat_map))
         tell("checking", len(found), len(paths))
     low, high = np.quantile(np.concatenate(places), (0.5, 0.99))
     got, threshold = np.array(found), model.bundle.threshold
     changed = sum(threshold.call(a) != threshold.call(b) for a, b in zip(got, stored, strict=True))
-    proof = Proof(
+    proof = ExportCheck(
         images=len(stored),
         equal=int((got == stored).sum()),
         largest_difference=float(np.abs(got - stored).max()),
         calls_changed=changed,
         pattern_score=model.pattern_score(),
     )
-    return replace(model.bundle, proof=proof, heat=Heat(float(low), float(high)))
+    return replace(model.bundle, proof=proof, heat=HeatScale(float(low), float(high)))
 
 
 def _sampled(heat_map: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -200,16 +202,16 @@ def _sampled(heat_map: NDArray[np.float32]) -> NDArray[np.float32]:
     return heat_map[::step, ::step].ravel()
 
 
-def _with_graph(finished: Finished, bundle: Bundle, inspector: Inspector, draft: Path) -> Bundle:
+def _with_graph(finished: FinishedCell, bundle: Bundle, model: Model, draft: Path) -> Bundle:
     """Write the ONNX graph and hold it to the cell's log-odds."""
-    from defectbench.inspectors import onnx_graph
+    from defectbench.models.classifiers import onnx_graph
 
-    onnx_graph.write(inspector, draft / ONNX)
+    onnx_graph.write_graph(model, draft / ONNX)
     paths, stored = finished.paths(), finished.predictions.score
     chosen = np.unique(np.linspace(0, len(paths) - 1, _ONNX_CHECKED).astype(np.int64))
     pictures = FilePictures([paths[place] for place in chosen], bundle.image_size)
     found = onnx_graph.log_odds(draft / ONNX, pictures, bundle.threads)
-    largest = onnx_graph.check(found, stored[chosen])
+    largest = onnx_graph.check_graph(found, stored[chosen])
     proof = replace(bundle.proof, onnx_images=len(found), onnx_largest_difference=largest)
     return replace(bundle, proof=proof, files=digests(draft), opset=onnx_graph.OPSET)
 

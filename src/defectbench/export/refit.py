@@ -9,26 +9,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from defectbench import catalog, trial, weights
+from defectbench import catalog
 from defectbench.catalog import Entry
-from defectbench.cell import Cell
 from defectbench.data.archive import unpack
-from defectbench.errors import ConfigurationError, MissingInputError, UsageError
+from defectbench.data.manifest import Manifest
+from defectbench.errors import ConfigurationError, MissingInputError
+from defectbench.execution import fit_and_score
+from defectbench.execution.run_cell import read_cell
 from defectbench.export.scores import Tell
-from defectbench.inspectors.base import Inspector
-from defectbench.inspectors.choose import build
-from defectbench.inspectors.images import ImageSet
-from defectbench.job import read_cell
-from defectbench.manifest import Manifest
-from defectbench.predictions import Predictions
-from defectbench.results import Result, find_failure, find_result, read_predictions, versions
+from defectbench.models.base import Model
+from defectbench.models.choose import build_model
+from defectbench.models.pictures.images import ImageSet
+from defectbench.records.cell import Cell, find_cell
+from defectbench.records.predictions import Predictions
+from defectbench.records.result import Result, differing_versions, find_failure, find_result, read_predictions
 from defectbench.stores.base import Store
-
-_SHOWN = 8
+from defectbench.weights import store as weights
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedCell:
     """A finished cell, and what its fit needs on this machine.
 
     Attributes:
@@ -66,24 +66,15 @@ def find_key(store: Store, start: str) -> str:
         MissingInputError: there is none.
         UsageError: there are several; some are named.
     """
-    if not start.isalnum():
-        raise UsageError(
-            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
-        )
-    keys = sorted({key.split("/")[1] for key in store.keys(f"cells/{start}")})
-    if not keys:
+    key = find_cell(store, start)
+    if key is None:
         raise MissingInputError(
             f"no cell {start} in {store.url}: `defectbench plan SWEEP --format json` lists a sweep's cells"
         )
-    if len(keys) > 1:
-        more = ", ..." if len(keys) > _SHOWN else ""
-        raise UsageError(
-            f"{len(keys)} cells start with {start!r}: {', '.join(keys[:_SHOWN])}{more}; say more of it"
-        )
-    return keys[0]
+    return key
 
 
-def gather(store: Store, key: str, cache: Path) -> Finished:
+def gather_cell(store: Store, key: str, cache: Path) -> FinishedCell:
     """Bring here what the cell's fit needs.
 
     Raises:
@@ -107,10 +98,10 @@ def gather(store: Store, key: str, cache: Path) -> Finished:
     files = weights.fetch(store, cell.fit.weights, cache)
     root = unpack(store, cell.dataset, cell.category, cell.fit.data_digest, cache)
     manifest = Manifest.from_json((root / "manifest.json").read_bytes())
-    return Finished(cell, result, predictions, manifest, root, files, cache)
+    return FinishedCell(cell, result, predictions, manifest, root, files, cache)
 
 
-def fit(finished: Finished, images: ImageSet, tell: Tell) -> Inspector:
+def fit_again(finished: FinishedCell, images: ImageSet, tell: Tell) -> Model:
     """Fit the cell's model again, on the device where it was fitted.
 
     Raises:
@@ -120,30 +111,32 @@ def fit(finished: Finished, images: ImageSet, tell: Tell) -> Inspector:
 
     cell, device = finished.cell, finished.result.device
     try:
-        inspector = build(finished.entry, trial.recipe_of(cell, finished.files, device))
+        model = build_model(finished.entry, fit_and_score.recipe_of(cell, finished.files, device))
     except ConfigurationError as error:
         raise ConfigurationError(
             f"cell {cell.key} was fitted on {device}, and so must its export be: {error}"
         ) from error
     with threadpool_limits(cell.fit.threads):
-        inspector.fit(trial.lesson_of(cell, images), lambda step: tell("fitting", step.done, step.total))
-    return inspector
+        model.fit(
+            fit_and_score.training_data_of(cell, images), lambda step: tell("fitting", step.done, step.total)
+        )
+    return model
 
 
-def scores(finished: Finished, inspector: Inspector, images: ImageSet, tell: Tell) -> NDArray[np.float64]:
+def score_again(finished: FinishedCell, model: Model, images: ImageSet, tell: Tell) -> NDArray[np.float64]:
     """Return the scores of all that the cell scored, by the way that the cell took."""
     from threadpoolctl import threadpool_limits
 
     names = finished.predictions.image_id.tolist()
     found: list[float] = []
     with threadpool_limits(finished.cell.fit.threads):
-        for inspection in inspector.inspect(images.select(names)):
-            found.append(inspection.score)
+        for prediction in model.predict(images.select(names)):
+            found.append(prediction.score)
             tell("comparing", len(found), len(names))
     return np.array(found, np.float64)
 
 
-def check(finished: Finished, found: NDArray[np.float64]) -> None:
+def check_scores(finished: FinishedCell, found: NDArray[np.float64]) -> None:
     """Refuse a model that is not the cell's.
 
     Raises:
@@ -161,15 +154,8 @@ def check(finished: Finished, found: NDArray[np.float64]) -> None:
     )
 
 
-def differences(result: Result) -> list[str]:
-    """Return in words which libraries have other versions here than where the cell ran."""
-    made, here = result.versions, versions()
-    names = sorted(name for name in {*made, *here} if made.get(name) != here.get(name))
-    return [f"{name} {made.get(name, 'none')} (here {here.get(name, 'none')})" for name in names]
-
-
 def _reason(result: Result) -> str:
-    other = differences(result)
+    other = differing_versions(result.versions)
     if other:
         return f"It was fitted with {', '.join(other)}: export it where these are installed"
     if result.device != "cpu":

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.errors import DataError, MissingInputError, UsageError
-from defectbench.export.bundle import Bundle, load, read
-from defectbench.files import written_whole
-from defectbench.inspectors.base import Inspection, Inspector, Pictures
-from defectbench.inspectors.images import ArrayPictures, FilePictures
-from defectbench.overlays import Picture, fitted, heat_over
-from defectbench.pictures import SUFFIXES, is_picture, read_picture
+from defectbench.export.bundle import Bundle, load_model, read_bundle
+from defectbench.models.base import Model, Pictures, Prediction
+from defectbench.models.pictures.images import ArrayPictures, FilePictures
+from defectbench.util.files import written_whole
+from defectbench.util.image_io import SUFFIXES, is_picture, read_picture
+from defectbench.util.overlays import Picture, fitted, heat_over
 
 Tell = Callable[[str, int, int], None]
 """Hears what is done: (what, done, total)."""
@@ -28,7 +28,7 @@ _QUALITY = 85
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class PictureFile:
     """A picture to score.
 
     Attributes:
@@ -40,7 +40,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ScoredPicture:
     """A picture, scored.
 
     Attributes:
@@ -49,14 +49,14 @@ class Verdict:
         inspection: with the heat map.
     """
 
-    found: Found
+    found: PictureFile
     score: float
     threshold: float | None
     call: str | None
-    inspection: Inspection
+    prediction: Prediction
 
 
-def find(arguments: Sequence[Path]) -> tuple[Found, ...]:
+def find_pictures(arguments: Sequence[Path]) -> tuple[PictureFile, ...]:
     """Return the pictures that files and folders give, in order; folders are searched to their depths.
 
     Raises:
@@ -67,14 +67,14 @@ def find(arguments: Sequence[Path]) -> tuple[Found, ...]:
     absent = [str(path) for path in arguments if not path.exists()]
     if absent:
         raise MissingInputError("\n".join(f"{path}: no such file or folder" for path in absent))
-    found: list[Found] = []
+    found: list[PictureFile] = []
     empty: list[str] = []
     for argument in arguments:
         if not argument.is_dir():
-            found.append(Found(argument, argument.name))
+            found.append(PictureFile(argument, argument.name))
             continue
         inside = sorted(path for path in argument.rglob("*") if path.is_file() and is_picture(path))
-        found += (Found(path, _below(argument, path)) for path in inside)
+        found += (PictureFile(path, _below(argument, path)) for path in inside)
         if not inside:
             empty.append(f"{argument}: no picture in it; endings read are {', '.join(sorted(SUFFIXES))}")
     if empty:
@@ -88,7 +88,7 @@ def _below(folder: Path, path: Path) -> str:
     return (Path(folder.resolve().name) / path.relative_to(folder)).as_posix()
 
 
-def _check_names(found: Sequence[Found]) -> None:
+def _check_names(found: Sequence[PictureFile]) -> None:
     first: dict[str, Path] = {}
     for one in found:
         other = first.setdefault(one.name, one.path)
@@ -98,7 +98,7 @@ def _check_names(found: Sequence[Found]) -> None:
             )
 
 
-def check(found: Sequence[Found], tell: Tell) -> None:
+def check_pictures(found: Sequence[PictureFile], tell: Tell) -> None:
     """Read every picture once.
 
     Raises:
@@ -117,19 +117,19 @@ def check(found: Sequence[Found], tell: Tell) -> None:
 
 
 @dataclass(frozen=True)
-class Model:
+class ExportedModel:
     """An exported model, ready to score."""
 
     bundle: Bundle
-    inspector: Inspector
+    model: Model
 
     @classmethod
-    def open(cls, folder: Path, device: str) -> Model:
-        """Read the folder of an export; errors as in :func:`defectbench.export.bundle.read` and ``load``."""
-        bundle = read(folder)
-        return cls(bundle, load(bundle, folder, device))
+    def open(cls, folder: Path, device: str) -> ExportedModel:
+        """Read the folder of an export; errors as in :func:`~defectbench.export.bundle.read_bundle`."""
+        bundle = read_bundle(folder)
+        return cls(bundle, load_model(bundle, folder, device))
 
-    def score(self, found: Sequence[Found]) -> Iterator[Verdict]:
+    def score(self, found: Sequence[PictureFile]) -> Iterator[ScoredPicture]:
         """Yield a verdict for each picture, in order, in bounded memory.
 
         Raises:
@@ -137,24 +137,24 @@ class Model:
         """
         threshold = self.bundle.threshold
         files = FilePictures([one.path for one in found], self.bundle.image_size)
-        for one, inspection in zip(found, self.inspect(files), strict=True):
-            if not np.isfinite(inspection.score):
-                raise DataError(f"{one.path}: {self.bundle.model} gave the score {inspection.score}")
-            yield Verdict(
-                one, inspection.score, threshold.value, threshold.call(inspection.score), inspection
+        for one, prediction in zip(found, self.predict(files), strict=True):
+            if not np.isfinite(prediction.score):
+                raise DataError(f"{one.path}: {self.bundle.model} gave the score {prediction.score}")
+            yield ScoredPicture(
+                one, prediction.score, threshold.value, threshold.call(prediction.score), prediction
             )
 
-    def inspect(self, pictures: Pictures) -> Iterator[Inspection]:
-        """Yield the inspector's inspections under the threads of the cell, which decide rounding."""
+    def predict(self, pictures: Pictures) -> Iterator[Prediction]:
+        """Yield the model's predictions under the threads of the cell, which decide rounding."""
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(self.bundle.threads):
-            yield from self.inspector.inspect(pictures)
+            yield from self.model.predict(pictures)
 
     def pattern_score(self) -> float:
         """Return the score of :func:`pattern`."""
-        (inspection,) = self.inspect(ArrayPictures(pattern(self.bundle.image_size)[None]))
-        return inspection.score
+        (prediction,) = self.predict(ArrayPictures(pattern(self.bundle.image_size)[None]))
+        return prediction.score
 
     def drift(self) -> float:
         """Return how far the pattern's score is from that at export; 0 on a machine that rounds alike."""
@@ -169,17 +169,17 @@ def pattern(size: int) -> NDArray[np.uint8]:
     )
 
 
-def overlay(picture: Picture, verdict: Verdict, bundle: Bundle) -> Picture:
+def overlay(picture: Picture, verdict: ScoredPicture, bundle: Bundle) -> Picture:
     """Return the picture and, right of it, its heat map laid over it, on the model's one scale."""
     shown = fitted(picture, SIDE)
     span = bundle.heat.high - bundle.heat.low or 1.0
-    level = (verdict.inspection.heat_map.astype(np.float64) - bundle.heat.low) / span
+    level = (verdict.prediction.heat_map.astype(np.float64) - bundle.heat.low) / span
     laid = heat_over(shown, np.clip(level, 0, 1).astype(np.float16), 0.0, 1.0)
     gap = np.full((shown.shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate([shown, gap, laid], axis=1)
 
 
-def write_overlay(verdict: Verdict, bundle: Bundle, out: Path) -> Path:
+def write_overlay(verdict: ScoredPicture, bundle: Bundle, out: Path) -> Path:
     """Write a picture's overlay below ``out`` and return its path."""
     from PIL import Image
 

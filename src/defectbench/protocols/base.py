@@ -11,8 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from defectbench.catalog import Family
-from defectbench.manifest import GOOD, Image, Manifest
-from defectbench.schema import Strict
+from defectbench.data.manifest import GOOD, Image, Manifest
+from defectbench.util.strict_yaml import StrictModel
 
 EVERYONE: tuple[Family, ...] = ("classifier", "detector", "supervised")
 LEARNERS: tuple[Family, ...] = ("classifier", "supervised")
@@ -83,7 +83,7 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
-class Protocol(Strict, ABC):
+class Protocol(StrictModel, ABC):
     """One experiment. Its fields are its options in a sweep."""
 
     name: ClassVar[str]

@@ -9,11 +9,11 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
+from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.manifest import Manifest
 from defectbench.protocols.base import Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit
-from defectbench.schema import Number, distinct
+from defectbench.util.strict_yaml import Number, distinct
 
 _STEPS = 1000
 """A share is lowered to whole thousandths."""

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from defectbench.manifest import Manifest
+from defectbench.data.manifest import Manifest
 from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, deal
 from defectbench.protocols.folds import FOLDS, check_size, crossfit
-from defectbench.schema import Whole, refuse
+from defectbench.util.strict_yaml import Whole, refuse
 
 HOLDOUT = "holdout"
 """What the holdout is called in tables where it stands beside crossfit."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from defectbench.data.manifest import Image, Manifest
 from defectbench.errors import DataError
-from defectbench.manifest import Image, Manifest
 from defectbench.protocols.base import Split, deal, part_training_goods
 
 FOLDS = 4

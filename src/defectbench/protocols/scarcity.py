@@ -8,10 +8,10 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, field_validator
 
-from defectbench.manifest import Manifest
+from defectbench.data.manifest import Manifest
 from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit, of_label
-from defectbench.schema import Whole, distinct
+from defectbench.util.strict_yaml import Whole, distinct
 
 FEWEST_TUNING = 8
 """From so many labelled defects on a quarter of them tunes."""

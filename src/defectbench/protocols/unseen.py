@@ -8,11 +8,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.manifest import Manifest
 from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit, of_label
-from defectbench.schema import distinct
+from defectbench.util.strict_yaml import distinct
 
 Mode = Literal["one", "all_but_one"]
 
@@ -46,16 +46,18 @@ class Unseen(Protocol):
                 f"{manifest.category}: {len(kinds)} defect type{'s' * (len(kinds) != 1)} "
                 f"({', '.join(kinds) or 'none'}), the unseen protocol needs at least 2"
             )
-        lessons = [_Lesson(manifest, split_seed, mode, kind, kinds) for mode in self.modes for kind in kinds]
+        training_sets = [
+            _TrainingSet(manifest, split_seed, mode, kind, kinds) for mode in self.modes for kind in kinds
+        ]
         cut = crossfit(manifest, split_seed, folds, self.name)
-        found = tuple(split for fold in cut for lesson in lessons for split in lesson.splits(fold))
+        found = tuple(split for fold in cut for training in training_sets for split in training.splits(fold))
         there = {split.condition for split in found}
-        wanted = [lesson.condition(tested) for lesson in lessons for tested in ("seen", "unseen")]
+        wanted = [training.condition(tested) for training in training_sets for tested in ("seen", "unseen")]
         return Splits(found, _notes([name for name in wanted if name not in there]))
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class _TrainingSet:
     """What is learnt: in mode ``one`` the type alone, else all types but it."""
 
     manifest: Manifest
@@ -72,7 +74,7 @@ class _Lesson:
         return f"{self.mode}/{self.kind}/{tested}"
 
     def splits(self, fold: Split) -> Iterator[Split]:
-        """Yield the splits of one fold: seen and unseen types, each for the lesson and for its control."""
+        """Yield the splits of one fold: seen and unseen types, each for the training set and its control."""
         learnt = self._of(fold.defects, self.seen)
         tuned = self._of(fold.tune, self.seen)
         if not learnt:
@@ -111,9 +113,10 @@ class _Lesson:
     def _any(self, fold: Split, names: Sequence[str], number: int, purpose: str) -> tuple[str, ...]:
         """Draw ``number`` defects of any type from ``names``."""
         whole = self._of(names, frozenset(self.kinds))
-        # Named by what is learnt: of two types, "one" and "all but the other" are one lesson and one control.
-        lesson = "+".join(sorted(self.seen))
-        rng = generator(self.manifest, self.split_seed, f"unseen/{fold.fold}/{purpose}/{lesson}")
+        # Named by what is learnt: of two types, "one" and "all but the other" are the same training set and
+        # need one control.
+        training = "+".join(sorted(self.seen))
+        rng = generator(self.manifest, self.split_seed, f"unseen/{fold.fold}/{purpose}/{training}")
         return tuple(sorted(whole[place] for place in rng.permutation(len(whole))[:number]))
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.report.cost import COSTS, Tradeoff
-from defectbench.report.labels import Tag, place
-from defectbench.report.plots import cells_of
-from defectbench.report.words import amount
+from defectbench.report.label_placement import Label, place_labels
+from defectbench.report.wording import amount
+from defectbench.tables.conditions import cells_of
+from defectbench.tables.cost import COSTS, Tradeoff
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,8 +38,8 @@ def pareto(rows: Sequence[Tradeoff], endpoint: str) -> Drawing | None:
         axes.margins(x=0.16, y=0.14)
         axes.set_xlabel(COSTS[name], color=ink("muted"), labelpad=1)
         axes.set_ylabel(endpoint, color=ink("muted"), labelpad=2)
-        tags = [Tag(row.label, (row.amount, row.quality), ink("ink"), row.efficient) for row in shown]
-        place(axes, sorted(tags, key=lambda tag: not tag.bold), _steps(x, y))
+        tags = [Label(row.label, (row.amount, row.quality), ink("ink"), row.efficient) for row in shown]
+        place_labels(axes, sorted(tags, key=lambda tag: not tag.bold), _steps(x, y))
         parts = [
             f"{row.label} {row.amount:.4g}, {row.quality:.3f}{' (on the front)' if row.efficient else ''}"
             for row in sorted(shown, key=lambda row: row.amount)

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.report.learning import Crossing, Learning
-from defectbench.report.plots import cells_of, name_lines
-from defectbench.report.rows import Condition
-from defectbench.report.unseen import Novelty
+from defectbench.report.plots import name_lines
+from defectbench.tables.conditions import cells_of
+from defectbench.tables.learning_curve import CrossoverRow, LearningRow
+from defectbench.tables.rows import ConditionRow
+from defectbench.tables.unseen import SeenUnseenRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,7 @@ _DASHES = ("solid", (0, (4, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
 _ROOM = 0.02
 
 
-def crossover(points: Sequence[Learning], crossing: Crossing, low: float) -> Drawing:
+def crossover(points: Sequence[LearningRow], crossing: CrossoverRow, low: float) -> Drawing:
     """Draw one classifier's quality by labelled defects, the detector as a band, and where they cross.
 
     Args:
@@ -51,7 +52,7 @@ def crossover(points: Sequence[Learning], crossing: Crossing, low: float) -> Dra
         return finish(figure, name, text, cells=cells_of(points))
 
 
-def novelty(category: str, rows: Sequence[Novelty], low: float) -> Drawing:
+def seen_against_unseen(category: str, rows: Sequence[SeenUnseenRow], low: float) -> Drawing:
     """Draw what each model gives on types it learnt, on others, and its control, a line for each model."""
     names = [f"{row.label}, {row.mode}" for row in rows]
     with new_figure(3.6, 0.5 + 0.24 * len(rows)) as (figure, axes):
@@ -74,7 +75,7 @@ def novelty(category: str, rows: Sequence[Novelty], low: float) -> Drawing:
         return finish(figure, f"unseen+{category}", text.replace("nan", "none"), cells=cells_of(rows))
 
 
-def contamination(category: str, lines: Mapping[str, Sequence[Condition]], low: float) -> Drawing:
+def contamination(category: str, lines: Mapping[str, Sequence[ConditionRow]], low: float) -> Drawing:
     """Draw quality against the share of the goods that are defects taken for good, a line for each model.
 
     Args:
@@ -98,7 +99,7 @@ def contamination(category: str, lines: Mapping[str, Sequence[Condition]], low: 
         return finish(figure, f"contamination+{category}", text, cells=cells)
 
 
-def share(line: Condition) -> float:
+def share(line: ConditionRow) -> float:
     """Return the share of a condition of contamination.
 
     >>> from types import SimpleNamespace
@@ -120,7 +121,7 @@ def _band(
     axes.plot(x, value, color=ink(family), linewidth=1.3, marker=marker, markersize=3.2)
 
 
-def _crossing(axes: Axes, crossing: Crossing, numbers: Sequence[int]) -> None:
+def _crossing(axes: Axes, crossing: CrossoverRow, numbers: Sequence[int]) -> None:
     """Mark the crossover's interval and the crossover, where they lie among the numbers tested."""
     last = float(numbers[-1])
     if math.isfinite(crossing.low):

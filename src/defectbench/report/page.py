@@ -16,24 +16,31 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from defectbench.collect import EXPLANATION_COLUMNS, Collected, collect, write_views
 from defectbench.data.shortcut import SUSPICIOUS
 from defectbench.errors import NoRightsError, TryAgainError, UsageError
-from defectbench.files import disk_errors
-from defectbench.metrics import METRICS
-from defectbench.report import words
-from defectbench.report.breakdown import Breakdown, breakdowns
-from defectbench.report.cost import COSTS
-from defectbench.report.drawings import Drawings
-from defectbench.report.material import Material, Pair, Panels
-from defectbench.report.matrices import Matrix, matrices
-from defectbench.report.pairs import matched_pairs
-from defectbench.report.published import Published, published
-from defectbench.report.rows import Condition, Explanation, Mistake, Reference, Score, Threshold
-from defectbench.report.sheets import as_files
-from defectbench.report.tables import EXPLANATION, Tables
-from defectbench.report.thresholds import CALLS
+from defectbench.metrics.image import METRICS
+from defectbench.report import wording
+from defectbench.report.evidence import Evidence, MapComparison, MistakePanels
+from defectbench.report.figures import Figures
 from defectbench.stores.base import Store
+from defectbench.tables.breakdown import BreakdownRow, breakdowns
+from defectbench.tables.collect import EXPLANATION_COLUMNS, Collected, collect, write_views
+from defectbench.tables.cost import COSTS
+from defectbench.tables.files import as_files
+from defectbench.tables.matched import matched_pairs
+from defectbench.tables.matrices import Matrix, matrices
+from defectbench.tables.published import PublishedRow, published
+from defectbench.tables.rows import (
+    ConditionRow,
+    ExplanationRow,
+    MistakeRow,
+    ReferenceRow,
+    ScoreRow,
+    ThresholdRow,
+)
+from defectbench.tables.tables import EXPLANATION, Tables
+from defectbench.tables.thresholds import CALLS
+from defectbench.util.files import disk_errors
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ _RULES: Mapping[str, str] = {
 }
 
 
-def write(store: Store, name: str, out: Path, cache: Path, *, now: datetime | None = None) -> Path:
+def write_report(store: Store, name: str, out: Path, cache: Path, *, now: datetime | None = None) -> Path:
     """Write the report of a sweep and return the path of its page.
 
     ``out`` gets ``index.html``, its tables in ``tables`` and its figures in ``figures``. The page needs
@@ -69,12 +76,12 @@ def write(store: Store, name: str, out: Path, cache: Path, *, now: datetime | No
         _check(out)
     collected = collect(store, name)
     _write_views(store, collected)
-    report = Report(Tables(collected), Material(collected, store, cache), now or datetime.now(UTC))
+    report = Report(Tables(collected), Evidence(collected, store, cache), now or datetime.now(UTC))
     with disk_errors(out), _replacing(out) as folder:
         _write(folder / PAGE, report.html().encode())
         for file, content in report.files():
             _write(folder / "tables" / file, content)
-        for drawing in report.drawings:
+        for drawing in report.figures:
             _write(folder / "figures" / f"{drawing.name}.svg", drawing.file().encode())
     return out / PAGE
 
@@ -90,9 +97,9 @@ def _write_views(store: Store, collected: Collected) -> None:
 class Report:
     """What the page's template asks for; it only lays out, everything is computed by the tables."""
 
-    def __init__(self, tables: Tables, material: Material, now: datetime) -> None:
-        self.tables, self.material, self.now = tables, material, now
-        self.drawings = Drawings(tables)
+    def __init__(self, tables: Tables, evidence: Evidence, now: datetime) -> None:
+        self.tables, self.evidence, self.now = tables, evidence, now
+        self.figures = Figures(tables)
         self.collected = tables.collected
         self.record = tables.collected.record
 
@@ -106,22 +113,22 @@ class Report:
             lstrip_blocks=True,
         )
         environment.filters |= {
-            "number": words.number,
-            "signed": words.signed,
-            "percent": words.percent,
-            "amount": words.amount,
-            "duration": words.duration,
-            "capitalize_first": words.capital,
+            "number": wording.number,
+            "signed": wording.signed,
+            "percent": wording.percent,
+            "amount": wording.amount,
+            "duration": wording.duration,
+            "capitalize_first": wording.capital,
         }
         script, style = (_part(file) for file in ("sort.js", "style.css"))
         return environment.get_template("page.html").render(
             report=self,
             tables=self.tables,
             record=self.record,
-            words=words,
+            wording=wording,
             metrics=METRICS,
             rules=_RULES,
-            experiments=words.EXPERIMENTS,
+            experiments=wording.EXPERIMENTS,
             calls=CALLS,
             costs=COSTS,
             suspicious=SUSPICIOUS,
@@ -134,7 +141,7 @@ class Report:
         )
 
     @cached_property
-    def score_of(self) -> Mapping[tuple[str, str], Score]:
+    def score_of(self) -> Mapping[tuple[str, str], ScoreRow]:
         """(model, category) -> its endpoint."""
         return {(score.label, score.category): score for score in self.tables.scores}
 
@@ -161,22 +168,22 @@ class Report:
         return "; ".join(note for note in own if "detection" in note) or "detection cannot split its images"
 
     @cached_property
-    def oracle_of(self) -> Mapping[tuple[str, str], Threshold]:
+    def oracle_of(self) -> Mapping[tuple[str, str], ThresholdRow]:
         """(model, category) -> oracle."""
         return {(line.label, line.category): line for line in self.calls("oracle")}
 
     @cached_property
-    def everything_of(self) -> Mapping[str, Mapping[str, Threshold]]:
+    def everything_of(self) -> Mapping[str, Mapping[str, ThresholdRow]]:
         """Family, empty where all are tested on the same images -> category -> calling all abnormal."""
-        found: dict[str, dict[str, Threshold]] = {}
+        found: dict[str, dict[str, ThresholdRow]] = {}
         for line in self.calls("everything abnormal"):
             found.setdefault(line.family or "", {})[line.category] = line
         return found
 
     @cached_property
-    def experiments(self) -> Mapping[str, list[Condition]]:
+    def experiments(self) -> Mapping[str, list[ConditionRow]]:
         """Protocol -> its lines, for those beyond detection that have a result."""
-        found: dict[str, list[Condition]] = {}
+        found: dict[str, list[ConditionRow]] = {}
         for line in self.tables.conditions:
             found.setdefault(line.protocol, []).append(line)
         return found
@@ -196,11 +203,11 @@ class Report:
         """Distinct sets of versions that cells ran with."""
         return tuple(dict.fromkeys(cell.versions for cell in self.tables.cells if cell.versions))
 
-    def calls(self, rule: str) -> list[Threshold]:
+    def calls(self, rule: str) -> list[ThresholdRow]:
         """Return the lines of one rule."""
         return [line for line in self.tables.thresholds if line.rule == rule]
 
-    def explained(self, category: str) -> list[Explanation]:
+    def explained(self, category: str) -> list[ExplanationRow]:
         """Return the lines of one category."""
         return [line for line in self.tables.explanations if line.category == category]
 
@@ -210,34 +217,34 @@ class Report:
         return self.record.contenders in matched_pairs(self.record.contestants)
 
     @cached_property
-    def published(self) -> tuple[Published, ...]:
+    def published(self) -> tuple[PublishedRow, ...]:
         """What others published on these categories."""
         return published(self.tables)
 
     @cached_property
-    def breakdowns(self) -> tuple[Breakdown, ...]:
+    def breakdowns(self) -> tuple[BreakdownRow, ...]:
         """Where the heat maps fall, by the defect's type and size."""
-        return breakdowns(self.tables, self.material.areas)
+        return breakdowns(self.tables, self.evidence.areas)
 
     def files(self) -> Iterator[tuple[str, bytes]]:
         """Yield the tables as files: (name, content)."""
         yield from self.tables.files()
-        yield from as_files("published", self.published, Published)
-        yield from as_files("breakdowns", self.breakdowns, Breakdown)
+        yield from as_files("published", self.published, PublishedRow)
+        yield from as_files("breakdowns", self.breakdowns, BreakdownRow)
 
-    def broken_down(self, category: str) -> list[Breakdown]:
+    def broken_down(self, category: str) -> list[BreakdownRow]:
         """Return the breakdowns of one category for the models whose images are shown, group by group."""
         lines = [b for b in self.breakdowns if b.category == category and b.label in self.tables.shown]
         order = list(dict.fromkeys((line.by, line.group) for line in lines))
         return sorted(lines, key=lambda line: order.index((line.by, line.group)))
 
-    def side_by_side(self, category: str) -> list[tuple[str, str, Pair]]:
+    def side_by_side(self, category: str) -> list[tuple[str, str, MapComparison]]:
         """Return (defect type, image, its panels): one held-out defect of each type, seen by both contenders.
 
         It is the one of middle area, so neither the best nor the worst is picked.
         """
         of = [self._tested_by(category, label) for label in self.tables.shown]
-        areas = self.material.areas(category)
+        areas = self.evidence.areas(category)
         kinds: dict[str, list[str]] = {}
         for name, (kind, _) in of[0].items():
             if name in areas and all(name in each for each in of):
@@ -245,7 +252,7 @@ class Report:
         found = []
         for kind, names in sorted(kinds.items()):
             name = sorted(names, key=lambda each: (areas[each], each))[len(names) // 2]
-            panels = self.material.pair(category, name, [each[name][1] for each in of])
+            panels = self.evidence.pair(category, name, [each[name][1] for each in of])
             found += [(kind, name, panels)] if panels is not None else []
         return found
 
@@ -269,16 +276,16 @@ class Report:
     def _matrices(self) -> tuple[Matrix, ...]:
         return matrices(self.tables.unseen)
 
-    def reference(self, category: str) -> Reference | None:
+    def reference(self, category: str) -> ReferenceRow | None:
         """Return what a map that knows nothing would get; None where the masks cannot be had."""
         folds = self.collected.folds(protocol="detection", category=category)
         tested = dict.fromkeys(str(name) for fold in folds for name in fold.test.image_id)
-        return self.material.reference(category, list(tested))
+        return self.evidence.reference(category, list(tested))
 
-    def worst(self, category: str, label: str) -> list[tuple[Mistake, Panels]]:
+    def worst(self, category: str, label: str) -> list[tuple[MistakeRow, MistakePanels]]:
         """Return a contender's mistakes and what can be shown of them."""
         chosen = [m for m in self.tables.mistakes if (m.category, m.label) == (category, label)]
-        return [(mistake, self.material.panels(mistake)) for mistake in chosen]
+        return [(mistake, self.evidence.panels(mistake)) for mistake in chosen]
 
     def verdicts(self) -> list[tuple[str, list[str]]]:
         """Return (verdict, its categories), only those that occur."""

@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from defectbench.report import squares
+from defectbench.report import curve_axes
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.report.rows import Comparison, Curve, Curves, Score
+from defectbench.tables.conditions import cells_of
+from defectbench.tables.rows import ComparisonRow, CurveRow, Curves, ScoreRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class Traced(Protocol):
-    """A row that knows its cells."""
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """Keys of the cells it was read from."""
-
-
 def roc(curves: Curves) -> Drawing:
     """Draw the ROC curve of each fold and seed of one model and category."""
-    return squares.draw(
+    return curve_axes.draw(
         f"roc+{curves.label}+{curves.category}",
         _curve_text("ROC", "AUROC", curves, curves.roc),
         ("false alarms", "recall"),
@@ -38,18 +31,18 @@ def roc(curves: Curves) -> Drawing:
 
 def precision_recall(curves: Curves) -> Drawing:
     """Draw the precision-recall curve of each fold and seed of one model and category, in steps."""
-    return squares.draw(
+    return curve_axes.draw(
         f"pr+{curves.label}+{curves.category}",
         _curve_text("Precision-recall", "average precision", curves, curves.precision_recall),
         ("recall", "precision"),
-        [squares.steps(curve.x, curve.y) for curve in curves.precision_recall],
+        [curve_axes.steps(curve.x, curve.y) for curve in curves.precision_recall],
         (np.array([0.0, 1.0]), np.full(2, curves.share)),
         curves.family,
         [curve.cell for curve in curves.precision_recall],
     )
 
 
-def scores(category: str, endpoint: str, rows: Sequence[Score], lowest: float) -> Drawing:
+def scores(category: str, endpoint: str, rows: Sequence[ScoreRow], lowest: float) -> Drawing:
     """Draw one category's endpoint with its interval, a line for each model.
 
     Args:
@@ -76,7 +69,7 @@ def scores(category: str, endpoint: str, rows: Sequence[Score], lowest: float) -
         return finish(figure, f"{endpoint}+{category}", text, cells=cells_of(rows))
 
 
-def differences(rows: Sequence[Comparison], margin: float) -> Drawing:
+def differences(rows: Sequence[ComparisonRow], margin: float) -> Drawing:
     """Draw the paired differences of the contenders, a line for each category, and the margin around 0."""
     with new_figure(4.0, 0.7 + 0.25 * len(rows)) as (figure, axes):
         axes.axvspan(-margin, margin, color=ink("band"), linewidth=0)
@@ -108,18 +101,13 @@ def differences(rows: Sequence[Comparison], margin: float) -> Drawing:
         return finish(figure, "differences", text, cells=cells_of(rows))
 
 
-def cells_of(rows: Iterable[Traced]) -> list[str]:
-    """Return the cells of all rows."""
-    return [cell for row in rows for cell in row.cells]
-
-
 def _interval(value: float, low: float, high: float) -> str:
     if not np.isfinite(value):
         return "not defined"
     return f"{value:.3f}" + (f" ({low:.3f} to {high:.3f})" if np.isfinite(low) else "")
 
 
-def _curve_text(what: str, figure: str, curves: Curves, lines: Sequence[Curve]) -> str:
+def _curve_text(what: str, figure: str, curves: Curves, lines: Sequence[CurveRow]) -> str:
     values = ", ".join("not defined" if np.isnan(line.figure) else f"{line.figure:.3f}" for line in lines)
     return f"{what} curves of {curves.label} on {curves.category}; {figure} of each fold: {values}."
 

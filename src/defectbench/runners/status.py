@@ -7,27 +7,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defectbench import record as records
-from defectbench.errors import MissingInputError, UsageError, nearest
-from defectbench.lease import Standing, look
-from defectbench.record import Record
-from defectbench.results import Failure, find_failure, find_true_result
-from defectbench.runners.base import clock
-from defectbench.runners.kubernetes.jobs import Phase, View, code_words
+from defectbench.errors import describe_exit_code
+from defectbench.execution.events import clock
+from defectbench.execution.lease import LeaseRecord, read_lease
+from defectbench.records.result import Failure, find_failure, find_verified_result
+from defectbench.records.state import CellState
+from defectbench.records.sweep_record import Record, models_of
+from defectbench.runners.job_view import JobView
 from defectbench.stores.base import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredState:
     """What the store knows of a cell."""
 
     finished: bool = False
     failure: Failure | None = None
-    lease: Standing | None = None
+    lease: LeaseRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Standpoint:
+class CellStatus:
     """Where a cell is.
 
     Attributes:
@@ -40,84 +40,34 @@ class Standpoint:
     cell: str
     category: str
     model: str
-    state: Phase
+    state: CellState
     job: str = ""
     detail: str = ""
     code: int | None = None
     progress: Mapping[str, Any] | None = None
 
 
-def read_record(store: Store, name: str) -> Record:
-    """Return the record of the sweep ``name``.
-
-    Raises:
-        MissingInputError: no such sweep ran here or was submitted.
-    """
-    blob = store.find(records.path(name))
-    if blob is None:
-        raise MissingInputError(
-            f"no sweep {name!r} in {store.url}: `defectbench run` or `defectbench submit` writes its record"
-        )
-    return Record.from_json(blob.data)
-
-
-def models_of(record: Record) -> dict[str, str]:
-    """Return each cell's model, by the label that the sweep gives it."""
-    found: dict[str, str] = {}
-    for reading in record.readings:
-        found.setdefault(reading.cell, reading.label)
-    return found
-
-
-def narrowed(
-    record: Record, models: Sequence[str] = (), categories: Sequence[str] = (), cells: Sequence[str] = ()
-) -> list[str]:
-    """Return the record's cells of the named models, categories and keys; nothing named means all.
-
-    Raises:
-        UsageError: a name or key that the sweep does not have.
-    """
-    labels = models_of(record)
-    for what, names, allowed in (
-        ("model", models, {each.label for each in record.contestants}),
-        ("category", categories, set(record.categories)),
-    ):
-        for name in names:
-            if name not in allowed:
-                raise UsageError(f"unknown {what} {name!r}; {nearest(name, allowed)}")
-    for start in cells:
-        if not any(key.startswith(start) for key in record.cells):
-            raise UsageError(f"no cell {start!r} in {record.name}: `defectbench status` lists them")
-    return [
-        key
-        for key, category in record.cells.items()
-        if (not models or labels[key] in models)
-        and (not categories or category in categories)
-        and (not cells or any(key.startswith(start) for start in cells))
-    ]
-
-
-def keep(store: Store, keys: Sequence[str]) -> dict[str, Kept]:
+def read_stored_states(store: Store, keys: Sequence[str]) -> dict[str, StoredState]:
     """Ask the store about cells: results verified, else failure and lease."""
 
-    def one(key: str) -> Kept:
-        if find_true_result(store, key) is not None:
-            return Kept(finished=True)
-        return Kept(failure=find_failure(store, key), lease=look(store, key))
+    def one(key: str) -> StoredState:
+        if find_verified_result(store, key) is not None:
+            return StoredState(finished=True)
+        return StoredState(failure=find_failure(store, key), lease=read_lease(store, key))
 
     return dict(zip(keys, store.each(one, keys), strict=True))
 
 
-def stand(
-    record: Record, kept: Mapping[str, Kept], views: Iterable[View] = (), asked: bool = True
-) -> list[Standpoint]:
+def cell_statuses(
+    record: Record, kept: Mapping[str, StoredState], views: Iterable[JobView] = (), asked: bool = True
+) -> list[CellStatus]:
     """Say where each cell of ``kept`` is.
 
     Args:
         views: the Jobs that are there, of any sweep: cells are shared.
         asked: whether the cluster was; without it, what is not submitted cannot be told from what is.
     """
-    holders: dict[str, View] = {}
+    holders: dict[str, JobView] = {}
     for each in views:
         for key in each.cells:
             # A live Job counts before one that ended.
@@ -130,42 +80,48 @@ def stand(
     ]
 
 
-def count(standpoints: Iterable[Standpoint]) -> dict[str, int]:
+def count_states(statuses: Iterable[CellStatus]) -> dict[str, int]:
     """Return how many cells are in each state, in the order of a cell's life, without zeros."""
-    counted = Counter(each.state for each in standpoints)
-    return {state.value: counted[state] for state in Phase if counted[state]}
+    counted = Counter(each.state for each in statuses)
+    return {state.value: counted[state] for state in CellState if counted[state]}
 
 
-def _one(key: str, category: str, model: str, kept: Kept, job: View | None, asked: bool) -> Standpoint:
+def _one(
+    key: str, category: str, model: str, kept: StoredState, job: JobView | None, asked: bool
+) -> CellStatus:
     state, detail, code = _state(kept, job, asked)
-    progress = kept.lease.progress if kept.lease and state is Phase.RUNNING else None
-    return Standpoint(key, category, model, state, job.name if job else "", detail, code, progress)
+    progress = kept.lease.progress if kept.lease and state is CellState.RUNNING else None
+    return CellStatus(key, category, model, state, job.name if job else "", detail, code, progress)
 
 
-def _state(kept: Kept, job: View | None, asked: bool) -> tuple[Phase, str, int | None]:
+def _state(kept: StoredState, job: JobView | None, asked: bool) -> tuple[CellState, str, int | None]:
     if kept.finished:
-        return Phase.SUCCEEDED, "", None
+        return CellState.FINISHED, "", None
     if kept.failure is not None:
         message = kept.failure.message.splitlines()[0] if kept.failure.message else ""
-        return Phase.FAILED, f"{code_words(kept.failure.code)}: {message}", int(kept.failure.code)
+        return CellState.FAILED, f"{describe_exit_code(kept.failure.code)}: {message}", int(kept.failure.code)
     held = kept.lease is not None and not kept.lease.released
     if job is None or job.leaving:
         if kept.lease is not None and held:
-            return Phase.RUNNING, f"{told(kept.lease)}, last beat {kept.lease.at}".lstrip(", "), None
-        return Phase.PENDING, _idle(kept, job, asked), None
-    if job.phase is Phase.FAILED:
-        words = code_words(job.code, job.killed) if job.code is not None else ""
-        return Phase.FAILED, f"{words}; {job.reason}".strip("; "), job.code
-    if job.phase is Phase.SUCCEEDED:
-        return Phase.PENDING, "its Job is complete without a true result: retry --only all", None
-    if job.phase is Phase.RUNNING:
+            return (
+                CellState.RUNNING,
+                f"{describe_progress(kept.lease)}, last beat {kept.lease.at}".lstrip(", "),
+                None,
+            )
+        return CellState.PENDING, _idle(kept, job, asked), None
+    if job.phase is CellState.FAILED:
+        words = describe_exit_code(job.code, job.killed) if job.code is not None else ""
+        return CellState.FAILED, f"{words}; {job.reason}".strip("; "), job.code
+    if job.phase is CellState.FINISHED:
+        return CellState.PENDING, "its Job is complete without a verified result: retry --only all", None
+    if job.phase is CellState.RUNNING:
         if kept.lease is not None and held:
-            return Phase.RUNNING, told(kept.lease), None
-        return Phase.PENDING, f"in line in Job {job.name}", None
+            return CellState.RUNNING, describe_progress(kept.lease), None
+        return CellState.PENDING, f"in line in Job {job.name}", None
     return job.phase, job.reason, job.code
 
 
-def _idle(kept: Kept, job: View | None, asked: bool) -> str:
+def _idle(kept: StoredState, job: JobView | None, asked: bool) -> str:
     """Say why nobody works on a cell."""
     if job is not None:
         return "its Job is being deleted"
@@ -174,7 +130,7 @@ def _idle(kept: Kept, job: View | None, asked: bool) -> str:
     return "not submitted" if asked else "not begun"
 
 
-def told(lease: Standing) -> str:
+def describe_progress(lease: LeaseRecord) -> str:
     """Return a holder's progress for people: phase, epoch, time left."""
     progress = lease.progress
     if not progress.get("phase"):

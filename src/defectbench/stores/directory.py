@@ -14,8 +14,17 @@ from pathlib import Path
 from typing import BinaryIO
 
 from defectbench.errors import ConflictError, MissingInputError, MissingObjectError, UsageError
-from defectbench.files import copy_synced, disk_error, disk_errors, draft, locked, move, sweep, written_whole
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
+from defectbench.util.files import (
+    copy_synced,
+    disk_error,
+    disk_errors,
+    draft_path,
+    locked,
+    move_into_place,
+    remove_stale_drafts,
+    written_whole,
+)
 
 HOUSE = ".defectbench"
 """The directory of locks and drafts inside a store. No key lies there: no part of one starts with a dot."""
@@ -82,10 +91,10 @@ class DirectoryStore(Store):
         with source, self._writing(key):
             self._prepare()
             # Copied before the lock is taken: others need not wait for a large file.
-            with draft(self._drafts) as part:
+            with draft_path(self._drafts) as part:
                 copy_synced(source, part)
                 with self._lock(key):
-                    move(part, target)
+                    move_into_place(part, target)
 
     def download(self, key: str, path: Path) -> None:
         """Copy the object beside ``path``, then give it its name."""
@@ -104,7 +113,7 @@ class DirectoryStore(Store):
         """Make the store's directories; once in a process, remove what killed writers left."""
         self._drafts.mkdir(parents=True, exist_ok=True)
         if not self._ready:
-            sweep(self._drafts)
+            remove_stale_drafts(self._drafts)
             self._ready = True
 
     def _check(self, key: str, target: Path, expected: str) -> None:
@@ -118,9 +127,9 @@ class DirectoryStore(Store):
 
     def _place(self, target: Path, data: bytes) -> None:
         self._prepare()
-        with draft(self._drafts) as part:
+        with draft_path(self._drafts) as part:
             copy_synced(io.BytesIO(data), part)
-            move(part, target)
+            move_into_place(part, target)
 
     def _prune(self, directory: Path) -> None:
         """Remove directories that a delete left empty, so that their names are free for keys again."""

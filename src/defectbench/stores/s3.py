@@ -25,8 +25,8 @@ from defectbench.errors import (
     TryAgainError,
     UsageError,
 )
-from defectbench.files import disk_errors, draft, move
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
+from defectbench.util.files import disk_errors, draft_path, move_into_place
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -132,9 +132,9 @@ class S3Store(Store):
         name = self._name(key)
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with draft(path.parent) as part, self._errors(key):
+            with draft_path(path.parent) as part, self._errors(key):
                 self._client.download_file(self.bucket, name, str(part), Config=_TRANSFER)
-                move(part, path)
+                move_into_place(part, path)
 
     def _name(self, key: str) -> str:
         return self.prefix + check_key(key)

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from defectbench.manifest import canonical_json
-from defectbench.predictions import Point
+from defectbench.data.manifest import canonical_json
+from defectbench.records.predictions import HistoryPoint
 
 Status = Literal["running", "finished", "failed"]
 
 
 @dataclass(frozen=True)
-class Attached:
+class RunAttachments:
     """What of a run is slow to read or to draw.
 
     Attributes:
@@ -23,12 +23,12 @@ class Attached:
         files: name -> contents.
     """
 
-    curves: tuple[Point, ...] = ()
+    curves: tuple[HistoryPoint, ...] = ()
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Run:
+class TrackedRun:
     """A line of the tracker.
 
     Attributes:
@@ -52,7 +52,7 @@ class Run:
     parent: str | None = None
     colour: str = ""
     sources: Mapping[str, str] = field(default_factory=dict)
-    attach: Callable[[], Attached] = Attached
+    attach: Callable[[], RunAttachments] = RunAttachments
 
     def basis(self) -> str:
         """Return the digest of what a tracker cannot change in a run once it is written."""
@@ -97,7 +97,7 @@ class Tracker(ABC):
         """
 
     @abstractmethod
-    def create(self, experiment: str, run: Run, started: int, claim: str) -> str:
+    def create(self, experiment: str, run: TrackedRun, started: int, claim: str) -> str:
         """Create a run with its name and tags and return its id.
 
         Args:
@@ -110,7 +110,7 @@ class Tracker(ABC):
         """Return the ids of the runs created under this claim, oldest first."""
 
     @abstractmethod
-    def write(self, run_id: str, run: Run, started: int) -> None:
+    def write(self, run_id: str, run: TrackedRun, started: int) -> None:
         """Write all of ``run``. The same run written twice, with the same ``started``, is written once.
 
         Raises:

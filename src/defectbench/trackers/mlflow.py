@@ -22,8 +22,8 @@ from defectbench.errors import (
     NoRightsError,
     TryAgainError,
 )
-from defectbench.files import disk_errors, locked
-from defectbench.trackers.base import Attached, Run, Tracker
+from defectbench.trackers.base import RunAttachments, TrackedRun, Tracker
+from defectbench.util.files import disk_errors, locked
 
 _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
@@ -91,7 +91,7 @@ class MlflowTracker(Tracker):
             )
         return f"{found.experiment_id}@{found.creation_time}"
 
-    def create(self, experiment: str, run: Run, started: int, claim: str) -> str:
+    def create(self, experiment: str, run: TrackedRun, started: int, claim: str) -> str:
         """Create the run; its tags and params follow with :meth:`write`."""
         tags = {CLAIM: claim, "mlflow.source.name": "defectbench", "mlflow.source.type": "LOCAL"}
         if run.parent is not None:
@@ -113,7 +113,7 @@ class MlflowTracker(Tracker):
             )
         return tuple(run.info.run_id for run in runs)
 
-    def write(self, run_id: str, run: Run, started: int) -> None:
+    def write(self, run_id: str, run: TrackedRun, started: int) -> None:
         """Log in batches, then set the status: a run that says finished is whole."""
         attached = run.attach()
         with self._asking(run_id):
@@ -165,7 +165,7 @@ class MlflowTracker(Tracker):
     def _id(experiment: str) -> str:
         return experiment.partition("@")[0]
 
-    def _batches(self, run_id: str, metrics: Sequence[Metric], run: Run) -> None:
+    def _batches(self, run_id: str, metrics: Sequence[Metric], run: TrackedRun) -> None:
         params = [Param(name, value[:_LONGEST_PARAM]) for name, value in run.params.items()]
         tags = [
             RunTag(name, value)
@@ -246,7 +246,7 @@ def _cut(tags: Mapping[str, str]) -> dict[str, str]:
     return {name: value[:_LONGEST_TAG] for name, value in tags.items() if value}
 
 
-def _metrics(run: Run, attached: Attached, started: int) -> list[Metric]:
+def _metrics(run: TrackedRun, attached: RunAttachments, started: int) -> list[Metric]:
     """Return the figures and the curves' points that are numbers, all at the run's own time."""
     figures = [(name, value, 0) for name, value in run.metrics.items()]
     points = [(point.name, point.value, point.epoch) for point in attached.curves]

@@ -24,8 +24,8 @@ from defectbench.data.layouts.masks import looks_like_mask, told_masks
 from defectbench.data.layouts.outlines import outlined
 from defectbench.data.layouts.pairing import Candidate, paired
 from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree, shown
-from defectbench.manifest import GOOD, Part
-from defectbench.pictures import is_picture
+from defectbench.data.manifest import GOOD, Part
+from defectbench.util.image_io import is_picture
 
 TEST_SHARE = 0.2
 """Share of the goods of one set that goes to the test part: those in so much of the hashes' range."""

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from defectbench.data.layouts.walk import Tree
+from defectbench.data.manifest import GOOD, Part
 from defectbench.data.polygons import Outline
-from defectbench.manifest import GOOD, Part
 
 Label = Literal["good", "bad", "uncertain"]
 Mask = Path | Outline

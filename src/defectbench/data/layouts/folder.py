@@ -22,7 +22,7 @@ from pathlib import Path
 from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, find_categories, in_categories
 from defectbench.data.layouts.labels import BAD_WORDS, MASK_NAMES, doubt, fold, is_doubtful, polarity, words
 from defectbench.data.layouts.walk import Tree
-from defectbench.manifest import GOOD
+from defectbench.data.manifest import GOOD
 
 Folders = frozenset[tuple[str, ...]]
 _PLAIN_GOOD = frozenset({"good", "goods", "ok", "normal", "normals", "pass", "nominal", "defect-free"})

@@ -15,9 +15,9 @@ from pathlib import Path
 from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, in_categories
 from defectbench.data.layouts.labels import Split, fold, mask_stems, polarity, split_of
 from defectbench.data.layouts.walk import Tree
+from defectbench.data.manifest import GOOD, Part
 from defectbench.errors import DataError
-from defectbench.manifest import GOOD, Part
-from defectbench.pictures import read_mask
+from defectbench.util.image_io import read_mask
 
 _KIND = "defect"
 

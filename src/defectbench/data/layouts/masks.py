@@ -23,7 +23,7 @@ from defectbench.data.layouts.labels import (
     says_mask,
 )
 from defectbench.errors import DataError
-from defectbench.pictures import read_mask_values
+from defectbench.util.image_io import read_mask_values
 
 _FEW_VALUES = 16
 """Values up to which a file that is named as a mask counts as one: VisA numbers its kinds of defect."""

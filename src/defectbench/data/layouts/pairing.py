@@ -18,7 +18,7 @@ from defectbench.data.layouts.labels import (
     split_of,
     words,
 )
-from defectbench.manifest import GOOD
+from defectbench.data.manifest import GOOD
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, find_categories, in_categories
 from defectbench.data.layouts.labels import MASK_NAMES, Split, doubt, fold, is_doubtful, polarity, split_of
 from defectbench.data.layouts.walk import Tree
-from defectbench.manifest import GOOD, Part
+from defectbench.data.manifest import GOOD, Part
 
 UNLABELLED = "their labels are not public; export a model and score them with: defectbench inspect"
 TYPELESS = "not in a folder that says good or a defect type"

@@ -22,9 +22,9 @@ from defectbench.data.layouts.base import Draft, Entry, Label, Layout
 from defectbench.data.layouts.labels import UNCERTAIN_WORDS, fold, polarity, split_of
 from defectbench.data.layouts.visa import READ
 from defectbench.data.layouts.walk import DATA_SUFFIXES, Tree, shown
+from defectbench.data.manifest import GOOD, Part
 from defectbench.errors import DataError
-from defectbench.manifest import GOOD, Part
-from defectbench.pictures import SUFFIXES, is_picture
+from defectbench.util.image_io import SUFFIXES, is_picture
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "path": ("path", "image", "image_path", "file", "filename", "file_name"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from defectbench.data.layouts.base import Draft, Entry, Layout, Source
 from defectbench.data.layouts.folder import is_visa_folders, read_visa_folders
 from defectbench.data.layouts.walk import Tree
-from defectbench.manifest import GOOD, Part
+from defectbench.data.manifest import GOOD, Part
 
 TABLE = ("split_csv", "1cls.csv")
 READ = "the table of the data set, read"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from defectbench.pictures import is_picture
+from defectbench.util.image_io import is_picture
 
 JUNK_NAMES = frozenset(
     {"@eadir", "@recycle", "#recycle", "#snapshot", "@tmp", "@recently-snapshot", "~snapshot"}

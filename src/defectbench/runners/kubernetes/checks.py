@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from defectbench.errors import ConfigurationError, MissingWeightsError
-from defectbench.runners.chart import Manifest, image_of, secrets_of
+from defectbench.runners.chart.chart import Manifest, image_of, secrets_of
 from defectbench.runners.kubernetes.api import Cluster, unknown_namespace
 from defectbench.runners.kubernetes.find import nodes
 

@@ -8,13 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 
 from defectbench.errors import PERMANENT, ExitCode, TryAgainError
-from defectbench.runners.chart import label_value
+from defectbench.records.state import CellState
+from defectbench.records.sweep_record import WHOLE, Narrowing
+from defectbench.runners.chart.chart import label_value
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster
-from defectbench.runners.kubernetes.find import Held
+from defectbench.runners.kubernetes.find import JobWithPods
 from defectbench.runners.kubernetes.find import jobs as find_jobs
-from defectbench.runners.kubernetes.jobs import Phase, View, condition, ending
+from defectbench.runners.kubernetes.jobs import condition, ending
 from defectbench.runners.kubernetes.submit import CONCURRENCY
-from defectbench.runners.status import Kept
+from defectbench.runners.status import StoredState
 
 _PERMANENT = frozenset(map(int, PERMANENT))
 
@@ -22,7 +25,7 @@ PATIENCE = 300.0
 """Seconds that pods have to save and leave."""
 
 
-class Only(StrEnum):
+class RetryScope(StrEnum):
     """Which Jobs `retry` makes anew."""
 
     FAILED = "failed"
@@ -30,7 +33,7 @@ class Only(StrEnum):
     ALL = "all"
 
 
-def delete(cluster: Cluster, view: View) -> bool:
+def delete(cluster: Cluster, view: JobView) -> bool:
     """Ask for a Job's end. Its pods get SIGTERM and save; the Job stays until they have left.
 
     Returns:
@@ -46,41 +49,35 @@ def delete(cluster: Cluster, view: View) -> bool:
     return answer.status < 400
 
 
-def delete_all(cluster: Cluster, views: Sequence[View]) -> list[View]:
+def delete_all(cluster: Cluster, views: Sequence[JobView]) -> list[JobView]:
     """Ask for the end of several Jobs, and return those that were still there."""
     with ThreadPoolExecutor(CONCURRENCY) as pool:
         there = list(pool.map(lambda each: delete(cluster, each), views))
     return [each for each, was in zip(views, there, strict=True) if was]
 
 
-def cancel(
-    cluster: Cluster,
-    sweep: str,
-    models: Sequence[str] = (),
-    categories: Sequence[str] = (),
-    cells: Sequence[str] = (),
-) -> list[View]:
-    """End the live Jobs of a sweep, or those of the named models, categories and cells' starts.
+def cancel_jobs(cluster: Cluster, sweep: str, narrowing: Narrowing = WHOLE) -> list[JobView]:
+    """End the live Jobs of a sweep, or those of the cells that are meant.
 
     Returns:
         The Jobs that were asked to end. A Job that holds a named cell goes with all its cells.
     """
-    labels = [set(map(label_value, names)) for names in (models, categories)]
+    labels = [set(map(label_value, names)) for names in (narrowing.models, narrowing.categories)]
     views = [each.view for each in find_jobs(cluster, sweep)]
     chosen = [
         each
         for each in views
         if each.live
-        and (not models or each.model in labels[0])
-        and (not categories or each.category in labels[1])
-        and (not cells or any(key.startswith(start) for key in each.cells for start in cells))
+        and (not narrowing.models or each.model in labels[0])
+        and (not narrowing.categories or each.category in labels[1])
+        and (not narrowing.cells or any(key.startswith(tuple(narrowing.cells)) for key in each.cells))
     ]
     return delete_all(cluster, chosen)
 
 
 def wait_gone(
     cluster: Cluster,
-    views: Sequence[View],
+    views: Sequence[JobView],
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
@@ -106,7 +103,7 @@ def wait_gone(
         cluster.sleep(1.0)
 
 
-def may_retry(held: Held | None, kept: Iterable[Kept], only: Only) -> str:
+def may_retry(held: JobWithPods | None, kept: Iterable[StoredState], only: RetryScope) -> str:
     """Say why the Job of these unfinished cells is not made anew; empty when it is.
 
     Args:
@@ -118,27 +115,31 @@ def may_retry(held: Held | None, kept: Iterable[Kept], only: Only) -> str:
         return "its cells are finished"
     if held is not None and held.view.leaving:
         return ""
-    if held is not None and held.view.live and held.view.phase is not Phase.DOOMED:
+    if held is not None and held.view.live and held.view.phase is not CellState.DOOMED:
         return f"it is live ({held.view.phase}): `defectbench cancel` ends it"
     kind = _kind(held, cells)
     if kind is None:
-        return "it was never begun: `defectbench submit` makes it" if only is not Only.ALL else ""
-    return "" if only in (kind, Only.ALL) else f"it {'failed' if kind is Only.FAILED else 'was preempted'}"
+        return "it was never begun: `defectbench submit` makes it" if only is not RetryScope.ALL else ""
+    return (
+        ""
+        if only in (kind, RetryScope.ALL)
+        else f"it {'failed' if kind is RetryScope.FAILED else 'was preempted'}"
+    )
 
 
-def _kind(held: Held | None, cells: Sequence[Kept]) -> Only | None:
+def _kind(held: JobWithPods | None, cells: Sequence[StoredState]) -> RetryScope | None:
     """Say how the work on cells ended: by their own fault, or because their pod had to go."""
     if any(each.failure is not None for each in cells):
-        return Only.FAILED
+        return RetryScope.FAILED
     if held is not None:
-        return Only.PREEMPTED if _disrupted(held) else Only.FAILED
-    return Only.PREEMPTED if any(each.lease is not None for each in cells) else None
+        return RetryScope.PREEMPTED if _disrupted(held) else RetryScope.FAILED
+    return RetryScope.PREEMPTED if any(each.lease is not None for each in cells) else None
 
 
-def _disrupted(held: Held) -> bool:
+def _disrupted(held: JobWithPods) -> bool:
     """Whether the last pod was taken away, by the cluster or a lost node, rather than failed."""
     view = held.view
-    if view.phase is Phase.DOOMED or view.killed == "OOMKilled" or view.code in _PERMANENT:
+    if view.phase is CellState.DOOMED or view.killed == "OOMKilled" or view.code in _PERMANENT:
         return False
     ended = [
         pod for pod in held.pods if ending(pod) is not None or pod.get("status", {}).get("phase") == "Failed"

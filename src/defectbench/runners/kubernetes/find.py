@@ -7,25 +7,26 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from defectbench.errors import MissingInputError, NoRightsError
-from defectbench.runners.chart import SWEEP, cells_of, label_value
+from defectbench.runners.chart.chart import SWEEP, cells_of, label_value
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster, Document
-from defectbench.runners.kubernetes.jobs import OURS, QUEUE, View, view
+from defectbench.runners.kubernetes.jobs import OURS, QUEUE, read_job
 
 JOB_NAME = "batch.kubernetes.io/job-name"
 """The label by which the Job controller marks its pods."""
 
 
 @dataclass(frozen=True)
-class Held:
+class JobWithPods:
     """A Job and its pods."""
 
     job: Document
     pods: Sequence[Document]
 
     @property
-    def view(self) -> View:
+    def view(self) -> JobView:
         """Both, read."""
-        return view(self.job, self.pods)
+        return read_job(self.job, self.pods)
 
 
 def selector(sweep: str | None = None) -> str:
@@ -33,14 +34,14 @@ def selector(sweep: str | None = None) -> str:
     return f"{OURS},{SWEEP}={label_value(sweep)}" if sweep else OURS
 
 
-def jobs(cluster: Cluster, sweep: str | None = None) -> list[Held]:
+def jobs(cluster: Cluster, sweep: str | None = None) -> list[JobWithPods]:
     """Return the Jobs of a sweep, or of all, each with its pods."""
     query = {"labelSelector": selector(sweep)}
     pods: dict[str, list[Document]] = defaultdict(list)
     for pod in cluster.items(cluster.path("pods"), query=query):
         pods[owner(pod)].append(pod)
     return [
-        Held(job, pods.get(job["metadata"]["uid"], ()))
+        JobWithPods(job, pods.get(job["metadata"]["uid"], ()))
         for job in cluster.items(cluster.path("jobs"), query=query)
     ]
 
@@ -51,7 +52,7 @@ def owner(pod: Document) -> str:
     return str(owners[0].get("uid", ""))
 
 
-def job(cluster: Cluster, name: str) -> Held:
+def job(cluster: Cluster, name: str) -> JobWithPods:
     """Return the Job ``name`` with its pods.
 
     Raises:
@@ -66,24 +67,24 @@ def job(cluster: Cluster, name: str) -> Held:
     return _with_pods(cluster, answer.document)
 
 
-def holder(cluster: Cluster, cell: str) -> Held | None:
+def holder(cluster: Cluster, cell: str) -> JobWithPods | None:
     """Return the Job that holds a cell, a live one before one that ended; None where there is none."""
     found = [
         each
         for each in cluster.items(cluster.path("jobs"), query={"labelSelector": OURS})
         if cell in cells_of(each)
     ]
-    found.sort(key=lambda each: view(each).live)
+    found.sort(key=lambda each: read_job(each).live)
     return _with_pods(cluster, found[-1]) if found else None
 
 
-def holding(cluster: Cluster, cells: Iterable[str]) -> list[View]:
+def holding(cluster: Cluster, cells: Iterable[str]) -> list[JobView]:
     """Return the Jobs, of any sweep, that hold any of the cells."""
     wanted = set(cells)
     return [each.view for each in jobs(cluster) if not wanted.isdisjoint(cells_of(each.job))]
 
 
-def events(cluster: Cluster, held: Held) -> list[Document]:
+def events(cluster: Cluster, held: JobWithPods) -> list[Document]:
     """Return what happened to the Job and its latest pods; nothing where the rights do not allow to look."""
     names = [held.job["metadata"]["name"], *(pod["metadata"]["name"] for pod in held.pods)]
     try:
@@ -114,12 +115,12 @@ def queue_before(cluster: Cluster, job: Document) -> list[str] | None:
     ]
 
 
-def _with_pods(cluster: Cluster, document: Document) -> Held:
+def _with_pods(cluster: Cluster, document: Document) -> JobWithPods:
     uid, name = document["metadata"]["uid"], document["metadata"]["name"]
     query = {"labelSelector": f"{JOB_NAME}={name}"}
     pods = [pod for pod in cluster.items(cluster.path("pods"), query=query) if owner(pod) == uid]
     pods.sort(key=lambda pod: pod["metadata"]["creationTimestamp"], reverse=True)
-    return Held(document, pods)
+    return JobWithPods(document, pods)
 
 
 def _events(cluster: Cluster, name: str) -> Iterator[Document]:

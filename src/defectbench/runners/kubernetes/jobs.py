@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from defectbench.errors import ExitCode
-from defectbench.runners.chart import CATEGORY, CONTAINER, DIGEST, MODEL, SWEEP, cells_of
+from defectbench.errors import describe_exit_code
+from defectbench.records.state import CellState
+from defectbench.runners.chart.chart import CATEGORY, CONTAINER, DIGEST, MODEL, SWEEP, cells_of
+from defectbench.runners.job_view import JobView
 
 Document = Mapping[str, Any]
 
@@ -19,80 +20,27 @@ OURS = "app.kubernetes.io/name=defectbench"
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 
-class Phase(StrEnum):
-    """Where a Job is."""
-
-    QUEUED = "queued"
-    """Suspended: Kueue, or a person, lets it wait."""
-    PENDING = "pending"
-    PULLING = "pulling"
-    """On a node; its image is being fetched, its volumes mounted."""
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    DOOMED = "doomed"
-    """Holds its node and will never start as it is."""
-
-
-ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
-
 IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 DOOM = IMAGE_TROUBLE | {"CreateContainerConfigError", "CreateContainerError", "ImageInspectError"}
 """Reasons of a waiting container that never become Failed (kubernetes#141713)."""
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A Job and its pods, read.
-
-    Attributes:
-        cells: that it holds, in their order.
-        digest: of the manifest that it was made from.
-        reason: why it is in this phase, for people; empty where the phase says it all.
-        code: exit code of the last container that ended, None while none did.
-        killed: the reason that the kubelet gave for it (``OOMKilled``...).
-        pod: the latest.
-        node: where that pod is.
-        leaving: the Job is being deleted.
-    """
-
-    name: str
-    uid: str
-    sweep: str
-    model: str
-    category: str
-    cells: tuple[str, ...]
-    digest: str
-    phase: Phase
-    reason: str = ""
-    code: int | None = None
-    killed: str = ""
-    pod: str = ""
-    node: str = ""
-    leaving: bool = False
-
-    @property
-    def live(self) -> bool:
-        """Whether it works on its cells, or may yet."""
-        return self.phase not in ENDED and not self.leaving
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
+class ContainerExit:
     """How a container ended."""
 
     code: int
     reason: str = ""
 
 
-def view(job: Document, pods: Sequence[Document] = ()) -> View:
+def read_job(job: Document, pods: Sequence[Document] = ()) -> JobView:
     """Read a Job and its pods."""
     metadata, labels = job["metadata"], job["metadata"].get("labels", {})
     last = latest(pods)
     ended = next((found for pod in _by_age(pods) if (found := ending(pod)) is not None), None)
     phase, reason = _phase(job, last)
     code = ended.code if ended else _code_in_words(job)
-    return View(
+    return JobView(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
         sweep=labels.get(SWEEP, ""),
@@ -147,13 +95,13 @@ def latest(pods: Sequence[Document]) -> Document | None:
     return next(iter(_by_age(pods)), None)
 
 
-def ending(pod: Document) -> Ending | None:
+def ending(pod: Document) -> ContainerExit | None:
     """Return how the pod's container ended; None while it has not."""
     for status in pod.get("status", {}).get("containerStatuses") or ():
         for state in ("state", "lastState"):
             ended = status.get(state, {}).get("terminated")
             if ended:
-                return Ending(int(ended["exitCode"]), ended.get("reason", ""))
+                return ContainerExit(int(ended["exitCode"]), ended.get("reason", ""))
     return None
 
 
@@ -175,40 +123,10 @@ def unschedulable(pod: Document) -> str:
     return ""
 
 
-def code_words(code: int, reason: str = "") -> str:
-    """Say an exit code in words.
-
-    >>> code_words(65)
-    'exit code 65 (the images are wrong)'
-    >>> code_words(137, "OOMKilled")
-    'killed for want of memory (exit code 137)'
-    """
-    if reason == "OOMKilled":
-        return f"killed for want of memory (exit code {code})"
-    words = _WORDS.get(code) or (f"killed by signal {code - 128}" if 128 < code < 160 else "")
-    return f"exit code {code} ({words})" if words else f"exit code {code}"
-
-
 _UNITS = {
     "m": 1e-3,
     **{unit: 1000.0**power for power, unit in enumerate("kMGTPE", start=1)},
     **{f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", start=1)},
-}
-_WORDS = {
-    ExitCode.DONE: "done",
-    ExitCode.SOME_FAILED: "some cells failed",
-    ExitCode.USAGE: "the command is wrong",
-    ExitCode.DATA: "the images are wrong",
-    ExitCode.MISSING_INPUT: "a data set or cell is missing",
-    ExitCode.MISSING_WEIGHTS: "weights are missing",
-    ExitCode.BUG: "a bug of defectbench",
-    ExitCode.TRY_AGAIN: "something was out of reach; it is tried again",
-    ExitCode.NO_RIGHTS: "refused for want of rights",
-    ExitCode.CONFIGURATION: "the configuration is wrong",
-    ExitCode.DEADLINE: "the deadline passed",
-    ExitCode.STOPPED: "stopped by SIGTERM after saving",
-    137: "killed by SIGKILL",
-    139: "the process crashed",
 }
 
 
@@ -226,17 +144,17 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-def _phase(job: Document, pod: Document | None) -> tuple[Phase, str]:
+def _phase(job: Document, pod: Document | None) -> tuple[CellState, str]:
     failed = condition(job, "Failed") or condition(job, "FailureTarget")
     if failed:
-        return Phase.FAILED, f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ")
+        return CellState.FAILED, f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ")
     if condition(job, "Complete") or condition(job, "SuccessCriteriaMet"):
-        return Phase.SUCCEEDED, ""
+        return CellState.FINISHED, ""
     if job.get("spec", {}).get("suspend"):
         queue = job["metadata"].get("labels", {}).get(QUEUE)
-        return Phase.QUEUED, f"in queue {queue}" if queue else "suspended"
+        return CellState.QUEUED, f"in queue {queue}" if queue else "suspended"
     if pod is None or pod.get("status", {}).get("phase") in ("Failed", "Succeeded"):
-        return Phase.PENDING, _between(job, pod)
+        return CellState.PENDING, _between(job, pod)
     return _pod_phase(pod)
 
 
@@ -247,21 +165,23 @@ def _between(job: Document, pod: Document | None) -> str:
     ended = ending(pod)
     tries = job.get("status", {}).get("failed", 0)
     return (
-        f"{code_words(ended.code, ended.reason)}; the next try comes (failed {tries} so far)" if ended else ""
+        f"{describe_exit_code(ended.code, ended.reason)}; the next try comes (failed {tries} so far)"
+        if ended
+        else ""
     )
 
 
-def _pod_phase(pod: Document) -> tuple[Phase, str]:
+def _pod_phase(pod: Document) -> tuple[CellState, str]:
     wait = waiting(pod)
     if wait.get("reason") in DOOM:
-        return Phase.DOOMED, f"{wait['reason']}: {wait.get('message', '')}".rstrip(": ")
+        return CellState.DOOMED, f"{wait['reason']}: {wait.get('message', '')}".rstrip(": ")
     if pod["metadata"].get("deletionTimestamp"):
-        return Phase.PENDING, "its pod is leaving"
+        return CellState.PENDING, "its pod is leaving"
     if pod.get("status", {}).get("phase") == "Running":
-        return Phase.RUNNING, ""
+        return CellState.RUNNING, ""
     if not pod.get("spec", {}).get("nodeName"):
-        return Phase.PENDING, unschedulable(pod) or "waits for a node"
-    return Phase.PULLING, ""
+        return CellState.PENDING, unschedulable(pod) or "waits for a node"
+    return CellState.PULLING, ""
 
 
 def _container(job: Document) -> Document:

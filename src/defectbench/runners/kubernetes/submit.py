@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from defectbench.errors import StoppedError, TryAgainError
-from defectbench.runners.base import terminable
-from defectbench.runners.chart import Manifest, cells_of, digest_of
+from defectbench.execution.events import terminable
+from defectbench.records.state import CellState
+from defectbench.runners.chart.chart import Manifest, cells_of, digest_of
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster
-from defectbench.runners.kubernetes.jobs import OURS, Phase, View, view
-from defectbench.runners.kubernetes.mirror import Mirror
+from defectbench.runners.kubernetes.informer import Informer
+from defectbench.runners.kubernetes.jobs import OURS, read_job
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ _LEAVING_PATIENCE = 300.0
 _LOOK_EVERY = 5.0
 
 
-class Verdict(StrEnum):
+class JobOutcome(StrEnum):
     """What became of a Job."""
 
     CREATED = "created"
@@ -52,11 +54,11 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedJob:
     """What became of one Job, and what a person should know of it."""
 
     name: str
-    verdict: Verdict
+    verdict: JobOutcome
     said: str = ""
 
 
@@ -74,19 +76,19 @@ class Submission:
     cluster: Cluster
     finished: Collection[str]
     window: int = WINDOW
-    hear: Callable[[Placed], None] = lambda placed: None
+    hear: Callable[[PlacedJob], None] = lambda placed: None
     concurrency: int = CONCURRENCY
-    placed: dict[str, Placed] = field(default_factory=dict)
-    _there: dict[str, View] = field(default_factory=dict)
+    placed: dict[str, PlacedJob] = field(default_factory=dict)
+    _there: dict[str, JobView] = field(default_factory=dict)
     _holders: dict[str, str] = field(default_factory=dict)
     _live: set[str] = field(default_factory=set)
     _seen: set[str] = field(default_factory=set)
     _again: deque[tuple[str, bytes]] = field(default_factory=deque)
-    _flying: dict[Future[Placed | None], tuple[str, bytes]] = field(default_factory=dict)
+    _flying: dict[Future[PlacedJob | None], tuple[str, bytes]] = field(default_factory=dict)
     _due: int = 0
-    _mirror: Mirror | None = None
+    _informer: Informer | None = None
 
-    def run(self, manifests: Iterable[Manifest]) -> Mapping[str, Placed]:
+    def run(self, manifests: Iterable[Manifest]) -> Mapping[str, PlacedJob]:
         """Return when every Job is in the cluster or left out; waits for room where the window is full.
 
         Raises:
@@ -109,7 +111,7 @@ class Submission:
     def _look(self) -> None:
         """See which Jobs are there, of every sweep: they share the window, and some share cells."""
         for document in self.cluster.items(self.cluster.path("jobs"), query={"labelSelector": OURS}):
-            found = view(document)
+            found = read_job(document)
             self._there[found.name] = found
             if found.live:
                 self._hold(found.name, found.cells)
@@ -130,18 +132,18 @@ class Submission:
             self._hold(name, cells)
             yield name, json.dumps(manifest, separators=(",", ":")).encode()
 
-    def _without_asking(self, name: str, cells: tuple[str, ...], digest: str) -> Placed | None:
+    def _without_asking(self, name: str, cells: tuple[str, ...], digest: str) -> PlacedJob | None:
         """Return what becomes of a Job as far as is known already; None where it must be created."""
         unfinished = [key for key in cells if key not in self.finished]
         if not unfinished:
-            return Placed(name, Verdict.FINISHED, f"its {len(cells)} cells are finished")
+            return PlacedJob(name, JobOutcome.FINISHED, f"its {len(cells)} cells are finished")
         there = self._there.get(name)
         if there is not None and not there.leaving:
-            return judge(there, digest)
+            return judge_existing(there, digest)
         holders = {self._holders.get(key, name) for key in unfinished}
         if name in holders:
             return None
-        return Placed(name, Verdict.HELD, f"its cells are held by {', '.join(sorted(holders))}")
+        return PlacedJob(name, JobOutcome.HELD, f"its cells are held by {', '.join(sorted(holders))}")
 
     def _send(self, wanted: Iterator[tuple[str, bytes]], pool: ThreadPoolExecutor, stack: ExitStack) -> None:
         while True:
@@ -173,9 +175,9 @@ class Submission:
             else:
                 self._note(placed)
 
-    def _note(self, placed: Placed) -> None:
+    def _note(self, placed: PlacedJob) -> None:
         self.placed[placed.name] = placed
-        if placed.verdict in (Verdict.FAILED, Verdict.DIFFERENT):
+        if placed.verdict in (JobOutcome.FAILED, JobOutcome.DIFFERENT):
             self._live.discard(placed.name)
         self.hear(placed)
 
@@ -192,17 +194,17 @@ class Submission:
 
     def _turn(self, stack: ExitStack) -> None:
         """Wait for news of the Jobs that are live, and count them anew."""
-        if self._mirror is None:
+        if self._informer is None:
             log.info("%d Jobs are live: waiting for room", len(self._live))
-            self._mirror = stack.enter_context(Mirror(self.cluster, "jobs", OURS))
+            self._informer = stack.enter_context(Informer(self.cluster, "jobs", OURS))
         self._land(0.0)
-        self._mirror.changed.wait(_LOOK_EVERY)
-        self._mirror.changed.clear()
-        self._bury(self._mirror)
+        self._informer.changed.wait(_LOOK_EVERY)
+        self._informer.changed.clear()
+        self._bury(self._informer)
 
-    def _bury(self, mirror: Mirror) -> None:
+    def _bury(self, informer: Informer) -> None:
         """Count as live no longer what ended or went away."""
-        views = {each.name: each for each in map(view, mirror.objects())}
+        views = {each.name: each for each in map(read_job, informer.objects())}
         self._seen |= views.keys()
         for name in list(self._live):
             # What the stream has not shown yet is not gone.
@@ -210,7 +212,7 @@ class Submission:
             if ended:
                 self._live.discard(name)
 
-    def _create(self, name: str, body: bytes) -> Placed | None:
+    def _create(self, name: str, body: bytes) -> PlacedJob | None:
         """Create a Job, or find out what is there under its name. None: a quota has no room for it now."""
         end = time.monotonic() + _LEAVING_PATIENCE
         while True:
@@ -220,12 +222,12 @@ class Submission:
                     return None
                 raise self.cluster.refused("POST", self.cluster.path("jobs"), answer)
             if answer.status != 409:
-                return Placed(name, Verdict.CREATED)
+                return PlacedJob(name, JobOutcome.CREATED)
             there = self.cluster.call("GET", self.cluster.path("jobs", name), allow=(404,))
             if there.status != 404:
-                found = view(there.document)
+                found = read_job(there.document)
                 if not found.leaving:
-                    return judge(found, digest_of(json.loads(body)))
+                    return judge_existing(found, digest_of(json.loads(body)))
             if time.monotonic() > end:
                 raise TryAgainError(
                     f"Job {name} is being deleted and does not go away: its pods do not leave"
@@ -233,11 +235,11 @@ class Submission:
             self.cluster.sleep(1.0)
 
 
-def judge(there: View, digest: str) -> Placed:
+def judge_existing(there: JobView, digest: str) -> PlacedJob:
     """Say what it means that a Job of this name is there."""
-    if there.phase is Phase.FAILED:
-        return Placed(
-            there.name, Verdict.FAILED, f"failed: {there.reason}; `defectbench retry` tries it again"
+    if there.phase is CellState.FAILED:
+        return PlacedJob(
+            there.name, JobOutcome.FAILED, f"failed: {there.reason}; `defectbench retry` tries it again"
         )
     if there.digest != digest:
         way = (
@@ -245,9 +247,9 @@ def judge(there: View, digest: str) -> Placed:
             if there.live
             else "`defectbench retry --only all` makes it anew where cells are not finished"
         )
-        return Placed(
+        return PlacedJob(
             there.name,
-            Verdict.DIFFERENT,
+            JobOutcome.DIFFERENT,
             f"{there.phase}, but made from other settings, values or cells; {way}",
         )
-    return Placed(there.name, Verdict.ADOPTED, str(there.phase))
+    return PlacedJob(there.name, JobOutcome.ADOPTED, str(there.phase))

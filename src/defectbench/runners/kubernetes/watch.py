@@ -10,14 +10,22 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from defectbench.errors import ExitCode
-from defectbench.lease import look
-from defectbench.record import Record
-from defectbench.results import find_failure, find_result
+from defectbench.execution.lease import read_lease
+from defectbench.records.result import find_failure, find_result
+from defectbench.records.state import CellState
+from defectbench.records.sweep_record import Record
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster, Document
 from defectbench.runners.kubernetes.find import owner
-from defectbench.runners.kubernetes.jobs import OURS, Phase, View, view
-from defectbench.runners.kubernetes.mirror import Mirror
-from defectbench.runners.status import Kept, Standpoint, count, keep, stand
+from defectbench.runners.kubernetes.informer import Informer
+from defectbench.runners.kubernetes.jobs import OURS, read_job
+from defectbench.runners.status import (
+    CellStatus,
+    StoredState,
+    cell_statuses,
+    count_states,
+    read_stored_states,
+)
 from defectbench.stores.base import Store
 
 POLL = 15.0
@@ -34,7 +42,7 @@ GRACE = 20.0
 
 
 @dataclass(frozen=True)
-class Picture:
+class Snapshot:
     """A moment of a sweep.
 
     Attributes:
@@ -42,27 +50,27 @@ class Picture:
         over: nothing more will happen by itself.
     """
 
-    views: Sequence[View]
-    standpoints: Sequence[Standpoint]
+    views: Sequence[JobView]
+    statuses: Sequence[CellStatus]
     trouble: str = ""
     over: bool = False
 
     @property
     def code(self) -> ExitCode:
         """0 when every cell is finished, else 1."""
-        done = all(each.state is Phase.SUCCEEDED for each in self.standpoints)
+        done = all(each.state is CellState.FINISHED for each in self.statuses)
         return ExitCode.DONE if done else ExitCode.SOME_FAILED
 
     @property
     def advice(self) -> list[str]:
         """What a person may do about the cells that are not finished."""
-        states = count(self.standpoints)
+        states = count_states(self.statuses)
         return [
             f"{states[state]} cells are {state}: {words}"
             for state, words in (
-                (Phase.DOOMED, "`defectbench why JOB` says what is missing"),
-                (Phase.FAILED, "`defectbench why CELL` says why, `defectbench retry` tries again"),
-                (Phase.PENDING, "no Job works on them; `defectbench submit` goes on"),
+                (CellState.DOOMED, "`defectbench why JOB` says what is missing"),
+                (CellState.FAILED, "`defectbench why CELL` says why, `defectbench retry` tries again"),
+                (CellState.PENDING, "no Job works on them; `defectbench submit` goes on"),
             )
             if state in states
         ]
@@ -80,14 +88,14 @@ class Follower:
     poll: float = POLL
     doom_patience: float = DOOM_PATIENCE
     grace: float = GRACE
-    _kept: dict[str, Kept] = field(default_factory=dict)
+    _kept: dict[str, StoredState] = field(default_factory=dict)
     _settled: set[str] = field(default_factory=set)
     _doomed: dict[str, float] = field(default_factory=dict)
     _polled: float = float("-inf")
     _turn: int = 0
     _idle_since: float | None = None
 
-    def follow(self, show: Callable[[Picture], None], every: float = 1.0) -> Picture:
+    def follow(self, show: Callable[[Snapshot], None], every: float = 1.0) -> Snapshot:
         """Show a picture whenever something changed, at most each ``every`` seconds; return the last.
 
         Raises:
@@ -95,9 +103,9 @@ class Follower:
         """
         news = threading.Event()
         with ExitStack() as stack:
-            jobs = stack.enter_context(Mirror(self.cluster, "jobs", OURS, news))
-            pods = stack.enter_context(Mirror(self.cluster, "pods", OURS, news))
-            self._kept = keep(self.store, self.keys)
+            jobs = stack.enter_context(Informer(self.cluster, "jobs", OURS, news))
+            pods = stack.enter_context(Informer(self.cluster, "pods", OURS, news))
+            self._kept = read_stored_states(self.store, self.keys)
             while True:
                 news.clear()
                 picture = self._picture(jobs, pods)
@@ -107,34 +115,34 @@ class Follower:
                 time.sleep(every)
                 news.wait(max(0.0, min(self.poll, 5.0) - every))
 
-    def _picture(self, jobs: Mirror, pods: Mirror) -> Picture:
+    def _picture(self, jobs: Informer, pods: Informer) -> Snapshot:
         views = self._views(jobs.objects(), pods.objects())
         self._settle(views)
         if self.clock() - self._polled >= self.poll:
             self._polled = self.clock()
-            self._progress([each for each in views if each.phase is Phase.RUNNING])
-        standpoints = stand(self.record, self._kept, views)
-        return Picture(views, standpoints, jobs.trouble or pods.trouble, self._over(views, standpoints))
+            self._progress([each for each in views if each.phase is CellState.RUNNING])
+        statuses = cell_statuses(self.record, self._kept, views)
+        return Snapshot(views, statuses, jobs.trouble or pods.trouble, self._over(views, statuses))
 
-    def _views(self, jobs: Iterable[Document], pods: Iterable[Document]) -> list[View]:
+    def _views(self, jobs: Iterable[Document], pods: Iterable[Document]) -> list[JobView]:
         """Return the Jobs that hold any of the cells."""
         of: dict[str, list[Document]] = defaultdict(list)
         for pod in pods:
             of[owner(pod)].append(pod)
         wanted = self._kept.keys()
-        views = (view(job, of.get(job["metadata"]["uid"], ())) for job in jobs)
+        views = (read_job(job, of.get(job["metadata"]["uid"], ())) for job in jobs)
         return [each for each in views if not wanted.isdisjoint(each.cells)]
 
-    def _settle(self, views: Sequence[View]) -> None:
+    def _settle(self, views: Sequence[JobView]) -> None:
         """Ask the store once about the cells of each Job that ended."""
         ended = [each for each in views if not each.live and each.uid not in self._settled]
         self._settled |= {each.uid for each in ended}
         keys = {
             key for each in ended for key in each.cells if key in self._kept and not self._kept[key].finished
         }
-        self._kept |= keep(self.store, sorted(keys))
+        self._kept |= read_stored_states(self.store, sorted(keys))
 
-    def _progress(self, running: Sequence[View]) -> None:
+    def _progress(self, running: Sequence[JobView]) -> None:
         """Read how far running Jobs are, some at a time."""
         start = self._turn % max(1, len(running))
         chosen = [*running[start:], *running[:start]][:AT_ONCE]
@@ -142,25 +150,27 @@ class Follower:
         for _ in self.store.each(self._progress_of, chosen):
             pass
 
-    def _progress_of(self, running: View) -> None:
+    def _progress_of(self, running: JobView) -> None:
         """Read on through a Job's cells, in the worker's order, to the one that it is at."""
         for key in running.cells:
             known = self._kept.get(key)
             if known is None or known.finished or known.failure is not None:
                 continue
             if find_result(self.store, key) is not None:
-                self._kept[key] = Kept(finished=True)
+                self._kept[key] = StoredState(finished=True)
                 continue
-            self._kept[key] = Kept(failure=find_failure(self.store, key), lease=look(self.store, key))
+            self._kept[key] = StoredState(
+                failure=find_failure(self.store, key), lease=read_lease(self.store, key)
+            )
             if self._kept[key].failure is None:
                 return
 
-    def _over(self, views: Sequence[View], standpoints: Sequence[Standpoint]) -> bool:
+    def _over(self, views: Sequence[JobView], statuses: Sequence[CellStatus]) -> bool:
         """Whether waiting on is of no use."""
         now = self.clock()
-        if all(each.state in (Phase.SUCCEEDED, Phase.FAILED) for each in standpoints):
-            return not any(each.live for each in views if each.phase is not Phase.DOOMED)
-        doomed = {each.uid for each in views if each.phase is Phase.DOOMED}
+        if all(each.state in (CellState.FINISHED, CellState.FAILED) for each in statuses):
+            return not any(each.live for each in views if each.phase is not CellState.DOOMED)
+        doomed = {each.uid for each in views if each.phase is CellState.DOOMED}
         self._doomed = {uid: self._doomed.get(uid, now) for uid in doomed}
         hopeless = {uid for uid, since in self._doomed.items() if now - since >= self.doom_patience}
         if any(each.live and each.uid not in hopeless for each in views):

@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from defectbench.lease import Standing
-from defectbench.results import Failure
-from defectbench.runners.base import clock
-from defectbench.runners.chart import image_of
+from defectbench.errors import describe_exit_code
+from defectbench.execution.events import clock
+from defectbench.execution.lease import LeaseRecord
+from defectbench.records.result import Failure
+from defectbench.records.state import CellState
+from defectbench.runners.chart.chart import image_of
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.jobs import (
     IMAGE_TROUBLE,
     QUEUE,
-    Phase,
-    View,
     asked,
-    code_words,
     condition,
     ending,
     latest,
     quantity,
-    view,
+    read_job,
     waiting,
 )
 
 Document = Mapping[str, Any]
 
 
-class Verdict(StrEnum):
+class Urgency(StrEnum):
     """What a person must know first."""
 
     FINISHED = "finished"
@@ -45,10 +45,10 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Explanation:
+class Diagnosis:
     """One sentence, and the words of the cluster, the store or the scheduler that it rests on."""
 
-    verdict: Verdict
+    verdict: Urgency
     sentence: str
     evidence: tuple[str, ...] = ()
 
@@ -59,7 +59,7 @@ class Facts:
 
     Attributes:
         cell: its key; empty when a whole Job is asked about.
-        finished: the store has a true result.
+        finished: the store has a verified result.
         job, pods, events: of the Job that holds it.
         nodes, queue: None where the rights do not allow to look; ``queue`` are the names of the Jobs that
             wait in the same queue before this one.
@@ -69,7 +69,7 @@ class Facts:
     cell: str = ""
     finished: bool = False
     failure: Failure | None = None
-    lease: Standing | None = None
+    lease: LeaseRecord | None = None
     job: Document | None = None
     pods: Sequence[Document] = ()
     events: Sequence[Document] = ()
@@ -78,86 +78,86 @@ class Facts:
     unasked: str = ""
 
 
-def explain(facts: Facts) -> Explanation:
+def explain(facts: Facts) -> Diagnosis:
     """Say why the cell, or the Job, is where it is.
 
     >>> explain(Facts(cell="ab12", finished=True)).sentence
     'cell ab12 is finished: its result is in the store and true'
     """
     if facts.finished:
-        return Explanation(
-            Verdict.FINISHED, f"cell {facts.cell} is finished: its result is in the store and true"
+        return Diagnosis(
+            Urgency.FINISHED, f"cell {facts.cell} is finished: its result is in the store and true"
         )
     if facts.failure is not None:
         return _recorded(facts, facts.failure)
     if facts.job is None:
         return _without_job(facts)
-    seen = view(facts.job, facts.pods)
+    seen = read_job(facts.job, facts.pods)
     if seen.leaving:
-        return Explanation(
-            Verdict.STUCK, f"Job {seen.name} is being deleted: submit it again when its pods have left"
+        return Diagnosis(
+            Urgency.STUCK, f"Job {seen.name} is being deleted: submit it again when its pods have left"
         )
     return _BY_PHASE[seen.phase](facts, seen)
 
 
-def _recorded(facts: Facts, failure: Failure) -> Explanation:
-    words = code_words(failure.code)
+def _recorded(facts: Facts, failure: Failure) -> Diagnosis:
+    words = describe_exit_code(failure.code)
     first = failure.message.splitlines()[0] if failure.message else ""
-    return Explanation(
-        Verdict.FAILED,
+    return Diagnosis(
+        Urgency.FAILED,
         f"cell {facts.cell} failed for good with {words}: {first}",
         (f"failure.json of attempt {failure.attempt}; `defectbench logs {facts.cell}` shows its log",),
     )
 
 
-def _without_job(facts: Facts) -> Explanation:
+def _without_job(facts: Facts) -> Diagnosis:
     lease = facts.lease
     if lease is not None and not lease.released:
-        return Explanation(
-            Verdict.RUNNING, f"cell {facts.cell} is with {lease.owner}{_progress(lease)}", _beat(lease)
+        return Diagnosis(
+            Urgency.RUNNING, f"cell {facts.cell} is with {lease.owner}{_progress(lease)}", _beat(lease)
         )
     if facts.unasked:
-        return Explanation(
-            Verdict.STUCK,
+        return Diagnosis(
+            Urgency.STUCK,
             f"cell {facts.cell} is not finished and no worker holds it; the cluster was not asked",
             (facts.unasked,),
         )
     begun = f"; attempt {lease.fence} ended before it was done" if lease else ""
-    return Explanation(
-        Verdict.STUCK, f"no Job holds cell {facts.cell}{begun}: `defectbench submit` makes one", _beat(lease)
+    return Diagnosis(
+        Urgency.STUCK, f"no Job holds cell {facts.cell}{begun}: `defectbench submit` makes one", _beat(lease)
     )
 
 
-def _succeeded(facts: Facts, seen: View) -> Explanation:
+def _complete(facts: Facts, seen: JobView) -> Diagnosis:
     if not facts.cell:
-        return Explanation(Verdict.FINISHED, f"Job {seen.name} is complete")
-    return Explanation(
-        Verdict.STUCK,
-        f"Job {seen.name} is complete, yet cell {facts.cell} has no true result: "
+        return Diagnosis(Urgency.FINISHED, f"Job {seen.name} is complete")
+    return Diagnosis(
+        Urgency.STUCK,
+        f"Job {seen.name} is complete, yet cell {facts.cell} has no verified result: "
         "`defectbench retry --only all` runs it again",
     )
 
 
-def _failed(facts: Facts, seen: View) -> Explanation:
+def _failed(facts: Facts, seen: JobView) -> Diagnosis:
     failed = condition(facts.job or {}, "Failed") or condition(facts.job or {}, "FailureTarget") or {}
     evidence = (seen.reason, *_last_words(facts.pods))
     if failed.get("reason") == "DeadlineExceeded":
-        return Explanation(
-            Verdict.FAILED,
+        return Diagnosis(
+            Urgency.FAILED,
             f"Job {seen.name} failed: its backstop (jobDeadline, waiting counted) passed",
             evidence,
         )
     if seen.code is None:
-        return Explanation(Verdict.FAILED, f"Job {seen.name} failed: {seen.reason}", evidence)
-    words = code_words(seen.code, seen.killed)
+        return Diagnosis(Urgency.FAILED, f"Job {seen.name} failed: {seen.reason}", evidence)
+    words = describe_exit_code(seen.code, seen.killed)
     tries = int((facts.job or {}).get("status", {}).get("failed", 0))
     often = f", the last of {tries} tries" if tries > 1 else ""
-    return Explanation(
-        Verdict.FAILED, f"Job {seen.name} failed{often}: {words}{_remedy(facts, seen)}", evidence
+    return Diagnosis(
+        Urgency.FAILED, f"Job {seen.name} failed{often}: {words}{_remedy(facts, seen)}", evidence
     )
 
 
-def _remedy(facts: Facts, seen: View) -> str:
+def _remedy(facts: Facts, seen: JobView) -> str:
     """Say what to do about an ending that settings can mend."""
     if seen.killed == "OOMKilled":
         limit = asked(facts.job or {}).get("memory", "")
@@ -165,23 +165,23 @@ def _remedy(facts: Facts, seen: View) -> str:
     return ""
 
 
-def _queued(facts: Facts, seen: View) -> Explanation:
+def _queued(facts: Facts, seen: JobView) -> Diagnosis:
     queue = (facts.job or {})["metadata"].get("labels", {}).get(QUEUE)
     if not queue:
-        return Explanation(
-            Verdict.STUCK,
+        return Diagnosis(
+            Urgency.STUCK,
             f"somebody suspended Job {seen.name}: it waits until it is resumed",
             ("spec.suspend is true and no queue is named",),
         )
     place = f" with {len(facts.queue)} Jobs before it" if facts.queue is not None else ""
-    return Explanation(
-        Verdict.SLOW,
+    return Diagnosis(
+        Urgency.SLOW,
         f"Job {seen.name} waits in queue {queue}{place}",
         (*_event(facts.events, "QuotaReserved", "Pending", "Stopped", "Preempted", "Evicted"),),
     )
 
 
-def _pending(facts: Facts, seen: View) -> Explanation:
+def _pending(facts: Facts, seen: JobView) -> Diagnosis:
     pod = latest(facts.pods)
     if pod is not None and pod.get("status", {}).get("phase") == "Pending":
         return _unscheduled(facts, seen, pod)
@@ -191,20 +191,20 @@ def _pending(facts: Facts, seen: View) -> Explanation:
     disrupted = condition(pod, "DisruptionTarget") if pod is not None else None
     if pod is not None and (disrupted or pod.get("status", {}).get("reason") == "Evicted"):
         said = (disrupted or {}).get("message") or pod.get("status", {}).get("message", "")
-        return Explanation(
-            Verdict.SLOW, f"the pod of Job {seen.name} was evicted; the next one goes on for it", (said,)
+        return Diagnosis(
+            Urgency.SLOW, f"the pod of Job {seen.name} was evicted; the next one goes on for it", (said,)
         )
     if seen.code is not None:
-        words = code_words(seen.code, seen.killed)
-        return Explanation(
-            Verdict.SLOW,
+        words = describe_exit_code(seen.code, seen.killed)
+        return Diagnosis(
+            Urgency.SLOW,
             f"Job {seen.name} waits before its next try; the last ended: {words}{_remedy(facts, seen)}",
             (seen.reason, *_last_words(facts.pods)),
         )
-    return Explanation(Verdict.SLOW, f"Job {seen.name} was just made and has no pod yet", refused)
+    return Diagnosis(Urgency.SLOW, f"Job {seen.name} was just made and has no pod yet", refused)
 
 
-def _no_pod(seen: View, refused: tuple[str, ...]) -> Explanation:
+def _no_pod(seen: JobView, refused: tuple[str, ...]) -> Diagnosis:
     """Say why the Job controller may not make the pod."""
     told = refused[0]
     quota = re.search(
@@ -214,15 +214,15 @@ def _no_pod(seen: View, refused: tuple[str, ...]) -> Explanation:
         return _quota(seen, quota, refused)
     demand = re.search(r"failed quota: ([^:]+): must specify (.+)", told)
     if demand:
-        return Explanation(
-            Verdict.DOOMED,
+        return Diagnosis(
+            Urgency.DOOMED,
             f"quota {demand[1]} takes no pod of Job {seen.name}: it demands {demand[2]}",
             refused,
         )
-    return Explanation(Verdict.STUCK, f"no pod can be made for Job {seen.name}: {told}", refused)
+    return Diagnosis(Urgency.STUCK, f"no pod can be made for Job {seen.name}: {told}", refused)
 
 
-def _quota(seen: View, found: re.Match[str], refused: tuple[str, ...]) -> Explanation:
+def _quota(seen: JobView, found: re.Match[str], refused: tuple[str, ...]) -> Diagnosis:
     name, *amounts = found.groups()
     requested, used, limited = (_amounts(each) for each in amounts)
     short = next(
@@ -233,9 +233,9 @@ def _quota(seen: View, found: re.Match[str], refused: tuple[str, ...]) -> Explan
         f"{short}: {used.get(short, 0):g} of {limited.get(short, 0):g} used, {requested[short]:g} asked for"
     )
     if requested[short] > limited.get(short, 0):
-        return Explanation(Verdict.DOOMED, f"Job {seen.name} never fits quota {name} ({lines})", refused)
-    return Explanation(
-        Verdict.STUCK, f"quota {name} is used up ({lines}): Job {seen.name} waits for others to end", refused
+        return Diagnosis(Urgency.DOOMED, f"Job {seen.name} never fits quota {name} ({lines})", refused)
+    return Diagnosis(
+        Urgency.STUCK, f"quota {name} is used up ({lines}): Job {seen.name} waits for others to end", refused
     )
 
 
@@ -244,25 +244,25 @@ def _amounts(text: str) -> dict[str, float]:
     return {key: quantity(value) for key, _, value in (part.partition("=") for part in text.split(","))}
 
 
-def _unscheduled(facts: Facts, seen: View, pod: Document) -> Explanation:
+def _unscheduled(facts: Facts, seen: JobView, pod: Document) -> Diagnosis:
     short = re.findall(r"Insufficient ([\w./-]+\w)", seen.reason)
     # The GPU is what people ask about; memory and CPU are short only beside it.
     for resource in sorted(short, key=lambda name: "/" not in name):
         found = _short_of(facts, seen, resource)
         if found is not None:
             return found
-    verdict = Verdict.STUCK if seen.reason != "waits for a node" else Verdict.SLOW
-    return Explanation(
+    verdict = Urgency.STUCK if seen.reason != "waits for a node" else Urgency.SLOW
+    return Diagnosis(
         verdict, f"no node takes the pod of Job {seen.name}: {seen.reason}", (pod["metadata"]["name"],)
     )
 
 
-def _short_of(facts: Facts, seen: View, resource: str) -> Explanation | None:
+def _short_of(facts: Facts, seen: JobView, resource: str) -> Diagnosis | None:
     wanted = asked(facts.job or {}).get(resource, "0")
     evidence = (seen.reason,)
     if facts.nodes is None:
-        return Explanation(
-            Verdict.STUCK,
+        return Diagnosis(
+            Urgency.STUCK,
             f"no node has {wanted} {resource} free for Job {seen.name}; whether any ever will is not known, "
             "for these credentials may not list nodes",
             evidence,
@@ -270,87 +270,83 @@ def _short_of(facts: Facts, seen: View, resource: str) -> Explanation | None:
     offered = [node.get("status", {}).get("allocatable", {}).get(resource, "0") for node in facts.nodes]
     most = max(offered, key=quantity, default="0")
     if quantity(most) == 0:
-        return Explanation(
-            Verdict.STUCK,
+        return Diagnosis(
+            Urgency.STUCK,
             f"no node of the cluster offers {resource}, and Job {seen.name} asks for {wanted}: it starts "
             "only when such a node joins",
             (*evidence, f"{len(facts.nodes)} nodes, {resource} allocatable on none"),
         )
     if quantity(most) < quantity(wanted):
-        return Explanation(
-            Verdict.DOOMED,
+        return Diagnosis(
+            Urgency.DOOMED,
             f"Job {seen.name} asks for {wanted} {resource}, and no node has more than {most}",
             evidence,
         )
-    return Explanation(
-        Verdict.SLOW,
+    return Diagnosis(
+        Urgency.SLOW,
         f"Job {seen.name} waits for {wanted} {resource}: others hold it on every node that is large enough "
         f"({len([each for each in offered if quantity(each) >= quantity(wanted)])} nodes)",
         evidence,
     )
 
 
-def _pulling(facts: Facts, seen: View) -> Explanation:
+def _pulling(facts: Facts, seen: JobView) -> Diagnosis:
     mounts = _event(facts.events, "FailedMount", "FailedAttachVolume")
     if any("not found" in each for each in mounts):
-        return Explanation(
-            Verdict.DOOMED, f"a volume of Job {seen.name} cannot be mounted: {mounts[0]}", mounts
+        return Diagnosis(
+            Urgency.DOOMED, f"a volume of Job {seen.name} cannot be mounted: {mounts[0]}", mounts
         )
     if mounts:
-        return Explanation(
-            Verdict.SLOW, f"a volume of Job {seen.name} is not mounted yet: {mounts[0]}", mounts
-        )
-    return Explanation(
-        Verdict.SLOW,
+        return Diagnosis(Urgency.SLOW, f"a volume of Job {seen.name} is not mounted yet: {mounts[0]}", mounts)
+    return Diagnosis(
+        Urgency.SLOW,
         f"node {seen.node} is fetching the image of Job {seen.name} or mounting its volumes",
         _event(facts.events, "Pulling", "Pulled", "Scheduled"),
     )
 
 
-def _doomed(facts: Facts, seen: View) -> Explanation:
+def _doomed(facts: Facts, seen: JobView) -> Diagnosis:
     pod = latest(facts.pods) or {}
     wait = waiting(pod)
     said = str(wait.get("message", ""))
     if wait.get("reason") in IMAGE_TROUBLE:
         image = image_of(dict(facts.job or {}))
         evidence = _event(facts.events, "Failed", "InspectFailed", "BackOff") or (seen.reason,)
-        return Explanation(
-            Verdict.DOOMED,
+        return Diagnosis(
+            Urgency.DOOMED,
             f"the image {image} of Job {seen.name} cannot be pulled on node {seen.node}",
             evidence,
         )
     missing = re.search(r'(secret|configmap) "([^"]+)" not found', said)
     if missing:
         kind = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]
-        return Explanation(
-            Verdict.DOOMED,
+        return Diagnosis(
+            Urgency.DOOMED,
             f"the {kind} {missing[2]} is missing: Job {seen.name} starts by itself when it is made",
             (seen.reason,),
         )
     key = re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (\S+)", said)
     if key:
-        return Explanation(
-            Verdict.DOOMED,
+        return Diagnosis(
+            Urgency.DOOMED,
             f"the {key[2]} {key[3]} has no key {key[1]}, which Job {seen.name} needs",
             (seen.reason,),
         )
-    return Explanation(
-        Verdict.DOOMED, f"the container of Job {seen.name} cannot start: {said}", (seen.reason,)
-    )
+    return Diagnosis(Urgency.DOOMED, f"the container of Job {seen.name} cannot start: {said}", (seen.reason,))
 
 
-def _running(facts: Facts, seen: View) -> Explanation:
+def _running(facts: Facts, seen: JobView) -> Diagnosis:
     evidence = (*_beat(facts.lease), *_last_words(facts.pods))
     lease = facts.lease
     if not facts.cell:
-        return Explanation(Verdict.RUNNING, f"Job {seen.name} runs on node {seen.node}", evidence)
+        return Diagnosis(Urgency.RUNNING, f"Job {seen.name} runs on node {seen.node}", evidence)
     if lease is not None and not lease.released:
-        return Explanation(
-            Verdict.RUNNING, f"cell {facts.cell} runs in Job {seen.name}{_progress(lease)}", evidence
+        return Diagnosis(
+            Urgency.RUNNING, f"cell {facts.cell} runs in Job {seen.name}{_progress(lease)}", evidence
         )
     place = seen.cells.index(facts.cell) + 1 if facts.cell in seen.cells else 0
-    return Explanation(
-        Verdict.SLOW,
+    return Diagnosis(
+        Urgency.SLOW,
         f"Job {seen.name} runs on node {seen.node} and has not come to cell {facts.cell}, number {place} "
         f"of its {len(seen.cells)}",
         evidence,
@@ -358,17 +354,17 @@ def _running(facts: Facts, seen: View) -> Explanation:
 
 
 _BY_PHASE = {
-    Phase.QUEUED: _queued,
-    Phase.PENDING: _pending,
-    Phase.PULLING: _pulling,
-    Phase.RUNNING: _running,
-    Phase.SUCCEEDED: _succeeded,
-    Phase.FAILED: _failed,
-    Phase.DOOMED: _doomed,
+    CellState.QUEUED: _queued,
+    CellState.PENDING: _pending,
+    CellState.PULLING: _pulling,
+    CellState.RUNNING: _running,
+    CellState.FINISHED: _complete,
+    CellState.FAILED: _failed,
+    CellState.DOOMED: _doomed,
 }
 
 
-def _progress(lease: Standing) -> str:
+def _progress(lease: LeaseRecord) -> str:
     """Return what the holder last told of its progress, as the end of a sentence."""
     told = lease.progress
     if not told.get("phase"):
@@ -377,7 +373,7 @@ def _progress(lease: Standing) -> str:
     return f", {told['phase']} {told.get('done', 0)} of {told.get('total', 0)}{left}"
 
 
-def _beat(lease: Standing | None) -> tuple[str, ...]:
+def _beat(lease: LeaseRecord | None) -> tuple[str, ...]:
     if lease is None:
         return ()
     state = "released" if lease.released else "held"
@@ -387,7 +383,9 @@ def _beat(lease: Standing | None) -> tuple[str, ...]:
 def _last_words(pods: Sequence[Document]) -> tuple[str, ...]:
     """Say how earlier pods ended."""
     found = ((pod["metadata"]["name"], ending(pod)) for pod in pods)
-    return tuple(f"pod {name}: {code_words(end.code, end.reason)}" for name, end in found if end is not None)
+    return tuple(
+        f"pod {name}: {describe_exit_code(end.code, end.reason)}" for name, end in found if end is not None
+    )
 
 
 def _event(events: Sequence[Document], *reasons: str) -> tuple[str, ...]:

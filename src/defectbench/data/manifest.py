@@ -1,0 +1,154 @@
+"""One category's images, and the digest that names them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Literal
+
+from defectbench.errors import DataError
+
+Part = Literal["train", "test"]
+GOOD = "good"
+"""The defect type of an image without a defect, as MVTec AD names the folder."""
+
+SCHEMA = 1
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return the one JSON text of ``value`` that digests are taken of: sorted keys, no spaces, UTF-8.
+
+    Raises:
+        ValueError: for NaN or infinity, which JSON has no text for.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """One picture.
+
+    Attributes:
+        id: names the picture in splits and predictions: its path without the suffix, ``test/scratch/003``.
+        path: inside the category's archive, MVTec layout, with forward slashes.
+        sha256: of the file.
+        part: the layout's part, ``train`` or ``test``.
+        label: 0 good, 1 abnormal.
+        defect_type: the folder's name; ``good`` for label 0.
+        width, height: in pixels, as a viewer shows the picture (EXIF rotation applied).
+        mask: path of the ground truth, or None where there is none.
+        mask_sha256: of the mask's file, or None.
+    """
+
+    id: str
+    path: str
+    sha256: str
+    part: Part
+    label: int
+    defect_type: str
+    width: int
+    height: int
+    mask: str | None = None
+    mask_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One category of a data set.
+
+    Attributes:
+        images: sorted by id; ids are unique.
+        any_orientation: whether parts come in any orientation; None where an older version imported them.
+    """
+
+    dataset: str
+    category: str
+    images: tuple[Image, ...]
+    any_orientation: bool | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the images' records. Neither the data set's nor the category's name enters."""
+        return hashlib.sha256(canonical_json([asdict(image) for image in self.images])).hexdigest()
+
+    @cached_property
+    def by_id(self) -> Mapping[str, Image]:
+        """Image id -> image."""
+        return {image.id: image for image in self.images}
+
+    @cached_property
+    def position(self) -> Mapping[str, int]:
+        """Image id -> its place in ``images``."""
+        return {image.id: index for index, image in enumerate(self.images)}
+
+    @cached_property
+    def train(self) -> tuple[Image, ...]:
+        """The layout's training part; all of it is good."""
+        return tuple(image for image in self.images if image.part == "train")
+
+    @cached_property
+    def labelled(self) -> tuple[Image, ...]:
+        """The layout's test part: goods and defects, the *labelled images*."""
+        return tuple(image for image in self.images if image.part == "test")
+
+    @cached_property
+    def defect_types(self) -> tuple[str, ...]:
+        """Sorted names of the defect types of the labelled images, without ``good``."""
+        return tuple(sorted({image.defect_type for image in self.labelled if image.label}))
+
+    def to_json(self) -> bytes:
+        """Return the text stored as ``manifest.json``; ends with a newline."""
+        document: dict[str, Any] = {
+            "schema": SCHEMA,
+            "dataset": self.dataset,
+            "category": self.category,
+            "digest": self.digest,
+            "images": [asdict(image) for image in self.images],
+        }
+        if self.any_orientation is not None:
+            document["any_orientation"] = self.any_orientation
+        return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: when it is no manifest, of another schema, or its digest does not hold.
+        """
+        try:
+            document = json.loads(data)
+            if document["schema"] != SCHEMA:
+                raise DataError(f"manifest has schema {document['schema']!r}, this version reads {SCHEMA}")
+            images = tuple(Image(**record) for record in document["images"])
+            declared = document.get("any_orientation")
+            if declared not in (None, True, False):
+                raise ValueError(f"any_orientation is {declared!r}; true or false is allowed")
+            manifest = cls(document["dataset"], document["category"], images, declared)
+            stated = document["digest"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"not a manifest: {error}") from error
+        if stated != manifest.digest:
+            raise DataError(
+                f"manifest of {manifest.category} states digest {stated[:12]}, its images give "
+                f"{manifest.digest[:12]}: import the data set again"
+            )
+        return manifest
+
+
+def make_manifest(dataset: str, category: str, images: Iterable[Image]) -> Manifest:
+    """Return the manifest with its images in order.
+
+    Raises:
+        DataError: when two images share an id.
+    """
+    ordered = tuple(sorted(images, key=lambda image: image.id))
+    twins = [a.id for a, b in pairwise(ordered) if a.id == b.id]
+    if twins:
+        raise DataError([f"{category}: two files share the image id {name!r}" for name in twins])
+    return Manifest(dataset, category, ordered)

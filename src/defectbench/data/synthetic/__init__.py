@@ -1,0 +1,1 @@
+"""Synthetic data sets: real photographs with rendered defects and masks."""

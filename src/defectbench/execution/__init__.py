@@ -1,0 +1,1 @@
+"""One cell, end to end: lease, checkpoints, fit and scores, and the worker that runs several cells."""

@@ -1,0 +1,292 @@
+"""One cell, end to end: data and weights fetched, fitted, scored, its result written last."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from defectbench import catalog
+from defectbench.data.archive import unpack
+from defectbench.data.manifest import Manifest
+from defectbench.errors import (
+    PERMANENT,
+    DeadlineError,
+    DefectbenchError,
+    ExitCode,
+    MissingInputError,
+    StoppedError,
+)
+from defectbench.execution import fit_and_score
+from defectbench.execution.checkpoints import EVERY, StoredCheckpoints
+from defectbench.execution.events import Event
+from defectbench.execution.fit_and_score import CellOutcome, CellProgress
+from defectbench.execution.lease import Lease, LeaseRecord
+from defectbench.models.choose import load_class
+from defectbench.models.pictures.images import ImageSet
+from defectbench.records.cell import Cell
+from defectbench.records.predictions import history_to_parquet
+from defectbench.records.result import PREDICTIONS, Failure, Result, versions
+from defectbench.records.state import CellState
+from defectbench.stores.base import ABSENT, Store
+from defectbench.stores.layout import LOG, cell_key, failure_key, result_key, spec_key
+from defectbench.util.files import draft_path
+from defectbench.util.memory import ran_out
+from defectbench.util.shutdown import Stop
+from defectbench.weights import store as weights
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 30.0
+"""Seconds between two writes of an attempt's log: S3 cannot append, so it is written anew each time."""
+
+_TELL_EVERY = 0.5
+_WANTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM})
+_OF_THE_FIT = frozenset({ExitCode.BUG, ExitCode.DATA})
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """Where a worker works.
+
+    Attributes:
+        cache: unpacked pictures, decoded pictures, features, weights and checkpoints on this machine.
+        device: as asked for: ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        stop: set when the process was told to go.
+        say: hears every event.
+        checkpoint_every: seconds between two checkpoints of a fit.
+    """
+
+    store: Store
+    cache: Path
+    device: str
+    stop: Stop
+    say: Callable[[Event], None]
+    checkpoint_every: float = EVERY
+
+
+def read_cell(store: Store, key: str) -> Cell:
+    """Return the cell whose spec lies in the store.
+
+    Raises:
+        MissingInputError: there is none.
+    """
+    blob = store.find(spec_key(key))
+    if blob is None:
+        raise MissingInputError(f"no cell {key} in {store.url}: `defectbench run SWEEP` writes the specs")
+    return Cell.from_json(blob.data)
+
+
+def run_cell(cell: Cell, place: WorkerContext, lease: Lease, before: LeaseRecord | None) -> Result:
+    """Run a cell under its lease and write its result; go on with the checkpoint of an earlier attempt.
+
+    Args:
+        before: what the lease said of the last attempt, for the running time that is used up.
+
+    Raises:
+        DefectbenchError: as the cell ended; a permanent one is recorded in ``failure.json``.
+    """
+    spent = float(before.progress.get("spent", 0.0)) if before else 0.0
+    watch = _ProgressWatch(cell, place, lease, spent)
+    with (
+        lease.beating(),
+        _attempt_log(place.store, lease),
+        draft_path(place.cache / "checkpoints") as arrived,
+    ):
+        checkpointer = StoredCheckpoints(place.store, lease, arrived, place.checkpoint_every)
+        try:
+            result = _publish(cell, place.store, lease, _perform(cell, place, watch, checkpointer))
+        except Exception as error:
+            _record_failure(place.store, lease, error)
+            if checkpointer.resumed and code_of(error) in _OF_THE_FIT:
+                checkpointer.clear()  # a retry must not begin with what may be the cause
+            raise
+        checkpointer.clear()
+        return result
+
+
+def _perform(
+    cell: Cell, place: WorkerContext, watch: _ProgressWatch, checkpointer: StoredCheckpoints
+) -> CellOutcome:
+    log.info("cell %s: %s on %s, seed %d", cell.key, cell.fit.model, cell.category, cell.fit.seed)
+    with place.stop.at_once():  # nothing to save yet
+        root = unpack(place.store, cell.dataset, cell.category, cell.fit.data_digest, place.cache)
+        manifest = Manifest.from_json((root / "manifest.json").read_bytes())
+        files = weights.fetch(place.store, cell.fit.weights, place.cache)
+        watch.check()
+        images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
+        images.prepare()
+        load_class(catalog.find(cell.fit.model))
+    return fit_and_score.fit_and_score(cell, images, files, place.device, watch.hear, checkpointer)
+
+
+@dataclass
+class _ProgressWatch:
+    """Hears every step of a trial: tells the worker's caller and the lease, and ends the trial when due."""
+
+    cell: Cell
+    place: WorkerContext
+    lease: Lease
+    spent: float
+    started: float = field(default_factory=time.monotonic)
+    phase: str = ""
+    phase_started: float = 0.0
+    phase_first: int = 0
+    told: float = 0.0
+
+    def check(self) -> None:
+        """Raise what ends the trial: a stop, a lost lease, the deadline."""
+        if self.place.stop.is_set():
+            raise StoppedError(f"cell {self.cell.key} was stopped; the same command starts it again")
+        self.lease.check()
+        used = self.spent + time.monotonic() - self.started
+        if self.cell.deadline is not None and used > self.cell.deadline:
+            raise DeadlineError(
+                f"cell {self.cell.key} has run for {used:.0f} s, its deadline is {self.cell.deadline:.0f} s"
+            )
+
+    def hear(self, step: CellProgress) -> None:
+        """Take a step."""
+        self.check()
+        now = time.monotonic()
+        if step.phase != self.phase:
+            self.phase, self.phase_started, self.phase_first, self.told = step.phase, now, step.done, 0.0
+        if now - self.told < _TELL_EVERY:
+            return
+        self.told = now
+        done = step.done - self.phase_first  # since this attempt began: it may have resumed
+        left = (now - self.phase_started) / done * (step.total - step.done) if done else None
+        self.lease.progress = {
+            "phase": step.phase,
+            "done": step.done,
+            "total": step.total,
+            "left": left,
+            "spent": self.spent + now - self.started,
+        }
+        self.place.say(
+            Event(
+                self.cell.key,
+                CellState.RUNNING,
+                phase=step.phase,
+                done=step.done,
+                total=step.total,
+                left=left,
+            )
+        )
+
+
+def _publish(cell: Cell, store: Store, lease: Lease, outcome: CellOutcome) -> Result:
+    """Write the attempt's files below its fence, and the result last and once."""
+    contents = {
+        PREDICTIONS: outcome.predictions.to_parquet(),
+        "history.parquet": history_to_parquet(outcome.history),
+    }
+    if outcome.heat_maps is not None:
+        contents["heatmaps.npz"] = outcome.heat_maps
+    files: dict[str, str] = {}
+    for name, data in contents.items():
+        store.put(cell_key(cell.key, str(lease.fence), name), data)
+        files[f"{lease.fence}/{name}"] = hashlib.sha256(data).hexdigest()
+    result = _result(cell, outcome, files)
+    # A holder that lost the cell learns it here, before the result and not after.
+    lease.beat()
+    seen = store.find(result_key(cell.key))
+    store.put(result_key(cell.key), result.to_json(), expected=seen.version if seen else ABSENT)
+    log.info("cell %s: done, %s", cell.key, dict(result.metrics))
+    return result
+
+
+def _result(cell: Cell, outcome: CellOutcome, files: dict[str, str]) -> Result:
+    threshold = outcome.calibration_threshold
+    return Result(
+        cell=cell.key,
+        model=cell.fit.model,
+        family=cell.family,
+        dataset=cell.dataset,
+        category=cell.category,
+        seed=cell.fit.seed,
+        image_size=cell.fit.image_size,
+        weights={"kind": cell.weights_kind, "sha256": dict(cell.fit.weights)},
+        threads=cell.fit.threads,
+        data_digest=cell.fit.data_digest,
+        metrics=outcome.metrics,
+        cost=outcome.cost,
+        calibration_threshold=threshold if threshold == threshold else None,
+        versions=versions(),
+        device=outcome.device,
+        files=files,
+    )
+
+
+def _record_failure(store: Store, lease: Lease, error: Exception) -> None:
+    """Keep the traceback in the log; keep a permanent failure as ``failure.json``, if the lease holds."""
+    code = code_of(error)
+    if code is ExitCode.STOPPED:
+        return
+    log.error("attempt %d of cell %s failed (%d)", lease.fence, lease.key, code, exc_info=error)
+    if code not in PERMANENT or lease.lost:
+        return
+    text = "".join(traceback.format_exception(error))
+    failure = Failure(code, str(error) or type(error).__name__, text, lease.fence)
+    try:
+        store.put(failure_key(lease.key), failure.to_json())
+    except DefectbenchError as second:
+        log.error("the failure of cell %s could not be recorded: %s", lease.key, second)
+
+
+def code_of(error: BaseException) -> ExitCode:
+    """Return the exit code that an error stands for; what we did not raise on purpose is a bug (70).
+
+    Want of memory may pass on another machine or beside fewer workers, and a full disk when there is room
+    again: both are tried again (75).
+    """
+    if isinstance(error, DefectbenchError):
+        return error.code
+    return ExitCode.TRY_AGAIN if _is_want(error) else ExitCode.BUG
+
+
+def _is_want(error: BaseException) -> bool:
+    """Whether memory or disk ran out."""
+    return error.errno in _WANTS if isinstance(error, OSError) else ran_out(error)
+
+
+@contextmanager
+def _attempt_log(store: Store, lease: Lease) -> Iterator[None]:
+    """Keep what is logged meanwhile in ``log.txt``, written every :data:`LOG_EVERY` s and at the end."""
+    buffer = io.StringIO()
+    handler = logging.StreamHandler(buffer)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root, ours = logging.getLogger(), logging.getLogger("defectbench")
+    level = ours.level
+    root.addHandler(handler)
+    ours.setLevel(logging.INFO)
+    ended = threading.Event()
+
+    def write() -> None:
+        try:
+            store.put(lease.prefix + LOG, buffer.getvalue().encode())
+        except DefectbenchError as error:
+            log.debug("the log of cell %s could not be written: %s", lease.key, error)
+
+    def keep() -> None:
+        while not ended.wait(LOG_EVERY):
+            write()
+
+    thread = threading.Thread(target=keep, name=f"log {lease.key}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        root.removeHandler(handler)
+        ours.setLevel(level)
+        write()

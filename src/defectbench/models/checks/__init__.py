@@ -1,0 +1,1 @@
+"""What a model is put through, each in a process of its own."""

@@ -1,0 +1,1 @@
+"""Classifiers of timm's networks, and their heat maps."""

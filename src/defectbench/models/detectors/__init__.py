@@ -1,0 +1,1 @@
+"""Detectors that learn from good pictures alone, and supervised ones."""

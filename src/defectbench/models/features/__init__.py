@@ -1,0 +1,1 @@
+"""What several models are built on: backbones, filter banks, coresets, weights' formats, devices."""

@@ -1,0 +1,1 @@
+"""Pictures as models are given them: views without ids, rotated ones, timed ones."""

@@ -1,0 +1,250 @@
+"""A category's pictures, decoded once, and their features, computed once: what models look at."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from defectbench.data.manifest import Image, Manifest
+from defectbench.errors import BugError
+from defectbench.models.base import Pictures
+from defectbench.models.features.versions import made_with
+from defectbench.util.array_cache import Cache, default_cache
+from defectbench.util.image_io import read_mask, read_picture, resize_mask, resize_picture
+
+__all__ = ["BATCH", "ArrayPictures", "FilePictures", "ImageSet", "default_cache"]
+
+BATCH = 8
+"""Pictures of one call of ``compute``."""
+
+Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+_PICTURES, _FEATURES = "pictures", "features"
+_DECODER = f"1-pillow{PIL.__version__}"
+"""Names how a file becomes an array; another Pillow may round otherwise."""
+
+
+class ImageSet:
+    """One category at one size.
+
+    Args:
+        root: the category's unpacked archive; the manifest's paths lie below it.
+        size: side of the pictures in pixels.
+        cache: directory for decoded pictures and features.
+        threads: that compute features. They decide rounding, so features are kept apart by them.
+    """
+
+    def __init__(self, manifest: Manifest, root: Path, size: int, cache: Path, threads: int = 1) -> None:
+        if size < 1:
+            raise BugError(f"pictures of {size} pixels a side")
+        self.manifest = manifest
+        self.size = size
+        self.threads = threads
+        self._root = root
+        self._cache = Cache(cache, (_PICTURES, _FEATURES))
+        self._kept: NDArray[np.uint8] | None = None
+        self._uncached = False
+        self._masks: dict[str, NDArray[np.uint8]] = {}
+
+    def prepare(self) -> None:
+        """Decode all pictures now, unless the cache has them or cannot keep them."""
+        self._array()
+
+    def select(self, ids: Sequence[str]) -> Pictures:
+        """Return a view of these pictures, in this order, that tells nothing else about them.
+
+        Raises:
+            BugError: an id that the manifest does not have.
+        """
+        unknown = [name for name in ids if name not in self.manifest.position]
+        if unknown:
+            raise BugError(f"{self.manifest.category} has no images {unknown[:3]}")
+        places = np.array([self.manifest.position[name] for name in ids], np.int64)
+        return _PictureView(places, self._picture, self._batch)
+
+    def mask(self, name: str) -> NDArray[np.bool_] | None:
+        """Return an image's ground truth, (size, size) bool, or None where it has none."""
+        image = self.manifest.by_id[name]
+        if image.mask is None:
+            return None
+        if name not in self._masks:
+            mask = read_mask(self._root / image.mask, image.mask)
+            self._masks[name] = np.packbits(resize_mask(mask, self.size))
+        return np.unpackbits(self._masks[name], count=self.size**2).reshape(self.size, -1).astype(np.bool_)
+
+    def _picture(self, place: int) -> NDArray[np.uint8]:
+        kept = self._array()
+        return self._decode(self.manifest.images[place]) if kept is None else np.array(kept[place])
+
+    def _array(self) -> NDArray[np.uint8] | None:
+        """Return all pictures, (n, size, size, 3), decoded at most once; None where they cannot be kept."""
+        if self._kept is None and not self._uncached:
+            entry = f"{_PICTURES}/{self.manifest.digest}-{self.size}-{_DECODER}"
+            shape = (len(self.manifest.images), self.size, self.size, 3)
+            self._kept = self._whole(entry, "pictures", shape)
+            if self._kept is None:
+                with self._cache.lock(entry, "pictures"):
+                    self._kept = self._whole(entry, "pictures", shape)
+                    if self._kept is None:
+                        rows = map(self._decode, self.manifest.images)
+                        self._kept = self._cache.keep(entry, "pictures", shape, np.uint8, rows)
+            self._uncached = self._kept is None
+        return self._kept
+
+    def _whole(self, entry: str, name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
+        found = self._cache.find(entry, name)
+        return found if found is not None and found.shape == shape else None
+
+    def _decode(self, image: Image) -> NDArray[np.uint8]:
+        return resize_picture(read_picture(self._root / image.path, image.path), self.size)
+
+    def _batch(
+        self, number: int, later: Sequence[int], extractor: str, compute: Compute
+    ) -> NDArray[np.float32]:
+        """Return the features of batch ``number`` of the category, kept or computed now.
+
+        While another process computes it, this one goes ahead with one of the batches needed ``later``.
+        """
+        entry = f"{_FEATURES}/{self._feature_entry(extractor)}"
+
+        def make(which: int, wait: bool) -> NDArray[np.float32] | None:
+            return self._make_batch(which, entry, extractor, compute, wait=wait)
+
+        while (found := make(number, False)) is None:
+            missing = () if self._cache.full else later
+            ahead = (which for which in missing if not self._cache.has(entry, _batch_name(which)))
+            if all(make(which, False) is None for which in ahead):
+                found = make(number, True)
+                break
+        if found is None:
+            raise BugError(f"batch {number} of {extractor} was neither found nor made")
+        return found
+
+    def _make_batch(
+        self, number: int, entry: str, extractor: str, compute: Compute, *, wait: bool
+    ) -> NDArray[np.float32] | None:
+        """Return a batch's features; None, without ``wait``, when another process computes them now."""
+        name = _batch_name(number)
+        found = self._cache.find(entry, name)
+        if found is not None:
+            return found
+        pictures = self._stack(number)  # decoded first: nobody waits for a lock while holding another
+        with self._cache.lock(entry, name, wait=wait) as free:
+            if not free:
+                return None
+            found = self._cache.find(entry, name)
+            if found is not None:
+                return found
+            features = _computed(pictures, extractor, compute)
+            self._cache.keep(entry, name, features.shape, np.float32, features)
+            return features
+
+    def _stack(self, number: int) -> NDArray[np.uint8]:
+        places = range(number * BATCH, min((number + 1) * BATCH, len(self.manifest.images)))
+        return np.stack([self._picture(place) for place in places])
+
+    def _feature_entry(self, extractor: str) -> str:
+        """Return a file name: the extractor's for people, a hash for all that decides the features."""
+        kept_as = f"{self.manifest.digest}\n{self.size}\n{_DECODER}\n{made_with('numpy')}"
+        decided = f"{extractor}\n{self.threads}\n{kept_as}"
+        readable = re.sub(r"[^A-Za-z0-9_-]+", "-", extractor)[:40]
+        return f"{readable}-{self.size}-{hashlib.sha256(decided.encode()).hexdigest()[:32]}"
+
+
+def _batch_name(number: int) -> str:
+    return f"{number:05d}"
+
+
+class _PictureView:
+    """Some pictures of a set, in an order: no ids, labels, masks or paths."""
+
+    __slots__ = ("_batch", "_picture", "_places")
+
+    def __init__(
+        self,
+        places: NDArray[np.int64],
+        picture: Callable[[int], NDArray[np.uint8]],
+        batch: Callable[[int, Sequence[int], str, Compute], NDArray[np.float32]],
+    ) -> None:
+        self._places = places
+        self._picture = picture
+        self._batch = batch
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return self._picture(int(self._places[index]))
+
+    def features(self, extractor: str, compute: Compute) -> Iterator[NDArray[np.float32]]:
+        """Yield each picture's features; one batch is in memory at a time."""
+        needed = list(dict.fromkeys(int(place) // BATCH for place in self._places))
+        held, batch = -1, np.zeros(0, np.float32)
+        for place in self._places:
+            number, row = divmod(int(place), BATCH)
+            if number != held:
+                later = needed[needed.index(number) + 1 :]
+                held, batch = number, self._batch(number, later, extractor, compute)
+            yield np.array(batch[row])
+
+
+class ArrayPictures:
+    """Pictures in memory: (n, size, size, 3) uint8. Features are computed at every call, batch by batch."""
+
+    def __init__(self, array: NDArray[np.uint8]) -> None:
+        if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+            raise BugError(f"pictures are (n, size, size, 3) uint8, got {array.shape} {array.dtype}")
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return np.array(self._array[index])
+
+    def features(self, extractor: str, compute: Compute) -> Iterator[NDArray[np.float32]]:
+        """Yield each picture's features."""
+        for start in range(0, len(self._array), BATCH):
+            yield from _computed(np.array(self._array[start : start + BATCH]), extractor, compute)
+
+
+class FilePictures:
+    """Picture files that no manifest knows, decoded as those of a category are; one batch is in memory.
+
+    Features are computed on batches of :data:`BATCH` pictures, the last one filled up with its last picture:
+    rounding may depend on how many pictures a batch has, and in a category nearly all have as many.
+    """
+
+    def __init__(self, paths: Sequence[Path], size: int) -> None:
+        self._paths = tuple(paths)
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return resize_picture(read_picture(self._paths[index]), self._size)
+
+    def features(self, extractor: str, compute: Compute) -> Iterator[NDArray[np.float32]]:
+        """Yield each picture's features."""
+        for start in range(0, len(self), BATCH):
+            rows = [self[index] for index in range(start, min(start + BATCH, len(self)))]
+            whole = np.stack(rows + rows[-1:] * (BATCH - len(rows)))
+            yield from _computed(whole, extractor, compute)[: len(rows)]
+
+
+def _computed(pictures: NDArray[np.uint8], extractor: str, compute: Compute) -> NDArray[np.float32]:
+    features = compute(pictures)
+    if features.dtype != np.float32 or len(features) != len(pictures):
+        raise BugError(
+            f"{extractor} gave {features.shape} {features.dtype} for {len(pictures)} pictures; "
+            "a float32 row for each is wanted"
+        )
+    return features

@@ -1,0 +1,1 @@
+"""What training loops share: optimisation, memory, balance, augmentation, checkpoints."""

@@ -1,0 +1,125 @@
+"""Pictures of anything but the product, from which detectors make faults or learn what is ordinary.
+
+They come from a tar in the store; a model with ``weights: none`` gets photographs of scikit-image's wheel
+instead. Those that the synthetic data set is made of are not among them.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from defectbench.errors import DataError, MissingWeightsError
+from defectbench.models.base import ModelSettings
+from defectbench.util.files import disk_errors, locked
+from defectbench.util.image_io import read_picture
+
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "chelsea.png",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "motorcycle_left.png",
+    "retina.jpg",
+    "rocket.jpg",
+)
+"""Of scikit-image's data folder."""
+
+_KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_PATIENCE = 3600.0
+
+
+def pictures(settings: ModelSettings, name: str = "") -> list[Path]:
+    """Return the pictures' files, sorted by name.
+
+    Args:
+        name: of the settings' weights that are pictures; may be left out where there are no others.
+
+    Raises:
+        MissingWeightsError: the settings have weights, but not these.
+        DataError: the file is no tar of pictures.
+    """
+    if not settings.weights:
+        folder = Path(str(files("skimage").joinpath("data")))
+        return [folder / photograph for photograph in PHOTOGRAPHS]
+    name = name or next(iter(settings.weights))
+    if name not in settings.weights:
+        raise MissingWeightsError(f"no pictures {name}: got {', '.join(sorted(settings.weights))}")
+    return _unpacked(settings.weights[name], name)
+
+
+def without(settings: ModelSettings, name: str) -> ModelSettings:
+    """Return the settings for a network that is built with the weights beside the pictures ``name``.
+
+    Raises:
+        MissingWeightsError: the settings have the pictures and no weights for a network.
+    """
+    others = {key: path for key, path in settings.weights.items() if key != name}
+    if settings.weights and not others:
+        raise MissingWeightsError(
+            f"weights of a network are needed beside the pictures {name}; got these alone"
+        )
+    return replace(settings, weights=others)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let anomalib's generator read its pictures by a function of torchvision's that will go."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def _unpacked(tar: Path, name: str) -> list[Path]:
+    """Return the files of a tar that is unpacked beside it, once for all processes."""
+    folder = tar.with_name(f"{tar.name}.pictures")
+    with disk_errors(folder), locked(folder.with_name(f"{folder.name}.lock"), _PATIENCE):
+        if not folder.is_dir():
+            _unpack(tar, folder, name)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _KINDS)
+    if not found:
+        raise DataError(f"{name}: {tar.name[:12]} has no picture ({', '.join(_KINDS)})")
+    return found
+
+
+def _unpack(tar: Path, folder: Path, name: str) -> None:
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a killed writer: the lock is ours
+    try:
+        with tarfile.open(tar) as archive:
+            archive.extractall(part, filter="data")
+    except tarfile.TarError as error:
+        raise DataError(f"{name}: {tar.name[:12]} is no tar of pictures ({error})") from error
+    part.replace(folder)
+
+
+class Textures:
+    """Pictures drawn one at a time, cut to a square."""
+
+    def __init__(self, paths: list[Path], side: int) -> None:
+        self._paths = paths
+        self._side = side
+
+    def __len__(self) -> int:
+        """How many pictures."""
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        """Return the middle of a picture that is brought to twice the side, (side, side, 3) RGB."""
+        from PIL import Image
+
+        path = self._paths[index]
+        whole = Image.fromarray(read_picture(path, path.name))
+        grown = whole.resize((2 * self._side, 2 * self._side), Image.Resampling.BILINEAR)
+        start = self._side // 2
+        return np.asarray(grown)[start : start + self._side, start : start + self._side]

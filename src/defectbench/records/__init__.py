@@ -1,0 +1,1 @@
+"""The documents in the store: cells, results, sweeps' records, predictions."""

@@ -1,0 +1,147 @@
+"""A cell: one fit. Its key hashes all that decides it, so that equal fits are one fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from defectbench.catalog import Family, Setting
+from defectbench.data.manifest import canonical_json
+from defectbench.errors import DataError, UsageError
+from defectbench.stores.base import Store
+from defectbench.stores.layout import CELLS, second_part
+
+SCHEMA = 1
+_KEY_LENGTH = 20
+_IN_JSON = {"rotate_and_flip": "turns", "rotate_defects": "defect_turns"}
+"""Field -> its name in spec.json, where it is another: keys hash the names that version 0.1.0 wrote."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Fit:
+    """All that decides a fit; nothing else may enter the key.
+
+    Attributes:
+        data_digest: of the manifest.
+        train: (image id, label taught), in order. A contaminating defect is taught as 0.
+        tune: ids of labelled images that end the fit early; empty for none.
+        calibration: ids of the training goods that no fit sees; in contamination some are defects.
+        model: catalog name.
+        settings: the catalog's settings with the sweep's overrides.
+        weights: weights' name -> SHA-256 of the file; empty for random weights and for models without.
+        fit_version: of the catalog's entry.
+        rotate_and_flip: both classes may be rotated by 90 degrees and mirrored.
+        rotate_defects: each defect is shown at four rotations, goods are not (the original study's holdout).
+    """
+
+    data_digest: str
+    train: tuple[tuple[str, int], ...]
+    tune: tuple[str, ...]
+    calibration: tuple[str, ...]
+    model: str
+    settings: Mapping[str, Setting]
+    weights: Mapping[str, str]
+    fit_version: int
+    image_size: int
+    epochs: int
+    patience: int
+    seed: int
+    threads: int
+    balance: str
+    rotate_and_flip: bool = False
+    rotate_defects: bool = False
+
+    def key(self) -> str:
+        """Return the name of the fit: 20 hex digits of the SHA-256 over its canonical JSON."""
+        return hashlib.sha256(canonical_json(self.to_document())).hexdigest()[:_KEY_LENGTH]
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what the key is a hash of, and what ``spec.json`` keeps of it."""
+        return {_IN_JSON.get(name, name): value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A fit, and what a worker must know beside it.
+
+    Attributes:
+        family: of the model.
+        dataset, category: where the data lie in the store.
+        weights_kind: ``none``, ``pretrained``, ``file``, or ``not needed``; for people.
+        keep_heat_maps: whether overlays will be wanted.
+        deadline: seconds of running time that the cell may take over all its attempts; None for no limit.
+        sweep: the sweep that wrote the spec, for the tracker.
+    """
+
+    fit: Fit
+    family: Family
+    dataset: str
+    category: str
+    weights_kind: str
+    keep_heat_maps: bool = True
+    deadline: float | None = None
+    sweep: str = ""
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.fit.key())
+
+    def to_json(self) -> bytes:
+        """Return the text of ``spec.json``."""
+        document = {"schema": SCHEMA, **asdict(self), "fit": self.fit.to_document()}
+        return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Cell:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: it is no spec, of another schema, or its key does not hold.
+        """
+        try:
+            document: dict[str, Any] = json.loads(data)
+            schema, key, fit = document.pop("schema"), document.pop("key"), document.pop("fit")
+            if schema != SCHEMA:
+                raise DataError(f"spec.json has schema {schema!r}, this version reads {SCHEMA}")
+            cell = cls(fit=_read_fit(fit), **document)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"not a cell's spec: {error}") from error
+        if cell.key != key:
+            raise DataError(f"spec.json states key {key}, its contents give {cell.key}: plan the sweep again")
+        return cell
+
+
+def _read_fit(document: dict[str, Any]) -> Fit:
+    """Undo what JSON did to tuples."""
+    settings = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in document.pop("settings").items()
+    }
+    train = tuple((name, label) for name, label in document.pop("train"))
+    tune, calibration = tuple(document.pop("tune")), tuple(document.pop("calibration"))
+    for field_name, written in _IN_JSON.items():
+        document[field_name] = document.pop(written)
+    return Fit(train=train, tune=tune, calibration=calibration, settings=settings, **document)
+
+
+def find_cell(store: Store, start: str) -> str | None:
+    """Return the key of the one cell whose key starts so; None where there is none.
+
+    Raises:
+        UsageError: ``start`` is no part of a key, or several cells start so; some are named.
+    """
+    if not start.isalnum():
+        raise UsageError(
+            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
+        )
+    keys = sorted({second_part(key) for key in store.keys(f"{CELLS}{start}")})
+    if len(keys) > 1:
+        more = ", ..." if len(keys) > _SHOWN else ""
+        raise UsageError(
+            f"{len(keys)} cells start with {start!r}: {', '.join(keys[:_SHOWN])}{more}; say more of it"
+        )
+    return keys[0] if keys else None

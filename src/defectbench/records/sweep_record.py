@@ -1,0 +1,210 @@
+"""``sweeps/<name>.json``: what a sweep consists of, for everyone who reads its results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from defectbench.catalog import Family
+from defectbench.errors import DataError, MissingInputError, UsageError, nearest
+from defectbench.protocols.base import Split
+from defectbench.stores.base import Store
+from defectbench.stores.layout import SWEEPS, second_part, sweep_key
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SweepModel:
+    """A model of the sweep.
+
+    Attributes:
+        label: its name in tables.
+        model: catalog name.
+        weights: ``none``, ``pretrained``, ``file`` or ``not needed``.
+        changed: settings that are not the catalog's, which a report must name.
+    """
+
+    label: str
+    model: str
+    family: Family
+    weights: str
+    image_size: int
+    changed: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CategorySplit:
+    """A split of one category."""
+
+    category: str
+    split: Split
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A table entry: a cell's predictions, read through a split.
+
+    Attributes:
+        label: of the contestant.
+        split: place in the record's ``splits``.
+        cell: key.
+    """
+
+    label: str
+    seed: int
+    split: int
+    cell: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """A sweep, expanded.
+
+    Attributes:
+        document: the sweep's keys as they were read, overrides laid over them.
+        contenders: labels of (classifier, detector) that the verdict is about, in the sweep's order; None
+            where a family is missing.
+        digests: category -> data digest.
+        cells: every distinct cell's key -> its category, in the order of running.
+        notes: what the protocols were asked for and cannot do on a category, in words.
+    """
+
+    name: str
+    dataset: str
+    document: Mapping[str, Any]
+    contestants: tuple[SweepModel, ...]
+    contenders: tuple[str, str] | None
+    digests: Mapping[str, str]
+    cells: Mapping[str, str]
+    splits: tuple[CategorySplit, ...]
+    readings: tuple[Reading, ...]
+    notes: tuple[str, ...] = ()
+
+    def narrowed(self, narrowing: Narrowing) -> list[str]:
+        """Return the keys of the cells that are meant, as :func:`narrow_cells` does."""
+        allowed = ({each.label for each in self.contestants}, set(self.categories))
+        return narrow_cells(narrowing, self.cells, models_of(self), allowed)
+
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """The sweep's categories in order."""
+        return tuple(self.digests)
+
+    def to_json(self) -> bytes:
+        """Return the text of ``sweeps/<name>.json``."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, separators=(",", ":")).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Record:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            DataError: it is no record, or of another schema.
+        """
+        try:
+            document = json.loads(data)
+            schema = document.pop("schema")
+            if schema != SCHEMA:
+                raise DataError(f"the sweep's record has schema {schema!r}, this version reads {SCHEMA}")
+            contenders = document.pop("contenders")
+            return cls(
+                contestants=tuple(SweepModel(**item) for item in document.pop("contestants")),
+                contenders=tuple(contenders) if contenders else None,
+                splits=tuple(_read_split(item) for item in document.pop("splits")),
+                readings=tuple(Reading(**item) for item in document.pop("readings")),
+                notes=tuple(document.pop("notes", ())),
+                **document,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"not a sweep's record: {error}; run or plan the sweep again") from error
+
+
+def _read_split(item: Any) -> CategorySplit:
+    split: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in item["split"].items()
+    }
+    return CategorySplit(item["category"], Split(**split))
+
+
+def read_record(store: Store, name: str) -> Record:
+    """Return a sweep's record.
+
+    Raises:
+        MissingInputError: the store knows no such sweep; names those it knows.
+    """
+    blob = store.find(sweep_key(name))
+    if blob is None:
+        known = [second_part(key) for key in store.keys(SWEEPS) if key.endswith(".json")]
+        hint = (
+            nearest(name, known)
+            if known
+            else "it has none yet: `defectbench run SWEEP` or `defectbench submit SWEEP` makes one"
+        )
+        raise MissingInputError(f"no sweep {name!r} in {store.url}; {hint}")
+    return Record.from_json(blob.data)
+
+
+def models_of(record: Record) -> dict[str, str]:
+    """Return each cell's model, by the label that the sweep gives it."""
+    found: dict[str, str] = {}
+    for reading in record.readings:
+        found.setdefault(reading.cell, reading.label)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """Which cells of a sweep are meant; nothing named means all.
+
+    Attributes:
+        models: the sweep's labels.
+        cells: how their keys start.
+    """
+
+    models: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    cells: Sequence[str] = ()
+
+
+WHOLE = Narrowing()
+"""All cells."""
+
+
+def narrow_cells(
+    narrowing: Narrowing,
+    cells: Mapping[str, str],
+    labels: Mapping[str, str],
+    allowed: tuple[Set[str], Set[str]],
+) -> list[str]:
+    """Return the keys of the cells that are meant, in order.
+
+    Args:
+        cells: key -> category.
+        labels: key -> the sweep's label of the model.
+        allowed: the sweep's models and its categories, those without a cell too.
+
+    Raises:
+        UsageError: a name or key that the sweep does not have.
+    """
+    models, categories, starts = narrowing.models, narrowing.categories, narrowing.cells
+    _check_known("model", models, allowed[0])
+    _check_known("category", categories, allowed[1])
+    for start in starts:
+        if not any(key.startswith(start) for key in cells):
+            raise UsageError(f"no cell {start!r} in this sweep: `defectbench plan SWEEP` lists them")
+    return [
+        key
+        for key, category in cells.items()
+        if (not models or labels[key] in models)
+        and (not categories or category in categories)
+        and (not starts or any(key.startswith(start) for start in starts))
+    ]
+
+
+def _check_known(what: str, names: Sequence[str], allowed: Set[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise UsageError(f"unknown {what} {name!r}; {nearest(name, allowed)}")

@@ -1,0 +1,1 @@
+"""From cells to Kubernetes manifests, without a cluster."""

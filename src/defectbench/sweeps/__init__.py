@@ -1,0 +1,1 @@
+"""Sweep files: their keys, overrides, messages; and the plan of their cells."""

@@ -1,0 +1,1 @@
+"""Finished results read back, and every table computed from them; draws nothing."""

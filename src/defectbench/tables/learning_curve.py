@@ -1,0 +1,271 @@
+"""Learning curves of the ``scarcity`` protocol: quality against labelled defects, and the crossover."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from defectbench.catalog import Family
+from defectbench.metrics.comparison import AUROC, FoldScores
+from defectbench.metrics.crossover import Crossover, CrossoverPoint, Level, crossover
+from defectbench.tables.collect import Collected, Fold
+from defectbench.tables.conditions import fitted_by
+from defectbench.tables.paired import cautions, tested
+
+PROTOCOL = "scarcity"
+_WHOLE = "all"
+_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LearningRow:
+    """A point of one model's learning curve on one category, beside the detector. Figures are image AUROCs.
+
+    Attributes:
+        n: labelled defects that were used, tuning included; of ``whole`` the fewest of a fold.
+        whole: all that the folds have: the fit of detection.
+        draws, seeds: that the figure is averaged over.
+        low, high: 95 % interval over images and draws.
+        detector_value, detector_low, detector_high: of the detector on the same images; the same at every n.
+        difference, bound: classifier minus detector, with its one-sided 95 % lower bound.
+        enough: the bound exceeds -margin.
+    """
+
+    category: str
+    classifier: str
+    family: Family
+    detector: str
+    n: int
+    whole: bool
+    draws: int
+    seeds: int
+    value: float
+    low: float
+    high: float
+    detector_value: float
+    detector_low: float
+    detector_high: float
+    difference: float
+    bound: float
+    enough: bool
+    cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CrossoverRow:
+    """From how many labelled defects on one model suffices on one category.
+
+    Attributes:
+        n: the crossover; infinite where the largest number tested is not enough.
+        low, high: its 95 % interval, over images and draws; infinite likewise.
+        text, interval: both for people, censored at the ends.
+        tested: the numbers tested, rising.
+        folds, expected: fits of the curve that have results, and how many the sweep has.
+        warnings: why to trust bound and interval less, in words.
+    """
+
+    category: str
+    classifier: str
+    family: Family
+    detector: str
+    n: float
+    low: float
+    high: float
+    text: str
+    interval: str
+    margin: float
+    tested: tuple[int, ...]
+    folds: int
+    expected: int
+    warnings: tuple[str, ...]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every fit has its result."""
+        return self.folds == self.expected
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What is known of one number of labelled defects: the same folds as all others of the curve."""
+
+    condition: str
+    folds: tuple[tuple[Fold, ...], ...]
+    draws: int
+    seeds: int
+
+    @property
+    def n(self) -> int:
+        return min(int(fold.split.setting["n"]) for folds in self.folds for fold in folds)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return fitted_by(fold for folds in self.folds for fold in folds)
+
+    def point(self, detector: Sequence[Sequence[Fold]]) -> CrossoverPoint:
+        pairs = zip(self.folds, detector, strict=True)
+        return CrossoverPoint(self.n, tuple(_scores(ours, theirs) for ours, theirs in pairs), self.seeds)
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One classifier's stages on one category, and what the detector gives there."""
+
+    category: str
+    classifier: str
+    family: Family
+    detector: str
+    stages: tuple[_Stage, ...]
+    reference: tuple[tuple[Fold, ...], ...]
+    margin: float
+    folds: int
+    expected: int
+
+    @cached_property
+    def found(self) -> Crossover:
+        points = [stage.point(self.reference) for stage in self.stages]
+        return crossover(points, margin=self.margin, seed=_SEED)
+
+    def learning(self) -> Iterator[LearningRow]:
+        for stage, level in zip(self.stages, self.found.levels, strict=True):
+            yield self._learning(stage, level)
+
+    def _learning(self, stage: _Stage, level: Level) -> LearningRow:
+        return LearningRow(
+            category=self.category,
+            classifier=self.classifier,
+            family=self.family,
+            detector=self.detector,
+            n=level.n,
+            whole=stage.condition == _WHOLE,
+            draws=stage.draws,
+            seeds=stage.seeds,
+            value=level.classifier.value,
+            low=level.classifier.low,
+            high=level.classifier.high,
+            detector_value=level.detector.value,
+            detector_low=level.detector.low,
+            detector_high=level.detector.high,
+            difference=level.difference,
+            bound=level.bound,
+            enough=level.bound > -self.margin,
+            cells=stage.cells,
+        )
+
+    def crossing(self) -> CrossoverRow:
+        return CrossoverRow(
+            category=self.category,
+            classifier=self.classifier,
+            family=self.family,
+            detector=self.detector,
+            n=self.found.n,
+            low=self.found.low,
+            high=self.found.high,
+            text=self.found.text,
+            interval=self.found.interval,
+            margin=self.margin,
+            tested=tuple(stage.n for stage in self.stages),
+            folds=self.folds,
+            expected=self.expected,
+            warnings=self._warnings(),
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        levels = self.found.levels
+        best = max(max(level.classifier.value, level.detector.value) for level in levels)
+        return cautions(*tested([fold for folds in self.reference for fold in folds]), best, AUROC)
+
+
+class LearningTables:
+    """The tables of a sweep's ``scarcity`` protocol, against the detector that the sweep names."""
+
+    def __init__(self, collected: Collected) -> None:
+        self._collected = collected
+        record = collected.record
+        self._margin = float(record.document["margin"])
+        self._detector = record.contenders[1] if record.contenders else ""
+        self._folds: dict[tuple[str, str], list[Fold]] = defaultdict(list)
+        for fold in collected.folds(protocol=PROTOCOL):
+            self._folds[fold.category, fold.reading.label].append(fold)
+
+    def learning(self) -> tuple[LearningRow, ...]:
+        """Return the points of all curves, each curve's rising."""
+        return tuple(point for curve in self._curves for point in curve.learning())
+
+    def crossovers(self) -> tuple[CrossoverRow, ...]:
+        """Return the crossover of every curve."""
+        return tuple(curve.crossing() for curve in self._curves)
+
+    @cached_property
+    def _curves(self) -> tuple[_Curve, ...]:
+        found = (self._curve(category, label) for category, label in self._folds)
+        return tuple(curve for curve in found if curve is not None)
+
+    def _curve(self, category: str, label: str) -> _Curve | None:
+        """Return a learner's curve; None for detectors, and where too little has finished."""
+        family = self._collected.contestant(label).family
+        theirs = _by_fold(self._folds.get((category, self._detector), []))
+        if family == "detector" or not theirs:
+            return None
+        own = self._folds[category, label]
+        found = (_stage(own, name, list(theirs)) for name in _conditions(own))
+        stages = tuple(stage for stage in found if stage is not None)
+        if not stages:
+            return None
+        reference = tuple(tuple(folds) for folds in theirs.values())
+        counts = len(own), self._expected[category, label]
+        return _Curve(category, label, family, self._detector, stages, reference, self._margin, *counts)
+
+    @cached_property
+    def _expected(self) -> Counter[tuple[str, str]]:
+        """(category, model) -> fits that the sweep reads."""
+        record = self._collected.record
+        placed = ((record.splits[reading.split], reading.label) for reading in record.readings)
+        return Counter((one.category, label) for one, label in placed if one.split.protocol == PROTOCOL)
+
+
+def _conditions(folds: Sequence[Fold]) -> list[str]:
+    """Return the conditions by rising number; `all`, which has the tuning part's defects too, is the last."""
+    numbers = {fold.split.condition: int(fold.split.setting["n"]) for fold in folds}
+    return sorted(numbers, key=lambda name: (name == _WHOLE, numbers[name]))
+
+
+def _by_fold(folds: Sequence[Fold]) -> dict[int, list[Fold]]:
+    found: dict[int, list[Fold]] = defaultdict(list)
+    for fold in sorted(folds, key=lambda fold: fold.split.fold):
+        found[fold.split.fold].append(fold)
+    return found
+
+
+def _stage(folds: Sequence[Fold], condition: str, wanted: Sequence[int]) -> _Stage | None:
+    """Return what one condition has on the wanted folds: the draws that have the same seeds in each fold.
+
+    None where a fold is missing: its average would be over other images than those of its neighbours.
+    """
+    of = _by_fold([fold for fold in folds if fold.split.condition == condition])
+    if any(place not in of for place in wanted):
+        return None
+    seeds = sorted({fold.reading.seed for fold in of[wanted[0]]})
+    whole = [tuple(_whole_draws(of[place], seeds)) for place in wanted]
+    if not all(whole):
+        return None
+    return _Stage(condition, tuple(whole), min(map(len, whole)) // len(seeds), len(seeds))
+
+
+def _whole_draws(folds: Sequence[Fold], seeds: Sequence[int]) -> Iterator[Fold]:
+    """Yield the fits of the draws that have all seeds, draw by draw."""
+    draws: dict[int, dict[int, Fold]] = defaultdict(dict)
+    for fold in folds:
+        draws[fold.split.draw or 0][fold.reading.seed] = fold
+    for draw in sorted(draws):
+        if draws[draw].keys() >= set(seeds):
+            yield from (draws[draw][seed] for seed in seeds)
+
+
+def _scores(ours: Sequence[Fold], theirs: Sequence[Fold]) -> FoldScores:
+    a, b = (np.stack([fold.test.score for fold in folds]) for folds in (ours, theirs))
+    return FoldScores.of(ours[0].test.label, a, b)

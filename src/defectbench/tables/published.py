@@ -1,0 +1,77 @@
+"""What others published on MVTec AD's categories, beside the sweep's own figures."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+
+from defectbench.data.check import published_counts
+from defectbench.tables.conditions import cells_of, mean
+from defectbench.tables.tables import Tables
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedRow:
+    """A published figure and ours, where the sweep has the same model on a category of that name.
+
+    Attributes:
+        figure: ``image_auroc``, or ``f1_oracle``: the study's best F1 was read off the test images.
+        model, source: as published; ``catalog`` is our name of the model.
+        value: published, 0 to 1.
+        label: our model; empty where the sweep does not have it, and ``ours`` is then NaN.
+        same: whether the category has as many images as MVTec AD's; else these are other images.
+    """
+
+    category: str
+    figure: str
+    model: str
+    catalog: str
+    source: str
+    value: float
+    label: str
+    ours: float
+    same: bool
+    cells: tuple[str, ...]
+
+
+def published(tables: Tables) -> tuple[PublishedRow, ...]:
+    """Return what was published on the sweep's categories, a line for each of our models beside it."""
+    return tuple(line for category in tables.collected.record.categories for line in _of(tables, category))
+
+
+def _of(tables: Tables, category: str) -> Iterator[PublishedRow]:
+    same = _same(tables, category)
+    text = resources.files("defectbench.report").joinpath("published.csv").read_text(encoding="utf-8")
+    for row in csv.DictReader(text.splitlines()):
+        if row["category"] == category:
+            own = [one.label for one in tables.collected.record.contestants if one.model == row["catalog"]]
+            for label in own or [""]:
+                yield _line(tables, row, label, same)
+
+
+def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> PublishedRow:
+    rows = tables.rows_of(row["category"], label)
+    return PublishedRow(
+        category=row["category"],
+        figure=row["figure"],
+        model=row["model"],
+        catalog=row["catalog"],
+        source=row["source"],
+        value=round(float(row["percent"]) / 100, 6),
+        label=label,
+        ours=mean(one.figures[row["figure"]] for one in rows),
+        same=same,
+        cells=cells_of(rows),
+    )
+
+
+def _same(tables: Tables, category: str) -> bool:
+    """Return whether a split of the category has the published numbers of images."""
+    wanted = published_counts().get(category)
+    return any(
+        (line.goods + line.calibration, line.test_goods, line.test_defects) == wanted
+        for line in tables.categories
+        if line.category == category
+    )

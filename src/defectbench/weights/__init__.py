@@ -1,0 +1,1 @@
+"""Weights in the store, and the hub that they come from."""
