@@ -70,18 +70,17 @@ def check_masks(source: Source, size: tuple[int, int], marked: dict[Path, Marked
         size: the picture's height and width.
     """
     whole = np.zeros(size, dtype=bool)
-    found_any = False
     for mask in source.masks:
         try:
             values = mask_values(mask)
         except DataError as error:
             yield from error.problems
             continue
-        found_any = True
-        yield from _value_faults(source, mask_file(mask), values, size)
-        if values.shape == size:
+        faults = list(_value_faults(source, mask_file(mask), values, size))
+        yield from faults
+        if not faults:
             whole |= values != 0
-    if found_any and whole.any() and source.defect_type != GOOD:
+    if whole.any():
         edge = np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]])
         marked[source.file] = Marked(float(whole.mean()), float(edge.mean()))
 
