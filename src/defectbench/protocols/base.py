@@ -11,7 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from defectbench.catalog import Family
-from defectbench.data.manifest import GOOD, Image, Manifest
+from defectbench.data.manifest import GOOD, Manifest
+from defectbench.protocols.groups import boundary, deal_groups, shuffled, units_of
 from defectbench.util.strict_yaml import StrictModel
 
 EVERYONE: tuple[Family, ...] = ("classifier", "detector", "supervised")
@@ -33,7 +34,7 @@ class Split:
         test: labelled images that the tables of this split are made of.
         families: who reads it.
         detector_stops: the tuning images end a detector's fit too (holdout only).
-        defect_turns: each defect is learnt at four rotations (holdout only).
+        rotate_defects: each defect is learnt at four rotations (the original study's splits only).
         contaminants: defects that every family is taught as good (contamination only).
         draw: which of several random draws of one condition; None where nothing is drawn several times.
         setting: what the condition's text says, name by name: ``{"n": 4}``.
@@ -49,7 +50,7 @@ class Split:
     test: tuple[str, ...]
     families: tuple[Family, ...] = EVERYONE
     detector_stops: bool = False
-    defect_turns: bool = False
+    rotate_defects: bool = False
     contaminants: tuple[str, ...] = ()
     draw: int | None = None
     setting: Mapping[str, str | int | float] = field(default_factory=dict)
@@ -106,15 +107,16 @@ def generator(manifest: Manifest, split_seed: int, purpose: str) -> np.random.Ge
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 
 
-def shuffled(images: Sequence[Image], rng: np.random.Generator) -> list[str]:
-    """Return the images' ids in random order."""
-    return [images[index].id for index in rng.permutation(len(images))]
-
-
 def part_training_goods(manifest: Manifest, split_seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cut the training part into (training goods, calibration goods): four fifths and a fifth, sorted."""
+    """Cut the training part into (training goods, calibration goods): four fifths and a fifth, sorted.
+
+    Groups stay whole, and each has at least one group.
+    """
     order = shuffled(manifest.train, generator(manifest, split_seed, "calibration"))
-    fifth = max(1, round(len(order) / 5))
+    fifth = boundary(manifest, order, max(1, round(len(order) / 5)))
+    if fifth in (0, len(order)):  # the first group, or all but the last, is nearer to a fifth than a cut is
+        sizes = [len(unit) for unit in units_of([manifest.by_id[name] for name in order])]
+        fifth = sizes[0] if fifth == 0 else len(order) - sizes[-1]
     return tuple(sorted(order[fifth:])), tuple(sorted(order[:fifth]))
 
 
@@ -122,9 +124,17 @@ def deal(manifest: Manifest, split_seed: int, purpose: str, pattern: Sequence[in
     """Cut the labelled images into parts, goods and each defect type spread evenly; ids sorted in each part.
 
     Args:
-        pattern: the parts in the order of dealing: ``range(4)`` for four folds, ``(0, 1, 0, 2)`` for a half
-            and two quarters.
+        pattern: the parts in the order of dealing: ``range(4)`` for four folds.
+
+    Raises:
+        DataError: groups that are never split leave a part without a good or a defect.
     """
+    if any(image.group is not None for image in manifest.labelled):
+        rng = generator(manifest, split_seed, purpose)
+        units = units_of(manifest.labelled)
+        dealt_units = [units[place] for place in rng.permutation(len(units))]
+        found = deal_groups(dealt_units, max(pattern) + 1, manifest.category)
+        return [tuple(sorted(part)) for part in found]
     parts: list[list[str]] = [[] for _ in range(max(pattern) + 1)]
     dealt = 0
     for kind in (GOOD, *manifest.defect_types):
