@@ -115,7 +115,7 @@ class BugError(DefectbenchError):
 
 
 class TryAgainError(DefectbenchError):
-    """Out of reach or out of room now; the same command later may go through."""
+    """Out of reach, or out of memory or disk space, for now; the same command later may go through."""
 
     code = ExitCode.TRY_AGAIN
 
@@ -151,7 +151,7 @@ class DeadlineError(DefectbenchError):
 
 
 class StoppedError(DefectbenchError):
-    """SIGTERM or Ctrl-C came; what could be saved is saved."""
+    """SIGTERM or Ctrl-C was received; what could be saved is saved."""
 
     code = ExitCode.STOPPED
 
@@ -184,6 +184,7 @@ def describe_exit_code(code: int, reason: str = "") -> str:
     return f"exit code {code} ({words})" if words else f"exit code {code}"
 
 
+# 137 and 139 are a shell's 128 + signal number: SIGKILL and SIGSEGV.
 _WORDS = {
     ExitCode.DONE: "done",
     ExitCode.SOME_FAILED: "some cells failed",

@@ -93,6 +93,7 @@ class FoldScores:
         """Return the (defects, goods) matrix of wins, summed over the seeds of ``scores`` (seeds, n)."""
         total = np.zeros((self.defects.size, self.goods.size))
         for row in scores:
+            # Wins are 0, 1/2 or 1: their sums are exact in any order, whatever the number of threads.
             total += _wins(row[self.defects], row[self.goods])
         return total
 
@@ -192,19 +193,21 @@ def compare(
     >>> round(result.difference.value, 4), result.p
     (0.2222, 0.5)
     """
-    told = [fold for fold in folds if fold.weight]
-    draws = stratified_bootstrap(told, seed=seed, resamples=resamples, endpoint=endpoint)
+    usable = [fold for fold in folds if fold.weight]
+    draws = stratified_bootstrap(usable, seed=seed, resamples=resamples, endpoint=endpoint)
     a, b = draws.interval_a(level), draws.interval_b(level)
     return Comparison(
         a=a,
         b=b,
         difference=draws.interval_difference(level),
         difference_90=draws.interval_difference(0.90),
-        p=permutation_test(told, seed=seed, resamples=resamples, endpoint=endpoint),
-        a_seeds=_by_seed(told, "a", _figure(endpoint)),
-        b_seeds=_by_seed(told, "b", _figure(endpoint)),
-        images=smaller_class(told),
-        warning=caution(smaller_class(told), max(_mean(told, name, metrics.image_auroc) for name in _MODELS)),
+        p=permutation_test(usable, seed=seed, resamples=resamples, endpoint=endpoint),
+        a_seeds=_by_seed(usable, "a", _figure(endpoint)),
+        b_seeds=_by_seed(usable, "b", _figure(endpoint)),
+        images=smaller_class(usable),
+        warning=caution(
+            smaller_class(usable), max(_mean(usable, name, metrics.image_auroc) for name in _MODELS)
+        ),
     )
 
 
@@ -257,15 +260,15 @@ def stratified_bootstrap(
     >>> draws.a, draws.b, draws.interval_difference(0.9).low
     (0.75, 1.0, -1.0)
     """
-    told = [fold for fold in folds if fold.weight]
-    total = sum(fold.weight for fold in told)
+    usable = [fold for fold in folds if fold.weight]
+    total = sum(fold.weight for fold in usable)
     if not total:
         nothing = np.full(1, NAN)
         return Resamples(NAN, NAN, nothing, nothing, nothing, nothing)
     drawn = {"a": np.zeros(resamples), "b": np.zeros(resamples)}
     influence: dict[str, list[Floats]] = {"a": [], "b": []}
-    sizes = tuple((fold.defects.size, fold.goods.size) for fold in told)
-    for fold, (rows, columns) in zip(told, _draws(sizes, resamples, seed), strict=True):
+    sizes = tuple((fold.defects.size, fold.goods.size) for fold in usable)
+    for fold, (rows, columns) in zip(usable, _draws(sizes, resamples, seed), strict=True):
         for name, scores in (("a", fold.a), ("b", fold.b)):
             if endpoint == AUROC:
                 figures, moved = _drawn_aurocs(fold, scores, rows, columns)
@@ -273,7 +276,7 @@ def stratified_bootstrap(
                 figures, moved = _drawn_figures(fold, scores, rows, columns, _figure(endpoint))
             drawn[name] += figures * (fold.weight / total)
             influence[name].append(moved * (fold.weight / total))
-    value_a, value_b = (_mean(told, name, _figure(endpoint)) for name in _MODELS)
+    value_a, value_b = (_mean(usable, name, _figure(endpoint)) for name in _MODELS)
     moved_a, moved_b = (np.concatenate(influence[name]) for name in _MODELS)
     return Resamples(value_a, value_b, drawn["a"], drawn["b"], moved_a, moved_b)
 
@@ -284,32 +287,33 @@ def permutation_test(
     """Return the two-sided p of "both models are as good", NaN without a fold of both classes.
 
     The two models' mid-ranks within the fold are swapped image by image, all seeds of an image together
-    (Bandos, Rockette & Gur 2005, Statistics in Medicine 24). By image_auroc, swapping an image only turns the
+    (Bandos, Rockette & Gur 2005, Statistics in Medicine 24). By image_auroc, swapping an image only flips the
     sign of its own contribution to the difference, and images that contribute nothing are left out. Exact
     where all patterns of swaps are no more than ``resamples``, else by random patterns with
     p = (1 + as large) / (1 + drawn). With unequal numbers of seeds the shorter list is repeated.
 
     The n ranks of a fold add up to a constant, so that swapping them varies the difference by (n - 1)/n of
     what new images would: every swapped pattern is widened by the square root of n/(n - 1). Without this
-    p <= 0.05 came, where there was no difference, in 4.9-5.6 % of the trials at 60 + 60 images and in 6-7 %
-    at 15 + 15.
+    p <= 0.05 was observed, where there was no difference, in 4.9-5.6 % of the simulations at 60 + 60 images
+    and in 6-7 % at 15 + 15.
 
     >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [4, 5, 6, 1, 2, 3])
     >>> permutation_test([fold], seed=0)
     0.03125
     """
-    told = [fold for fold in folds if fold.weight]
-    if not told:
+    usable = [fold for fold in folds if fold.weight]
+    if not usable:
         return NAN
-    seeds = _common_seeds(told)
+    seeds = _common_seeds(usable)
     if endpoint == AUROC:
-        shares = [_contributions(fold, seeds) for fold in told]
-        wide = np.concatenate([share * _batcher(share.size) for share in shares])
+        shares = [_contributions(fold, seeds) for fold in usable]
+        wide = np.concatenate([share * _widening(share.size) for share in shares])
+        # An image that contributes nothing doubles the patterns and leaves the p as it is.
         wide = wide[wide != 0]
         observed = float(sum(share.sum() for share in shares))
         return _sign_test(lambda signs: signs @ wide, observed, wide.size, resamples, seed)
-    images = sum(fold.labels.size for fold in told)
-    ranked = [_ranked(fold, seeds) for fold in told]
+    images = sum(fold.labels.size for fold in usable)
+    ranked = [_ranked(fold, seeds) for fold in usable]
     observed = sum(fold.gap(_figure(endpoint)) for fold in ranked)
     return _sign_test(partial(_swapped, ranked, _figure(endpoint)), observed, images, resamples, seed)
 
@@ -341,6 +345,7 @@ def verdict(difference_90: Interval, p: float, *, margin: float = 0.01, alpha: f
     """
     if -margin < difference_90.low <= difference_90.high < margin:
         return "equivalent"
+    # Written so that a NaN p, as of a fold without both classes, is undecided too.
     if not p <= alpha or difference_90.value == 0:
         return "undecided"
     return "classifier" if difference_90.value > 0 else "detector"
@@ -368,6 +373,7 @@ def caution(images: int, auroc: float) -> str:
 
 
 def _seeds(name: str, scores: ArrayLike, images: int) -> Floats:
+    """Return scores as (seeds, images) float64, checked: one list counts as one seed."""
     values = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     if values.ndim != 2 or values.shape[1] != images or not values.shape[0]:
         raise DataError(f"scores {name} {values.shape} must be (seeds, {images}), as the labels")
@@ -384,6 +390,7 @@ def _wins(upper: Floats, lower: Floats) -> Floats:
 
 
 def _figure(endpoint: str) -> Figure:
+    """Return the endpoint's function; UsageError names the nearest."""
     try:
         return ENDPOINTS[endpoint]
     except KeyError:
@@ -426,6 +433,7 @@ def _drawn_figures(
     drawn = np.array([of(np.repeat(order, row)) for row in times])
     whole, influence = of(order), np.zeros(order.size)
     for place, image in enumerate(order):
+        # Jackknife within the class, as images are drawn within it (strata, Efron & Tibshirani 22.6).
         size = fold.defects.size if fold.labels[image] else fold.goods.size
         if size > 1:
             influence[place] = (whole - of(np.delete(order, place))) * (size - 1) / size
@@ -442,16 +450,19 @@ def _draws(sizes: tuple[tuple[int, int], ...], resamples: int, seed: int) -> Ite
 def _drawn(
     sizes: tuple[tuple[int, int], ...], resamples: int, seed: int
 ) -> tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]:
+    """Keep the last draw as bytes: an eighth of what the floats take."""
+    # 0 for the bootstrap, 1 for the permutations: one seed, yet independent draws.
     rng = np.random.default_rng([seed, 0])
     return tuple((_draw(rng, rows, resamples), _draw(rng, columns, resamples)) for rows, columns in sizes)
 
 
 def _draw(rng: np.random.Generator, images: int, resamples: int) -> NDArray[np.uint8]:
-    """(resamples, images): how often each image is drawn; never 256 times in any run of this world."""
+    """(resamples, images): how often each image is drawn; a byte holds it: 256 never happen."""
     return rng.multinomial(images, np.full(images, 1 / images), size=resamples).astype(np.uint8)
 
 
 def _quantiles(drawn: Floats, low: float, high: float) -> tuple[float, float]:
+    """Return two quantiles of the draws, by linear interpolation."""
     bounds = np.quantile(drawn, [low, high])
     return float(bounds[0]), float(bounds[1])
 
@@ -462,9 +473,11 @@ def _bca(value: float, drawn: Floats, influence: Floats, level: float) -> Interv
         return Interval(NAN, NAN, NAN, level)
     normal = NormalDist()
     below = (np.mean(drawn < value - 1e-12) + np.mean(drawn <= value + 1e-12)) / 2  # ties count half
+    # No draw below the value, or all of them, would put the bias at infinity.
     edge = 1 / (drawn.size + 1)
     bias = normal.inv_cdf(min(max(float(below), edge), 1 - edge))
     spread = float((influence**2).sum())
+    # An influence of rounding errors alone would make the quotient of two powers of it arbitrary.
     acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 1e-24 else 0.0
     reach = [bias + normal.inv_cdf(tail) for tail in ((1 - level) / 2, (1 + level) / 2)]
     low, high = (normal.cdf(bias + z / (1 - acceleration * z)) for z in reach)
@@ -472,11 +485,12 @@ def _bca(value: float, drawn: Floats, influence: Floats, level: float) -> Interv
 
 
 def _common_seeds(folds: Sequence[FoldScores]) -> int:
+    """Return to how many seeds both models' lists must be repeated so that each seed counts equally."""
     return lcm(*(len(scores) for fold in folds for scores in (fold.a, fold.b)))
 
 
 def _contributions(fold: FoldScores, seeds: int) -> Floats:
-    """(images,): what turns its sign when an image's ranks are swapped; they sum to a's wins minus b's.
+    """(images,): what changes its sign when an image's ranks are swapped; they sum to a's wins minus b's.
 
     With t = +1 (kept) or -1 (swapped), a pair of a defect p and a good n adds to the difference
     (t_p + t_n)/2 x (AA - BB) + (t_p - t_n)/2 x (AB - BA), AB: a's rank of the defect beats b's of the good.
@@ -520,6 +534,7 @@ class _RankedFold:
 
 
 def _ranked(fold: FoldScores, seeds: int) -> _RankedFold:
+    """Return the fold with ranks for scores, each model's seeds repeated to ``seeds``."""
     a, b = (
         np.stack([_mid_ranks(scores[seed % len(scores)]) for seed in range(seeds)])
         for scores in (fold.a, fold.b)
@@ -534,12 +549,12 @@ def _swapped(folds: Sequence[_RankedFold], figure: Figure, signs: NDArray[np.int
     for fold in folds:
         end = start + fold.labels.size
         swaps = signs[:, start:end] < 0
-        out += _batcher(fold.labels.size) * np.array([fold.gap(figure, swapped) for swapped in swaps])
+        out += _widening(fold.labels.size) * np.array([fold.gap(figure, swapped) for swapped in swaps])
         start = end
     return out
 
 
-def _batcher(images: int) -> float:
+def _widening(images: int) -> float:
     """Return by how much a fold's swapped patterns are widened; see :func:`permutation_test`."""
     return float(np.sqrt(images / (images - 1)))
 
@@ -548,20 +563,24 @@ def _sign_test(
     difference: Callable[[NDArray[np.int64]], Floats], observed: float, images: int, number: int, seed: int
 ) -> float:
     """Return the p of ``observed`` among all patterns of swaps, or ``number`` random ones."""
+    # The patterns are int64: from 63 images on 2**images overflows.
     exact = images < 62 and 2**images <= number
     as_large = drawn = 0
     for batch in _all_signs(images) if exact else _random_signs(images, number, seed):
+        # Sums in another order differ in the last bit; the observed pattern must count itself.
         as_large += int((np.abs(difference(batch)) >= abs(observed) - 1e-9).sum())
         drawn += len(batch)
     return as_large / drawn if exact else (1 + as_large) / (1 + drawn)
 
 
 def _all_signs(images: int) -> Iterator[NDArray[np.int64]]:
+    """Yield every pattern of +1 and -1 once, (2**images, images)."""
     patterns = np.arange(2**images)[:, None] >> np.arange(images)
     yield 1 - 2 * (patterns & 1)
 
 
 def _random_signs(images: int, number: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Yield ``number`` random patterns of +1 and -1, in batches that memory holds."""
     rng = np.random.default_rng([seed, 1])
     step = max(_BATCH // images, 1)
     for start in range(0, number, step):

@@ -77,15 +77,16 @@ class Crossover:
     @property
     def text(self) -> str:
         """The crossover as people read it, censored at the ends: ``4``, ``<= 1``, ``> 28``."""
-        return self._say(self.n)
+        return self._censored(self.n)
 
     @property
     def interval(self) -> str:
         """Its interval: ``2 to 8``, ``<= 1 to 4``, ``> 28``."""
-        low, high = self._say(self.low), self._say(self.high)
+        low, high = self._censored(self.low), self._censored(self.high)
         return low if low == high else f"{low} to {high}"
 
-    def _say(self, n: float) -> str:
+    def _censored(self, n: float) -> str:
+        """Return a number as text: at an end of the numbers tested only a bound is known."""
         tested = [level.n for level in self.levels]
         if n == NEVER:
             return f"> {tested[-1]}"
@@ -103,8 +104,8 @@ def crossover(
     """Return the crossover by image AUROC, with its percentile interval.
 
     A resample draws images within each fold and class, jointly for both models and at every n, and draws
-    within each fold. Points with equally many draws share theirs, because what a draw teaches at n lies in
-    what it teaches at 2n.
+    within each fold. Points with equally many draws share theirs, because a draw's training
+    defects at n are among those at 2n.
 
     Raises:
         DataError: no point, a number twice, or points with different images.
@@ -112,7 +113,8 @@ def crossover(
     >>> labels = [0, 0, 0, 1, 1, 1]
     >>> poor = FoldScores.of(labels, [[1, 2, 3, 1, 2, 3]], [1, 2, 3, 4, 5, 6])
     >>> good = FoldScores.of(labels, [[1, 2, 3, 7, 8, 9]], [1, 2, 3, 4, 5, 6])
-    >>> found = crossover([Point(1, (poor,)), Point(2, (good,))], margin=0.01, seed=0, resamples=99)
+    >>> points = [CrossoverPoint(1, (poor,)), CrossoverPoint(2, (good,))]
+    >>> found = crossover(points, margin=0.01, seed=0, resamples=99)
     >>> found.text, found.interval
     ('2', '2')
     """
@@ -130,11 +132,13 @@ def crossover(
 
 
 def _tails(level: float) -> tuple[float, float]:
+    """Return the two shares of the draws that a two-sided interval of this level cuts at."""
     return (1 - level) / 2, (1 + level) / 2
 
 
 def _first(numbers: Sequence[int], enough: NDArray[np.bool_]) -> Floats:
     """Return for each column of ``enough`` (numbers, columns) the number from which on all is true."""
+    # From the right: true where this number and every larger one are enough.
     onwards = np.logical_and.accumulate(enough[::-1], axis=0)[::-1]
     places = onwards.argmax(axis=0)
     return np.where(onwards.any(axis=0), np.array(numbers, float)[places], NEVER)
@@ -142,10 +146,12 @@ def _first(numbers: Sequence[int], enough: NDArray[np.bool_]) -> Floats:
 
 def _quantile(values: Floats, share: float) -> float:
     """Return the quantile that is one of the values: between two numbers tested nothing is known."""
+    # NEVER is infinite and sorts last, so that interpolating could give a number nobody tested.
     return float(np.sort(values)[min(int(share * len(values)), len(values) - 1)])
 
 
 def _level(point: CrossoverPoint, classifier: Floats, detector: Floats, level: float) -> Level:
+    """Return one number's figures; ``classifier`` and ``detector`` are (resamples,) on the same draws."""
     ours = _interval(point, "a", classifier, level)
     theirs = _interval(point, "b", detector, level)
     bound = float(np.quantile(classifier - detector, _BOUND))
@@ -153,6 +159,7 @@ def _level(point: CrossoverPoint, classifier: Floats, detector: Floats, level: f
 
 
 def _interval(point: CrossoverPoint, model: Literal["a", "b"], drawn: Floats, level: float) -> Interval:
+    """Return a model's AUROC on the images as they are, with the percentile interval of its draws."""
     values = [_auroc(fold, fold.a if model == "a" else fold.b) for fold in point.folds]
     low, high = (float(np.quantile(drawn, share)) for share in _tails(level))
     return Interval(fold_average(values, [fold.weight for fold in point.folds]), low, high, level)
@@ -178,6 +185,7 @@ def _drawn(points: Sequence[CrossoverPoint], seed: int, resamples: int) -> tuple
         shares = {count: _shares(rng, count, resamples) for count in counts}
         for row, point in enumerate(points):
             draws = _resampled(point.folds[place], point.folds[place].a, point.seeds, rows, columns)
+            # Points with equally many draws take the same line of shares, see :func:`crossover`.
             classifier[row] += (draws * shares[len(draws)].T).sum(axis=0) * share
     return classifier, detector
 

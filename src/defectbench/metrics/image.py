@@ -4,7 +4,8 @@ One decision rule holds everywhere: an image is called abnormal when ``score > t
 
 Everything here is exact, keeps ties, and reads only the order of the scores, so that no strictly increasing
 change of them moves a figure (a threshold lies on the scores' own scale and moves with them). Scores of two
-fits are on different scales: call these functions inside one fit and average with ``stats.fold_average``.
+fits are on different scales: call these functions inside one fit and average with
+``comparison.fold_average``.
 
 What is undefined is NaN, never an exception and never a stand-in: a curve metric without both classes, a
 precision where nothing was called abnormal, a recall without defects. A NaN among the scores is a
@@ -111,7 +112,7 @@ class PrecisionRecall:
 class ConfusionCounts:
     """Images called rightly and wrongly; abnormal is the positive class. Counts of folds may be added.
 
-    >>> both = Counts(tp=8, fp=1, tn=9, fn=2) + Counts(tp=1, fp=0, tn=1, fn=0)
+    >>> both = ConfusionCounts(tp=8, fp=1, tn=9, fn=2) + ConfusionCounts(tp=1, fp=0, tn=1, fn=0)
     >>> both.recall, both.precision, round(both.f1, 4), both.accuracy
     (0.8181818181818182, 0.9, 0.8571, 0.8636363636363636)
     """
@@ -157,7 +158,7 @@ class ConfusionCounts:
     def precision_at(self, defect_rate: float) -> float:
         """Return the precision on a line where ``defect_rate`` of the parts are defective (Bayes' rule).
 
-        >>> Counts(tp=9, fp=1, tn=9, fn=1).precision_at(0.01)
+        >>> ConfusionCounts(tp=9, fp=1, tn=9, fn=1).precision_at(0.01)
         0.08333333333333333
         """
         hits, alarms = defect_rate * self.recall, (1 - defect_rate) * self.false_alarm_rate
@@ -166,7 +167,7 @@ class ConfusionCounts:
     def cost_at(self, defect_rate: float, *, false_alarm: float, missed_defect: float) -> float:
         """Return the expected cost of one part, in the unit of the two prices.
 
-        >>> Counts(tp=9, fp=1, tn=9, fn=1).cost_at(0.01, false_alarm=2.0, missed_defect=100.0)
+        >>> ConfusionCounts(tp=9, fp=1, tn=9, fn=1).cost_at(0.01, false_alarm=2.0, missed_defect=100.0)
         0.298
         """
         missed = defect_rate * (1 - self.recall) * missed_defect
@@ -177,7 +178,8 @@ class ConfusionCounts:
 
         Where no good image was tested nothing could be a false alarm: all but the recall are NaN then.
 
-        >>> Counts(tp=3, fp=0, tn=0, fn=1).figures()["recall"], Counts(tp=3, fp=0, tn=0, fn=1).figures()["f1"]
+        >>> found = ConfusionCounts(tp=3, fp=0, tn=0, fn=1).figures()
+        >>> found["recall"], found["f1"]
         (0.75, nan)
         """
         names = [metric.name for metric in METRICS if metric.kind == "threshold"]
@@ -246,7 +248,7 @@ def precision_recall_curve(labels: ArrayLike, scores: ArrayLike) -> PrecisionRec
 def f1_oracle(labels: ArrayLike, scores: ArrayLike) -> float:
     """Return the best F1 over all thresholds. NaN unless both classes are there.
 
-    It looks at the labels that it is judged by: an upper bound, never a result.
+    It looks at the labels that it is measured by: an upper bound, never a result.
     :func:`best_f1_threshold` gives the threshold.
 
     >>> f1_oracle([0, 1, 0, 1], [0.1, 0.3, 0.5, 0.9])
@@ -284,7 +286,7 @@ def counts_at(labels: ArrayLike, scores: ArrayLike, threshold: float) -> Confusi
     With a NaN threshold nothing is called: all four counts are 0 and every figure of them is NaN.
 
     >>> counts_at([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8], 0.4)
-    Counts(tp=1, fp=0, tn=2, fn=1)
+    ConfusionCounts(tp=1, fp=0, tn=2, fn=1)
     """
     truth, values = _checked(labels, scores)
     if np.isnan(threshold):
@@ -326,7 +328,7 @@ def quantile_threshold(calibration_scores: ArrayLike, false_alarm_rate: float) -
 
     The threshold is the k-th largest score, k = floor(rate x (n+1)), at least 1: a new good part,
     exchangeable with the n, scores above it with probability k/(n+1) at most (conformal prediction's bound,
-    Vovk et al. 2005). n = 19 resolves 5 %; with fewer the smallest possible rate 1/(n+1) is kept and told.
+    Vovk et al. 2005). n = 19 resolves 5 %; with fewer the smallest possible rate 1/(n+1) is kept, and given.
 
     >>> quantile_threshold([float(i) for i in range(1, 40)], 0.05)
     QuantileThreshold(threshold=38.0, false_alarm_rate=0.05)
@@ -397,6 +399,7 @@ class _Steps:
 
     @property
     def both(self) -> bool:
+        """Whether there are images of both classes."""
         return self.positives > 0 and self.negatives > 0
 
     @property
@@ -459,6 +462,7 @@ def _checked(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], F
 
 
 def _without_nan(scores: ArrayLike) -> Floats:
+    """Return scores as float64; DataError counts what is NaN."""
     values: NDArray[Any] = np.asarray(scores, dtype=np.float64)
     missing = int(np.isnan(values).sum())
     if missing:
@@ -467,4 +471,5 @@ def _without_nan(scores: ArrayLike) -> Floats:
 
 
 def _ratio(part: float, whole: float) -> float:
+    """Return part / whole; NaN where the whole is 0."""
     return part / whole if whole > 0 else NAN

@@ -62,6 +62,7 @@ def explain(heat_map: ArrayLike, mask: ArrayLike, threshold: float = NAN) -> Map
     """
     region = _region(mask)
     fitted = fit_map(heat_map, region.shape)
+    # Sorted once: all figures below are searches in these two.
     hot, cold = np.sort(fitted[region]), np.sort(fitted[~region])
     return MapFigures(
         pixel_auroc=_auroc(hot, cold),
@@ -260,6 +261,7 @@ class PixelQuantile:
         pixels = self._pixels.view()
         if not pixels.size:
             return NAN
+        # 0.55 x 100 is 55.00000000000001 in floats: without the 1e-6 the next pixel would be taken.
         place = max(int(np.ceil(self._level * pixels.size - 1e-6)) - 1, 0)
         pixels.partition(place)
         return float(pixels[place])
@@ -275,6 +277,7 @@ class _Buffer:
     def append(self, values: NDArray[Any]) -> None:
         end = self._used + values.size
         if end > self._data.size:
+            # refcheck would count a debugger's references too and refuse; :meth:`view` warns its readers.
             self._data.resize(max(end, self._data.size * 5 // 4), refcheck=False)
         self._data[self._used : end] = values.ravel()
         self._used = end
@@ -285,6 +288,8 @@ class _Buffer:
 
 
 def _region(mask: ArrayLike) -> Mask:
+    """Return the mask as booleans, (h, w)."""
+    # Masks are read as 0 and 255, as 0 and 1, and as booleans.
     region: Mask = np.asarray(mask) != 0
     if region.ndim != 2 or not region.size:
         raise DataError(f"a mask is (height, width), got shape {region.shape}")
@@ -311,6 +316,7 @@ def _component_sizes(region: Mask) -> NDArray[np.int32]:
 
 
 def _chunks(length: int) -> Iterator[slice]:
+    """Yield slices that cover ``length`` places, :data:`_CHUNK` at a time."""
     return (slice(start, start + _CHUNK) for start in range(0, length, _CHUNK))
 
 
@@ -358,6 +364,7 @@ def _aupro(hot: Map, sizes: NDArray[np.int32], cold: Map, limit: float) -> float
     for part in _chunks(hot.size):
         order = np.argsort(hot[part])  # sorted queries keep the search in the cache
         values, weights = hot[part][order], 1 / sizes[part][order]
+        # searchsorted is exact under ties: "right" leaves tied cold pixels out, "left" counts them.
         a = (cold.size - np.searchsorted(cold, values, "right")) / cold.size
         b = (cold.size - np.searchsorted(cold, values, "left")) / cold.size
         low, high = np.minimum(a, limit), np.minimum(b, limit)
@@ -368,13 +375,16 @@ def _aupro(hot: Map, sizes: NDArray[np.int32], cold: Map, limit: float) -> float
 
 
 def _pointing(fitted: Map, region: Mask) -> float:
+    """Return the share of the hottest pixels that lies on the defect."""
     if not region.any():
         return NAN
     return float(region[fitted == fitted.max()].mean())
 
 
 def _iou(fitted: Map, region: Mask, threshold: float) -> float:
+    """Return the overlap at a threshold; NaN without a threshold or a defect."""
     if np.isnan(threshold) or not region.any():
         return NAN
+    # In float64: a float32 threshold could round onto a pixel and lose it.
     called = fitted > np.float64(threshold)
     return float((called & region).sum() / (called | region).sum())

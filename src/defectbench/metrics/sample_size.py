@@ -4,7 +4,7 @@ The difference of two AUROCs is the mean, over pairs of a defect and a good part
 model orders them rightly. Its variance has three parts: defects differ, good parts differ, pairs differ
 besides (a two-way layout with random rows and columns; Roe & Metz 1997, Academic Radiology 4). The first two
 fall with the number of defects and goods, the third with their product, so that the variance at another
-number of images can be told from the images at hand.
+number of images can be estimated from the images at hand.
 """
 
 from __future__ import annotations
@@ -50,11 +50,12 @@ class Spread:
         defects, goods = self.sizes
         single = self.defects / defects + self.goods / goods
         double = self.folds * self.pairs / (defects * goods)
+        # The positive root of variance x t^2 - single x t - double = 0.
         return (single + math.sqrt(single**2 + 4 * variance * double)) / (2 * variance)
 
 
 def spread(folds: Sequence[FoldScores]) -> Spread | None:
-    """Return the parts of the variance of a - b, pooled over folds; None where no fold can tell.
+    """Return the parts of the variance of a - b, pooled over folds; None where no fold is large enough.
 
     A fold needs two images of each class. Parts that come out negative, by chance, count as 0.
 
@@ -62,14 +63,14 @@ def spread(folds: Sequence[FoldScores]) -> Spread | None:
     >>> (found.defects, found.goods, round(found.variance(), 4), round(found.times(found.variance()), 6))
     (0.0, 0.0, 0.0625, 1.0)
     """
-    told = [fold for fold in folds if min(fold.defects.size, fold.goods.size) > 1]
-    if not told:
+    usable = [fold for fold in folds if min(fold.defects.size, fold.goods.size) > 1]
+    if not usable:
         return None
-    parts = np.array([_parts(fold) for fold in told])
-    weights = np.array([fold.weight for fold in told], dtype=float)
+    parts = np.array([_parts(fold) for fold in usable])
+    weights = np.array([fold.weight for fold in usable], dtype=float)
     defects, goods, pairs = (max(0.0, float(part)) for part in weights @ parts / weights.sum())
-    sizes = (sum(fold.defects.size for fold in told), sum(fold.goods.size for fold in told))
-    return Spread(defects, goods, pairs, sizes, len(told))
+    sizes = (sum(fold.defects.size for fold in usable), sum(fold.goods.size for fold in usable))
+    return Spread(defects, goods, pairs, sizes, len(usable))
 
 
 def needed(
@@ -79,7 +80,7 @@ def needed(
 
     The two-sided test at ``alpha`` finds it with probability ``power`` when the difference is its standard
     error times z(1 - alpha/2) + z(power). Assumed: more images like these, models as good as these, as many
-    folds and seeds. NaN where nothing can be told: no fold with two images of each class, or no image on
+    folds and seeds. NaN where nothing can be estimated: no fold with two images of each class, or no image on
     which the models differ.
     """
     found = spread(folds)
@@ -104,5 +105,6 @@ def _parts(fold: FoldScores) -> tuple[float, float, float]:
     rows, columns = gaps.shape
     by_row, by_column = gaps.mean(axis=1), gaps.mean(axis=0)
     rest = gaps - by_row[:, None] - by_column + gaps.mean()
+    # Mean squares less what the pairs add to them: Roe & Metz's random-effects estimators.
     pairs = float((rest**2).sum()) / ((rows - 1) * (columns - 1))
     return float(by_row.var(ddof=1)) - pairs / columns, float(by_column.var(ddof=1)) - pairs / rows, pairs

@@ -1,9 +1,8 @@
 """How a model fares on defects of a type that it never saw, and how sure a difference on them is.
 
 A *block* is one training set's tested images in one fold. Blocks of several training sets share images: the
-same goods,
-and in mode ``one`` the same defects. So a resample draws images once for all blocks, within each fold and
-type, and every block weighs its images by that draw.
+same goods, and in mode ``one`` the same defects. So a resample draws images once for all blocks, within each
+fold and type, and every block weighs its images by that draw.
 """
 
 from __future__ import annotations
@@ -46,17 +45,17 @@ def difference(
     The interval is the percentile one, over images; the training sets are those that the category has.
 
     >>> scores = FoldScores.of([0, 0, 1, 1], [1, 2, 3, 4], [2, 1, 1, 3])
-    >>> found = difference([Block(0, "abcd", ["good", "good", "crack", "crack"], scores)], seed=0)
+    >>> found = difference([UnseenBlock(0, "abcd", ["good", "good", "crack", "crack"], scores)], seed=0)
     >>> found.value, found.low >= 0
     (0.375, True)
     """
-    told = [block for block in blocks if block.scores.weight]
-    if not told:
+    usable = [block for block in blocks if block.scores.weight]
+    if not usable:
         return Interval(NAN, NAN, NAN, level)
-    weights = [block.scores.weight for block in told]
-    values = [float(block.scores.gaps().mean()) for block in told]
-    shares = _drawn(told, np.random.default_rng([seed, 2]), resamples)
-    drawn = sum(weight * _resampled(block, shares) for block, weight in zip(told, weights, strict=True))
+    weights = [block.scores.weight for block in usable]
+    values = [float(block.scores.gaps().mean()) for block in usable]
+    shares = _drawn(usable, np.random.default_rng([seed, 2]), resamples)
+    drawn = sum(weight * _resampled(block, shares) for block, weight in zip(usable, weights, strict=True))
     low, high = np.quantile(drawn / sum(weights), ((1 - level) / 2, (1 + level) / 2))
     return Interval(fold_average(values, weights), float(low), float(high), level)
 
@@ -70,6 +69,7 @@ def _drawn(
         for image, kind in zip(block.images, block.types, strict=True):
             strata[block.fold, kind][image] = None
     found: dict[tuple[int, str], Floats] = {}
+    # Sorted, so that the draw does not depend on the order in which blocks arrive.
     for (fold, _), images in sorted(strata.items()):
         drawn = rng.multinomial(len(images), np.full(len(images), 1 / len(images)), resamples)
         counts = drawn.astype(np.float64)
@@ -78,6 +78,7 @@ def _drawn(
 
 
 def _resampled(block: UnseenBlock, drawn: Mapping[tuple[int, str], Floats]) -> Floats:
+    """Return the block's difference on each resample, (resamples,)."""
     counts = np.stack([drawn[block.fold, image] for image in block.images], axis=1)
     rows, columns = counts[:, block.scores.defects], counts[:, block.scores.goods]
     # Each type is drawn to its own size, so both sums are those of the data.
