@@ -19,7 +19,7 @@ from defectbench.errors import TryAgainError
 from defectbench.execution.lease import HeldLease, Lease, read_lease, take_lease
 from defectbench.records.result import find_failure, find_verified_result
 from defectbench.stores.base import Store
-from defectbench.stores.directory import HOUSE, DirectoryStore
+from defectbench.stores.directory import OWN_FOLDER, DirectoryStore
 from defectbench.util.files import locked
 from resumable_classifier import EPOCHS, NAME, STEPS, planted
 
@@ -182,7 +182,7 @@ def pause(process: subprocess.Popen[str], store: Path) -> None:
         process.send_signal(signal.SIGSTOP)
         os.waitpid(process.pid, os.WUNTRACED)
         try:
-            for lock in (store / HOUSE / "locks").glob("*"):
+            for lock in (store / OWN_FOLDER / "locks").glob("*"):
                 with locked(lock, patience=0):
                     pass
         except TryAgainError:

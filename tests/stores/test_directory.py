@@ -11,7 +11,7 @@ import pytest
 
 from defectbench.errors import TryAgainError
 from defectbench.stores.base import ABSENT
-from defectbench.stores.directory import HOUSE, DirectoryStore
+from defectbench.stores.directory import OWN_FOLDER, DirectoryStore
 from defectbench.util.files import STALE
 from parts import make_read_only, make_writable
 
@@ -22,7 +22,7 @@ HALF = 600_000
 def files_below(path: Path) -> list[str]:
     """Return the files of a store, drafts included, lock files left out."""
     files = [entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_file()]
-    return sorted(name for name in files if not name.startswith(f"{HOUSE}/locks/"))
+    return sorted(name for name in files if not name.startswith(f"{OWN_FOLDER}/locks/"))
 
 
 def test_full_disk_says_what_to_do_and_leaves_nothing(small_disk: Path, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_path_that_is_a_file(tmp_path: Path) -> None:
 
 def test_drafts_of_killed_writers_go_and_those_of_live_ones_stay(tmp_path: Path) -> None:
     DirectoryStore(tmp_path).put("k", b"1")
-    drafts = tmp_path / HOUSE / "drafts"
+    drafts = tmp_path / OWN_FOLDER / "drafts"
     old, new = drafts / ".old.part", drafts / ".new.part"
     old.write_text("")
     new.write_text("")
@@ -123,7 +123,7 @@ def test_lock_files_stay_few(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path)
     for index in range(600):
         store.put(f"k{index}", b"")
-    assert len(list((tmp_path / HOUSE / "locks").iterdir())) <= 256
+    assert len(list((tmp_path / OWN_FOLDER / "locks").iterdir())) <= 256
 
 
 def test_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
     )
     store = DirectoryStore(tmp_path)
     store.put("k", b"1")
-    (lock,) = (tmp_path / HOUSE / "locks").iterdir()
+    (lock,) = (tmp_path / OWN_FOLDER / "locks").iterdir()
     holder = subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE, text=True)
     with holder:
         assert holder.stdout is not None

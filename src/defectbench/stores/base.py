@@ -1,4 +1,4 @@
-"""The seam to storage: small objects with conditional puts, large ones as files."""
+"""The interface of storage: small objects with conditional puts, large ones as files."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ def check_prefix(prefix: str) -> str:
 
 
 def _check_text(key: str) -> str:
+    """Refuse what some file system, bucket or terminal cannot hold or show."""
     if "\\" in key or not key.isprintable():
         raise UsageError(
             f"key {key!r}: backslashes, control and other unprintable characters are not allowed"
@@ -61,7 +62,7 @@ def _check_text(key: str) -> str:
 class Blob:
     """An object's bytes and the version (S3: the ETag) that a conditional put may name.
 
-    Equal bytes may have equal versions: what must be told apart needs something of its own inside.
+    Equal bytes may have equal versions: what must be distinguished needs something of its own inside.
     """
 
     data: bytes
@@ -123,6 +124,7 @@ class Store(ABC):
         if self.readers == 1:
             yield from map(read, names)
             return
+        # pool.map keeps the order of the names, whichever answer arrives first.
         with ThreadPoolExecutor(self.readers) as pool:
             yield from pool.map(read, names)
 

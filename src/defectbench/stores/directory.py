@@ -26,9 +26,10 @@ from defectbench.util.files import (
     written_whole,
 )
 
-HOUSE = ".defectbench"
+OWN_FOLDER = ".defectbench"
 """The directory of locks and drafts inside a store. No key lies there: no part of one starts with a dot."""
 
+# Two keys may share a lock file, which costs a wait and never a wrong result.
 LOCKS = 256
 _NESTED = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
 
@@ -36,8 +37,9 @@ _NESTED = {errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY}
 class DirectoryStore(Store):
     """Objects as files below ``path``; a version is the content's SHA-256.
 
-    The directory is made by the first write. Writers of one key take turns by a lock file, so a conditional
-    put is exact between threads and processes; readers need no lock, because files appear whole.
+    The directory is made by the first write. Writers of one key exclude each other by a lock file,
+    so a conditional put is exact between threads and processes; readers need no lock, because files appear
+    whole.
     """
 
     readers = 1
@@ -46,7 +48,7 @@ class DirectoryStore(Store):
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path).expanduser().absolute()
         self.url = str(self.path)
-        self._drafts = self.path / HOUSE / "drafts"
+        self._drafts = self.path / OWN_FOLDER / "drafts"
         self._ready = False
 
     def get(self, key: str) -> Blob:
@@ -102,12 +104,13 @@ class DirectoryStore(Store):
             shutil.copyfileobj(source, file, 1 << 20)
 
     def _file(self, key: str) -> Path:
+        """Return the key's path, checked."""
         check_key(key)
         return self.path / key
 
     def _lock(self, key: str) -> contextlib.AbstractContextManager[None]:
         # A fixed number of lock files shared by all keys: one for each key would never be cleaned up.
-        return locked(self.path / HOUSE / "locks" / f"{zlib.crc32(key.encode()) % LOCKS:03d}")
+        return locked(self.path / OWN_FOLDER / "locks" / f"{zlib.crc32(key.encode()) % LOCKS:03d}")
 
     def _prepare(self) -> None:
         """Make the store's directories; once in a process, remove what killed writers left."""
@@ -117,6 +120,7 @@ class DirectoryStore(Store):
             self._ready = True
 
     def _check(self, key: str, target: Path, expected: str) -> None:
+        """Raise ConflictError unless the object has the expected version."""
         try:
             found = _version(target.read_bytes())
         except FileNotFoundError:
@@ -126,6 +130,7 @@ class DirectoryStore(Store):
             raise ConflictError(f"{key} in {self.url} {was}")
 
     def _place(self, target: Path, data: bytes) -> None:
+        """Write the bytes as a draft on the store's own disk, then rename it: readers see all or nothing."""
         self._prepare()
         with draft_path(self._drafts) as part:
             copy_synced(io.BytesIO(data), part)
@@ -135,22 +140,26 @@ class DirectoryStore(Store):
         """Remove directories that a delete left empty, so that their names are free for keys again."""
         with contextlib.suppress(OSError):
             while directory != self.path:
+                # rmdir refuses a directory that is not empty: that ends the climb and spares a racing writer.
                 directory.rmdir()
                 directory = directory.parent
 
     def _walk(self, start: Path) -> Iterator[str]:
+        """Yield the keys below a directory. A directory that a racing delete removes is no error."""
         for directory, folders, files in os.walk(start, onerror=_raise_unless_gone):
             folders[:] = [name for name in folders if not name.startswith(".")]
             below = Path(directory).relative_to(self.path)
             yield from ((below / name).as_posix() for name in files if not name.startswith("."))
 
     def _exists(self, target: Path, key: str) -> bool:
+        """Whether a file is there; a broken link counts, so that it can be deleted."""
         with self._writing(key), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return target.lstat() is not None
         return False
 
     @contextlib.contextmanager
     def _reading(self, key: str) -> Iterator[BinaryIO]:
+        """Open the object, and raise a disk's errors as the store's."""
         check_key(key)
         try:
             # Joined as text: a Path for each of ten thousand results would take as long as reading them.
@@ -163,6 +172,7 @@ class DirectoryStore(Store):
 
     @contextlib.contextmanager
     def _writing(self, key: str) -> Iterator[None]:
+        """Raise a disk's errors as the store's; a file where a directory is wanted is a nested key."""
         try:
             yield
         except OSError as error:
@@ -174,6 +184,7 @@ class DirectoryStore(Store):
 
 
 def _version(data: bytes) -> str:
+    """Return the content's SHA-256: equal bytes have equal versions."""
     return hashlib.sha256(data).hexdigest()
 
 

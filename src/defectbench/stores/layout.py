@@ -42,7 +42,7 @@ def archive_key(dataset: str, category: str, digest: str) -> str:
 
 
 def shortcut_key(dataset: str, category: str, digest: str) -> str:
-    """Return the key of what looks alone tell of a category; it lies beside the archive it comes from."""
+    """Return the key of the shortcut check of a category's goods; it lies beside their archive."""
     return dataset_key(dataset, category, f"{digest}.shortcut.json")
 
 

@@ -59,13 +59,14 @@ _OUT_OF_REACH = (
 )
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 _BUSY = {"SlowDown", "RequestTimeout", "OperationAborted", "TooManyRequests", "QuotaExceeded", "Throttling"}
+# How servers that keep objects as files refuse a key below another key; AWS allows one.
 _NESTED = {
     "ObjectParentIsFile",
     "ExistingObjectIsDirectory",
     "XMinioParentIsObject",
     "XMinioObjectExistsAsDirectory",
 }
-_STRANGER = {"XAdminUserNotFound", "InvalidAccessKeyId"}
+_UNKNOWN_CREDENTIALS = {"XAdminUserNotFound", "InvalidAccessKeyId"}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 
@@ -117,6 +118,7 @@ class S3Store(Store):
 
     def delete(self, key: str) -> None:
         """Remove the object."""
+        # The inner one turns a 404 into the error that is suppressed; the outer one translates all others.
         with self._errors(key), contextlib.suppress(MissingObjectError), self._errors(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._name(key))
 
@@ -137,9 +139,11 @@ class S3Store(Store):
                 move_into_place(part, path)
 
     def _name(self, key: str) -> str:
+        """Return the object's name in the bucket."""
         return self.prefix + check_key(key)
 
     def _put_if(self, key: str, data: bytes, expected: str) -> str:
+        """Write conditionally, with a mark of our own in the metadata."""
         name, mark = self._name(key), secrets.token_hex(12)
         condition: dict[str, Any] = {"IfNoneMatch": "*"} if expected == ABSENT else {"IfMatch": expected}
         with self._errors(key, expected):
@@ -156,6 +160,7 @@ class S3Store(Store):
                 return own
 
     def _own_write(self, name: str, mark: str) -> str | None:
+        """Return the ETag of the object if this very put wrote it."""
         try:
             found = self._client.head_object(Bucket=self.bucket, Key=name)
         except aws.ClientError as error:
@@ -166,6 +171,7 @@ class S3Store(Store):
 
     @contextlib.contextmanager
     def _errors(self, key: str, expected: str | None = None) -> Iterator[None]:
+        """Raise boto3's errors as the store's."""
         try:
             yield
         except aws.ClientError as error:
@@ -185,10 +191,11 @@ class S3Store(Store):
             raise ConfigurationError(f"{self._place()}: {error}") from error
 
     def _place(self) -> str:
+        """Return where the store is, for messages: URL and server, without credentials."""
         return f"{self.url} at {self._server}"
 
     def _failure(self, error: aws.BotoCoreError) -> DefectbenchError:
-        """Say why no answer came."""
+        """Return the error of a request that got no answer."""
         if isinstance(error, _NO_CREDENTIALS):
             return NoRightsError(f"{self._place()}: no usable credentials; {_CREDENTIALS}")
         if isinstance(error, _OUT_OF_REACH):
@@ -201,14 +208,15 @@ class S3Store(Store):
         return ConfigurationError(f"{self._place()}: {error}")
 
     def _refusal(self, error: aws.ClientError, key: str, expected: str | None) -> DefectbenchError:
-        """Say why the server said no. Its own text stays out: for wrong credentials it repeats them."""
+        """Return the error of a refused request, without the server's text: that may repeat credentials."""
         code, status, where = _code(error), _status(error), self._place()
         if code in _NESTED:
             return UsageError(f"{key}: a key below this one, or above it, is in {self.url}")
         if code == "RequestTimeTooSkewed":
             return ConfigurationError(f"{where}: this machine's clock is wrong; set it")
-        if code in _STRANGER or status in (401, 403) or "Token" in code:
+        if code in _UNKNOWN_CREDENTIALS or status in (401, 403) or "Token" in code:
             return NoRightsError(f"{where} refuses these credentials ({code}); check them or {_CREDENTIALS}")
+        # A 404 to a listing means the bucket: a listing names no key.
         if code == "NoSuchBucket" or (status == 404 and not key):
             return MissingInputError(f"{where}: no bucket {self.bucket!r}; create it, or name another store")
         if expected is not None and (_lost(error) or status == 404):
@@ -216,6 +224,7 @@ class S3Store(Store):
             return ConflictError(f"{key} in {self.url} {was}")
         if status == 404:
             return MissingObjectError(f"no {key} in {self.url}")
+        # 501 says that the server lacks the operation: a second try cannot mend it.
         if code in _BUSY or status in (408, 409, 412, 429) or (status >= 500 and status != 501):
             return TryAgainError(f"{where} cannot do it now ({code or status}); try again later")
         if code in _ELSEWHERE or status in (301, 307):
@@ -224,10 +233,12 @@ class S3Store(Store):
 
 
 def _connect(endpoint: str | None) -> S3Client:
+    """Return a client whose requests every S3-compatible server understands."""
     session = boto3.Session()
     return session.client(
         "s3",
         endpoint_url=endpoint,
+        # Signing needs a region; servers other than AWS ignore which.
         region_name=session.region_name or "us-east-1",
         config=Config(
             signature_version="s3v4",
@@ -250,10 +261,12 @@ def _status(error: aws.ClientError) -> int:
 
 
 def _lost(error: aws.ClientError) -> bool:
+    """Whether the condition of a put did not hold; servers differ in how they say so."""
     return _code(error) in _LOST or _status(error) == 412
 
 
 def _retried(error: aws.ClientError) -> bool:
+    """Whether boto3 sent the request more than once."""
     return int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
 
 
