@@ -76,6 +76,7 @@ def _fixefficientnet(variant: int, size: int) -> Entry:
 
 
 def _noisystudent(variant: int, size: int, digest: str) -> Entry:
+    """Return EfficientNet-B``variant`` with NoisyStudent's weights; ``size`` is the authors' side."""
     name = f"tf_efficientnet_b{variant}.ns_jft_in1k"
     return _classifier(
         f"noisystudent-b{variant}",

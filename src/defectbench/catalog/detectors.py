@@ -33,7 +33,7 @@ _NOISE = "its noise has up to 32 periods on a grid of a quarter of the picture"
 _PATCHES = "patches of 14 px: for 512 px take 504 or 518"
 
 
-def _stepped(
+def _trained_detector(
     name: str, builder: str, paper: str, weights: tuple[Weights, ...], heat_map: str, **more: object
 ) -> Entry:
     """Return the entry of a detector that anomalib's torch model and our loop make."""
@@ -53,7 +53,8 @@ def _stepped(
 
 
 def _efficientad(letter: str, teacher: Weights, builder: str) -> Entry:
-    return _stepped(
+    """Return the entry of one size of EfficientAD; ``builder`` is the class's name."""
+    return _trained_detector(
         f"efficientad-{letter.lower()}",
         f"efficientad:{builder}",
         f"Batzner et al. 2023, arXiv:2303.14535 (EfficientAD-{letter})",
@@ -212,7 +213,7 @@ DETECTORS: tuple[Entry, ...] = (
         ),
         aliases=("SimpleNet",),
     ),
-    _stepped(
+    _trained_detector(
         "supersimplenet",
         "supersimplenet:SuperSimpleNet",
         _SUPERSIMPLENET_PAPER,
@@ -223,10 +224,10 @@ DETECTORS: tuple[Entry, ...] = (
         sizes_because=_NOISE,
         settings=_SUPERSIMPLENET,
     ),
-    _stepped(
+    _trained_detector(
         "supersimplenet-supervised",
         "supersimplenet:SupervisedSuperSimpleNet",
-        f"{_SUPERSIMPLENET_PAPER}; taught labelled defects and their masks",
+        f"{_SUPERSIMPLENET_PAPER}; trained on labelled defects and their masks",
         (WIDE_RESNET50,),
         "logits of the segmenting head",
         family="supervised",
@@ -237,7 +238,7 @@ DETECTORS: tuple[Entry, ...] = (
         "tuning images",
         settings=_SUPERSIMPLENET,
     ),
-    _stepped(
+    _trained_detector(
         "reverse-distillation",
         "reverse_distillation:ReverseDistillation",
         "Deng and Li 2022, arXiv:2201.10703",
@@ -254,7 +255,7 @@ DETECTORS: tuple[Entry, ...] = (
             "learning_rate": 5e-3,
         },
     ),
-    _stepped(
+    _trained_detector(
         "stfpm",
         "stfpm:Stfpm",
         "Wang et al. 2021, arXiv:2103.04257",
@@ -270,7 +271,7 @@ DETECTORS: tuple[Entry, ...] = (
         },
         fit_version=2,
     ),
-    _stepped(
+    _trained_detector(
         "fastflow",
         "fastflow:FastFlow",
         "Yu et al. 2021, arXiv:2111.07677",
@@ -287,7 +288,7 @@ DETECTORS: tuple[Entry, ...] = (
             "weight_decay": 1e-5,
         },
     ),
-    _stepped(
+    _trained_detector(
         "cfa",
         "cfa:Cfa",
         "Lee et al. 2022, arXiv:2206.04325",
@@ -303,7 +304,7 @@ DETECTORS: tuple[Entry, ...] = (
         },
         fit_version=2,
     ),
-    _stepped(
+    _trained_detector(
         "draem",
         "draem:Draem",
         "Zavrtanik et al. 2021, arXiv:2108.07610",
@@ -315,7 +316,7 @@ DETECTORS: tuple[Entry, ...] = (
         sizes_because="its networks halve the picture five times and back",
         settings={"channels": 128, "batch_size": 8, "learning_rate": 1e-4},
     ),
-    _stepped(
+    _trained_detector(
         "uninet",
         "uninet:UniNet",
         "Wei et al. 2025 (CVPR), UniNet",
@@ -333,7 +334,7 @@ DETECTORS: tuple[Entry, ...] = (
         },
         fit_version=2,
     ),
-    _stepped(
+    _trained_detector(
         "dinomaly",
         "dinomaly:Dinomaly",
         "Guo et al. 2024, arXiv:2405.14325",

@@ -22,7 +22,7 @@ class Weights:
         licence: of the weights, which may differ from the code's.
         commercial: the licence allows commercial use; None where that is unknown. Tables say so of both.
         url: where the published file lies; empty where timm's own table knows.
-        digest: how the published file's SHA-256 begins, as far as its authors tell; empty where they do not.
+        digest: how the published file's SHA-256 begins, as far as it is published; empty where it is not.
         member: the one file of the zip at ``url`` that is meant; empty where that is no zip.
         archive: as ``digest``, of that zip.
         kind: ``file`` of a network's weights, or ``pictures``: a folder of them, kept as one tar.
@@ -68,7 +68,7 @@ class Entry:
 
     Attributes:
         name: what sweeps call it.
-        family: ``classifier``, ``detector`` or ``supervised`` (a detector that is taught defects).
+        family: ``classifier``, ``detector`` or ``supervised`` (a detector that trains on defects too).
         builder: ``module:class`` of the model.
         source: paper and code.
         licence: of the code.

@@ -28,6 +28,7 @@ class Bounds:
 
     def reads(self, value: object) -> bool:
         """Whether a sweep may give this value."""
+        # bool is an int to Python: `epochs: true` must not mean one epoch.
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
             return False
         if isinstance(value, float) and not math.isfinite(value):
@@ -35,6 +36,7 @@ class Bounds:
         return self._high_enough(value) and (self.high is None or value <= self.high)
 
     def _high_enough(self, value: float) -> bool:
+        """Whether the value is above the lower bound, or on it where that is allowed."""
         return value > self.low if self.above else value >= self.low
 
     def __str__(self) -> str:
@@ -93,6 +95,7 @@ class Names:
 
 
 def _is_name(value: object) -> bool:
+    """Whether a value is a network's or a layer's name, as timm and torch.nn write them."""
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", value) is not None
 
 

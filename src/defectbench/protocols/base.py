@@ -35,7 +35,7 @@ class Split:
         families: who reads it.
         detector_stops: the tuning images end a detector's fit too (holdout only).
         rotate_defects: each defect is learnt at four rotations (the original study's splits only).
-        contaminants: defects that every family is taught as good (contamination only).
+        contaminants: defects that every family trains on as good (contamination only).
         draw: which of several random draws of one condition; None where nothing is drawn several times.
         setting: what the condition's text says, name by name: ``{"n": 4}``.
     """
@@ -61,11 +61,11 @@ class Split:
         return self.condition if self.draw is None else f"{self.condition}/draw{self.draw}"
 
     def train(self, family: Family) -> tuple[tuple[str, int], ...]:
-        """Return (image id, label taught) of all that ``family`` learns from here."""
-        taught = [(name, 0) for name in (*self.goods, *self.contaminants)]
+        """Return (image id, training label) of all that ``family`` learns from here."""
+        labelled = [(name, 0) for name in (*self.goods, *self.contaminants)]
         if family != "detector":
-            taught += [(name, 1) for name in self.defects]
-        return tuple(sorted(taught))
+            labelled += [(name, 1) for name in self.defects]
+        return tuple(sorted(labelled))
 
     def tuning(self, family: Family) -> tuple[str, ...]:
         """Return the ids that may end a fit of ``family``."""
@@ -103,6 +103,7 @@ class Protocol(StrictModel, ABC):
 
 def generator(manifest: Manifest, split_seed: int, purpose: str) -> np.random.Generator:
     """Return the random numbers of one ``purpose``, so that one draw cannot shift another."""
+    # A hash of the purpose, and no counter: a new draw elsewhere leaves every other one as it was.
     text = f"{manifest.digest}/{split_seed}/{purpose}"
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 

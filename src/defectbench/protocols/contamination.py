@@ -13,7 +13,7 @@ from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
 from defectbench.protocols.base import Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit
-from defectbench.protocols.groups import apart, shuffled
+from defectbench.protocols.groups import shuffled, without_groups_of
 from defectbench.util.strict_yaml import Number, distinct
 
 _STEPS = 1000
@@ -34,11 +34,13 @@ class Contamination(Protocol):
     @field_validator("shares")
     @classmethod
     def _once(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        """Refuse a share given twice."""
         return distinct(value, "share")
 
     def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:
         """Return a split for each fold and share; one above what a pool gives is lowered, in all folds."""
         cut = [_Mixed(manifest, split_seed, f) for f in crossfit(manifest, split_seed, folds, self.name)]
+        # Less 1: a classifier needs one defect to learn from.
         most = min(len(mixed.fold.defects) for mixed in cut) - 1
         goods, calibration = len(cut[0].fold.goods), len(cut[0].fold.calibration)
         wanted = {share: _lowered(share, goods, calibration, most) for share in sorted(self.shares)}
@@ -62,16 +64,16 @@ class _Mixed:
 
     def split(self, share: float) -> Split:
         fold = self.fold
-        taught, kept = (replaced(share, len(names)) for names in (fold.goods, fold.calibration))
-        # One order from both its ends: what is taught at a small share is never calibration at a larger one.
-        contaminants, among = self._pool[:taught], self._pool[len(self._pool) - kept :]
+        swapped, kept = (replaced(share, len(names)) for names in (fold.goods, fold.calibration))
+        # One order from both its ends: a contaminant of a small share is never calibration at a larger one.
+        contaminants, among = self._pool[:swapped], self._pool[len(self._pool) - kept :]
         # A group of which some contaminate is neither calibration as well nor learnt as a defect.
-        among = apart(self.manifest, among, contaminants)
-        defects = apart(self.manifest, fold.defects, (*contaminants, *among))
+        among = without_groups_of(self.manifest, among, contaminants)
+        defects = without_groups_of(self.manifest, fold.defects, (*contaminants, *among))
         return replace(
             fold,
             condition=f"share={share:g}",
-            goods=tuple(sorted(self._goods[taught:])),
+            goods=tuple(sorted(self._goods[swapped:])),
             calibration=tuple(sorted((*self._calibration[kept:], *among))),
             defects=tuple(sorted(defects)),
             contaminants=tuple(sorted(contaminants)),
@@ -80,17 +82,21 @@ class _Mixed:
 
     @cached_property
     def _pool(self) -> Sequence[str]:
+        """The fold's defects in the order in which they contaminate, the same at every share."""
         return self._order(self.fold.defects, f"pool/{self.fold.fold}")
 
     @cached_property
     def _goods(self) -> Sequence[str]:
+        """The training goods in the order in which they are replaced."""
         return self._order(self.fold.goods, "goods")
 
     @cached_property
     def _calibration(self) -> Sequence[str]:
+        """The calibration goods in the order in which they are replaced."""
         return self._order(self.fold.calibration, "calibration")
 
     def _order(self, names: Sequence[str], purpose: str) -> Sequence[str]:
+        """Return the names in an order of their own random numbers."""
         rng = generator(self.manifest, self.split_seed, f"contamination/{purpose}")
         return shuffled([self.manifest.by_id[name] for name in names], rng)
 
@@ -112,6 +118,7 @@ def _lowered(share: float, goods: int, calibration: int, most: int) -> float:
 
     if needs(share) <= most:
         return share
+    # Counted down in whole steps: halving would end at a share that depends on rounding.
     return next(k / _STEPS for k in range(int(share * _STEPS), -1, -1) if needs(k / _STEPS) <= most)
 
 

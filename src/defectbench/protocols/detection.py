@@ -11,7 +11,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from defectbench.data.manifest import Manifest
 from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import FOLDS, check_size, crossfit
-from defectbench.protocols.groups import apart, cut, shuffled
+from defectbench.protocols.groups import cut, shuffled, without_groups_of
 from defectbench.util.strict_yaml import Whole, refuse
 
 HOLDOUT = "holdout"
@@ -37,6 +37,7 @@ class Detection(Protocol):
 
     @model_validator(mode="after")
     def _folds_are_of_crossfit(self) -> Detection:
+        """Refuse `folds` where nothing is cut into folds."""
         if self.scheme == "holdout" and "folds" in self.model_fields_set:
             refuse(
                 "holdout is one split, without folds: leave `folds` out, or take scheme: crossfit or both",
@@ -45,7 +46,7 @@ class Detection(Protocol):
         return self
 
     @model_serializer(mode="wrap")
-    def _as_a_sweep_says_it(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_in_a_sweep(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave ``folds`` out of a holdout: what a record holds must read as a sweep again."""
         options: dict[str, Any] = write(self)
         if self.scheme == "holdout":
@@ -57,7 +58,7 @@ class Detection(Protocol):
         if self.scheme == "holdout":
             return Splits(tuple(holdout(manifest, split_seed, self.name)))
         crossed = crossfit(manifest, split_seed, folds, self.name)
-        # Under a name of its own: what is told of detection is paired, and the holdout is not.
+        # Under a name of its own: tables read detection as paired, and the holdout is not.
         single = holdout(manifest, split_seed, HOLDOUT) if self.scheme == "both" else ()
         return Splits((*crossed, *single))
 
@@ -84,7 +85,7 @@ def holdout(manifest: Manifest, split_seed: int, protocol: str) -> Iterator[Spli
         if (of := [image for image in manifest.labelled if image.label == label])
     )
     # The original had no groups. Here a good that shares one with a defect has no part to go to.
-    tuned, tested = cut(manifest, apart(manifest, goods, defects), 0.5)
+    tuned, tested = cut(manifest, without_groups_of(manifest, goods, defects), 0.5)
     whole = Split(
         protocol=protocol,
         condition=HOLDOUT,

@@ -57,7 +57,7 @@ def check_size(manifest: Manifest, least: int, protocol: str) -> None:
         DataError: all that it lacks.
     """
     problems = [
-        f"{manifest.category}: {_said(images, what)}, the {protocol} protocol needs at least {needed}"
+        f"{manifest.category}: {_counted(images, what)}, the {protocol} protocol needs at least {needed}"
         for what, images, needed in (
             ("training goods", manifest.train, 2),
             ("good labelled images", _labelled(manifest, 0), least),
@@ -69,11 +69,12 @@ def check_size(manifest: Manifest, least: int, protocol: str) -> None:
         raise DataError(problems)
 
 
-def _said(images: Sequence[Image], what: str) -> str:
+def _counted(images: Sequence[Image], what: str) -> str:
     """Say how many images there are, and in how many groups, which count where there are any."""
     units = len(units_of(images))
     return f"{len(images)} {what}" + (f" in {units} groups" if units < len(images) else "")
 
 
 def _labelled(manifest: Manifest, label: int) -> list[Image]:
+    """Return the test part's images of one class."""
     return [image for image in manifest.labelled if image.label == label]

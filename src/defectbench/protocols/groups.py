@@ -60,14 +60,14 @@ def unit_of(manifest: Manifest, name: str) -> str:
     return manifest.by_id[name].unit
 
 
-def apart(manifest: Manifest, names: Iterable[str], others: Iterable[str]) -> list[str]:
+def without_groups_of(manifest: Manifest, names: Iterable[str], others: Iterable[str]) -> list[str]:
     """Return those of the names, in order, that share no group with any of the others."""
     taken = {unit_of(manifest, name) for name in others}
     return [name for name in names if unit_of(manifest, name) not in taken]
 
 
 def whole_groups(manifest: Manifest, names: Sequence[str], where: Callable[[int], bool]) -> set[str]:
-    """Return those of the names whose group's first one stands at a place of which ``where`` is true."""
+    """Return those of the names whose group's first one is at a place of which ``where`` is true."""
     first: dict[str, int] = {}
     for place, name in enumerate(names):
         first.setdefault(unit_of(manifest, name), place)
@@ -91,6 +91,7 @@ def deal_groups(units: Sequence[Unit], parts: int, category: str) -> list[list[s
     filled: list[dict[str, int]] = [dict.fromkeys(totals, 0) for _ in range(parts)]
     found: list[list[str]] = [[] for _ in range(parts)]
     rarest = {unit: next(kind for kind in rarity if kind in _counts(unit)) for unit in units}
+    # Sorting is stable, so that units of one kind and size stay in their random order.
     for unit in sorted(units, key=lambda unit: (rarity.index(rarest[unit]), -len(unit))):
         part = min(range(parts), key=lambda k: (filled[k][rarest[unit]], sum(filled[k].values()), k))
         found[part] += [image.id for image in unit]
@@ -109,6 +110,7 @@ def _counts(images: Sequence[Image]) -> dict[str, int]:
 
 
 def _check_parts(filled: Sequence[dict[str, int]], category: str) -> None:
+    """Refuse parts without a good or without a defect."""
     for label, lacking in (
         ("good", [k for k, counts in enumerate(filled) if not counts.get(GOOD)]),
         ("defective", [k for k, counts in enumerate(filled) if sum(counts.values()) == counts.get(GOOD, 0)]),

@@ -17,7 +17,7 @@ from defectbench.util.strict_yaml import Whole, distinct
 FEWEST_TUNING = 8
 """From so many labelled defects on a quarter of them tunes."""
 
-_ENOUGH = 10
+_ENOUGH_DRAWS = 10
 
 
 class Scarcity(Protocol):
@@ -28,16 +28,17 @@ class Scarcity(Protocol):
 
     Attributes:
         defects: numbers of labelled defects, all that are used: those that tune included.
-        draws: random choices of each number, apart from the training seed.
+        draws: random choices of each number, independent of the training seed.
     """
 
     name: ClassVar[str] = "scarcity"
     defects: tuple[Annotated[Whole, Field(ge=1)], ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
-    draws: Whole = Field(default=_ENOUGH, ge=1, le=1000)
+    draws: Whole = Field(default=_ENOUGH_DRAWS, ge=1, le=1000)
 
     @field_validator("defects")
     @classmethod
     def _once(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        """Refuse a number given twice."""
         return distinct(value, "number of defects")
 
     def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:
@@ -57,18 +58,19 @@ class Scarcity(Protocol):
         return Splits((*found, *(_whole(manifest, fold) for fold in cut)), tuple(self._notes(pool)))
 
     def _notes(self, pool: int) -> Iterator[str]:
+        """Say which numbers are left out, and that few draws spread widely."""
         dropped = [str(n) for n in sorted(self.defects) if n > pool]
         if dropped:
             yield f"n={', '.join(dropped)} dropped: the smallest fold's pool has {pool} defects"
-        if self.draws < _ENOUGH:
-            yield f"fewer draws than {_ENOUGH} ({self.draws}): the spread over draws is uncertain"
+        if self.draws < _ENOUGH_DRAWS:
+            yield f"fewer draws than {_ENOUGH_DRAWS} ({self.draws}): the spread over draws is uncertain"
 
 
 def tunes(place: int) -> bool:
     """Whether the defect at ``place`` of a draw's order tunes, where a draw has tuning defects at all.
 
-    A quarter of the first n for every n from 8 on; and the first six never do, so that what 1, 2, 4 defects
-    teach is still learnt with 8.
+    A quarter of the first n for every n from 8 on; and the first six never do, so that
+    the training defects of 1, 2, 4 are training defects of 8 too.
 
     >>> [place for place in range(20) if tunes(place)]
     [6, 7, 11, 15, 19]

@@ -12,7 +12,7 @@ from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
 from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import check_size, crossfit, of_label
-from defectbench.protocols.groups import apart, cut, shuffled
+from defectbench.protocols.groups import cut, shuffled, without_groups_of
 from defectbench.util.strict_yaml import distinct
 
 Mode = Literal["one", "all_but_one", "study"]
@@ -41,6 +41,7 @@ class Unseen(Protocol):
     @field_validator("modes", "leave_out")
     @classmethod
     def _once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Refuse an entry given twice."""
         return distinct(value, "entry")
 
     def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:
@@ -64,6 +65,7 @@ class Unseen(Protocol):
     def _crossfit(
         self, manifest: Manifest, split_seed: int, folds: int, kinds: tuple[str, ...], modes: Sequence[Mode]
     ) -> Splits:
+        """Return the splits of the cross-fitted modes, with a note for each condition that no fold has."""
         training_sets = [
             _TrainingSet(manifest, split_seed, mode, kind, kinds) for mode in modes for kind in kinds
         ]
@@ -98,7 +100,7 @@ def study(manifest: Manifest, split_seed: int, kinds: Sequence[str], protocol: s
     if not learnt:
         return Splits((), (f"mode {STUDY}: {kind}, the largest type, has 1 defect: 2 are needed",))
     labelled = {label: [image.id for image in manifest.labelled if image.label == label] for label in (0, 1)}
-    goods = apart(manifest, labelled[0], labelled[1])
+    goods = without_groups_of(manifest, labelled[0], labelled[1])
     others = [image.id for name in kinds if name != kind for image in of_type[name]]
     split = Split(
         protocol=protocol,
@@ -108,7 +110,7 @@ def study(manifest: Manifest, split_seed: int, kinds: Sequence[str], protocol: s
         calibration=(),
         defects=learnt,
         tune=tuple(sorted((*goods, *validation))),
-        test=tuple(sorted(apart(manifest, others, order))),
+        test=tuple(sorted(without_groups_of(manifest, others, order))),
         families=LEARNERS,
         rotate_defects=True,
         setting={"mode": STUDY, "type": kind, "tested": "unseen", "control": 0},
@@ -128,9 +130,11 @@ class _TrainingSet:
 
     @property
     def seen(self) -> frozenset[str]:
+        """The types that the classifier learns."""
         return frozenset(name for name in self.kinds if (name == self.kind) == (self.mode == "one"))
 
     def condition(self, tested: str) -> str:
+        """Return the condition's text, as the tables show it."""
         return f"{self.mode}/{self.kind}/{tested}"
 
     def splits(self, fold: Split) -> Iterator[Split]:
@@ -144,14 +148,14 @@ class _TrainingSet:
             defects = self._of(fold.test, types)
             if not defects:
                 continue
-            told = {"mode": self.mode, "type": self.kind, "tested": tested}
+            setting = {"mode": self.mode, "type": self.kind, "tested": tested}
             own = replace(
                 fold,
                 condition=self.condition(tested),
                 defects=learnt,
                 tune=self._tune(fold, tuned),
                 test=tuple(sorted((*goods, *defects))),
-                setting={**told, "control": 0},
+                setting={**setting, "control": 0},
             )
             yield own
             yield replace(
@@ -160,10 +164,11 @@ class _TrainingSet:
                 defects=self._any(fold, fold.defects, len(learnt), "pool"),
                 tune=self._tune(fold, self._any(fold, fold.tune, len(tuned), "tune")),
                 families=LEARNERS,
-                setting={**told, "control": 1},
+                setting={**setting, "control": 1},
             )
 
     def _of(self, names: Sequence[str], types: frozenset[str]) -> tuple[str, ...]:
+        """Return those of the names whose type is among ``types``, in order."""
         return tuple(name for name in names if self.manifest.by_id[name].defect_type in types)
 
     def _tune(self, fold: Split, defects: tuple[str, ...]) -> tuple[str, ...]:
