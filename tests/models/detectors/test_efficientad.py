@@ -1,4 +1,4 @@
-"""EfficientAD in a holdout: its epochs are judged by scores like those that it gives in the end."""
+"""EfficientAD in a holdout: its epochs are scored as the fitted model scores."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import small_models
 from defectbench import catalog
 from defectbench.metrics.image import image_auroc
-from defectbench.models.base import ModelSettings, Progress, TrainingData
+from defectbench.models.base import ModelSettings, Progress, TrainingData, set_aside
 from defectbench.models.choose import build_model
+from defectbench.models.detectors.efficientad import EfficientAd
 from defectbench.models.pictures.images import ArrayPictures
 from defectbench.models.training import gradient_detector
 
@@ -55,3 +56,14 @@ def test_epochs_are_judged_by_scores_on_the_scale_of_the_goods_set_aside(
     assert scores == judged[int(np.argmax(aurocs))]
     _, others = fitted(tuned=False)
     assert losses(told) == losses(others), "judging an epoch moved the training"
+
+
+@pytest.mark.parametrize("number", [2, 6, 20, 45])
+def test_goods_set_aside_for_the_quantiles_are_never_trained_on(number: int) -> None:
+    entry = catalog.find("efficientad-s")
+    model = build_model(entry, ModelSettings(entry.settings, SIDE, 1, 0, 3, device="cpu"))
+    assert isinstance(model, EfficientAd)
+    goods = ArrayPictures(np.zeros((number, 8, 8, 3), np.uint8))
+    shown = model.epoch_indices(TrainingData(goods, np.zeros(number, np.int64)))
+    assert not set(shown) & set(set_aside(number, 3)[1])
+    assert len(shown) == number - max(1, round(number / 10))

@@ -32,7 +32,7 @@ class EfficientAd(GradientDetector):
 
     One picture a step, Adam with weight decay 1e-5, the rate a tenth in the last twentieth of the steps. A
     tenth of the goods is never learnt from: the quantiles that put both maps on one scale are taken on it, in
-    a holdout before each epoch is judged.
+    a holdout before each epoch is scored.
     The student is kept from imitating the teacher on other pictures: imagenette, or, with ``weights: none``,
     scikit-image's photographs. Score: the largest value of the mean of both maps.
 
@@ -74,7 +74,7 @@ class EfficientAd(GradientDetector):
         """Return 1: the hardest places are looked for in one picture at a time."""
         return 1
 
-    def shown(self, training: TrainingData) -> NDArray[np.int64]:
+    def epoch_indices(self, training: TrainingData) -> NDArray[np.int64]:
         """Return nine tenths of the goods."""
         return set_aside(len(training.pictures), self.settings.seed)[0]
 
@@ -86,6 +86,7 @@ class EfficientAd(GradientDetector):
                 found = model.teacher(batch).double()
             number += found[:, 0].numel()
             added, squared = added + found.sum((0, 2, 3)), squared + (found**2).sum((0, 2, 3))
+        # Sums in float64: over all goods float32 would lose what the deviation is made of.
         mean = cast(Tensor, added) / number
         deviation = torch.sqrt((cast(Tensor, squared) / number - mean**2).clamp_min(1e-12))
         model.mean_std["mean"].data = mean.float().view(1, -1, 1, 1)
@@ -108,9 +109,10 @@ class EfficientAd(GradientDetector):
         return cast(Tensor, sum(model(batch=batch.images, batch_imagenet=self._other())))
 
     def _other(self) -> Tensor:
-        """Return a picture that is none of the product, grey three times out of ten."""
+        """Return a picture that does not show the product, grey three times out of ten."""
         index = int(torch.randint(len(self._others), (1,)))
         image = backbone.scaled(self._others[index][None], self.device)
+        # Drawn from torch's generator, which :func:`device.repeatable` seeds.
         if float(torch.rand(1)) < _GREY:
             weights = torch.tensor([0.2989, 0.587, 0.114], device=image.device).view(1, 3, 1, 1)
             image = (image * weights).sum(1, keepdim=True).expand_as(image)
@@ -122,6 +124,7 @@ class EfficientAd(GradientDetector):
         for place in set_aside(len(training.pictures), self.settings.seed)[1]:
             with torch.no_grad():
                 maps.append(model.get_maps(self.prepared(training.pictures[int(place)][None])))
+        # Both maps are brought to one scale, 0 at the 90 % quantile and 0.1 at the 99.5 % (section 3.4).
         for name, found in zip(("st", "ae"), zip(*maps, strict=True), strict=True):
             values = _sampled(torch.cat([one.flatten() for one in found]))
             for end, share in zip(("qa", "qb"), _QUANTILES, strict=True):
