@@ -72,6 +72,7 @@ class ModelSettings:
     def whole(self, name: str, least: int = 1) -> int:
         """Return a setting that is a whole number, at least ``least``; raises UsageError otherwise."""
         value = self.options[name]
+        # bool is an int to Python.
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UsageError(f"setting {name}: {value!r}; a whole number of at least {least} is allowed")
         return value
@@ -115,7 +116,7 @@ class TrainingData:
         tuning: pictures for early stopping, or None.
         tuning_labels: their labels, (m,) int64; empty without ``tuning``.
         masks: place among the training pictures -> (size, size) bool, where the defect is; for supervised
-            detectors alone, and only of defects that are taught as such.
+            detectors alone, and only of defects that are labelled as such.
     """
 
     pictures: Pictures
@@ -132,6 +133,7 @@ def set_aside(total: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     >>> len(learnt), len(aside), sorted([*learnt, *aside]) == list(range(20))
     (18, 2, True)
     """
+    # Seeded anew here, so that a fit and its calibration set the same goods aside without a word passed.
     order = np.random.default_rng(seed).permutation(total)
     aside = max(1, round(total / 10))
     return np.sort(order[aside:] if total > 1 else order), np.sort(order[:aside])
@@ -186,12 +188,12 @@ class Progress:
 
 
 FitCallback = Callable[[Progress], None]
-"""Called by a fit after every optimiser step or batch; may raise, so that a stop is heard within seconds."""
+"""Called by a fit after every optimiser step or batch; may raise, so that a stop is obeyed within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One picture, inspected.
+    """What a model makes of one picture.
 
     Attributes:
         score: raw, higher = more abnormal; a classifier's log-odds.
@@ -241,7 +243,7 @@ class Model(ABC):
 
     @abstractmethod
     def load(self, path: Path) -> None:
-        """Read what :meth:`save` wrote; the next :meth:`inspect` gives the same scores, bit for bit."""
+        """Read what :meth:`save` wrote; the next :meth:`predict` gives the same scores, bit for bit."""
 
     @abstractmethod
     def size(self) -> ModelSize:
@@ -251,7 +253,7 @@ class Model(ABC):
 class Resumable(Model):
     """A model whose fit can be saved between two steps (:attr:`Progress.save`) and gone on with.
 
-    Those that are none of these start anew: what a memory bank has collected so far is the most of its work,
+    Those that are none of these start anew: what a memory bank has collected so far is most of its work,
     and the baselines take seconds.
     """
 

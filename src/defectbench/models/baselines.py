@@ -51,11 +51,12 @@ class _FilterBankModel(Model):
             self._state = {name: arrays[name] for name in arrays.files}
 
     def _fitted(self) -> dict[str, NDArray[Any]]:
+        """Return the fitted arrays; BugError before a fit or a load."""
         if not self._state:
             raise BugError(f"{type(self).__name__} was asked for results before fit or load")
         return self._state
 
-    def _learnt(self, pictures: Pictures, report: FitCallback) -> Array:
+    def _training_features(self, pictures: Pictures, report: FitCallback) -> Array:
         """Return the training pictures' features, (n, places, places, channels)."""
         found = []
         for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
@@ -71,6 +72,7 @@ class _FilterBankModel(Model):
         return white
 
     def _bank_flops(self) -> int:
+        """Return the operations of all filters on one picture."""
         side = self.settings.image_size
         transforms = filterbank.CHANNELS // 2
         return int(_FFT_COST * transforms * side**2 * math.log2(side**2))
@@ -86,7 +88,7 @@ class FilterBankDetector(_FilterBankModel):
     def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Scale the features by the goods' median and spread, whiten them, and keep a bank of good places."""
         check_goods(training)
-        places = self._learnt(training.pictures, report).reshape(-1, filterbank.CHANNELS)
+        places = self._training_features(training.pictures, report).reshape(-1, filterbank.CHANNELS)
         self._state = _whitening(places)
         keep = min(self.settings.whole("bank"), len(places))
         rows = np.sort(np.random.default_rng(self.settings.seed).permutation(len(places))[:keep])
@@ -98,10 +100,12 @@ class FilterBankDetector(_FilterBankModel):
         for features in pictures.features(filterbank.EXTRACTOR, filterbank.describe):
             heat_map = self._distances(features)
             ordered = np.sort(heat_map, axis=None)
+            # A defect covers few places: the mean of all would drown it, the maximum alone is noisy.
             top = max(1, round(0.04 * ordered.size))
             yield Prediction(float(ordered[-top:].astype(np.float64).mean()), heat_map)
 
     def _distances(self, features: Array) -> Array:
+        """Return each place's distance to the bank, (places, places)."""
         white = self._white(features.reshape(-1, filterbank.CHANNELS)).astype(np.float32)
         near = _nearest(white, self._fitted()["bank"], self.settings.whole("neighbours"))
         return near.reshape(features.shape[:2])
@@ -115,14 +119,14 @@ class FilterBankDetector(_FilterBankModel):
 
 
 class FilterBankClassifier(_FilterBankModel):
-    """Logistic regression on how far the picture's oddest places stand out.
+    """Logistic regression on how far the picture's most unusual places deviate.
 
     Features are whitened by all training pictures, whatever their labels: what is whitened by the goods alone
-    makes those very goods look even, so that a fit on shuffled labels still learns "odd is abnormal". Each is
-    pooled to the mean of its two per cent largest absolute values: defects are local, and may be lighter or
-    darker than their surroundings. That is a sum over places, so the log-odds split exactly into a share of
-    each place: the heat map. (The pooling was chosen on the synthetic data, seed 0; against means, squares
-    and tails of features that are not whitened it raised the AUROC by 0.05 to 0.2.)
+    makes those very goods look even, so that a fit on shuffled labels still learns "unusual is abnormal".
+    Each is pooled to the mean of its two per cent largest absolute values: defects are local, and may be
+    lighter or darker than their surroundings. That is a sum over places, so the log-odds split exactly into a
+    share of each place: the heat map. (The pooling was chosen on the synthetic data, seed 0; against means,
+    squares and tails of features that are not whitened it raised the AUROC by 0.05 to 0.2.)
 
     Settings: ``penalty`` (the L2 penalty's strength, the inverse of scikit-learn's C).
     """
@@ -130,7 +134,7 @@ class FilterBankClassifier(_FilterBankModel):
     def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Fit the regression on the training pictures; the tuning pictures are not used."""
         check_labels(training)
-        features = self._learnt(training.pictures, report)
+        features = self._training_features(training.pictures, report)
         self._state = _whitening(features.reshape(-1, filterbank.CHANNELS))
         pooled = np.stack([_pool(self._white(picture)).sum((0, 1)) for picture in features])
         mean, deviation = pooled.mean(0), pooled.std(0)
@@ -143,6 +147,7 @@ class FilterBankClassifier(_FilterBankModel):
     def _regress(
         self, inputs: NDArray[np.float64], labels: NDArray[np.int64]
     ) -> tuple[NDArray[np.float64], float]:
+        """Return the coefficients and the intercept of the regularised regression."""
         from sklearn.linear_model import LogisticRegression
 
         model = LogisticRegression(C=1.0 / self.settings.number("penalty"), max_iter=5000, tol=1e-6)
@@ -174,6 +179,8 @@ def _whitening(places: Array) -> dict[str, NDArray[Any]]:
 def _robust(places: Array) -> tuple[Array, Array]:
     """Return each feature's median and its median absolute deviation, scaled to a normal's deviation."""
     centre = np.median(places, axis=0)
+    # 1.4826 = 1
+    # 0.6745, the normal's 75 % quantile: for a normal this is the standard deviation.
     spread = 1.4826 * np.median(np.abs(places - centre), axis=0)
     spread = np.where(spread < 1e-6, places.std(axis=0), spread)
     return centre, np.where(spread < 1e-6, 1.0, spread).astype(np.float32)
@@ -182,6 +189,7 @@ def _robust(places: Array) -> tuple[Array, Array]:
 def _whitener(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return what makes the goods' covariance the identity; a tenth of the mean variance is added."""
     covariance = np.cov(scaled, rowvar=False)
+    # Without it directions that the goods hardly vary in would be blown up to noise.
     ridge = 0.1 * np.trace(covariance) / len(covariance)
     values, vectors = np.linalg.eigh(covariance + ridge * np.eye(len(covariance)))
     whitener: NDArray[np.float64] = vectors / np.sqrt(values)
@@ -190,9 +198,11 @@ def _whitener(scaled: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _nearest(queries: Array, bank: Array, neighbours: int) -> Array:
     """Return each query's mean Euclidean distance to its nearest ``neighbours`` rows of the bank, (q,)."""
+    # |q - b|^2 = q^2 - 2 q b + b^2: one matrix product for all pairs.
     squared = (queries**2).sum(1)[:, None] - 2 * queries @ bank.T + (bank**2).sum(1)
     count = min(neighbours, len(bank))
     near = np.partition(squared, count - 1, axis=1)[:, :count]
+    # Rounding may leave a squared distance below 0.
     distances: Array = np.sqrt(np.maximum(near, 0)).mean(1).astype(np.float32)
     return distances
 

@@ -24,6 +24,7 @@ def load_class(entry: Entry) -> type[Model]:
     try:
         builder: type[Model] = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
+        # A module of ours that is missing is a bug, not an extra to install.
         if entry.extra is None or (error.name or "").partition(".")[0] == "defectbench":
             raise
         raise ConfigurationError(

@@ -16,7 +16,7 @@ from defectbench.metrics.image import image_auroc
 from defectbench.models.base import ModelSettings, Progress, TrainingData
 from defectbench.models.detectors.glass import Glass
 from defectbench.models.pictures.images import ArrayPictures
-from defectbench.models.training.gradient_detector import BestEpoch
+from defectbench.models.training.epoch import BestEpoch
 
 pytestmark = pytest.mark.torch
 

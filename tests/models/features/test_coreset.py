@@ -55,7 +55,7 @@ def test_k_centres_stops_when_told() -> None:
             raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        coreset.k_centres(coreset.on_grid(cloud(100, 5, 0)), 50, 0, tell=stop)
+        coreset.k_centres(coreset.on_grid(cloud(100, 5, 0)), 50, 0, report=stop)
 
 
 def test_projection_keeps_distances() -> None:

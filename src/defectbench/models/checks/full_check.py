@@ -54,7 +54,7 @@ class FullCheckResult:
         says: in words, what it gave, or why it failed.
         heat_map: the map's height and width; (0, 0) where there is none.
         parameters, flops: counted; flops None where they cannot be.
-        seconds: of the check, the library's import apart.
+        seconds: of the check, without the library's import.
         peak_memory_bytes: of the process.
     """
 
@@ -83,14 +83,14 @@ def full_check(
         output, end = subprocess_run.run_module(_MODULE, [str(own), str(memory), name], seconds)
         lines = output.splitlines()
         if lines:
-            told = json.loads(lines[-1])
-            yield FullCheckResult(**{**told, "heat_map": tuple(told["heat_map"])})
+            answer = json.loads(lines[-1])
+            yield FullCheckResult(**{**answer, "heat_map": tuple(answer["heat_map"])})
         else:
             yield FullCheckResult(name, own, ExitCode.TRY_AGAIN, end)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Examine a model and print a line of JSON; libraries' own words go to standard error."""
+    """Check a model and print a line of JSON; libraries' own output goes to standard error."""
     side, memory, name = arguments
     _bound(int(memory))
     with contextlib.redirect_stdout(sys.stderr):
@@ -107,6 +107,7 @@ def _bound(memory: int) -> None:
 
 
 def _result(entry: Entry, side: int) -> FullCheckResult:
+    """Return the check's result; whatever the model raises becomes one."""
     try:
         return check_here(entry, side)
     except DefectbenchError as error:
@@ -166,12 +167,14 @@ def training_data_for(entry: Entry, side: int) -> TrainingData:
     tuning = ArrayPictures(_pictures(2, side, 2))
     labels = np.arange(LEARNT) % 2
     mask = np.zeros((side, side), np.bool_)
+    # Any region will do; a supervised detector refuses an empty one.
     mask[side // 4 : side // 2, side // 4 : side // 2] = True
     masks = {int(place): mask for place in np.flatnonzero(labels)} if entry.family == "supervised" else {}
     return TrainingData(pictures, labels, tuning, np.array([0, 1]), masks)
 
 
 def _pictures(number: int, side: int, seed: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Return random pictures, (number, side, side, 3)."""
     return np.random.default_rng(seed).integers(0, 256, (number, side, side, 3), np.uint8)
 
 

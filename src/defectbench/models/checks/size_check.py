@@ -2,9 +2,8 @@
 
 A model is built with random weights, is given no epoch, and inspects one picture: a real forward pass and a
 heat map, without training. ``python -m defectbench.models.checks.size_check SIDE NAME...`` does it, on one
-thread,
-and prints a line of JSON for each model; :func:`size_check` starts that and reads it. So the caller loads no
-model's library, and a model that takes too much memory or time ends nothing but its own probe.
+thread, and prints a line of JSON for each model; :func:`size_check` starts that and reads it. So the caller
+loads no model's library, and a model that takes too much memory or time ends nothing but its own check.
 """
 
 from __future__ import annotations
@@ -82,25 +81,28 @@ def _ask(names: Sequence[str], side: int, seconds: float) -> dict[str, SizeCheck
         output, end = subprocess_run.run_module(_MODULE, [str(side), *left], seconds * len(left))
         answers = [json.loads(line) for line in output.splitlines()]
         found |= {answer["name"]: _result_of(answer) for answer in answers}
+        # The first without an answer is the one that ended the process: they run in order.
         silent = [name for name in left if name not in found][:1]
         found |= {name: _unknown(name, end) for name in silent}
     return found
 
 
 def _unknown(name: str, end: str) -> SizeCheckResult:
+    """Return the result of a model whose process ended before it answered."""
     return SizeCheckResult(
         False, end, error=TryAgainError(f"{name}: no picture went through it, because {end}")
     )
 
 
 def _result_of(answer: Mapping[str, Any]) -> SizeCheckResult:
+    """Return the result that a line of JSON holds."""
     code, says = answer["code"], answer["says"]
     error = _ERRORS[code](f"{answer['name']}: {says}") if code else None
     return SizeCheckResult(answer["takes"], says, answer["parameters"], error)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Probe models and print a line of JSON for each; libraries' own words go to standard error."""
+    """Check models and print a line of JSON for each; libraries' own output goes to standard error."""
     side, *names = arguments
     for name in names:
         with contextlib.redirect_stdout(sys.stderr):

@@ -15,8 +15,8 @@ def run_module(module: str, arguments: Sequence[str], seconds: float) -> tuple[s
             command, capture_output=True, stdin=subprocess.DEVNULL, text=True, timeout=seconds
         )
     except subprocess.TimeoutExpired as late:
-        return _whole_lines(late.stdout), f"its process had not ended after {seconds:g} s"
-    return _whole_lines(done.stdout), f"its process ended with {done.returncode}: {last_line(done.stderr)}"
+        return _complete_lines(late.stdout), f"its process had not ended after {seconds:g} s"
+    return _complete_lines(done.stdout), f"its process ended with {done.returncode}: {last_line(done.stderr)}"
 
 
 def last_line(text: str) -> str:
@@ -33,7 +33,8 @@ def describe_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {last_line(str(error))}"
 
 
-def _whole_lines(output: bytes | str | None) -> str:
+def _complete_lines(output: bytes | str | None) -> str:
+    """Return the output up to its last line break: a killed process may have cut a line."""
     # After a timeout subprocess gives bytes, whatever was asked for.
     text = output.decode() if isinstance(output, bytes) else output or ""
     return text[: text.rfind("\n") + 1]

@@ -65,8 +65,8 @@ class TargetLayer:
 def target_of(model: nn.Module) -> TargetLayer:
     """Return the last layer with a spatial grid that the logit depends on.
 
-    Layers that give tokens or put channels last would lead Grad-CAM astray without a word. TinyViT's last
-    stage gives (b, tokens, channels), so its last block's ``local_conv`` is taken, which is
+    Layers that give tokens or put channels last would give Grad-CAM wrong maps without an error. TinyViT's
+    last stage gives (b, tokens, channels), so its last block's ``local_conv`` is taken, which is
     (b, channels, h, w). Swin gives (b, h, w, channels). A vision transformer whose head reads the class token
     alone does not depend on the patches' tokens after the last block, but on those that its attention reads.
     """
@@ -110,6 +110,7 @@ class Explainer:
         with torch.enable_grad():
             maps = self._cam(inputs, targets=[_abnormal])
         score = float(self._cam.outputs.detach().float()[0, 0])
+        # Else the last picture's graph stays in memory until the next one.
         self._cam.activations_and_grads.clear()
         return Prediction(score, maps[0].astype(np.float32))
 

@@ -24,7 +24,7 @@ OPSET = 18
 INPUT, OUTPUT = "picture", "log_odds"
 EXTRA = "export"
 TOLERANCE = 1e-4
-"""Largest difference in log-odds between the graph and torch; of log-odds beyond 1 this share of them."""
+"""Largest gaps in log-odds between the graph and torch; of log-odds beyond 1 this share of them."""
 
 _LIBRARIES = ("onnx", "onnxruntime", "onnxscript")
 
@@ -65,6 +65,7 @@ def write_graph(model: Model, path: Path) -> None:
     side = model.settings.image_size
     example = torch.zeros(1, side, side, 3, dtype=torch.uint8)
     logger = logging.getLogger("torch.onnx")
+    # The exporter logs every decomposition; what goes wrong it raises.
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -98,15 +99,15 @@ def log_odds(path: Path, pictures: Pictures, threads: int) -> NDArray[np.float64
 
 
 def check_graph(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
-    """Return the largest difference between onnxruntime's log-odds and torch's.
+    """Return the largest gaps between onnxruntime's log-odds and torch's.
 
     Raises:
         ConfigurationError: it is above :data:`TOLERANCE`.
     """
-    apart = np.abs(found - wanted)
-    if not (apart <= TOLERANCE * np.maximum(1, np.abs(wanted))).all():
+    gaps = np.abs(found - wanted)
+    if not (gaps <= TOLERANCE * np.maximum(1, np.abs(wanted))).all():
         raise ConfigurationError(
-            f"the ONNX graph's log-odds differ from torch's by up to {apart.max():.3g}, {TOLERANCE:g} is "
+            f"the ONNX graph's log-odds differ from torch's by up to {gaps.max():.3g}, {TOLERANCE:g} is "
             "allowed: export with --no-onnx, or with other versions of torch and onnxruntime"
         )
-    return float(apart.max())
+    return float(gaps.max())

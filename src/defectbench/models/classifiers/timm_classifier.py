@@ -1,11 +1,13 @@
-"""timm networks as normal/abnormal classifiers: one logit, which is the log-odds of abnormal."""
+"""timm networks as normal/abnormal classifiers: one logit, which is the log-odds of abnormal.
+
+The loop is not the detectors': the order of random draws decides the bits of a fit, and theirs differs.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +37,7 @@ from defectbench.models.features.versions import made_with
 from defectbench.models.training import checkpoint
 from defectbench.models.training.augment import augmented
 from defectbench.models.training.balance import class_weights, epoch_order
+from defectbench.models.training.epoch import BestEpoch, Epoch
 from defectbench.models.training.micro_batches import LEAST, MicroBatcher
 
 Tick = Callable[[], None]
@@ -68,27 +71,31 @@ class TimmClassifier(Resumable):
         self._train(training, report, saved)
 
     def _train(self, training: TrainingData, report: FitCallback, saved: Path | None) -> None:
+        """Fine-tune from the beginning, or from what ``saved`` holds."""
         check_labels(training)
         check_tuning(training)
         model = device.placed(self._create(), self.device)
         with device.repeatable(self.settings.seed, self.device):
             loop = _ClassifierTraining(
-                self._material(model, training, report), training, self.settings, report
+                self._part_to_train(model, training, report), training, self.settings, report
             )
             if saved is not None:
                 loop.restore(saved)
             loop.run()
         self._model = model.eval()
 
-    def _material(self, model: nn.Module, training: TrainingData, report: FitCallback) -> _Trainable:
+    def _part_to_train(self, model: nn.Module, training: TrainingData, report: FitCallback) -> _Trainable:
+        """Return what is trained: the whole network, or the head on cached features."""
         if not self._frozen():
             return _WholeNetwork(model, training, self.settings)
         return _HeadAlone(model, training, self.settings, lambda: report(Progress(0, self.settings.epochs)))
 
     def _create(self) -> nn.Module:
+        """Return the network, built and with its initial or published weights."""
         return backbone.create(self.settings.text("architecture"), self.settings, outputs=1)
 
     def _frozen(self) -> bool:
+        """Whether the head alone is trained."""
         return self.settings.flag("freeze")
 
     def predict(self, pictures: Pictures) -> Iterator[Prediction]:
@@ -178,6 +185,7 @@ class _WholeNetwork:
         network: Any = self.module
         with _mixed(self._device):
             features = network.forward_features(inputs)
+        # bfloat16 has 8 significant bits: log-odds in it would tie.
         logits: Tensor = network.forward_head(features.float())
         return logits[:, 0]
 
@@ -203,6 +211,7 @@ class _HeadAlone:
         self._tuning = None if training.tuning is None else self._features(training.tuning, tick)
 
     def _features(self, pictures: Pictures, tick: Tick) -> Tensor:
+        """Return the pictures' pooled features on the device, (n, width)."""
         found = []
         for row in pictures.features(self._name, self._pooled):
             found.append(row)
@@ -210,6 +219,7 @@ class _HeadAlone:
         return torch.from_numpy(np.stack(found)).to(self._device)
 
     def _pooled(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the trunk's pooled features of a batch, (b, width)."""
         self._trunk.eval()
         with torch.no_grad():
             inputs = backbone.normalised(pictures, self._trunk, self._device)
@@ -233,77 +243,48 @@ class _HeadAlone:
         return logits[:, 0]
 
 
-@dataclass
-class _ClassifierEpoch:
-    """An epoch under way.
-
-    Attributes:
-        rate: learning rate at its beginning.
-        order: the examples in the order in which they come, (n,).
-        losses: one for each batch that is done, so it tells the place in the order, too.
-    """
-
-    rate: float
-    order: NDArray[np.int64]
-    losses: list[float] = field(default_factory=list)
-
-
-@dataclass
-class _BestClassifier:
-    """The best epoch so far: its figures, (AUROC, -loss), its state, and how long the AUROC has not risen."""
-
-    figures: tuple[float, float] = (-math.inf, -math.inf)
-    waited: int = 0
-    state: dict[str, Tensor] | None = None
-
-    def see(self, auroc: float, loss: float, module: nn.Module) -> None:
-        """Note an epoch's figures; equal figures leave the earlier epoch the best."""
-        self.waited = 0 if auroc > self.figures[0] else self.waited + 1
-        if (auroc, -loss) > self.figures:
-            self.figures, self.state = (auroc, -loss), checkpoint.copied(module.state_dict())
-
-
 class _ClassifierTraining:
     """The epochs: order, steps, figures, early stopping. All that a next step depends on can be saved."""
 
     def __init__(
-        self, material: _Trainable, training: TrainingData, settings: ModelSettings, report: FitCallback
+        self, trainable: _Trainable, training: TrainingData, settings: ModelSettings, report: FitCallback
     ) -> None:
-        self._material = material
+        self._trainable = trainable
         self._training = training
-        self._recipe = settings
+        self._settings = settings
         self._report = report
         self._rng = np.random.default_rng(settings.seed)
-        self._device = next(material.module.parameters()).device.type
+        self._device = next(trainable.module.parameters()).device.type
         weights = class_weights(
             training.labels, settings.balance if settings.balance == "weights" else "none"
         )
         self._weights = torch.from_numpy(weights).float()
+        # A generator of its own: counting the batches must not move the training's draws.
         batches = len(self._batches(np.random.default_rng(settings.seed)))
         warm_up = min(settings.whole("warmup_epochs", 0), settings.epochs // 2) * batches
-        self._batcher = MicroBatcher(material.module, settings.whole("batch_size", LEAST), self._rng)
-        self._optimiser = _optimiser(material.module, settings)
+        self._batcher = MicroBatcher(trainable.module, settings.whole("batch_size", LEAST), self._rng)
+        self._optimiser = _optimiser(trainable.module, settings)
         self._schedule = torch.optim.lr_scheduler.LambdaLR(
             self._optimiser, lambda step: cosine(step, warm_up, settings.epochs * batches)
         )
         self._done = 0
-        self._now: _ClassifierEpoch | None = None
-        self._best = _BestClassifier()
+        self._now: Epoch | None = None
+        self._best = BestEpoch()
 
     def run(self) -> None:
         """Train until the epochs or the patience are used up; the module ends with the best state."""
-        while self._done < self._recipe.epochs and not self._best.waited >= self._recipe.patience > 0:
+        while self._done < self._settings.epochs and not self._best.over(self._settings.patience):
             if self._now is None:
                 rate = self._optimiser.param_groups[0]["lr"]
-                self._now = _ClassifierEpoch(rate, np.concatenate(self._batches(self._rng)))
+                self._now = Epoch(np.concatenate(self._batches(self._rng)), rate=rate)
             self._steps(self._now)
             self._end(self._now)
         if self._best.state is not None:
-            self._material.module.load_state_dict(self._best.state)
+            self._trainable.module.load_state_dict(self._best.state)
 
-    def _steps(self, now: _ClassifierEpoch) -> None:
+    def _steps(self, now: Epoch) -> None:
         """Take the epoch's steps that are left."""
-        self._material.train()
+        self._trainable.train()
         for chosen in self._cut(now.order)[len(now.losses) :]:
             loss = self._batcher.gradients(chosen, self._loss_of)
             self._optimiser.step()
@@ -312,26 +293,30 @@ class _ClassifierTraining:
             self._tick()
 
     def _loss_of(self, chosen: NDArray[np.int64]) -> Tensor:
-        return self._loss(self._material.logits(chosen, self._rng), self._training.labels[chosen])
+        """Return the training loss of some pictures."""
+        return self._loss(self._trainable.logits(chosen, self._rng), self._training.labels[chosen])
 
-    def _end(self, now: _ClassifierEpoch) -> None:
+    def _end(self, now: Epoch) -> None:
         """Take the epoch's figures and close it."""
         figures = {"train_loss": float(np.mean(now.losses)), "learning_rate": now.rate}
         figures |= self._batcher.figures()
         if self._training.tuning is not None:
             auroc, loss = self._tune()
-            self._best.see(auroc, loss, self._material.module)
+            self._best.see(auroc, self._trainable.module.state_dict(), loss)
             figures |= {"tuning_auroc": auroc, "tuning_loss": loss}
         self._done, self._now = self._done + 1, None
-        self._report(Progress(self._done, self._recipe.epochs, figures, self._save))
+        self._report(Progress(self._done, self._settings.epochs, figures, self._save))
 
     def _tick(self) -> None:
-        self._report(Progress(self._done, self._recipe.epochs, save=self._save))
+        """Report a piece of work without figures."""
+        self._report(Progress(self._done, self._settings.epochs, save=self._save))
 
     def _save(self, path: Path) -> None:
+        """Write all that the next step depends on."""
         now = self._now
+        # Names and shape of the file are fixed: checkpoints of an earlier version are gone on with.
         state = {
-            "module": dict(self._material.module.state_dict()),
+            "module": dict(self._trainable.module.state_dict()),
             "optimiser": self._optimiser.state_dict(),
             "schedule": self._schedule.state_dict(),
             "generators": checkpoint.generators(self._rng, self._device),
@@ -345,28 +330,29 @@ class _ClassifierTraining:
     def restore(self, path: Path) -> None:
         """Take up a fit where it was saved; CheckpointError where the file is no such fit."""
         with checkpoint.restoring(path) as state:
-            self._material.module.load_state_dict(state["module"])
+            self._trainable.module.load_state_dict(state["module"])
             self._optimiser.load_state_dict(state["optimiser"])
             self._schedule.load_state_dict(state["schedule"])
             self._done, now = state["done"], state["now"]
-            self._now = now and _ClassifierEpoch(now["rate"], now["order"].numpy(), now["losses"])
-            self._best = _BestClassifier(**state["best"])
+            self._now = now and Epoch(now["order"].numpy(), now["losses"], now["rate"])
+            self._best = BestEpoch(**state["best"])
             self._batcher.restore(state["room"])
             checkpoint.restore_generators(state["generators"], self._rng, self._device)
 
     def _batches(self, rng: np.random.Generator) -> list[NDArray[np.int64]]:
         """Return the batches of an epoch in an order that is drawn now."""
-        return self._cut(epoch_order(self._training.labels, self._recipe.balance, rng))
+        return self._cut(epoch_order(self._training.labels, self._settings.balance, rng))
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """Return an order's batches; a last batch of one joins the one before it."""
-        size = self._recipe.whole("batch_size", LEAST)
+        size = self._settings.whole("batch_size", LEAST)
         starts = list(range(0, len(order), size))
         if len(order) - starts[-1] < LEAST and len(starts) > 1:
             starts.pop()
         return np.split(order, starts[1:])
 
     def _loss(self, logits: Tensor, labels: NDArray[np.int64]) -> Tensor:
+        """Return the weighted binary cross-entropy, a mean over the pictures."""
         truth = torch.from_numpy(labels)
         weights = self._weights[truth].to(logits.device)
         targets = truth.float().to(logits.device)
@@ -374,7 +360,7 @@ class _ClassifierTraining:
 
     def _tune(self) -> tuple[float, float]:
         """Return the tuning pictures' AUROC and mean loss."""
-        logits = self._material.tuning_logits(self._tick)
+        logits = self._trainable.tuning_logits(self._tick)
         labels = self._training.tuning_labels
         targets = torch.from_numpy(labels).float().to(logits.device)
         loss = nn.functional.binary_cross_entropy_with_logits(logits, targets)
@@ -383,6 +369,7 @@ class _ClassifierTraining:
 
 def _optimiser(module: nn.Module, settings: ModelSettings) -> torch.optim.Optimizer:
     """Return AdamW; biases and normalisations are not decayed."""
+    # Without decay on biases and normalisations, as He et al. 2019, arXiv:1812.01187, found best.
     plain = [p for p in module.parameters() if p.ndim <= 1]
     decayed = [p for p in module.parameters() if p.ndim > 1]
     groups = [

@@ -50,6 +50,7 @@ class AnomalyDino(Model):
         self._bank: Tensor | None = None
 
     def _tokens(self) -> TokenExtractor:
+        """Return the token extractor, built on first use."""
         if self._built is None:
             name, layer = self.settings.text("backbone"), self.settings.text("layer")
             network = backbone.create(name, self.settings, any_size=True)
@@ -66,6 +67,7 @@ class AnomalyDino(Model):
         return rows
 
     def _features(self, pictures: Pictures) -> Iterator[NDArray[np.float32]]:
+        """Yield each picture's unit tokens, (places, width), from the cache."""
         weights = backbone.weights_name(self.settings)
         parts = (self.settings.text("backbone"), self.settings.text("layer"), weights, self.device)
         return pictures.features("/".join(["tokens", *parts, made_with("torch", "timm")]), self._compute)
@@ -95,6 +97,7 @@ class AnomalyDino(Model):
             yield Prediction(float(score), heat_map[0, 0].cpu().numpy().astype(np.float32))
 
     def _fitted(self) -> Tensor:
+        """Return all good patches; BugError before a fit or a load."""
         if self._bank is None:
             raise BugError("AnomalyDino was asked for results before fit or load")
         return self._bank
@@ -120,5 +123,6 @@ class AnomalyDino(Model):
 
 def _nearest(rows: Tensor, bank: Tensor) -> Tensor:
     """Return each row's cosine distance to its nearest of the bank, 0 to 2."""
+    # Rows have length 1, so a product is the cosine; the maximum over blocks is exact.
     best = torch.stack([(rows @ part.T).amax(1) for part in torch.split(bank, _ROWS)]).amax(0)
     return (1 - best).clamp(0, 2)

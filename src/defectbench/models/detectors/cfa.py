@@ -15,7 +15,7 @@ from defectbench.models.features import backbone
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
-_DESCRIBED = ("resnet18", "wide_resnet50_2")
+_BACKBONES = ("resnet18", "wide_resnet50_2")
 _NEIGHBOURS = 3
 _RADIUS = 1e-5
 _AT_ONCE = 1 << 24
@@ -39,7 +39,7 @@ class Cfa(GradientDetector):
     def build(self) -> nn.Module:
         """Return anomalib's model over our backbone."""
         settings = self.settings
-        name = backbone.architecture(settings.text("backbone"), _DESCRIBED)
+        name = backbone.architecture(settings.text("backbone"), _BACKBONES)
         self.network = backbone.create(settings.text("backbone"), settings)
         features = extractor(self.network, _LAYERS)
         with replaced(cfa, "get_feature_extractor", lambda *_: features):
@@ -107,6 +107,7 @@ def nearest(model: Any, features: Tensor) -> Tensor:
         return distances.topk(2 * _NEIGHBOURS, largest=False).values
 
     ends = tuple(range(step, rows.shape[0] * rows.shape[1], step))
+    # Checkpointed, a block's distances are dropped and computed again in the backward pass.
     run = partial(checkpoint, of, use_reentrant=False) if ends else of
     found = [run(block) for block in rows.flatten(0, 1).tensor_split(ends)]
     return torch.cat(found).reshape(*rows.shape[:2], -1)

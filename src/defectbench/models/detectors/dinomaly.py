@@ -40,6 +40,7 @@ class Dinomaly(GradientDetector):
             return TokenExtractor(self.network, layers, prefix=True, norm=False)
 
         with replaced(dinomaly, "TimmFeatureExtractor", tokens):
+            # It asks a hub for its encoder in the constructor: the tokens of ours take that place.
             model: Any = dinomaly.DinomalyModel(
                 encoder_name=name, decoder_depth=settings.whole("decoder_depth", least=8)
             )
@@ -56,6 +57,7 @@ class Dinomaly(GradientDetector):
             weight_decay=self.settings.number("weight_decay"),
             amsgrad=True,
         )
+        # A fit of fewer steps than the warm-up must still have a step to fall in.
         warmup = max(0, min(_WARMUP, schedule.steps - 1))
         scheduler = WarmCosineScheduler(
             optimiser,
@@ -77,6 +79,7 @@ class Dinomaly(GradientDetector):
 
 
 def _initialise(module: nn.Module) -> None:
+    """Set a layer's initial weights, as anomalib's trainer does before training."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.01, a=-0.03, b=0.03)
         if module.bias is not None:

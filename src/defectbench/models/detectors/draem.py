@@ -20,14 +20,14 @@ _FALLS = [400, 600]
 
 
 class Draem(GradientDetector):
-    """DRAEM (Zavrtanik et al. 2021): one network mends pictures with pasted textures, one tells what changed.
+    """DRAEM (Zavrtanik et al. 2021): one network restores pictures with pasted textures, one marks them.
 
-    Adam, rates a tenth after 400 and 600 epochs, everything learnt from the seed's weights. Half of the
+    Adam, rates a tenth after 400 and 600 epochs, everything trained from the seed's weights. Half of the
     pictures get a texture of the Describable Textures data set; with ``weights: none`` of scikit-image's
     photographs. Score: the largest log-odds of the segmentation; the map is of these: anomalib gives their
     softmax, in which high scores tie.
 
-    Settings: ``channels`` (of the mending network's first block; the other has half as many),
+    Settings: ``channels`` (of the reconstructing network's first block; the other has half as many),
     ``batch_size``, ``learning_rate``.
     """
 
@@ -36,6 +36,7 @@ class Draem(GradientDetector):
         channels = self.settings.whole("channels", least=2)
         with torch.device("meta"):  # its two networks are always of the published width
             model: nn.Module = draem.DraemModel()
+        # Built without memory above and replaced here, in the wanted width.
         model.reconstructive_subnetwork = draem.ReconstructiveSubNetwork(base_width=channels)
         model.discriminative_subnetwork = draem.DiscriminativeSubNetwork(
             in_channels=6, out_channels=2, base_width=channels // 2
@@ -60,15 +61,15 @@ class Draem(GradientDetector):
         return Optimisation((optimiser,), by_epoch=(scheduler,))
 
     def loss(self, model: Any, batch: Batch) -> Tensor:
-        """Return the mending's squared and structural errors, and the focal loss of the segmentation."""
+        """Return the squared and structural errors of the restoring, and the segmentation's focal loss."""
         with textures.quiet():
             changed, mask = self._faults(batch.images)
-        mended, prediction = model(changed)
-        return cast(Tensor, DraemLoss()(batch.images, mended, mask, prediction))
+        restored, prediction = model(changed)
+        return cast(Tensor, DraemLoss()(batch.images, restored, mask, prediction))
 
     def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest log-odds and their map."""
-        mended = model.reconstructive_subnetwork(images)
-        logits = model.discriminative_subnetwork(torch.cat([images, mended], 1))
+        restored = model.reconstructive_subnetwork(images)
+        logits = model.discriminative_subnetwork(torch.cat([images, restored], 1))
         odds = logits[:, 1] - logits[:, 0]
         return odds.max(), odds

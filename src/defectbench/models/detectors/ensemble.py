@@ -50,12 +50,13 @@ class PatchcoreEnsemble(Model):
         """Fit the members one after the other; then take their scales."""
         check_goods(training)
         learnt, aside = set_aside(len(training.pictures), self.settings.seed)
-        taught = TrainingData(_PictureSubset(training.pictures, learnt), np.zeros(len(learnt), np.int64))
+        most = TrainingData(_PictureSubset(training.pictures, learnt), np.zeros(len(learnt), np.int64))
         scales, whole = [], _JoinedProgress(report)
         for member in self._members:
             whole.next_part()
-            member.fit(taught, whole.report)
+            member.fit(most, whole.report)
             scores = [one.score for one in member.predict(_PictureSubset(training.pictures, aside))]
+            # A mean of 0, of goods that the bank holds exactly, cannot be a divisor.
             scales.append(float(np.mean(scores)) or 1.0)
         self._scales = np.array(scales)
 
@@ -68,6 +69,7 @@ class PatchcoreEnsemble(Model):
             yield Prediction(score, np.mean(maps, axis=0).astype(np.float32))
 
     def _fitted(self) -> NDArray[np.float64]:
+        """Return each member's scale; BugError before a fit or a load."""
         if self._scales is None:
             raise BugError("PatchcoreEnsemble was asked for results before fit or load")
         return self._scales
@@ -108,7 +110,7 @@ def _member(settings: ModelSettings, prefix: str) -> ModelSettings:
 
 
 class _JoinedProgress:
-    """Reports of parts that follow one another, told as one."""
+    """Progress of parts that follow one another, reported as one."""
 
     def __init__(self, report: FitCallback) -> None:
         self._report = report
@@ -119,7 +121,7 @@ class _JoinedProgress:
         self._before = self._done
 
     def report(self, progress: Progress) -> None:
-        """Tell of a part's step; later parts are not known yet."""
+        """Report a part's step; the length of later parts is not known yet."""
         self._done = self._before + progress.done
         self._report(Progress(self._done, self._before + progress.total))
 
@@ -158,5 +160,6 @@ class PatchcoreFewShot(Patchcore):
         check_goods(training)
         total, shots = len(training.pictures), self.settings.whole("shots")
         drawn = np.random.default_rng(self.settings.seed).permutation(total)[:shots]
+        # In memory: a view of the set would compute the features of whole batches for a few pictures.
         pictures = ArrayPictures(np.stack([training.pictures[int(place)] for place in np.sort(drawn)]))
         super().fit(TrainingData(pictures, np.zeros(len(pictures), np.int64)), report)

@@ -12,7 +12,7 @@ from defectbench.models.features import backbone
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
-_FLOWS = ("resnet18", "wide_resnet50_2")
+_BACKBONES = ("resnet18", "wide_resnet50_2")
 
 
 class _Pyramid(nn.Module):
@@ -41,7 +41,7 @@ class FastFlow(GradientDetector):
     def build(self) -> nn.Module:
         """Return anomalib's model over our backbone."""
         settings = self.settings
-        side, name = settings.image_size, backbone.architecture(settings.text("backbone"), _FLOWS)
+        side, name = settings.image_size, backbone.architecture(settings.text("backbone"), _BACKBONES)
         self.network = backbone.create(settings.text("backbone"), settings)
         model: nn.Module = fastflow.FastflowModel(
             input_size=(side, side),

@@ -18,7 +18,7 @@ class FrozenFeatures:
     """Feature maps of some layers of a backbone, as flat rows in the cache.
 
     Kept are the layers' own grids, one after the other: bringing them to one grid first would take three to
-    four times the room.
+    four times the space.
 
     Args:
         extract: anomalib's TimmFeatureExtractor; pictures in, layer -> (b, channels, h, w) out.
@@ -54,6 +54,7 @@ class FrozenFeatures:
         return {layer: (values.shape[1], values.shape[2], values.shape[3]) for layer, values in maps.items()}
 
     def _maps(self, pictures: NDArray[np.uint8]) -> dict[str, Tensor]:
+        """Return layer -> maps (b, channels, h, w), pooled and reduced to the chosen channels."""
         with torch.no_grad():
             found = self._extract(backbone.normalised(pictures, self._network, self._device))
             maps = {layer: self._after(found[layer]) for layer in self._layers}
@@ -63,6 +64,7 @@ class FrozenFeatures:
         }
 
     def _rows(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return all layers' maps of each picture in one flat row, as the cache keeps them."""
         maps = self._maps(pictures)
         rows: NDArray[np.float32] = (
             torch.cat([maps[layer].flatten(1) for layer in self._layers], 1).cpu().numpy()

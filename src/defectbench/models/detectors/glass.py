@@ -100,6 +100,7 @@ class Glass(ResumableGradientDetector):
     def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest logit and anomalib's map."""
         logits: list[Tensor] = []
+        # anomalib gives the sigmoid alone, and float32's sigmoid is 1 for every logit above 17.
         hook = model.discriminator.tail[0].register_forward_hook(lambda *passed: logits.append(passed[2]))
         try:
             heat_map = model(images).anomaly_map

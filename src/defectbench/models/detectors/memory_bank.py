@@ -36,7 +36,7 @@ _COVARIANCE_NEEDS = 2
 class _MemoryBankDetector(Model):
     """What both share: a backbone that is never trained, and fitted tensors beside it.
 
-    The file holds the fitted tensors alone: the backbone comes again from the settings' weights or seed.
+    The file holds the fitted tensors alone: the backbone is rebuilt from the settings' weights or seed.
     """
 
     def __init__(self, settings: ModelSettings) -> None:
@@ -54,13 +54,16 @@ class _MemoryBankDetector(Model):
         """Return the score (1,) and the map (1, 1, size, size) of one embedding."""
 
     def _model(self) -> Any:
+        """Return anomalib's model."""
         return self._parts()[0]
 
     def _features(self) -> FrozenFeatures:
+        """Return the features of the frozen backbone."""
         features: FrozenFeatures = self._parts()[1]
         return features
 
     def _parts(self) -> tuple[Any, FrozenFeatures]:
+        """Return both, built on first use."""
         if self._built is None:
             self._built = self._build()
         parts: tuple[Any, FrozenFeatures] = self._built
@@ -79,6 +82,7 @@ class _MemoryBankDetector(Model):
             yield Prediction(float(score[0]), heat_map[0, 0].cpu().numpy().astype(np.float32))
 
     def _fitted(self) -> dict[str, Tensor]:
+        """Return the fitted tensors; BugError before a fit or a load."""
         if not self._state:
             raise BugError(f"{type(self).__name__} was asked for results before fit or load")
         return self._state
@@ -103,6 +107,7 @@ class Padim(_MemoryBankDetector):
     """
 
     def _build(self) -> tuple[Any, FrozenFeatures]:
+        """Return PaDiM with the seed's choice of features, drawn by numpy."""
         settings = self.settings
         network = backbone.create(settings.text("backbone"), settings)
         layers = list(settings.texts("layers"))
@@ -110,6 +115,7 @@ class Padim(_MemoryBankDetector):
             model = PadimModel(
                 backbone=cast(str, network), layers=layers, n_features=settings.whole("features")
             )
+        # anomalib draws with Python's generator, which nothing here seeds; so numpy draws again.
         drawn = np.random.default_rng(settings.seed).permutation(model.n_features_original)[
             : model.n_features
         ]
@@ -138,12 +144,14 @@ class Padim(_MemoryBankDetector):
         self.load_trained_state({"mean": mean, "inv_covariance": inverse})
 
     def _embeddings(self, pictures: Pictures) -> Iterator[Tensor]:
+        """Yield the layers' maps side by side, at the first layer's grid."""
         for maps in self._features().of(pictures):
             first, *others = maps.values()
             grown = [functional.interpolate(o, size=first.shape[-2:], mode="nearest") for o in others]
             yield torch.cat([first, *grown], 1)
 
     def _score(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the largest Mahalanobis distance, and the map of them."""
         model, side = self._model(), self.settings.image_size
         state = self._fitted()
         heat_map = model.anomaly_map_generator(
@@ -186,6 +194,7 @@ class Patchcore(_MemoryBankDetector):
     """
 
     def _build(self) -> tuple[Any, FrozenFeatures]:
+        """Return PatchCore; the pooling of 3 x 3 places is a part of the cached features."""
         settings = self.settings
         network = backbone.create(settings.text("backbone"), settings)
         model = PatchcoreModel(
@@ -247,6 +256,7 @@ class Patchcore(_MemoryBankDetector):
             if bank is None:
                 bank = torch.empty((len(chosen), rows.shape[1]), device=self.device)
             places = np.flatnonzero(chosen // per_picture == index)
+            # In the order of the choice: the bank's layout decides the last bit of a product.
             bank[torch.from_numpy(places)] = rows[torch.from_numpy(chosen[places] % per_picture)]
             report(Progress(len(pictures) + len(chosen) + index + 1, 2 * len(pictures) + len(chosen)))
         if bank is None:
@@ -254,10 +264,12 @@ class Patchcore(_MemoryBankDetector):
         return bank
 
     def _embeddings(self, pictures: Pictures) -> Iterator[Tensor]:
+        """Yield the layers' maps side by side, as anomalib puts them together."""
         for maps in self._features().of(pictures):
             yield self._model().generate_embedding(maps)
 
     def _score(self, embedding: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the re-weighted score, and the map of the nearest distances."""
         model, side = self._model(), self.settings.image_size
         _, _, height, width = embedding.shape
         rows = model.reshape_embedding(embedding)

@@ -52,7 +52,7 @@ class SimpleNet(GradientDetector):
 
     Adam with weight decay 1e-5, the discriminator at twice the adaptor's rate, truncated L1 loss. The
     authors' code picks the epoch with the best AUROC on the test set: this one ends after its epochs. Score:
-    the discriminator's largest output, its sign turned, over the places; the map is smoothed (sigma 4).
+    the discriminator's largest output, its sign changed, over the places; the map is smoothed (sigma 4).
 
     Settings: ``backbone`` (timm's name), ``layers``, ``batch_size``, ``learning_rate``.
     """
@@ -86,6 +86,7 @@ class SimpleNet(GradientDetector):
     def score(self, model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the largest of the places' scores, and their map at the picture's size."""
         rows, side = model.features(images)
+        # The discriminator gives goods the larger outputs; scores rise with abnormality.
         scores = -model.discriminator(rows)
         heat_map = functional.interpolate(
             scores.view(1, 1, *side), size=images.shape[-2:], mode="bilinear", align_corners=False
@@ -95,6 +96,7 @@ class SimpleNet(GradientDetector):
 
 def _smoothed(heat_map: Tensor) -> Tensor:
     """Return a (1, 1, h, w) map after a Gaussian with edges repeated."""
+    # Cut at four sigmas, as scipy's gaussian_filter does by default.
     reach = int(4 * _SMOOTHING + 0.5)
     places = torch.arange(-reach, reach + 1, device=heat_map.device, dtype=heat_map.dtype)
     kernel = torch.exp(-0.5 * (places / _SMOOTHING) ** 2)

@@ -33,11 +33,11 @@ class Stfpm(GradientDetector):
         settings = self.settings
         name, layers = settings.text("backbone"), settings.texts("layers")
         self.network = backbone.create(name, settings)
-        untaught = replace(settings, weights={}, seed=settings.seed + _STUDENT)
+        untrained = replace(settings, weights={}, seed=settings.seed + _STUDENT)
         parts = iter(
             (
                 extractor(self.network, layers),
-                extractor(backbone.create(name, untaught), layers, learns=True),
+                extractor(backbone.create(name, untrained), layers, learns=True),
             )
         )
         with replaced(stfpm, "TimmFeatureExtractor", lambda **_: next(parts)):

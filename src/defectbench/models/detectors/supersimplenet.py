@@ -1,4 +1,4 @@
-"""SuperSimpleNet on anomalib's torch model, taught goods alone or labelled defects as well."""
+"""SuperSimpleNet on anomalib's torch model, trained on goods alone or on labelled defects as well."""
 
 from __future__ import annotations
 
@@ -53,6 +53,7 @@ class SuperSimpleNet(GradientDetector):
             ]
         )
         falls = [int(schedule.epochs * 0.8), int(schedule.epochs * 0.9)]
+        # A fall at epoch 0 would lower the rate before the first step.
         scheduler = MultiStepLR(optimiser, [max(1, fall) for fall in falls], gamma=0.4)
         return Optimisation((optimiser,), by_epoch=(scheduler,), clip=1.0 if self.supervised else 0.0)
 
@@ -69,7 +70,7 @@ class SuperSimpleNet(GradientDetector):
 
 
 class SupervisedSuperSimpleNet(SuperSimpleNet):
-    """The same, taught labelled defects and their masks as well: a supervised detector.
+    """The same, trained on labelled defects and their masks as well: a supervised detector.
 
     Gradients are clipped to 1 and flow between the heads. Unless ``balance`` is ``none`` an epoch shows each
     defect as often as it takes to show as many defects as goods.

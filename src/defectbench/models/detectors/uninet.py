@@ -16,7 +16,7 @@ from defectbench.models.features import backbone
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
-_TAUGHT = ("resnet50", "wide_resnet50_2")
+_BACKBONES = ("resnet50", "wide_resnet50_2")
 _TEMPERATURE = 0.1
 _TARGET_RATE = 1e-6
 _TINY = 1e-8
@@ -41,7 +41,7 @@ class UniNet(GradientDetector):
     def build(self) -> nn.Module:
         """Return anomalib's model over two copies of our backbone."""
         settings = self.settings
-        name = backbone.architecture(settings.text("backbone"), _TAUGHT)
+        name = backbone.architecture(settings.text("backbone"), _BACKBONES)
         self.network = backbone.create(settings.text("backbone"), settings)
         adapting = backbone.create(settings.text("backbone"), settings)
         parts = iter((extractor(self.network, _LAYERS), extractor(adapting, _LAYERS, learns=True)))
@@ -104,8 +104,8 @@ class GoodsLoss(UniNetLoss):
             rows = _directions(ours), _directions(theirs.detach() if stop_gradient else theirs)
             far = (1 - functional.cosine_similarity(*rows, dim=2)).mean()
             own = own_shares(*rows, self.temperature)
-            told = -torch.log(own + _TINY).mean()
-            total = total + far * self.lambda_weight + told * (1 - self.lambda_weight)
+            contrast = -torch.log(own + _TINY).mean()
+            total = total + far * self.lambda_weight + contrast * (1 - self.lambda_weight)
             total = total + functional.relu(margin - own).mean()
         return total
 
@@ -126,8 +126,10 @@ def own_shares(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
 
     def of(block: Tensor, start: int) -> Tensor:
         similar = torch.exp(block @ theirs.transpose(1, 2) / temperature)
+        # Row i of a block is place start + i, so its own similarity lies on that diagonal.
         own = similar.diagonal(offset=start, dim1=1, dim2=2)
         return own / (similar.sum(dim=2) + _TINY)
 
+    # Checkpointed, a block's similarities are dropped and computed again in the backward pass.
     run = partial(checkpoint, of, use_reentrant=False) if step < places else of
     return torch.cat([run(ours[:, at : at + step], at) for at in range(0, places, step)], dim=1)

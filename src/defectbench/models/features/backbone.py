@@ -49,6 +49,7 @@ def create(
     known = timm_name(name)
     options |= {"dynamic_img_size": True} if any_size else _size_option(known, settings)
     model = _built(known, settings.seed, options)
+    # Built twice: only the network itself knows its windows and strides.
     if windows := _narrower(model, settings.image_size):
         model = _built(known, settings.seed, options | windows)
     path = _file_of(settings)
@@ -58,6 +59,7 @@ def create(
 
 
 def _built(name: str, seed: int, options: dict[str, Any]) -> nn.Module:
+    """Return timm's network with the seed's initial weights."""
     with repeatable(seed, "cpu"):
         model: nn.Module = timm.create_model(name, pretrained=False, **options)
     return model
@@ -75,7 +77,7 @@ def _narrower(model: nn.Module, side: int) -> dict[str, Any]:
     strides: list[Any] = [info["reduction"] for info in model.feature_info[1:]]
     own = [stage.blocks[0].window_size for stage in stages]
     fitting = [min(size, -(-side // stride)) for size, stride in zip(own, strides, strict=True)]
-    # The first stage convolves: its number stands for nothing.
+    # The first stage convolves: its number has no meaning.
     return {} if fitting == own else {"window_sizes": [fitting[0], *fitting]}
 
 
@@ -123,6 +125,7 @@ def fill(model: nn.Module, path: Path, name: str) -> None:
 
 
 def _load(model: nn.Module, path: Path, name: str, *, new_head: bool) -> None:
+    """Load a weights file by key; a new head keeps its initial weights."""
     state = weight_formats.as_timm_has_it(weight_formats.read_weights(path), model)
     expected = model.state_dict()
     # Files older than torch 0.4.1 do not count batches, and nothing here reads the count.
@@ -136,6 +139,7 @@ def _load(model: nn.Module, path: Path, name: str, *, new_head: bool) -> None:
 
 
 def _head_name(model: nn.Module) -> str:
+    """Return what the keys of the network's head begin with, as timm's configuration names it."""
     config: Any = model.pretrained_cfg
     return f"{config['classifier']}."
 

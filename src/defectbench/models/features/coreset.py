@@ -20,12 +20,13 @@ _DISTORTION = 0.9
 _GRID = 32767
 """Largest projected coordinate: fits int16, and 2**20 squared 16-bit differences stay below 2**53."""
 
+# Block sizes: every one gives the same choice; only time and memory differ.
 _ACTIVE = 1024
 _COLUMNS = 1024
 _GROUPS = 16
 
-Tell = Callable[[int], None]
-"""Hears how many centres there are; may raise."""
+OnProgress = Callable[[int], None]
+"""Called with how many centres are chosen; may raise."""
 
 
 def projected_width(points: int) -> int:
@@ -66,7 +67,7 @@ def on_grid(points: NDArray[np.float32]) -> NDArray[np.int16]:
 
 
 def k_centres(
-    points: NDArray[np.int16], count: int, seed: int, device: str = "cpu", tell: Tell | None = None
+    points: NDArray[np.int16], count: int, seed: int, device: str = "cpu", report: OnProgress | None = None
 ) -> NDArray[np.int64]:
     """Return indices of ``count`` points in the order in which the greedy loop chooses them.
 
@@ -84,18 +85,20 @@ def k_centres(
     search = _Search(points, count, "cpu" if device == "mps" else device)
     search.add(int(np.random.default_rng(seed).integers(len(points))))
     while search.chosen < count:
-        if tell is not None:
-            tell(search.chosen)
+        if report is not None:
+            report(search.chosen)
         search.add(search.farthest())
     return np.array(search.indices, np.int64)
 
 
 class _Search:
+    """Greedy search by upper bounds; ``_counted`` says up to which centre a point's bound is true."""
+
     def __init__(self, points: NDArray[np.int16], count: int, device: str) -> None:
         self._points = torch.from_numpy(points).to(device)
         rows, width = points.shape
         self._bounds = torch.full((rows,), math.inf, dtype=torch.float64, device=device)
-        self._seen = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._counted = torch.zeros(rows, dtype=torch.int64, device=device)
         self._centres = torch.empty((count, width), dtype=torch.float64, device=device)
         self._active = torch.empty(0, dtype=torch.int64, device=device)
         self._active_points = torch.empty((0, width), dtype=torch.float64, device=device)
@@ -104,6 +107,7 @@ class _Search:
 
     @property
     def chosen(self) -> int:
+        """How many centres there are."""
         return len(self.indices)
 
     def add(self, index: int) -> None:
@@ -114,13 +118,13 @@ class _Search:
         if len(self._active):
             near = torch.addmv(self._active_norms, self._active_points, centre, alpha=-2) + centre @ centre
             self._bounds[self._active] = torch.minimum(self._bounds[self._active], near)
-            self._seen[self._active] = self.chosen
+            self._counted[self._active] = self.chosen
 
     def farthest(self) -> int:
         """Return the first of the points farthest from all chosen ones."""
         while True:
             index = int(torch.argmax(self._bounds))
-            if int(self._seen[index]) == self.chosen:
+            if int(self._counted[index]) == self.chosen:
                 return index
             self._refill()
 
@@ -129,18 +133,19 @@ class _Search:
         size = min(_ACTIVE, len(self._bounds))
         self._active = torch.topk(self._bounds, size).indices
         # Points that lack as many centres are updated together.
-        self._active = self._active[torch.argsort(self._seen[self._active], stable=True)]
+        self._active = self._active[torch.argsort(self._counted[self._active], stable=True)]
         self._active_points = self._points[self._active].double()
         self._active_norms = (self._active_points**2).sum(1)
         for part in torch.arange(size).tensor_split(_GROUPS):
             if len(part):
                 self._update(int(part[0]), int(part[-1]) + 1)
-        self._seen[self._active] = self.chosen
+        self._counted[self._active] = self.chosen
 
     def _update(self, first: int, last: int) -> None:
+        """Bring the bounds of some active points up to date; all of them lack the same centres or fewer."""
         rows = self._active[first:last]
         near = self._bounds[rows]
-        for start in range(int(self._seen[rows[0]]), self.chosen, _COLUMNS):
+        for start in range(int(self._counted[rows[0]]), self.chosen, _COLUMNS):
             centres = self._centres[start : min(start + _COLUMNS, self.chosen)]
             product = self._active_points[first:last] @ centres.T
             squared = (

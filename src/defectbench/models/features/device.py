@@ -54,6 +54,7 @@ def repeatable(seed: int, device: str) -> Iterator[None]:
 
     On the CPU two runs are equal bit for bit. A few CUDA kernels have no deterministic form: they still run.
     """
+    # cuBLAS is deterministic only with a fixed workspace (its documentation, "Results reproducibility").
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     strict = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -65,6 +66,7 @@ def repeatable(seed: int, device: str) -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
         torch.manual_seed(seed)
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Benchmarking picks a kernel by its speed in this run, hence other bits in the next.
         torch.backends.cudnn.benchmark = False
         # By default every new tensor would be filled with NaN first.
         memory.fill_uninitialized_memory = False

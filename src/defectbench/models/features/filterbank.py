@@ -24,6 +24,7 @@ _WAVELENGTHS = (4.0, 8.0, 16.0)
 _ORIENTATIONS = 4
 _SPOTS = (1.0, 2.0, 4.0)
 _MARGIN = 32
+# Below a grey level (1/255): a flat region must not have a logarithm of noise.
 _EPSILON = 1e-3
 
 CHANNELS = 2 * len(_WAVELENGTHS) * _ORIENTATIONS + 2 * len(_SPOTS) + 8
@@ -54,6 +55,7 @@ def describe(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _describe_one(picture: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return one picture's features, (places, places, CHANNELS)."""
     rgb = picture.astype(np.float32) / 255.0
     grey = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
     responses = _filtered(grey)
@@ -79,6 +81,7 @@ def _filtered(grey: NDArray[np.float32]) -> NDArray[np.complex64]:
     """Return every filter's response, (filters, size, size); the border mirrors the picture."""
     size = grey.shape[0]
     margin = min(_MARGIN, size - 1)
+    # The FFT wraps round: the margin keeps one border out of the other.
     side = scipy.fft.next_fast_len(size + 2 * margin)
     padded = np.pad(grey - grey.mean(), ((margin, side - size - margin),) * 2, mode="symmetric")
     spectrum = scipy.fft.fft2(padded)
@@ -94,9 +97,10 @@ def _transfer(side: int) -> NDArray[np.float32]:
     filters = []
     for wavelength in _WAVELENGTHS:
         centre = 1.0 / wavelength
+        # The bandwidth grows with the frequency: a little over an octave for each filter.
         spread = 2 * (0.35 * centre) ** 2
-        for turn in range(_ORIENTATIONS):
-            angle = math.pi * turn / _ORIENTATIONS
+        for step in range(_ORIENTATIONS):
+            angle = math.pi * step / _ORIENTATIONS
             away = (fx - centre * math.cos(angle)) ** 2 + (fy - centre * math.sin(angle)) ** 2
             filters.append(np.exp(-away / spread))
     squared = (2 * math.pi) ** 2 * (fx**2 + fy**2)

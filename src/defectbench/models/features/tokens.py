@@ -12,7 +12,7 @@ from defectbench.errors import UsageError
 
 
 class TokenExtractor(nn.Module):
-    """Stands in for anomalib's TimmFeatureExtractor with ``output_fmt="NLC"``, which asks a hub.
+    """Replaces anomalib's TimmFeatureExtractor with ``output_fmt="NLC"``, which asks a hub.
 
     Args:
         network: timm's transformer, built with ``dynamic_img_size``.

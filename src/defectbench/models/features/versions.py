@@ -17,6 +17,7 @@ def made_with(*libraries: str) -> str:
 
 
 def _version(library: str) -> str:
+    """Return a library's version, or ``none``."""
     try:
         return version(library)
     except PackageNotFoundError:

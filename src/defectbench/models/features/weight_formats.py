@@ -33,6 +33,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise MissingWeightsError(f"weights file {path} is not there")
     try:
         return load_file(path)
+    # Not safetensors: torch's own format is tried next.
     except SafetensorError:
         pass
     try:
@@ -51,8 +52,9 @@ def as_timm_has_it(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
     """Return the state under timm's keys, positions brought to the network's size, as timm itself would.
 
     Most of timm's networks can also read the file that their authors published; each has a function for it
-    beside its class. A file of another network may break that function: its keys then tell the difference.
+    beside its class. A file of another network may break that function: its keys then show the difference.
     """
+    # A key that only the TinyViT authors' files have.
     if "norm_head.weight" in state:
         state = {_tinyvit_key(key): value for key, value in state.items()}
     state = _narrowed(state, model.state_dict())

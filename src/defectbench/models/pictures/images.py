@@ -38,7 +38,7 @@ class ImageSet:
         root: the category's unpacked archive; the manifest's paths lie below it.
         size: side of the pictures in pixels.
         cache: directory for decoded pictures and features.
-        threads: that compute features. They decide rounding, so features are kept apart by them.
+        threads: that compute features. They decide rounding, so the cache's key holds them.
     """
 
     def __init__(self, manifest: Manifest, root: Path, size: int, cache: Path, threads: int = 1) -> None:
@@ -58,7 +58,7 @@ class ImageSet:
         self._array()
 
     def select(self, ids: Sequence[str]) -> Pictures:
-        """Return a view of these pictures, in this order, that tells nothing else about them.
+        """Return a view of these pictures, in this order, that shows nothing else about them.
 
         Raises:
             BugError: an id that the manifest does not have.
@@ -76,10 +76,12 @@ class ImageSet:
             return None
         if name not in self._masks:
             mask = read_mask(self._root / image.mask, image.mask)
+            # A bit a pixel: all masks of a category are kept, and as bytes they take eight times the memory.
             self._masks[name] = np.packbits(resize_mask(mask, self.size))
         return np.unpackbits(self._masks[name], count=self.size**2).reshape(self.size, -1).astype(np.bool_)
 
     def _picture(self, place: int) -> NDArray[np.uint8]:
+        """Return the picture at a place of the manifest, a copy that the caller may change."""
         kept = self._array()
         return self._decode(self.manifest.images[place]) if kept is None else np.array(kept[place])
 
@@ -90,6 +92,7 @@ class ImageSet:
             shape = (len(self.manifest.images), self.size, self.size, 3)
             self._kept = self._whole(entry, "pictures", shape)
             if self._kept is None:
+                # Looked up again under the lock: another process may have decoded meanwhile.
                 with self._cache.lock(entry, "pictures"):
                     self._kept = self._whole(entry, "pictures", shape)
                     if self._kept is None:
@@ -99,10 +102,12 @@ class ImageSet:
         return self._kept
 
     def _whole(self, entry: str, name: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
+        """Return a cache entry, or None: one of another shape was cut short or is foreign."""
         found = self._cache.find(entry, name)
         return found if found is not None and found.shape == shape else None
 
     def _decode(self, image: Image) -> NDArray[np.uint8]:
+        """Read an image's file as a picture of this set's size."""
         return resize_picture(read_picture(self._root / image.path, image.path), self.size)
 
     def _batch(
@@ -117,6 +122,7 @@ class ImageSet:
         def make(which: int, wait: bool) -> NDArray[np.float32] | None:
             return self._make_batch(which, entry, extractor, compute, wait=wait)
 
+        # Without this, two workers on one category would compute the same batch in step, one always waiting.
         while (found := make(number, False)) is None:
             missing = () if self._cache.full else later
             ahead = (which for which in missing if not self._cache.has(entry, _batch_name(which)))
@@ -147,6 +153,7 @@ class ImageSet:
             return features
 
     def _stack(self, number: int) -> NDArray[np.uint8]:
+        """Return the pictures of a batch, (b, size, size, 3)."""
         places = range(number * BATCH, min((number + 1) * BATCH, len(self.manifest.images)))
         return np.stack([self._picture(place) for place in places])
 
@@ -159,6 +166,7 @@ class ImageSet:
 
 
 def _batch_name(number: int) -> str:
+    """Return a batch's name in the cache."""
     return f"{number:05d}"
 
 
@@ -241,6 +249,7 @@ class FilePictures:
 
 
 def _computed(pictures: NDArray[np.uint8], extractor: str, compute: Compute) -> NDArray[np.float32]:
+    """Compute features, and hold the extractor to its promise: a float32 row for each picture."""
     features = compute(pictures)
     if features.dtype != np.float32 or len(features) != len(pictures):
         raise BugError(

@@ -21,6 +21,7 @@ class RotatedPictures:
 
     def __init__(self, pictures: Pictures, rotated: NDArray[np.bool_]) -> None:
         self._pictures = pictures
+        # A defect's four rotations follow one another: :meth:`features` reads the upright one first.
         shown = [(i, q) for i, marked in enumerate(rotated) for q in range(_QUARTERS if marked else 1)]
         self.places = np.array([place for place, _ in shown], np.int64)
         self._quarters = [quarter for _, quarter in shown]

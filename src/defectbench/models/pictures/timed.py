@@ -1,4 +1,4 @@
-"""What cached features would have cost: so that a fit's price does not depend on who came first."""
+"""What cached features would have cost: so that a fit's cost does not depend on which cell ran first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Compute = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class TimedPictures:
-    """``pictures``, noting how long their features took to come, from wherever they came.
+    """``pictures``, noting how long their features took, computed or read from the cache.
 
     Attributes:
         waited: seconds so far.

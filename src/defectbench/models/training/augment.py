@@ -25,9 +25,11 @@ def augmented(
     """
     side = picture.shape[0]
     reach = max(1, side // _SHIFT)
+    # All draws come first and in one order, also those not used: `rotate_and_flip` must not shift the others.
     down, right = rng.integers(0, 2 * reach + 1, size=2)
     quarters, mirror = int(rng.integers(4)), bool(rng.integers(2))
     gain, offset = 1 + rng.uniform(-_GAIN, _GAIN), rng.uniform(-_OFFSET, _OFFSET)
+    # reflect leaves no constant border, which a network could learn to read the shift from.
     padded = np.pad(picture, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
     moved = padded[down : down + side, right : right + side]
     if rotate_and_flip:

@@ -27,8 +27,8 @@ def class_weights(labels: NDArray[np.int64], balance: str) -> NDArray[np.float64
 def epoch_order(labels: NDArray[np.int64], balance: str, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return indices of one epoch's examples, shuffled.
 
-    With ``oversample`` the rarer class is repeated until it has as many as the other; no example comes twice
-    more often than another of its class.
+    With ``oversample`` the rarer class is repeated until it has as many as the other; no example is
+    repeated twice more often than another of its class.
 
     >>> labels = np.array([0, 0, 0, 0, 1])
     >>> sorted(epoch_order(labels, "oversample", np.random.default_rng(0)).tolist())
@@ -45,5 +45,6 @@ def epoch_order(labels: NDArray[np.int64], balance: str, rng: np.random.Generato
 
 
 def _repeated(members: NDArray[np.int64], count: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return ``count`` members in random order, none used once more before all were."""
     rounds = [rng.permutation(members) for _ in range(-(-count // len(members)))]
     return np.concatenate(rounds)[:count]

@@ -26,6 +26,7 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 def restoring(path: Path) -> Iterator[State]:
     """Give what :func:`write_checkpoint` wrote, on the CPU; errors inside are CheckpointErrors."""
     try:
+        # On the CPU: another GPU may have written the state, and load_state_dict copies it to this one.
         yield torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler and load_state_dict raise whatever the bytes lead them to
         raise CheckpointError(f"no fit can go on from it ({type(error).__name__}: {error})") from error
@@ -33,6 +34,7 @@ def restoring(path: Path) -> Iterator[State]:
 
 def generators(rng: np.random.Generator, device: str) -> State:
     """Return the states of numpy's generator and of torch's own on the CPU and on ``device``."""
+    # numpy's state holds integers of 128 bits: as text they need nothing of the file's format.
     state: State = {"numpy": json.dumps(rng.bit_generator.state), "cpu": torch.get_rng_state()}
     if device != "cpu":
         state[device] = _library(device).get_rng_state()
@@ -48,6 +50,7 @@ def restore_generators(state: Mapping[str, Any], rng: np.random.Generator, devic
 
 
 def _library(device: str) -> Any:
+    """Return torch's module of a device, ``torch.cuda`` or ``torch.mps``."""
     return getattr(torch, device)
 
 

@@ -1,11 +1,14 @@
-"""Detectors that are trained step by step: one loop for all, and what a model has to say to it."""
+"""Detectors that are trained by gradient steps: one loop for all, and the methods that a model fills in.
+
+The loop is not the classifiers': the order of random draws decides the bits of a fit, and theirs differs.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,6 +37,7 @@ from defectbench.models.base import (
 )
 from defectbench.models.features import backbone, device
 from defectbench.models.training import checkpoint
+from defectbench.models.training.epoch import BestEpoch, Epoch
 from defectbench.models.training.micro_batches import MicroBatcher
 
 State = dict[str, Tensor]
@@ -135,14 +139,14 @@ class GradientDetector(Model):
         return self.settings.whole("batch_size")
 
     def epoch_indices(self, training: TrainingData) -> NDArray[np.int64]:
-        """Return which pictures an epoch shows, in any order; one may come several times."""
+        """Return which pictures an epoch shows, in any order; one may be shown several times."""
         return np.arange(len(training.pictures))
 
     def before_training(self, model: Any, images: Iterator[Tensor]) -> None:
-        """Do what comes before the first step, with the shown pictures in batches; nothing by default."""
+        """Do what precedes the first step, with the shown pictures in batches; nothing by default."""
 
     def before_epoch(self, model: Any, images: Iterator[Tensor]) -> None:
-        """Do what comes before each epoch; nothing by default."""
+        """Do what precedes each epoch; nothing by default."""
 
     def calibrate(self, model: Any, training: TrainingData) -> None:
         """Take what scores need, before each tuning and after the last step; nothing by default.
@@ -155,7 +159,7 @@ class GradientDetector(Model):
         return {}
 
     def set_extra_state(self, model: Any, state: State) -> None:
-        """Put back what :meth:`carried` gave."""
+        """Put back what :meth:`get_extra_state` gave."""
 
     def check(self, training: TrainingData) -> None:
         """Raise DataError unless the training set is one for this model."""
@@ -186,6 +190,7 @@ class GradientDetector(Model):
         self._train(training, report, None)
 
     def _train(self, training: TrainingData, report: FitCallback, saved: Path | None) -> None:
+        """Fit from the beginning, or from what ``saved`` holds."""
         self.check(training)
         self._held = None
         model = self.model()
@@ -211,6 +216,7 @@ class GradientDetector(Model):
             yield Prediction(float(score), map_)
 
     def _fitted(self) -> Any:
+        """Return the trained network; BugError before a fit or a load."""
         if not self._ready:
             raise BugError(f"{type(self).__name__} was asked for results before fit or load")
         return self.model()
@@ -228,7 +234,7 @@ class GradientDetector(Model):
             raise BugError(f"{type(self).__name__}: state lacks {lost[:3]}, and has foreign {foreign[:3]}")
 
     def save(self, path: Path) -> None:
-        """Write what was trained as safetensors; what is frozen comes again from the settings."""
+        """Write what was trained as safetensors; what is frozen is rebuilt from the settings."""
         state = self.trained_state(self._fitted())
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, path)
 
@@ -253,39 +259,6 @@ class ResumableGradientDetector(GradientDetector, Resumable):
         self._train(training, report, saved)
 
 
-@dataclass
-class BestEpoch:
-    """The trained state at the highest tuning AUROC seen, and how long ago that was."""
-
-    auroc: float = -math.inf
-    waited: int = 0
-    state: State = field(default_factory=dict)
-
-    def see(self, auroc: float, state: State) -> None:
-        """Note an epoch's figure; equal figures leave the earlier epoch the best."""
-        self.waited += 1
-        if auroc > self.auroc:
-            self.auroc, self.waited = auroc, 0
-            self.state = checkpoint.copied(state)
-
-    def over(self, patience: int) -> bool:
-        """Whether the patience is used up."""
-        return self.waited >= patience > 0
-
-
-@dataclass
-class _DetectorEpoch:
-    """An epoch under way.
-
-    Attributes:
-        order: the pictures in the order in which they come, (n,).
-        losses: one for each batch that is done, so it tells the place in the order, too.
-    """
-
-    order: NDArray[np.int64]
-    losses: list[float] = field(default_factory=list)
-
-
 class _DetectorTraining:
     """The epochs: steps, tuning figures. All that a next step depends on can be saved."""
 
@@ -304,7 +277,7 @@ class _DetectorTraining:
         self._batcher = MicroBatcher(model, self._size, self._rng, adds_up=detector.adds_up)
         self._steps = 0
         self._done = 0
-        self._now: _DetectorEpoch | None = None
+        self._now: Epoch | None = None
         self._best = BestEpoch()
 
     def run(self) -> None:
@@ -314,7 +287,7 @@ class _DetectorTraining:
         while self._done < self._schedule.epochs and not self._best.over(self._detector.settings.patience):
             if self._now is None:
                 self._detector.before_epoch(self._model, self._in_order())
-                self._now = _DetectorEpoch(self._rng.permutation(self._epoch_indices))
+                self._now = Epoch(self._rng.permutation(self._epoch_indices))
             self._take_steps(self._now)
             self._end(self._now)
         if self._best.state:
@@ -327,12 +300,15 @@ class _DetectorTraining:
             self._tick()
 
     def _cut(self, order: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """Return an order's batches; the last may be smaller."""
         return [order[start : start + self._size] for start in range(0, len(order), self._size)]
 
     def _images(self, chosen: Iterable[int]) -> Tensor:
+        """Return the chosen pictures, prepared."""
         return self._detector.prepared(np.stack([self._training.pictures[int(i)] for i in chosen]))
 
     def _batch(self, chosen: NDArray[np.int64]) -> Batch:
+        """Return what a step learns from; pictures without a mask get one of zeros."""
         images, training = self._images(chosen), self._training
         labels = torch.from_numpy(training.labels[chosen]).to(images)
         masks = torch.zeros_like(images[:, 0])
@@ -341,7 +317,7 @@ class _DetectorTraining:
                 masks[row] = torch.from_numpy(np.ascontiguousarray(training.masks[int(place)])).to(masks)
         return Batch(images, labels, masks, self._steps)
 
-    def _take_steps(self, now: _DetectorEpoch) -> None:
+    def _take_steps(self, now: Epoch) -> None:
         """Take the epoch's steps that are left."""
         self._model.train()
         for name in self._detector.frozen:
@@ -354,10 +330,12 @@ class _DetectorTraining:
             self._tick()
 
     def _step(self, chosen: NDArray[np.int64]) -> float:
+        """Take one optimiser step and return its loss."""
         optimisation = self._optimisation
         loss = self._batcher.gradients(
             chosen, lambda part: self._detector.loss(self._model, self._batch(part))
         )
+        # After all micro-batches: the norm is that of the whole batch's gradient.
         if optimisation.clip:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), optimisation.clip)
         for optimiser in optimisation.optimisers:
@@ -366,7 +344,7 @@ class _DetectorTraining:
             scheduler.step()
         return loss
 
-    def _end(self, now: _DetectorEpoch) -> None:
+    def _end(self, now: Epoch) -> None:
         """Take the epoch's figures and close it."""
         for scheduler in self._optimisation.by_epoch:
             scheduler.step()
@@ -375,7 +353,7 @@ class _DetectorTraining:
             figures["tuning_auroc"] = self._tune(self._training.tuning)
             self._best.see(figures["tuning_auroc"], self._detector.trained_state(self._model))
         self._done, self._now = self._done + 1, None
-        self._tell(figures)
+        self._report_figures(figures)
 
     def _tune(self, pictures: Pictures) -> float:
         """Return the tuning pictures' image AUROC; draws nothing, so training goes on as without."""
@@ -388,19 +366,24 @@ class _DetectorTraining:
         return image_auroc(self._training.tuning_labels, np.array(scores))
 
     def _tick(self) -> None:
-        self._tell({})
+        """Report a piece of work without figures."""
+        self._report_figures({})
 
-    def _tell(self, figures: Mapping[str, float]) -> None:
+    def _report_figures(self, figures: Mapping[str, float]) -> None:
         save = self._save if isinstance(self._detector, Resumable) else None
         self._report(Progress(self._done, self._schedule.epochs, figures, save))
 
     def _schedulers(self) -> list[LRScheduler]:
+        """Return all schedules, in the order in which they are saved."""
         return [*self._optimisation.by_step, *self._optimisation.by_epoch]
 
     def _save(self, path: Path) -> None:
+        """Write all that the next step depends on."""
         now, best = self._now, self._best
+        # Names and shape of the file are fixed: checkpoints of an earlier version are gone on with.
         state = {
             "learnt": self._detector.trained_state(self._model),
+            # Between epochs there is none: the next epoch takes it anew.
             "carried": self._detector.get_extra_state(self._model) if now else {},
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisation.optimisers],
             "schedules": [scheduler.state_dict() for scheduler in self._schedulers()],
@@ -409,7 +392,7 @@ class _DetectorTraining:
             "steps": self._steps,
             "done": self._done,
             "now": now and {"order": torch.from_numpy(now.order), "losses": now.losses},
-            "best": {"auroc": best.auroc, "waited": best.waited, "state": best.state},
+            "best": {"auroc": best.figures[0], "waited": best.waited, "state": best.state or {}},
         }
         checkpoint.write_checkpoint(path, state)
 
@@ -423,11 +406,12 @@ class _DetectorTraining:
                 scheduler.load_state_dict(own)
             self._steps, self._done, now = state["steps"], state["done"], state["now"]
             if now is not None:
-                self._now = _DetectorEpoch(now["order"].numpy(), now["losses"])
-                carried = state["carried"].items()
+                self._now = Epoch(now["order"].numpy(), now["losses"])
+                extra = state["carried"].items()
                 self._detector.set_extra_state(
-                    self._model, {key: value.to(self._detector.device) for key, value in carried}
+                    self._model, {key: value.to(self._detector.device) for key, value in extra}
                 )
-            self._best = BestEpoch(**state["best"])
+            best = state["best"]
+            self._best = BestEpoch((best["auroc"], 0.0), best["waited"], best["state"] or None)
             self._batcher.restore(state["room"])
             checkpoint.restore_generators(state["generators"], self._rng, self._detector.device)

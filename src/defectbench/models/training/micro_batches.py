@@ -1,4 +1,4 @@
-"""How much of a batch lies on the device at once: found by trial, so that the GPU at hand trains at 512.
+"""How much of a batch lies on the device at once: found by trying, so that the GPU at hand trains at 512.
 
 Where a step runs out of the device's memory it is taken again: first with gradient checkpointing, which
 gives the same gradients for a third more time, then in halves whose gradients are added up. Halves change
@@ -67,7 +67,7 @@ class MicroBatcher:
         return self.pictures >= self._batch
 
     def figures(self) -> dict[str, float]:
-        """Return what a learning curve must tell: how many pictures at once, where it is not the batch."""
+        """Return what a learning curve must show: how many pictures at once, where it is not the batch."""
         return {} if self.full else {"pictures_at_once": float(self.pictures)}
 
     def parts(self, chosen: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -90,6 +90,7 @@ class MicroBatcher:
             TryAgainError: not even :data:`LEAST` pictures fit.
         """
         while True:
+            # A step that is taken again must draw the same numbers and see the same averages.
             before = _StepStart(self._buffers(), checkpoint.generators(self._rng, self._device))
             try:
                 return self._added_up(chosen, loss)
@@ -103,9 +104,11 @@ class MicroBatcher:
             self._lower(reason)
 
     def _added_up(self, chosen: NDArray[np.int64], loss: Callable[[NDArray[np.int64]], Tensor]) -> float:
+        """Return the loss of a batch; its gradients are those of all parts."""
         self._module.zero_grad(set_to_none=True)
         total = 0.0
         for part in self.parts(chosen):
+            # A mean of parts is weighted by their size, so that the sum is the batch's mean.
             share = loss(part) * (1.0 if self._adds_up else len(part) / len(chosen))
             self._backward(share)
             total += float(share.detach())
@@ -118,6 +121,7 @@ class MicroBatcher:
         self._restore(kept)
 
     def _lower(self, reason: str) -> None:
+        """Take the next cheaper way, or give up: checkpointing first, then half as many pictures."""
         if not self.saving and set_checkpointing(self._module):
             self.saving = True
             log.warning("out of memory with %d pictures at once: gradient checkpointing", self.pictures)
@@ -130,6 +134,7 @@ class MicroBatcher:
                 "smaller image_size, or a GPU with more memory or fewer other processes"
             )
         if self._device == "cuda":
+            # Freed blocks are cut for the larger batch: kept, they would fragment the memory.
             torch.cuda.empty_cache()
 
     def state(self) -> dict[str, Any]:
@@ -142,9 +147,11 @@ class MicroBatcher:
         self.saving = bool(state["saving"]) and set_checkpointing(self._module)
 
     def _buffers(self) -> dict[str, Tensor]:
+        """Return copies of batch normalisation's averages and counts."""
         return {name: value.clone() for name, value in self._module.named_buffers()}
 
     def _restore(self, kept: Mapping[str, Tensor]) -> None:
+        """Put buffers back in place."""
         now = dict(self._module.named_buffers())
         with torch.no_grad():
             for name, value in kept.items():

@@ -74,7 +74,7 @@ def without(settings: ModelSettings, name: str) -> ModelSettings:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Let anomalib's generator read its pictures by a function of torchvision's that will go."""
+    """Let anomalib's generator read its pictures by a deprecated function of torchvision's."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
@@ -93,10 +93,12 @@ def _unpacked(tar: Path, name: str) -> list[Path]:
 
 
 def _unpack(tar: Path, folder: Path, name: str) -> None:
+    """Unpack beside the folder, then rename: a folder that is there is whole."""
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of a killed writer: the lock is ours
     try:
         with tarfile.open(tar) as archive:
+            # The filter refuses absolute paths, links outside and devices.
             archive.extractall(part, filter="data")
     except tarfile.TarError as error:
         raise DataError(f"{name}: {tar.name[:12]} is no tar of pictures ({error})") from error
