@@ -91,7 +91,7 @@ def test_a_cell_held_by_another_is_taken_last(cells: tuple[Store, list[str]], tm
             lease.release()
 
     found = worker(store, tmp_path, events)
-    found.say = say
+    found.on_event = say
     assert found.run(keys) is ExitCode.DONE
     assert [event.cell for event in events if event.state is CellState.FINISHED] == [*keys[1:], keys[0]]
     assert [event.message for event in events if event.state is CellState.WAITING] == ["another"]
@@ -120,7 +120,7 @@ def test_a_worker_whose_listener_went_away_stops(
     def gone(event: Event) -> None:
         raise BrokenPipeError
 
-    found.say = gone
+    found.on_event = gone
     assert found.run(keys) is ExitCode.STOPPED
     assert not any(find_failure(store, key) for key in keys)
     print("unheard", file=said, flush=True)

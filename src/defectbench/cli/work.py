@@ -30,7 +30,7 @@ from defectbench.util.shutdown import Stop
     help="Save a fit so often, and at SIGTERM; what can be resumed then is.  "
     "[env: DEFECTBENCH_CHECKPOINT_SECONDS]",
 )
-@click.option("--events", is_flag=True, help="Say what happens as JSON lines on standard output.")
+@click.option("--events", is_flag=True, help="Print what happens as JSON lines on standard output.")
 def job(
     store: str,
     cells: tuple[str, ...],
@@ -58,19 +58,19 @@ def job(
         device=device,
         tracking_uri=tracking_uri,
         stop=stop,
-        say=_print_event if events else _print_line,
+        on_event=_print_event if events else _print_line,
         checkpoint_every=checkpoint_every,
     )
     raise click.exceptions.Exit(worker.run(cells))
 
 
 def _print_event(event: Event) -> None:
-    """Say an event as a line of JSON on standard output."""
+    """Print an event as a line of JSON on standard output."""
     click.echo(event.to_line())
     sys.stdout.flush()
 
 
 def _print_line(event: Event) -> None:
-    """Say to a person, on standard error, how a cell ended."""
+    """Print for people, on standard error, how a cell ended."""
     if event.state is not CellState.RUNNING or event.phase == "":
         click.echo(f"{event.cell} {event.state} {event.message}".rstrip(), err=True)

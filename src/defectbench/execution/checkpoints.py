@@ -30,7 +30,7 @@ from defectbench.weights.store import digest_of
 SCHEMA = 1
 
 EVERY = 300.0
-"""Seconds between two checkpoints, where nothing else is said."""
+"""Seconds between two checkpoints, unless a caller sets it."""
 
 _AGAIN = 30.0
 """Seconds until the next try after one that failed."""
@@ -89,11 +89,13 @@ class Pointer:
 
 
 def _read_fit(document: dict[str, Any]) -> FitState:
+    """Return the fit's state; CheckpointError where a value has another type than it should."""
     points = tuple(
         HistoryPoint(int(epoch), str(name), float(v)) for epoch, name, v in document.pop("history")
     )
     fit, usual = FitState(history=points, **document), FitState()
     wrong = [name for name in document if type(getattr(fit, name)) is not type(getattr(usual, name))]
+    # A dataclass takes any type: a text where a number is meant would fail only in the middle of a fit.
     if wrong:
         raise CheckpointError(f"{CHECKPOINT}: {wrong[0]} is {document[wrong[0]]!r}")
     return fit
@@ -128,6 +130,7 @@ class StoredCheckpoints:
         self._clock = clock
         self._last = clock()
         self._seen = ABSENT
+        # A first attempt has nothing to remove before it writes: one listing of the store less for each cell.
         self._dirty = lease.fence > 1
 
     def due(self) -> bool:
@@ -140,14 +143,17 @@ class StoredCheckpoints:
             self._keep(saved, write)
             self._last = self._clock()
         except Exception as error:
+            # A checkpoint is a help, never a need: whatever went wrong, the fit goes on.
             ours = isinstance(error, DefectbenchError)
             _log.warning("cell %s: no checkpoint: %s", self._lease.key, error, exc_info=not ours)
             self._last = self._clock() - self.every + min(self.every, _AGAIN)
 
     def _keep(self, saved: FitState, write: Callable[[Path], None]) -> None:
+        """Write the blob, move the pointer to it, remove the blobs before."""
         self._lease.beat()
         with draft_path(self._folder()) as part:
             with disk_errors(part):
+                # The file that the fit went on from is read by now: a small disk may not hold two.
                 self._arrived.unlink(missing_ok=True)
                 write(part)
                 digest, size = digest_of(part), part.stat().st_size
@@ -173,6 +179,7 @@ class StoredCheckpoints:
             self._seen = self._put(pointer, found.version if found else ABSENT)
 
     def _put(self, pointer: Pointer, expected: str) -> str:
+        """Write the pointer if it still has the version ``expected``."""
         return self._store.put(self._key(CHECKPOINT), pointer.to_json(), expected=expected)
 
     def find(self) -> SavedFit | None:
@@ -252,6 +259,7 @@ class StoredCheckpoints:
         return folder
 
     def _key(self, *parts: str) -> str:
+        """Return a key of this cell."""
         return cell_key(self._lease.key, *parts)
 
 

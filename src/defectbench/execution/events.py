@@ -1,4 +1,4 @@
-"""What every runner shares: the worker's command, and the words that a worker says about its cells.
+"""What every runner shares: the worker's command, and the events that a worker writes about its cells.
 
 Runner and job meet at a command, never at an import.
 """
@@ -17,7 +17,7 @@ from defectbench.records.state import CellState
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a worker says of a cell, one JSON line on its standard output each time.
+    """What a worker reports of a cell, one JSON line on its standard output each time.
 
     Attributes:
         phase: ``fitting`` or ``scoring`` while running.
@@ -68,6 +68,7 @@ def thread_variables(threads: int) -> dict[str, str]:
 @contextmanager
 def terminable() -> Iterator[None]:
     """Let SIGTERM and a closed terminal end the block as Ctrl-C does: by KeyboardInterrupt."""
+    # Python sets signal handlers in the main thread alone.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,4 +1,4 @@
-"""A cell's fit and scores, apart from where its files lie: no store, no lease, no tracker.
+"""A cell's fit and scores, independent of where its files lie: no store, no lease, no tracker.
 
 What the model is given is its training set and nothing else. Labels and masks of other images are read only
 after the last score is in, for the columns of the predictions and for the figures.
@@ -21,7 +21,7 @@ from defectbench.errors import BugError, DataError
 from defectbench.execution.fitting import Checkpointer, Fitting, NoCheckpoints
 from defectbench.metrics.image import quantile_threshold, threshold_free
 from defectbench.metrics.pixel import MapFigures, PixelPool, PixelQuantile, explain
-from defectbench.models.base import Model, ModelSettings, Pictures, Prediction, TrainingData
+from defectbench.models.base import Model, ModelSettings, Pictures, Prediction, Progress, TrainingData
 from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ArrayPictures, ImageSet
 from defectbench.models.pictures.rotated import RotatedPictures
@@ -32,6 +32,7 @@ from defectbench.util.memory import PeakMemory
 CALIBRATION_RATE = 0.05
 """False-alarm rate of the threshold that result.json states; a sweep's own rate is applied by its tables."""
 
+# Maps are kept to be looked at; the figures are computed on whole ones.
 _OVERLAY_SIDE = 256
 _TIMED = 16
 """Pictures that the latency is measured on; fewer where they take longer than the next number."""
@@ -41,7 +42,7 @@ _UNKNOWN = MapFigures(*(6 * (float("nan"),)))
 
 @dataclass(frozen=True)
 class CellOutcome:
-    """What a trial gives.
+    """What fitting and scoring a cell gives.
 
     Attributes:
         metrics, cost: name -> figure, as in result.json.
@@ -60,15 +61,15 @@ class CellOutcome:
 
 @dataclass(frozen=True, slots=True)
 class CellProgress:
-    """How far a trial is. ``phase`` is ``fitting`` or ``scoring``."""
+    """How far a cell is. ``phase`` is ``fitting`` or ``scoring``."""
 
     phase: str
     done: int
     total: int
 
 
-Tell = Callable[[CellProgress], None]
-"""Hears of every step; what it raises ends the trial."""
+CellCallback = Callable[[CellProgress], None]
+"""Called with every step; what it raises ends the cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def fit_and_score(
     images: ImageSet,
     weights: Mapping[str, Path],
     device: str,
-    tell: Tell,
+    report: CellCallback,
     checkpointer: Checkpointer | None = None,
 ) -> CellOutcome:
     """Fit the cell's model and score every image that it did not learn from.
@@ -112,7 +113,7 @@ def fit_and_score(
     Args:
         weights: weights' name -> local file.
         device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        keeper: keeps the fit for a next attempt, and gives what an earlier one kept; None for neither.
+        checkpointer: keeps the fit for a next attempt, and gives what an earlier one kept; None for neither.
 
     Raises:
         DataError: a training set without a class that the model needs; a score that is not finite.
@@ -120,7 +121,7 @@ def fit_and_score(
     from threadpoolctl import threadpool_limits
 
     checkpointer = checkpointer or NoCheckpoints()
-    settings = recipe_of(cell, weights, device)
+    settings = settings_of(cell, weights, device)
 
     def make() -> Model:
         return build_model(catalog.find(cell.fit.model), settings)
@@ -130,19 +131,22 @@ def fit_and_score(
         # After the model's library is loaded: the limit reaches only the pools that are there.
         with threadpool_limits(cell.fit.threads):
             training = training_data_of(cell, images)
-            fitted = Fitting(
-                make, training, checkpointer, memory, lambda p: tell(CellProgress("fitting", p.done, p.total))
-            ).run(model)
+
+            def report_fit(step: Progress) -> None:
+                report(CellProgress("fitting", step.done, step.total))
+
+            fitted = Fitting(make, training, checkpointer, memory, report_fit).run(model)
             model = fitted.model
 
-            def score_told(step: CellProgress) -> None:
+            def report_score(step: CellProgress) -> None:
                 with fitted.saved_by(checkpointer):
-                    tell(step)
+                    report(step)
 
-            outcome = _score(cell, model, images, score_told)
+            outcome = _score(cell, model, images, report_score)
             latency = _latency(model, images)
     size, saved = model.size(), fitted.saved
     cost = {
+        # Time and memory of all attempts: a cell that resumed must not look cheaper than one that did not.
         "fit_seconds": saved.seconds,
         "attempts": float(saved.attempts),
         "inference_seconds_per_image": latency,
@@ -155,7 +159,7 @@ def fit_and_score(
     return replace(outcome, history=saved.history, cost=cost)
 
 
-def recipe_of(cell: Cell, weights: Mapping[str, Path], device: str) -> ModelSettings:
+def settings_of(cell: Cell, weights: Mapping[str, Path], device: str) -> ModelSettings:
     """Return what the cell's model is built from; arguments as in :func:`fit_and_score`."""
     fit = cell.fit
     return ModelSettings(
@@ -194,14 +198,14 @@ def training_data_of(cell: Cell, images: ImageSet) -> TrainingData:
 
 
 def _masks(cell: Cell, images: ImageSet) -> dict[int, NDArray[np.bool_]]:
-    """Return the masks of the defects that a supervised detector is taught as such, by their place."""
+    """Return the masks of the defects that a supervised detector trains on as such, by their place."""
     if catalog.find(cell.fit.model).family != "supervised":
         return {}
     masks = {place: images.mask(name) for place, (name, label) in enumerate(cell.fit.train) if label == 1}
     return {place: mask for place, mask in masks.items() if mask is not None}
 
 
-def _score(cell: Cell, model: Model, images: ImageSet, tell: Tell) -> CellOutcome:
+def _score(cell: Cell, model: Model, images: ImageSet, report: CellCallback) -> CellOutcome:
     """Score all images, then read labels and masks for the figures; history and cost are left empty."""
     parts = roles(cell, images.manifest)
     scored: list[_Scored] = []
@@ -211,7 +215,7 @@ def _score(cell: Cell, model: Model, images: ImageSet, tell: Tell) -> CellOutcom
     limit = float("nan")
     found = model.predict(images.select(list(parts)))
     for name, prediction in zip(parts, found, strict=True):
-        tell(CellProgress("scoring", len(scored), len(parts)))
+        report(CellProgress("scoring", len(scored), len(parts)))
         if not np.isfinite(prediction.score) or not np.isfinite(prediction.heat_map).all():
             raise DataError(f"{cell.fit.model} gave a score or heat map of {name} that is not finite")
         explanation, role = _UNKNOWN, parts[name]
@@ -221,6 +225,7 @@ def _score(cell: Cell, model: Model, images: ImageSet, tell: Tell) -> CellOutcom
             if cell.keep_heat_maps:
                 kept.append(_shrunk(prediction.heat_map))
             if measurable and role != "uncertain":
+                # Calibration goods come first in ``parts``, so all of them are in by now.
                 limit = quantile.value() if np.isnan(limit) else limit
                 explanation = _explain(name, prediction, images, limit, pool if role == "held_out" else None)
         scored.append(_Scored(name, role, prediction.score, explanation))
@@ -260,7 +265,7 @@ def _explain(
 ) -> MapFigures:
     """Measure one heat map against its mask; feed the fit's pool where it is given.
 
-    An abnormal image without a mask tells nothing about its pixels, so it stays out.
+    An abnormal image without a mask says nothing about its pixels, so it stays out.
     """
     mask = images.mask(name)
     if mask is None:
@@ -273,6 +278,7 @@ def _explain(
 
 
 def _row(one: _Scored, manifest: Manifest) -> PredictionRow:
+    """Return a scored image's line of the predictions; its label is read here, after the last score."""
     image, figures = manifest.by_id[one.image_id], one.explanation
     return PredictionRow(
         image_id=one.image_id,
@@ -319,6 +325,7 @@ def _pack(ids: Sequence[str], maps: Sequence[NDArray[np.float32]]) -> bytes:
     """
     low, high = min(float(m.min()) for m in maps), max(float(m.max()) for m in maps)
     span = high - low or 1.0
+    # float16 keeps 3 digits of 0..1: enough for an overlay, and half the size.
     stacked = np.stack([((m - low) / span).astype(np.float16) for m in maps])
     buffer = io.BytesIO()
     np.savez_compressed(buffer, ids=np.array(ids), maps=stacked)

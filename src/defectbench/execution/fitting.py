@@ -28,8 +28,8 @@ class FitState:
 
     Attributes:
         fitted: it has ended, and the file is that of :meth:`Model.save`; else of :attr:`Progress.save`.
-        done, total: as the fit told last.
-        steps: optimiser steps, or other pieces of work, that it told of.
+        done, total: as the fit reported last.
+        steps: optimiser steps, or other pieces of work, that it reported.
         seconds: its time so far in all attempts; before its end without what it waited for features.
         attempts: how many processes had a part in it.
         peak_memory_bytes: the largest of theirs.
@@ -103,7 +103,7 @@ class Fitted:
 
     @contextmanager
     def saved_by(self, checkpointer: Checkpointer) -> Iterator[None]:
-        """Keep the fitted state, once, where it is time or the block is told to end: around each score."""
+        """Keep the fitted state, once, where it is time or the block is stopped: around each score."""
         if checkpointer.due():
             self.save(checkpointer)
         try:
@@ -126,14 +126,14 @@ class Fitting:
     Attributes:
         make: gives a fresh model.
         memory: measures this process.
-        tell: hears every step; what it raises ends the fit.
+        report: called with every step; what it raises ends the fit.
     """
 
     make: Callable[[], Model]
     training: TrainingData
     checkpointer: Checkpointer
     memory: PeakMemory
-    tell: FitCallback
+    report: FitCallback
 
     def run(self, model: Model) -> Fitted:
         """Fit ``model``, fresh from ``make``, or go on with what an earlier attempt kept."""
@@ -144,11 +144,12 @@ class Fitting:
             except CheckpointError as error:
                 log.warning("the checkpoint is of no use, the fit starts anew: %s", error)
                 model = self.make()
-        course = _FitRun(self, FitState(device=model.device))
-        model.fit(course.training, course.report)
-        return self._ended(model, course)
+        current = _FitRun(self, FitState(device=model.device))
+        model.fit(current.training, current.report)
+        return self._ended(model, current)
 
     def _go_on(self, model: Model, found: SavedFit) -> Fitted:
+        """Take up a saved fit, ended or under way; CheckpointError where it is none of this model's."""
         saved = found.saved
         if saved.device != model.device:
             raise CheckpointError(f"it was made on {saved.device}, this is {model.device}")
@@ -157,18 +158,20 @@ class Fitting:
         if not isinstance(model, Resumable):
             raise CheckpointError(f"{type(model).__name__} does not resume")
         log.info("the fit goes on from %d of %d, step %d", saved.done, saved.total, saved.steps)
-        course = _FitRun(self, saved)
-        model.resume(course.training, course.report, found.path)
-        return self._ended(model, course)
+        current = _FitRun(self, saved)
+        model.resume(current.training, current.report, found.path)
+        return self._ended(model, current)
 
-    def _ended(self, model: Model, course: _FitRun) -> Fitted:
-        fitted = Fitted(model, course.ended())
-        if course.lasted >= self.checkpointer.every:
+    def _ended(self, model: Model, current: _FitRun) -> Fitted:
+        """Return the fit, kept at once where losing it would cost more than a checkpoint's interval."""
+        fitted = Fitted(model, current.ended())
+        if current.lasted >= self.checkpointer.every:
             fitted.save(self.checkpointer)
         return fitted
 
 
 def _loaded(model: Model, path: Path) -> Model:
+    """Return the model with its saved fitted state."""
     try:
         model.load(path)
     except Exception as error:  # each library says in its own way that it cannot read a file
@@ -203,9 +206,10 @@ class _FitRun:
         """Note a step, keep the fit where it is time, pass the step on."""
         self._points += (HistoryPoint(progress.done, name, float(v)) for name, v in progress.figures.items())
         self._now = replace(self._now, done=progress.done, total=progress.total, steps=self._now.steps + 1)
+        # Before the step is passed on: what hears of it may stop the process.
         kept = self._fitting.checkpointer.due() and self._keep(progress)
         try:
-            self._fitting.tell(progress)
+            self._fitting.report(progress)
         except _RESUMED:
             if not kept:
                 self._keep(progress)
@@ -227,6 +231,8 @@ class _FitRun:
         return replace(state, fitted=True, seconds=self.lasted + self._metered.correction())
 
     def _state(self) -> FitState:
+        """Return how far the fit is now."""
+        # Saving and waiting for shared features are not the model's own time; `ended` puts the features back.
         spent = time.perf_counter() - self._started - self._saving - self._metered.waited
         return replace(
             self._now,

@@ -44,7 +44,7 @@ class LeaseRecord:
         owner: names the worker for people: host, process.
         holder: a random name of this one holding.
         fence: number of the attempt, from 1.
-        progress: as the holder last told it; for ``status`` and ``watch``.
+        progress: as the holder last reported it; for ``status`` and ``watch``.
         beat: how often the holder has changed the object.
         at: wall-clock time of the last beat, ISO 8601; for people, never compared.
         released: nobody holds the cell.
@@ -79,7 +79,7 @@ class HeldLease:
     """Somebody else holds the cell. Give it back to the next :func:`take_lease`, which then knows how long.
 
     Attributes:
-        standing: what the lease said.
+        record: what the lease said.
         version: of ``lease.json`` when it was seen.
         since: when this version was first seen, by the waiter's clock.
     """
@@ -116,6 +116,7 @@ def take_lease(
         TryAgainError: the store is out of reach.
         BugError: ``lease.json`` is no lease.
     """
+    # Read before the store: a slow answer must not make the holder look silent for longer than it was.
     now = clock()
     found = store.find(lease_key(key))
     if found is None:
@@ -123,13 +124,14 @@ def take_lease(
         return _claim(store, key, first, ABSENT, patience, clock)
     record = LeaseRecord.from_json(found.data, lease_key(key))
     if not record.released:
+        # The clock starts at the first sight of a version, never at a time that the holder wrote.
         if seen is None or seen.version != found.version:
             return HeldLease(record, found.version, clock())
         if now - seen.since < patience:
             return seen
     # The progress is handed on: an attempt that ends before its first beat must not set spent time to 0.
-    heir = LeaseRecord(owner, secrets.token_hex(8), record.fence + 1, record.progress, at=_now())
-    return _claim(store, key, heir, found.version, patience, clock)
+    successor = LeaseRecord(owner, secrets.token_hex(8), record.fence + 1, record.progress, at=_now())
+    return _claim(store, key, successor, found.version, patience, clock)
 
 
 class Lease:
@@ -139,7 +141,8 @@ class Lease:
     Attributes:
         key: the cell's.
         fence: number of this attempt.
-        progress: what the next beat tells, at first what the attempt before told last; replace it as a whole.
+        progress: what the next beat reports, at first the last report of the attempt before; replace it as a
+            whole.
     """
 
     def __init__(
@@ -179,7 +182,7 @@ class Lease:
             raise LeaseLostError(f"cell {self.key}, attempt {self.fence}: {self._reason}")
 
     def beat(self, progress: Mapping[str, Any] | None = None) -> None:
-        """Tell the store that this worker lives; call it before publishing a result.
+        """Show in the store that this worker lives; call it before publishing a result.
 
         Raises:
             LeaseLostError: somebody has taken the cell over.
@@ -213,7 +216,7 @@ class Lease:
         """Beat in a thread every ``every`` seconds while the block runs, then release."""
         stop = threading.Event()
         thread = threading.Thread(
-            target=self._keep, args=(stop, every), name=f"lease {self.key}", daemon=True
+            target=self._keep_beating, args=(stop, every), name=f"lease {self.key}", daemon=True
         )
         thread.start()
         try:
@@ -223,7 +226,8 @@ class Lease:
             thread.join(_HURRY)
             self.release()
 
-    def _keep(self, stop: threading.Event, every: float) -> None:
+    def _keep_beating(self, stop: threading.Event, every: float) -> None:
+        """Beat until the block ends; give up where no beat was confirmed for the patience."""
         while not stop.wait(every):
             try:
                 self.beat()
@@ -236,6 +240,7 @@ class Lease:
                     return
 
     def _write(self, *, released: bool) -> None:
+        """Write the next record. The time of the beat is when it began: the answer may take long."""
         began = self._clock()
         record = replace(
             self._record,
@@ -252,12 +257,14 @@ class Lease:
         self._record, self._version, self._confirmed = record, version, began
 
     def _put(self, record: LeaseRecord) -> str:
+        """Write the record over the version that this holder knows."""
         return self._store.put(lease_key(self.key), record.to_json(), expected=self._version)
 
     def _adopt(self) -> None:
         """After a conflict: go on from an earlier write of our own whose answer was lost, else give up."""
         found = self._store.find(lease_key(self.key))
         now = LeaseRecord.from_json(found.data, lease_key(self.key)) if found else None
+        # Only our own holder name proves our own write: the owner's name may be reused after a restart.
         if found and now and now.holder == self._record.holder:
             self._version = found.version
             return
@@ -273,6 +280,7 @@ def _claim(
     patience: float,
     clock: Callable[[], float],
 ) -> Lease | HeldLease:
+    """Try to take the cell; where somebody was faster, look again."""
     try:
         version = store.put(lease_key(key), record.to_json(), expected=expected)
     except ConflictError:

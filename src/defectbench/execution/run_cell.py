@@ -48,8 +48,8 @@ log = logging.getLogger(__name__)
 LOG_EVERY = 30.0
 """Seconds between two writes of an attempt's log: S3 cannot append, so it is written anew each time."""
 
-_TELL_EVERY = 0.5
-_WANTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM})
+_REPORT_EVERY = 0.5
+_OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM})
 _OF_THE_FIT = frozenset({ExitCode.BUG, ExitCode.DATA})
 
 
@@ -60,8 +60,8 @@ class WorkerContext:
     Attributes:
         cache: unpacked pictures, decoded pictures, features, weights and checkpoints on this machine.
         device: as asked for: ``auto``, ``cpu``, ``cuda`` or ``mps``.
-        stop: set when the process was told to go.
-        say: hears every event.
+        stop: set when the process is to end.
+        on_event: called with every event.
         checkpoint_every: seconds between two checkpoints of a fit.
     """
 
@@ -69,7 +69,7 @@ class WorkerContext:
     cache: Path
     device: str
     stop: Stop
-    say: Callable[[Event], None]
+    on_event: Callable[[Event], None]
     checkpoint_every: float = EVERY
 
 
@@ -116,6 +116,7 @@ def run_cell(cell: Cell, place: WorkerContext, lease: Lease, before: LeaseRecord
 def _perform(
     cell: Cell, place: WorkerContext, watch: _ProgressWatch, checkpointer: StoredCheckpoints
 ) -> CellOutcome:
+    """Fetch data and weights, then fit and score."""
     log.info("cell %s: %s on %s, seed %d", cell.key, cell.fit.model, cell.category, cell.fit.seed)
     with place.stop.at_once():  # nothing to save yet
         root = unpack(place.store, cell.dataset, cell.category, cell.fit.data_digest, place.cache)
@@ -124,13 +125,14 @@ def _perform(
         watch.check()
         images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
         images.prepare()
+        # Seconds of imports: done while a stop may still end the process at once.
         load_class(catalog.find(cell.fit.model))
-    return fit_and_score.fit_and_score(cell, images, files, place.device, watch.hear, checkpointer)
+    return fit_and_score.fit_and_score(cell, images, files, place.device, watch.on_progress, checkpointer)
 
 
 @dataclass
 class _ProgressWatch:
-    """Hears every step of a trial: tells the worker's caller and the lease, and ends the trial when due."""
+    """Follows a cell's steps: reports them to the caller and the lease, and ends the cell when due."""
 
     cell: Cell
     place: WorkerContext
@@ -140,10 +142,10 @@ class _ProgressWatch:
     phase: str = ""
     phase_started: float = 0.0
     phase_first: int = 0
-    told: float = 0.0
+    reported: float = 0.0
 
     def check(self) -> None:
-        """Raise what ends the trial: a stop, a lost lease, the deadline."""
+        """Raise what ends the cell: a stop, a lost lease, the deadline."""
         if self.place.stop.is_set():
             raise StoppedError(f"cell {self.cell.key} was stopped; the same command starts it again")
         self.lease.check()
@@ -153,15 +155,15 @@ class _ProgressWatch:
                 f"cell {self.cell.key} has run for {used:.0f} s, its deadline is {self.cell.deadline:.0f} s"
             )
 
-    def hear(self, step: CellProgress) -> None:
-        """Take a step."""
+    def on_progress(self, step: CellProgress) -> None:
+        """Pass a step on, twice a second at most."""
         self.check()
         now = time.monotonic()
         if step.phase != self.phase:
-            self.phase, self.phase_started, self.phase_first, self.told = step.phase, now, step.done, 0.0
-        if now - self.told < _TELL_EVERY:
+            self.phase, self.phase_started, self.phase_first, self.reported = step.phase, now, step.done, 0.0
+        if now - self.reported < _REPORT_EVERY:
             return
-        self.told = now
+        self.reported = now
         done = step.done - self.phase_first  # since this attempt began: it may have resumed
         left = (now - self.phase_started) / done * (step.total - step.done) if done else None
         self.lease.progress = {
@@ -171,7 +173,7 @@ class _ProgressWatch:
             "left": left,
             "spent": self.spent + now - self.started,
         }
-        self.place.say(
+        self.place.on_event(
             Event(
                 self.cell.key,
                 CellState.RUNNING,
@@ -205,6 +207,7 @@ def _publish(cell: Cell, store: Store, lease: Lease, outcome: CellOutcome) -> Re
 
 
 def _result(cell: Cell, outcome: CellOutcome, files: dict[str, str]) -> Result:
+    """Return ``result.json``'s document; the calibration threshold of no goods is None."""
     threshold = outcome.calibration_threshold
     return Result(
         cell=cell.key,
@@ -232,6 +235,7 @@ def _record_failure(store: Store, lease: Lease, error: Exception) -> None:
     if code is ExitCode.STOPPED:
         return
     log.error("attempt %d of cell %s failed (%d)", lease.fence, lease.key, code, exc_info=error)
+    # What may pass is not recorded: the next attempt tries again.
     if code not in PERMANENT or lease.lost:
         return
     text = "".join(traceback.format_exception(error))
@@ -245,22 +249,23 @@ def _record_failure(store: Store, lease: Lease, error: Exception) -> None:
 def code_of(error: BaseException) -> ExitCode:
     """Return the exit code that an error stands for; what we did not raise on purpose is a bug (70).
 
-    Want of memory may pass on another machine or beside fewer workers, and a full disk when there is room
+    Want of memory may pass on another machine or beside fewer workers, and a full disk when there is space
     again: both are tried again (75).
     """
     if isinstance(error, DefectbenchError):
         return error.code
-    return ExitCode.TRY_AGAIN if _is_want(error) else ExitCode.BUG
+    return ExitCode.TRY_AGAIN if _ran_short(error) else ExitCode.BUG
 
 
-def _is_want(error: BaseException) -> bool:
+def _ran_short(error: BaseException) -> bool:
     """Whether memory or disk ran out."""
-    return error.errno in _WANTS if isinstance(error, OSError) else ran_out(error)
+    return error.errno in _OUT_OF_SPACE if isinstance(error, OSError) else ran_out(error)
 
 
 @contextmanager
 def _attempt_log(store: Store, lease: Lease) -> Iterator[None]:
     """Keep what is logged meanwhile in ``log.txt``, written every :data:`LOG_EVERY` s and at the end."""
+    # Whole in memory, and written whole: an object store cannot append.
     buffer = io.StringIO()
     handler = logging.StreamHandler(buffer)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))

@@ -34,7 +34,7 @@ class Worker:
         cache: as in :class:`defectbench.execution.run_cell.WorkerContext`.
         tracking_uri: MLflow, or None or empty for none.
         stop: set by SIGTERM.
-        say: hears every event.
+        on_event: called with every event.
         checkpoint_every: seconds between two checkpoints of a fit.
     """
 
@@ -43,7 +43,7 @@ class Worker:
     device: str
     tracking_uri: str | None
     stop: Stop
-    say: Callable[[Event], None]
+    on_event: Callable[[Event], None]
     checkpoint_every: float = EVERY
     codes: dict[str, ExitCode] = field(default_factory=dict)
     _held: dict[str, HeldLease] = field(default_factory=dict)
@@ -56,6 +56,7 @@ class Worker:
         waiting = list(cells)
         while waiting and not self.stop.is_set():
             still = [key for key in waiting if not self._one(key)]
+            # Waits only after a round in which nothing moved: a cell that is freed is taken at once.
             if still and still == waiting:
                 self.stop.wait(_POLL)
             waiting = still
@@ -64,6 +65,7 @@ class Worker:
         return self._code()
 
     def _code(self) -> ExitCode:
+        """Return the exit code of the process: what can be tried again outranks what cannot."""
         codes = list(self.codes.values())
         for code in (ExitCode.STOPPED, ExitCode.TRY_AGAIN):
             if code in codes:
@@ -84,6 +86,7 @@ class Worker:
             return True
 
     def _take(self, key: str) -> bool:
+        """Run a cell unless it is finished, failed or held; False for held."""
         if find_verified_result(self.store, key) is not None:
             remove_leftovers(self.store, key)
             self._end(key, ExitCode.DONE, "")
@@ -93,16 +96,17 @@ class Worker:
             self._end(key, failure.code, failure.message)
             return True
         cell = run_cell.read_cell(self.store, key)
+        # Before it is taken: what the last attempt spent counts against the deadline.
         before = read_lease(self.store, key)
         lease = take_lease(self.store, key, owner(), seen=self._held.get(key))
         if isinstance(lease, HeldLease):
             if key not in self._held:
-                self._tell(Event(key, CellState.WAITING, message=lease.record.owner))
+                self._report(Event(key, CellState.WAITING, message=lease.record.owner))
             self._held[key] = lease
             return False
-        self._tell(Event(key, CellState.RUNNING))
+        self._report(Event(key, CellState.RUNNING))
         place = run_cell.WorkerContext(
-            self.store, self.cache, self.device, self.stop, self._tell, self.checkpoint_every
+            self.store, self.cache, self.device, self.stop, self._report, self.checkpoint_every
         )
         run_cell.run_cell(cell, place, lease, before)
         self._track(cell)
@@ -110,18 +114,19 @@ class Worker:
         return True
 
     def _end(self, key: str, code: ExitCode, message: str) -> None:
+        """Note and report how a cell ended."""
         self.codes[key] = code
         states = {
             ExitCode.DONE: CellState.FINISHED,
             ExitCode.STOPPED: CellState.STOPPED,
             ExitCode.TRY_AGAIN: CellState.AGAIN,
         }
-        self._tell(Event(key, states.get(code, CellState.FAILED), code=code, message=message))
+        self._report(Event(key, states.get(code, CellState.FAILED), code=code, message=message))
 
-    def _tell(self, event: Event) -> None:
-        """Say an event. Nobody listens any more: whoever started this worker is gone, and so it goes too."""
+    def _report(self, event: Event) -> None:
+        """Report an event. A broken pipe: whoever started this worker is gone, and so it goes too."""
         try:
-            self.say(event)
+            self.on_event(event)
         except BrokenPipeError:
             fall_silent()
             self.stop.set()

@@ -13,10 +13,10 @@ from defectbench import catalog
 from defectbench.catalog import Entry
 from defectbench.data.archive import unpack
 from defectbench.data.manifest import Manifest
+from defectbench.data.progress import ProgressCallback
 from defectbench.errors import ConfigurationError, MissingInputError
 from defectbench.execution import fit_and_score
 from defectbench.execution.run_cell import read_cell
-from defectbench.export.scores import Tell
 from defectbench.models.base import Model
 from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ImageSet
@@ -101,7 +101,7 @@ def gather_cell(store: Store, key: str, cache: Path) -> FinishedCell:
     return FinishedCell(cell, result, predictions, manifest, root, files, cache)
 
 
-def fit_again(finished: FinishedCell, images: ImageSet, tell: Tell) -> Model:
+def fit_again(finished: FinishedCell, images: ImageSet, report: ProgressCallback) -> Model:
     """Fit the cell's model again, on the device where it was fitted.
 
     Raises:
@@ -111,19 +111,22 @@ def fit_again(finished: FinishedCell, images: ImageSet, tell: Tell) -> Model:
 
     cell, device = finished.cell, finished.result.device
     try:
-        model = build_model(finished.entry, fit_and_score.recipe_of(cell, finished.files, device))
+        model = build_model(finished.entry, fit_and_score.settings_of(cell, finished.files, device))
     except ConfigurationError as error:
         raise ConfigurationError(
             f"cell {cell.key} was fitted on {device}, and so must its export be: {error}"
         ) from error
     with threadpool_limits(cell.fit.threads):
         model.fit(
-            fit_and_score.training_data_of(cell, images), lambda step: tell("fitting", step.done, step.total)
+            fit_and_score.training_data_of(cell, images),
+            lambda step: report("fitting", step.done, step.total),
         )
     return model
 
 
-def score_again(finished: FinishedCell, model: Model, images: ImageSet, tell: Tell) -> NDArray[np.float64]:
+def score_again(
+    finished: FinishedCell, model: Model, images: ImageSet, report: ProgressCallback
+) -> NDArray[np.float64]:
     """Return the scores of all that the cell scored, by the way that the cell took."""
     from threadpoolctl import threadpool_limits
 
@@ -132,7 +135,7 @@ def score_again(finished: FinishedCell, model: Model, images: ImageSet, tell: Te
     with threadpool_limits(finished.cell.fit.threads):
         for prediction in model.predict(images.select(names)):
             found.append(prediction.score)
-            tell("comparing", len(found), len(names))
+            report("comparing", len(found), len(names))
     return np.array(found, np.float64)
 
 
@@ -143,6 +146,7 @@ def check_scores(finished: FinishedCell, found: NDArray[np.float64]) -> None:
         ConfigurationError: a score differs in any bit; names what this machine has otherwise.
     """
     stored = finished.predictions.score
+    # Bytes, because NaN is not equal to itself.
     if found.tobytes() == stored.tobytes():
         return
     off = np.flatnonzero(found != stored)
@@ -155,6 +159,7 @@ def check_scores(finished: FinishedCell, found: NDArray[np.float64]) -> None:
 
 
 def _reason(result: Result) -> str:
+    """Say what this machine has otherwise than the one that ran the cell."""
     other = differing_versions(result.versions)
     if other:
         return f"It was fitted with {', '.join(other)}: export it where these are installed"
