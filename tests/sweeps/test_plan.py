@@ -108,7 +108,7 @@ def test_balance_is_an_ablation_of_two_entries_of_one_model(store: DirectoryStor
     fits = {label: {k for k, of in plan.labels.items() if of == label} for label in plan.labels.values()}
     assert {len(keys) for label, keys in fits.items() if label != "padim"} == {4 * 4}
     assert len(plan.cells) == 3 * 4 * 4 + 4
-    changed = {one.label: dict(one.changed).get("balance") for one in plan.record().contestants}
+    changed = {one.label: dict(one.changed).get("balance") for one in plan.record().models}
     assert changed == {
         "mobilenet-weights": None,
         "mobilenet-oversample": "oversample",

@@ -203,7 +203,7 @@ def test_a_cell_that_is_not_the_sweep_s_spoils_no_other(local: Store, wrong: str
     assert collected.missing == (first,)
     assert list(collected.results) == others
     assert {row.label for row in collected.rows() if row.complete} == {
-        one.label for one in record.contestants if one.label != label_of(record, first)
+        one.label for one in record.models if one.label != label_of(record, first)
     }
 
 

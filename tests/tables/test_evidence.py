@@ -96,7 +96,7 @@ def test_matched_pairs_share_backbone_and_weights() -> None:
 
 def test_matched_pairs_are_compared(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     pair = ("mobilenetv3-small", "patchcore")
-    monkeypatch.setattr("defectbench.tables.tables.matched_pairs", lambda contestants: (pair,))
+    monkeypatch.setattr("defectbench.tables.tables.matched_pairs", lambda models: (pair,))
     tables = Tables(collect(store, "madeup"))
     assert [row.category for row in tables.matched] == ["grid", "brick"]
     values = {(score.label, score.category): score.value for score in tables.scores}

@@ -15,6 +15,7 @@ from defectbench.stores.base import Store
 from defectbench.stores.layout import CELLS, second_part
 
 SCHEMA = 1
+# 80 bits: a billion cells collide with a chance of less than one in a million.
 _KEY_LENGTH = 20
 _IN_JSON = {"rotate_and_flip": "turns", "rotate_defects": "defect_turns"}
 """Field -> its name in spec.json, where it is another: keys hash the names that version 0.1.0 wrote."""
@@ -27,7 +28,7 @@ class Fit:
 
     Attributes:
         data_digest: of the manifest.
-        train: (image id, label taught), in order. A contaminating defect is taught as 0.
+        train: (image id, training label), in order. A contaminating defect is labelled 0.
         tune: ids of labelled images that end the fit early; empty for none.
         calibration: ids of the training goods that no fit sees; in contamination some are defects.
         model: catalog name.
@@ -124,6 +125,7 @@ def _read_fit(document: dict[str, Any]) -> Fit:
     train = tuple((name, label) for name, label in document.pop("train"))
     tune, calibration = tuple(document.pop("tune")), tuple(document.pop("calibration"))
     for field_name, written in _IN_JSON.items():
+        # Popped, so that a spec without the field is refused as one with an unknown field is.
         document[field_name] = document.pop(written)
     return Fit(train=train, tune=tune, calibration=calibration, settings=settings, **document)
 
@@ -140,6 +142,7 @@ def find_cell(store: Store, start: str) -> str | None:
         )
     keys = sorted({second_part(key) for key in store.keys(f"{CELLS}{start}")})
     if len(keys) > 1:
+        # A short start may match thousands.
         more = ", ..." if len(keys) > _SHOWN else ""
         raise UsageError(
             f"{len(keys)} cells start with {start!r}: {', '.join(keys[:_SHOWN])}{more}; say more of it"

@@ -1,4 +1,4 @@
-"""What one fit said about every image it scored, and its learning curves, as parquet.
+"""The scores that one fit gave the images, and its learning curves, as parquet.
 
 Scores of two cells are on different scales: a :class:`Predictions` holds one cell's rows and no more.
 """
@@ -66,7 +66,7 @@ class PredictionRow:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """All rows of one cell, by column, each (n,). NaN stands for the file's null.
+    """All rows of one cell, by column, each (n,). NaN is the file's null.
 
     Raises:
         DataError: columns of different lengths, an image twice, a label or role that does not exist.
@@ -93,6 +93,7 @@ class Predictions:
 
     @cached_property
     def _place(self) -> dict[str, int]:
+        """Image id -> row."""
         return {name: index for index, name in enumerate(self.image_id.tolist())}
 
     @property
@@ -128,6 +129,7 @@ class Predictions:
         return _write(_PREDICTIONS, {"cell": [self.cell] * len(self), **columns})
 
     def _take(self, places: NDArray[np.int64]) -> Predictions:
+        """Return the rows at these places, checked again."""
         return Predictions(self.cell, *(getattr(self, name)[places] for name in _columns()))
 
     @classmethod
@@ -196,6 +198,7 @@ def history_from_parquet(data: bytes) -> tuple[HistoryPoint, ...]:
 
 
 def _columns() -> tuple[str, ...]:
+    """Return the names of the columns that hold a value for each image; ``cell`` is the same in all."""
     return tuple(field.name for field in fields(PredictionRow))
 
 
@@ -233,15 +236,18 @@ def _problems(rows: Predictions) -> list[str]:
 
 
 def _repeats(names: Sequence[str]) -> bool:
+    """Whether a name is there twice; cheaper than counting, which only a faulty file needs."""
     return len(set(names)) < len(names)
 
 
 def _schema(columns: dict[str, str]) -> pyarrow.Schema:
+    """Return the columns as an Arrow schema; see :func:`_schema_of`."""
     return _schema_of(tuple(columns.items()))
 
 
 @cache
 def _schema_of(columns: tuple[tuple[str, str], ...]) -> pyarrow.Schema:
+    """Build the schema once in a process: it costs as much as reading a small file."""
     import pyarrow as pa
 
     return pa.schema([pa.field(name, pa.type_for_alias(kind)) for name, kind in columns])
@@ -264,6 +270,7 @@ def _write(columns: dict[str, str], values: dict[str, Any]) -> bytes:
 
 
 def _arrow(values: Any, kind: Any, nullable: bool) -> Any:
+    """Return values as an Arrow array, NaN as null where the column may have it."""
     import pyarrow as pa
 
     mask = np.isnan(values) if nullable else None
@@ -294,6 +301,7 @@ def _parsed(columns: dict[str, str], data: bytes, what: str) -> pyarrow.Table:
     ]
     if problems:
         raise DataError(problems)
+    # Same columns in another order, or with other metadata: another writer's file is read too.
     return table.select(list(columns)).cast(expected)
 
 

@@ -90,6 +90,7 @@ class Result:
 
     def file(self, name: str) -> str | None:
         """Return the path below the cell of the finished attempt's file, or None where it has none."""
+        # The attempt is a part of the path, and only the finished one's files are named.
         return next((path for path in self.files if path.endswith("/" + name)), None)
 
 
@@ -138,6 +139,7 @@ def find_verified_result(store: Store, key: str) -> Result | None:
     try:
         result = find_result(store, key)
         if result is not None:
+            # Reading is verifying: a store that lost or cut a file must not count the cell as finished.
             for place in result.files:
                 read_file(store, result, place.rpartition("/")[2])
     except (DataError, MissingInputError) as error:

@@ -18,6 +18,9 @@ from defectbench.stores.layout import SWEEPS, second_part, sweep_key
 SCHEMA = 1
 _IN_JSON = {"rotate_defects": "defect_turns"}
 """Field of a split -> its name in the record, where it is another: version 0.1.0 wrote it so."""
+
+_MODELS = "contestants"
+"""What version 0.1.0 called the record's ``models``."""
 _FIELDS = {written: name for name, written in _IN_JSON.items()}
 
 
@@ -53,7 +56,7 @@ class Reading:
     """A table entry: a cell's predictions, read through a split.
 
     Attributes:
-        label: of the contestant.
+        label: of the model.
         split: place in the record's ``splits``.
         cell: key.
     """
@@ -80,7 +83,7 @@ class Record:
     name: str
     dataset: str
     document: Mapping[str, Any]
-    contestants: tuple[SweepModel, ...]
+    models: tuple[SweepModel, ...]
     contenders: tuple[str, str] | None
     digests: Mapping[str, str]
     cells: Mapping[str, str]
@@ -90,7 +93,7 @@ class Record:
 
     def narrowed(self, narrowing: Narrowing) -> list[str]:
         """Return the keys of the cells that are meant, as :func:`narrow_cells` does."""
-        allowed = ({each.label for each in self.contestants}, set(self.categories))
+        allowed = ({each.label for each in self.models}, set(self.categories))
         return narrow_cells(narrowing, self.cells, models_of(self), allowed)
 
     @property
@@ -100,9 +103,11 @@ class Record:
 
     def to_json(self) -> bytes:
         """Return the text of ``sweeps/<name>.json``."""
-        document = {"schema": SCHEMA, **asdict(self)}
+        own = {_MODELS if name == "models" else name: value for name, value in asdict(self).items()}
+        document = {"schema": SCHEMA, **own}
         for placed in document["splits"]:
             placed["split"] = {_IN_JSON.get(name, name): value for name, value in placed["split"].items()}
+        # Without blanks: a record of ten thousand readings is read by every command.
         return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
@@ -122,7 +127,7 @@ class Record:
             splits = tuple(_read_split(item) for item in document.pop("splits"))
             _check_holdout(splits)
             return cls(
-                contestants=tuple(SweepModel(**item) for item in document.pop("contestants")),
+                models=tuple(SweepModel(**item) for item in document.pop(_MODELS)),
                 contenders=tuple(contenders) if contenders else None,
                 splits=splits,
                 readings=tuple(Reading(**item) for item in document.pop("readings")),
@@ -134,6 +139,7 @@ class Record:
 
 
 def _read_split(item: Any) -> CategorySplit:
+    """Return a split with tuples for JSON's lists."""
     split: dict[str, Any] = {
         _FIELDS.get(name, name): tuple(value) if isinstance(value, list) else value
         for name, value in item["split"].items()
@@ -230,6 +236,7 @@ def narrow_cells(
 
 
 def _check_known(what: str, names: Sequence[str], allowed: Set[str]) -> None:
+    """Refuse a name that the sweep does not have; names the nearest."""
     for name in names:
         if name not in allowed:
             raise UsageError(f"unknown {what} {name!r}; {nearest(name, allowed)}")

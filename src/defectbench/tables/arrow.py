@@ -61,12 +61,14 @@ def figures_table(collected: Collected) -> pa.Table:
 
 
 def _schema(columns: Mapping[str, str]) -> pa.Schema:
+    """Return columns, name -> Arrow's name of the type, as a schema."""
     import pyarrow as pa
 
     return pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
 
 
 def _fold_table(collected: Collected, fold: Fold, schema: pa.Schema) -> pa.Table:
+    """Return one fold's tested images as a table."""
     import pyarrow as pa
 
     count = len(fold.test)
@@ -80,7 +82,7 @@ def _of_fold(collected: Collected, fold: Fold) -> dict[str, Any]:
     """Return what all images of a fold have in common."""
     return {
         "model": fold.reading.label,
-        "family": collected.contestant(fold.reading.label).family,
+        "family": collected.model(fold.reading.label).family,
         "category": fold.category,
         "protocol": fold.split.protocol,
         "condition": fold.split.drawn,
@@ -92,10 +94,12 @@ def _of_fold(collected: Collected, fold: Fold) -> dict[str, Any]:
 
 
 def _of_images(rows: Predictions) -> Iterator[tuple[str, Any]]:
+    """Yield the columns that differ from image to image."""
     for name in _IMAGE:
         yield name, getattr(rows, name)
 
 
 def _figures(row: FigureRow) -> dict[str, Any]:
+    """Return a line of figures as one flat row."""
     own = {name: getattr(row, name) for name in _FIGURE if name != "model"}
     return {"model": row.label, **own, **row.figures}

@@ -68,12 +68,14 @@ def sizes(areas: Mapping[str, float]) -> dict[str, str]:
 
 
 def _of_category(tables: Tables, category: str, areas: Mapping[str, float]) -> Iterator[BreakdownRow]:
+    """Yield a category's lines: for each model its types, then its sizes."""
     size_of = sizes(areas)
     for label in tables.labels:
         folds = tables.folds_of(category, label)
         names, types = (_column(folds, name) for name in ("image_id", "defect_type"))
         if not len(names):
             continue
+        # pixel_ap is there exactly where a mask was read.
         known = ~np.isnan(_column(folds, "pixel_ap"))
         size = np.array([size_of.get(str(name), "") for name in names])
         area = np.array([areas.get(str(name), np.nan) for name in names])
@@ -85,6 +87,7 @@ def _of_category(tables: Tables, category: str, areas: Mapping[str, float]) -> I
 
 
 def _column(folds: list[Fold], name: str) -> NDArray[np.generic]:
+    """Return a column of the tested images, fold after fold."""
     return np.concatenate([getattr(fold.test, name) for fold in folds]) if folds else np.array([])
 
 
@@ -96,12 +99,13 @@ def _line(
     chosen: NDArray[np.bool_],
     area: NDArray[np.float64],
 ) -> BreakdownRow:
+    """Return the means over the chosen rows."""
     label = folds[0].reading.label
     covered = area[chosen][~np.isnan(area[chosen])]
     return BreakdownRow(
         category=folds[0].category,
         label=label,
-        family=tables.collected.contestant(label).family,
+        family=tables.collected.model(label).family,
         by=by,
         group=group,
         smallest=float(covered.min()) if covered.size else np.nan,

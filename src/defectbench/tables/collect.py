@@ -39,6 +39,7 @@ from defectbench.records.sweep_record import CategorySplit, Reading, Record, Swe
 from defectbench.stores.base import Store
 from defectbench.stores.layout import views_key
 
+# Bounds the memory, and keeps pyarrow's cost of a call small beside its work.
 _AT_ONCE = 256
 """Cells whose predictions are decoded together."""
 
@@ -130,7 +131,7 @@ class Collected:
         predictions: of the same cells.
         failures: cells that failed for good.
         damaged: cell -> why its result is not used.
-        shortcuts: category -> how well looks tell train/good from test/good, where an import measured it.
+        shortcuts: category -> how well looks separate train/good from test/good, where an import measured it.
     """
 
     record: Record
@@ -145,9 +146,9 @@ class Collected:
         """Keys of the cells without a result."""
         return tuple(key for key in self.record.cells if key not in self.results)
 
-    def contestant(self, label: str) -> SweepModel:
+    def model(self, label: str) -> SweepModel:
         """Return the model that tables call ``label``."""
-        return next(item for item in self.record.contestants if item.label == label)
+        return next(item for item in self.record.models if item.label == label)
 
     def folds(self, **wanted: object) -> list[Fold]:
         """Return the readings whose cell is finished.
@@ -158,6 +159,7 @@ class Collected:
         return list(self._folds(wanted))
 
     def _folds(self, wanted: Mapping[str, object]) -> Iterator[Fold]:
+        """Yield the readings that match ``wanted`` and whose cell is finished."""
         for reading in self.record.readings:
             placed = self.record.splits[reading.split]
             # Asked before anything is read: a sweep may have ten thousand readings.
@@ -166,6 +168,7 @@ class Collected:
                 yield self._fold(reading, placed)
 
     def _fold(self, reading: Reading, placed: CategorySplit) -> Fold:
+        """Return a cell's rows as one split reads them, with both thresholds."""
         rows, split = self.predictions[reading.cell], placed.split
         tune, calibration = rows.select(split.tune), rows.select(split.calibration)
         rate = float(self.record.document["false_alarm_rate"])
@@ -192,6 +195,7 @@ class Collected:
         return [self._row(folds, expected[line]) for line, folds in lines.items()]
 
     def _row(self, folds: Sequence[Fold], expected: int) -> FigureRow:
+        """Return one line of the tables from its folds."""
         first = folds[0]
         cells = tuple(fold.reading.cell for fold in folds)
         draws: dict[int | None, list[Fold]] = defaultdict(list)
@@ -203,7 +207,7 @@ class Collected:
         goods, defects = (len(np.unique(names[labels == label])) for label in (0, 1))
         return FigureRow(
             label=first.reading.label,
-            family=self.contestant(first.reading.label).family,
+            family=self.model(first.reading.label).family,
             category=first.category,
             protocol=first.split.protocol,
             condition=first.split.condition,
@@ -235,7 +239,7 @@ class Collected:
 
 
 def collect(store: Store, name: str) -> Collected:
-    """Read what a sweep's cells gave so far. A damaged result is left out, said, and spoils nothing else."""
+    """Read what a sweep's cells gave so far. A damaged result is left out and named; the rest is read."""
     return collect_record(store, read_record(store, name))
 
 
@@ -300,8 +304,8 @@ def _fault(key: str, result: Result, rows: Predictions, digest: str, wanted: Ite
         (missing := int(np.isnan(rows.score).sum()), f"{missing} of {len(rows)} scores are NaN"),
         (lost, f"no score for {len(lost)} images of its splits, such as {', '.join(lost[:3])}"),
     )
-    says = "; ".join(words for wrong, words in found if wrong)
-    return f"{says}; remove cells/{key} from the store and run the sweep again" if says else ""
+    reasons = "; ".join(reason for wrong, reason in found if wrong)
+    return f"{reasons}; remove cells/{key} from the store and run the sweep again" if reasons else ""
 
 
 def _decoded(files: Mapping[str, bytes], damaged: dict[str, str]) -> dict[str, Predictions]:
@@ -312,11 +316,13 @@ def _decoded(files: Mapping[str, bytes], damaged: dict[str, str]) -> dict[str, P
         if len(files) == 1:
             damaged[next(iter(files))] = str(error)
             return {}
+    # One damaged file spoils a batch: then each is decoded alone, and the damaged ones are named.
     alone = [_decoded({key: data}, damaged) for key, data in files.items()]
     return {key: rows for each in alone for key, rows in each.items()}
 
 
 def _shortcut(store: Store, record: Record, category: str) -> Shortcut | None:
+    """Return a category's shortcut check; a damaged one is logged and left out."""
     try:
         return find_shortcut(store, record.dataset, category, record.digests[category])
     except DataError as error:
@@ -378,6 +384,7 @@ def _curves(folds: Sequence[Fold]) -> dict[str, float]:
     figures = [threshold_free(fold.test.label, fold.test.score) for fold in folds]
     positives = np.array([int(fold.test.label.sum()) for fold in folds])
     weights = positives * (np.array([len(fold.test) for fold in folds]) - positives)
+    # No fold has both classes: averaging by weight would divide by 0.
     if not weights.sum():
         return dict.fromkeys(figures[0], math.nan)
     return {
@@ -422,10 +429,12 @@ def _over_draws(
 
 
 def _mean(values: Sequence[float]) -> float:
+    """Return the mean; NaN of nothing."""
     return float(np.mean(values)) if values else math.nan
 
 
 def _deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample; NaN of fewer than two."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 

@@ -25,6 +25,7 @@ def conditions(rows: Iterable[FigureRow], endpoint: str, but: str) -> tuple[Cond
 
 
 def _line(rows: Sequence[FigureRow], endpoint: str) -> ConditionRow:
+    """Return one model's line under one condition, from its seeds."""
     first = rows[0]
     values = tuple(row.figures[endpoint] for row in rows)
     counted = [row.counts for row in rows if row.counts is not None]

@@ -19,7 +19,7 @@ COSTS: Mapping[str, str] = {
     "peak_memory_bytes": "bytes of memory at the peak",
     "parameters": "parameters",
 }
-"""What a model is held against, and in which unit."""
+"""What a model's quality is compared with, and in which unit."""
 
 PARTS = 1000
 """An expected cost is that of so many parts."""
@@ -101,8 +101,9 @@ def cost(label: str, every: Sequence[Result], own: Sequence[Result], splits: Seq
 
 
 def _labelled(split: Split, family: Family) -> int:
-    taught = sum(label for _, label in split.train(family))
-    return taught + len(split.tuning(family))
+    """Return how many labelled images a split gives the family, tuning included."""
+    trained = sum(label for _, label in split.train(family))
+    return trained + len(split.tuning(family))
 
 
 def tradeoffs(
@@ -117,6 +118,7 @@ def tradeoffs(
 
 
 def _tradeoff(line: CostRow, name: str, scores: Sequence[ScoreRow], quality: float) -> Tradeoff:
+    """Return a model's point, not yet compared with the others."""
     own = [score for score in scores if score.label == line.label]
     amount = float(line.labelled[1] if name == "labelled_images" else getattr(line, name))
     baseline = any(score.baseline for score in own)
@@ -124,6 +126,7 @@ def _tradeoff(line: CostRow, name: str, scores: Sequence[ScoreRow], quality: flo
 
 
 def _is_efficient(point: Tradeoff, points: Sequence[Tradeoff]) -> bool:
+    """Whether no other point is as good and as cheap, and better in one of the two."""
     if math.isnan(point.amount) or math.isnan(point.quality):
         return False
     return not any(
@@ -152,9 +155,11 @@ def choices(
 
 
 def _offers(lines: Sequence[ThresholdRow]) -> Iterator[CostChoice]:
+    """Yield the choices whose calls the thresholds' table holds."""
     calibrated = {line.label for line in lines if line.rule == "calibrated"}
     everything = [line for line in lines if line.rule == "everything abnormal"]
-    # Where families are tested apart, each has such a line; on a sweep's defect rate they cost the same.
+    # Where families are tested on other images each has such a line; at the sweep's defect rate both cost
+    # the same.
     yield from (_choice(line, "reject everything") for line in everything[:1])
     for line in lines:
         if line.rule == "calibrated" or (line.rule == "tuned" and line.label not in calibrated):
@@ -162,6 +167,7 @@ def _offers(lines: Sequence[ThresholdRow]) -> Iterator[CostChoice]:
 
 
 def _choice(line: ThresholdRow, name: str) -> CostChoice:
+    """Return a line of that table as a choice, its cost that of 1,000 parts."""
     priced = line.cost * PARTS
     return CostChoice(
         line.category, line.label, line.family, name, line.recall, line.observed, priced, False, line.cells
@@ -174,5 +180,6 @@ def _ship(category: str, priced: float) -> CostChoice:
 
 
 def _ranked(offers: Sequence[CostChoice]) -> list[CostChoice]:
+    """Return the choices by rising cost, the cheapest marked; those without a figure last."""
     order = sorted(offers, key=lambda offer: (math.isnan(offer.expected_cost), offer.expected_cost))
     return [replace(offer, cheapest=offer.expected_cost == order[0].expected_cost) for offer in order]

@@ -65,10 +65,12 @@ def _type(hint: Any) -> pa.DataType:
 
 
 def _defined(value: Any) -> Any:
+    """Return the value, None for NaN."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _plain(value: Any) -> Any:
+    """Return the value as CSV holds it."""
     if isinstance(value, tuple):
         return ";".join(str(_plain(item)) for item in value)
     defined = _defined(value)

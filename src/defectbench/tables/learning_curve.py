@@ -100,13 +100,16 @@ class _Stage:
 
     @property
     def n(self) -> int:
+        """The number of labelled defects; of ``all`` the fewest of a fold."""
         return min(int(fold.split.setting["n"]) for folds in self.folds for fold in folds)
 
     @property
     def cells(self) -> tuple[str, ...]:
+        """Keys of its fits."""
         return fitted_by(fold for folds in self.folds for fold in folds)
 
     def point(self, detector: Sequence[Sequence[Fold]]) -> CrossoverPoint:
+        """Return its scores beside the detector's, fold by fold."""
         pairs = zip(self.folds, detector, strict=True)
         return CrossoverPoint(self.n, tuple(_scores(ours, theirs) for ours, theirs in pairs), self.seeds)
 
@@ -127,14 +130,17 @@ class _Curve:
 
     @cached_property
     def found(self) -> Crossover:
+        """The crossover; resampled once for both tables."""
         points = [stage.point(self.reference) for stage in self.stages]
         return crossover(points, margin=self.margin, seed=_SEED)
 
     def learning(self) -> Iterator[LearningRow]:
+        """Yield the curve's points."""
         for stage, level in zip(self.stages, self.found.levels, strict=True):
             yield self._learning(stage, level)
 
     def _learning(self, stage: _Stage, level: Level) -> LearningRow:
+        """Return one point as a row."""
         return LearningRow(
             category=self.category,
             classifier=self.classifier,
@@ -157,6 +163,7 @@ class _Curve:
         )
 
     def crossing(self) -> CrossoverRow:
+        """Return the curve's crossover as a row."""
         return CrossoverRow(
             category=self.category,
             classifier=self.classifier,
@@ -175,6 +182,7 @@ class _Curve:
         )
 
     def _warnings(self) -> tuple[str, ...]:
+        """Say why to trust bound and interval less."""
         levels = self.found.levels
         best = max(max(level.classifier.value, level.detector.value) for level in levels)
         return cautions(*tested([fold for folds in self.reference for fold in folds]), best, AUROC)
@@ -202,12 +210,13 @@ class LearningTables:
 
     @cached_property
     def _curves(self) -> tuple[_Curve, ...]:
+        """All curves that can be drawn, in the sweep's order."""
         found = (self._curve(category, label) for category, label in self._folds)
         return tuple(curve for curve in found if curve is not None)
 
     def _curve(self, category: str, label: str) -> _Curve | None:
         """Return a learner's curve; None for detectors, and where too little has finished."""
-        family = self._collected.contestant(label).family
+        family = self._collected.model(label).family
         theirs = _by_fold(self._folds.get((category, self._detector), []))
         if family == "detector" or not theirs:
             return None
@@ -235,6 +244,7 @@ def _conditions(folds: Sequence[Fold]) -> list[str]:
 
 
 def _by_fold(folds: Sequence[Fold]) -> dict[int, list[Fold]]:
+    """Return fold -> its fits, the folds rising."""
     found: dict[int, list[Fold]] = defaultdict(list)
     for fold in sorted(folds, key=lambda fold: fold.split.fold):
         found[fold.split.fold].append(fold)
@@ -260,6 +270,7 @@ def _whole_draws(folds: Sequence[Fold], seeds: Sequence[int]) -> Iterator[Fold]:
     """Yield the fits of the draws that have all seeds, draw by draw."""
     draws: dict[int, dict[int, Fold]] = defaultdict(dict)
     for fold in folds:
+        # ``all`` has no draw: it counts as one.
         draws[fold.split.draw or 0][fold.reading.seed] = fold
     for draw in sorted(draws):
         if draws[draw].keys() >= set(seeds):
@@ -267,5 +278,6 @@ def _whole_draws(folds: Sequence[Fold], seeds: Sequence[int]) -> Iterator[Fold]:
 
 
 def _scores(ours: Sequence[Fold], theirs: Sequence[Fold]) -> FoldScores:
+    """Return one fold's scores side by side, a line for each fit."""
     a, b = (np.stack([fold.test.score for fold in folds]) for folds in (ours, theirs))
     return FoldScores.of(ours[0].test.label, a, b)

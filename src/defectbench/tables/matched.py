@@ -1,4 +1,4 @@
-"""Which classifier and detector of a sweep stand on one backbone."""
+"""Which classifier and detector of a sweep share a backbone."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from defectbench import catalog
 from defectbench.records.sweep_record import SweepModel
 
 
-def matched_pairs(contestants: Sequence[SweepModel]) -> tuple[tuple[str, str], ...]:
-    """Return (classifier, detector) labels of all pairs on one backbone with the same kind of weights."""
+def matched_pairs(models: Sequence[SweepModel]) -> tuple[tuple[str, str], ...]:
+    """Return (classifier, detector) labels of all pairs that share a backbone and its kind of weights."""
     return tuple(
         (ours.label, theirs.label)
-        for theirs in contestants
-        for ours in contestants
+        for theirs in models
+        for ours in models
         if theirs.family == "detector"
         and catalog.find(theirs.model).matched_with == ours.model
         and ours.weights == theirs.weights

@@ -44,6 +44,7 @@ def matrices(entries: Iterable[UnseenRow]) -> tuple[Matrix, ...]:
 
 
 def _matrix(entries: list[UnseenRow], mode: str) -> Matrix:
+    """Return the matrix of one model's entries."""
     first = entries[0]
     lines: dict[str, dict[str, UnseenRow]] = {}
     for entry in entries:

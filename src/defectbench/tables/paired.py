@@ -1,4 +1,4 @@
-"""The two contenders on one category: on which folds they can be compared, and what comes of it."""
+"""The two contenders on one category: on which folds they can be compared, and with what result."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from defectbench.metrics import comparison
 from defectbench.tables.collect import Fold
 from defectbench.tables.rows import ComparisonRow
 
+# Below these, simulated intervals covered too rarely; see :func:`cautions`.
 _FEW = 30
 _NEAR_ONE = 0.98
 _SEED = 0
@@ -57,6 +58,7 @@ def find_paired(
     shared = ours.keys() & theirs.keys()
     if not shared:
         return None
+    # A seed with a missing fold would be an average over other images than the rest.
     whole = [seed for seed in seeds if sum(of == seed for _, of in shared) == folds]
     picked = whole or [max(seeds, key=lambda seed: sum(of == seed for _, of in shared))]
     numbers = sorted(fold for fold, seed in shared if seed == picked[0])
@@ -83,6 +85,7 @@ def compare_contenders(
 
 
 def _places(folds: Sequence[Fold]) -> Mapping[tuple[int, int], Fold]:
+    """Return (fold, seed) -> the fold's rows."""
     return {(fold.split.fold, fold.reading.seed): fold for fold in folds}
 
 
@@ -94,6 +97,7 @@ def _comparison(
     endpoint: str,
     margin: float,
 ) -> ComparisonRow:
+    """Return the comparison as a row of the table."""
     goods = sum(int(fold.goods.size) for fold in paired_seeds.folds)
     defects = sum(int(fold.defects.size) for fold in paired_seeds.folds)
     return ComparisonRow(

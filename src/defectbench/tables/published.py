@@ -49,16 +49,18 @@ def published(tables: Tables) -> tuple[PublishedRow, ...]:
 
 
 def _of(tables: Tables, category: str) -> Iterator[PublishedRow]:
+    """Yield a category's published figures."""
     same = _same(tables, category)
     text = resources.files("defectbench.report").joinpath("published.csv").read_text(encoding="utf-8")
     for row in csv.DictReader(text.splitlines()):
         if row["category"] == category:
-            own = [one.label for one in tables.collected.record.contestants if one.model == row["catalog"]]
+            own = [one.label for one in tables.collected.record.models if one.model == row["catalog"]]
             for label in own or [""]:
                 yield _line(tables, row, label, same)
 
 
 def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> PublishedRow:
+    """Return a published figure beside ours, from the holdout where it is an F1."""
     of_f1 = row["figure"] == "f1_oracle"
     rows = tables.holdout_rows_of(row["category"], label) if of_f1 else []
     rows = rows or tables.rows_of(row["category"], label)

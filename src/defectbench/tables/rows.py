@@ -16,7 +16,7 @@ class ModelRow:
     """A model of the sweep.
 
     Attributes:
-        baseline: it needs no weights and learns no features: it keeps the deep models honest.
+        baseline: it needs no weights and learns no features: the deep models must beat it.
         changed: settings that are not the catalog's, ``name=value``.
         licence: of the code, and of the pretrained weights where the sweep uses them.
         commercial: these licences allow commercial use; None where that is unknown.
@@ -133,14 +133,16 @@ class ThresholdRow:
     """Calls of one model on one category by one rule, pooled over folds and seeds.
 
     Attributes:
-        label: empty for ``everything abnormal``, whose family is None unless families are tested apart.
+        label: empty for ``everything abnormal``, whose family is None unless families are tested on other
+            images.
         rule: ``calibrated``, ``tuned``, ``oracle`` or ``everything abnormal``.
         promised, resolution: false-alarm rate of a calibrated threshold, and 1/(n+1) of the calibration
             goods.
         observed: the false-alarm rate on the tested goods.
         observed_low, observed_high: its 95 % interval, from the goods of the seed in the middle; NaN for
             the oracle.
-        broken: so many false alarms came that the promise cannot have held (less than 1 in 1,000 by chance).
+        broken: so many false alarms were observed that the promise cannot have held (less than 1 in 1,000
+            by chance).
         precision_at_rate, cost: at the sweep's defect rate and prices; NaN without.
         goods, defects: distinct images tested.
         all_abnormal: F1 of calling every one of them abnormal, which the line's F1 must be held against.
@@ -202,8 +204,7 @@ class ConditionRow:
         draws: how many draws have results; 0 where nothing is drawn.
         seeds: the endpoint of each seed that has a result.
         recall, observed, precision, accuracy, f1: at the default threshold, counts pooled over folds, draws
-        and
-            seeds; observed is the share of false alarms. NaN without a threshold.
+            and seeds; observed is the share of false alarms. NaN without a threshold.
         f1_oracle: the oracle's, averaged over folds, draws and seeds.
         goods, defects: distinct images tested, over folds and draws.
         all_abnormal: F1 of calling every one of them abnormal, which both must be held against; NaN where no
@@ -255,7 +256,7 @@ class ReferenceRow:
 
 @dataclass(frozen=True, slots=True)
 class ShiftRow:
-    """How well a trivial discriminator tells a category's train/good from its test/good.
+    """How well a trivial discriminator separates a category's train/good from its test/good.
 
     Attributes:
         auroc, low, high: cross-validated, with its 95 % interval; NaN where it was not measured.
@@ -299,7 +300,7 @@ class CostRow:
 
 @dataclass(frozen=True, slots=True)
 class CellRow:
-    """One fit, and how it stands.
+    """One fit, and its state.
 
     Attributes:
         folds: that read it.

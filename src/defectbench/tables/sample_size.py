@@ -23,7 +23,7 @@ class SampleSizeRow:
         margin: the true difference that would be found.
         power: how likely.
         goods, defects: distinct tested images now.
-        need_goods, need_defects: how many of each; NaN where nothing can be told.
+        need_goods, need_defects: how many of each; NaN where nothing can be estimated.
     """
 
     category: str
@@ -52,6 +52,7 @@ def size_up(
 def _need(
     paired_seeds: PairedSeeds, contenders: tuple[str, str], endpoint: str, margin: float
 ) -> SampleSizeRow:
+    """Return one category's row."""
     goods = sum(int(fold.goods.size) for fold in paired_seeds.folds)
     defects = sum(int(fold.defects.size) for fold in paired_seeds.folds)
     if endpoint == comparison.AUROC:
@@ -75,4 +76,5 @@ def _times(paired_seeds: PairedSeeds, endpoint: str, margin: float) -> float:
 
 
 def _up(number: float) -> float:
+    """Round up; NaN stays."""
     return math.nan if math.isnan(number) else float(math.ceil(number))

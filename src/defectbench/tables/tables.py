@@ -1,8 +1,8 @@
 """The report's tables: the page, the CSV files and the command line show the same figures.
 
 All but ``conditions`` are about the ``detection`` protocol. Figures come from
-:mod:`defectbench.tables.collect`,
-intervals and verdicts from :mod:`defectbench.metrics.comparison`; what shows the rows computes nothing.
+:mod:`defectbench.tables.collect`, intervals and verdicts from :mod:`defectbench.metrics.comparison`; what
+shows the rows computes nothing.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class Tables:
         self.seeds = tuple(int(seed) for seed in record.document["seeds"])
         self.defect_rate: float | None = record.document["defect_rate"]
         self.prices: Mapping[str, float] | None = record.document["prices"]
-        self.labels = tuple(contestant.label for contestant in record.contestants)
+        self.labels = tuple(model.label for model in record.models)
         splits = [placed for placed in record.splits if placed.split.protocol == PROTOCOL]
         self.scheme = splits[0].split.condition if splits else ""
         self.paired = self.scheme == "crossfit"
@@ -139,7 +139,7 @@ class Tables:
     @cached_property
     def models(self) -> tuple[ModelRow, ...]:
         """Every model of the sweep."""
-        return tuple(_model(contestant) for contestant in self.collected.record.contestants)
+        return tuple(_model(model) for model in self.collected.record.models)
 
     @cached_property
     def categories(self) -> tuple[CategoryRow, ...]:
@@ -200,7 +200,7 @@ class Tables:
         """Pairs on one backbone with the same weights, paired, by category: here only the family differs."""
         return tuple(
             row
-            for pair in matched_pairs(self.collected.record.contestants)
+            for pair in matched_pairs(self.collected.record.models)
             for row in paired.compare_contenders(self._find(pair), pair, self.endpoint, self.margin)
         )
 
@@ -232,7 +232,7 @@ class Tables:
     @cached_property
     def thresholds(self) -> tuple[ThresholdRow, ...]:
         """Calls by each rule, in the order in which they may be trusted, within each category."""
-        families = {one.label: one.family for one in self.collected.record.contestants}
+        families = {one.label: one.family for one in self.collected.record.models}
         return ThresholdTable(self._rows, self._folds, families, self.defect_rate, self.prices).lines(
             self.collected.record.categories
         )
@@ -249,10 +249,12 @@ class Tables:
 
     @cached_property
     def _unseen(self) -> UnseenTables:
+        """The tables of the unseen protocol."""
         return UnseenTables(self.collected, self.endpoint)
 
     @cached_property
     def _learning(self) -> LearningTables:
+        """The tables of the scarcity protocol."""
         return LearningTables(self.collected)
 
     @cached_property
@@ -334,7 +336,7 @@ class Tables:
     def shown(self) -> tuple[str, ...]:
         """Whose mistakes are shown: the contenders, or the first model of each family."""
         record = self.collected.record
-        first = {one.family: one.label for one in reversed(record.contestants)}
+        first = {one.family: one.label for one in reversed(record.models)}
         return record.contenders or tuple(sorted(first.values(), key=self.labels.index))
 
     def files(self) -> Iterator[tuple[str, bytes]]:
@@ -361,7 +363,8 @@ class Tables:
                     yield lines[category, label]
 
     def _family(self, folds: Sequence[Fold]) -> Family:
-        return self.collected.contestant(folds[0].reading.label).family
+        """Return the family of the folds' model."""
+        return self.collected.model(folds[0].reading.label).family
 
     def _results(self, label: str, protocol: str = "") -> list[Result]:
         """Return a model's finished cells, all or those that a protocol reads."""
@@ -378,6 +381,7 @@ class Tables:
         return [s for s in placed if s.protocol == PROTOCOL and results[0].family in s.families]
 
     def _score(self, rows: Sequence[FigureRow]) -> ScoreRow:
+        """Return the endpoint's row of one model and category."""
         first = rows[0]
         values = tuple(row.figures[self.endpoint] for row in rows)
         folds = self._folds[first.category, first.label]
@@ -385,7 +389,7 @@ class Tables:
         return ScoreRow(
             label=first.label,
             family=first.family,
-            baseline=_is_baseline(self.collected.contestant(first.label)),
+            baseline=_is_baseline(self.collected.model(first.label)),
             category=first.category,
             value=mean(values),
             low=interval.low,
@@ -398,6 +402,7 @@ class Tables:
         )
 
     def _interval(self, folds: Sequence[Fold]) -> comparison.Interval:
+        """Return the endpoint's interval: both sides of the comparison are this model."""
         by_fold: dict[int, list[Fold]] = defaultdict(list)
         for fold in folds:
             by_fold[fold.split.fold].append(fold)
@@ -409,6 +414,7 @@ class Tables:
         return resampled.interval_a(0.95)
 
     def _explanation(self, rows: Sequence[FigureRow]) -> ExplanationRow:
+        """Return the heat maps' row of one model and category."""
         first = rows[0]
         folds = self._folds[first.category, first.label]
         masked = (fold.test.image_id[~np.isnan(fold.test.pixel_auroc)].tolist() for fold in folds)
@@ -428,40 +434,43 @@ def _kind(name: str) -> type:
     return of
 
 
-def _model(contestant: SweepModel) -> ModelRow:
-    licence, commercial = _licence(contestant)
+def _model(model: SweepModel) -> ModelRow:
+    """Return a model's row."""
+    licence, commercial = _licence(model)
     return ModelRow(
-        label=contestant.label,
-        model=contestant.model,
-        family=contestant.family,
-        baseline=_is_baseline(contestant),
-        weights=contestant.weights,
-        image_size=contestant.image_size,
-        changed=tuple(f"{name}={value}" for name, value in contestant.changed.items()),
+        label=model.label,
+        model=model.model,
+        family=model.family,
+        baseline=_is_baseline(model),
+        weights=model.weights,
+        image_size=model.image_size,
+        changed=tuple(f"{name}={value}" for name, value in model.changed.items()),
         licence=licence,
         commercial=commercial,
     )
 
 
-def _licence(contestant: SweepModel) -> tuple[str, bool | None]:
+def _licence(model: SweepModel) -> tuple[str, bool | None]:
     """Return the licences of code and pretrained weights in words, and whether they allow commercial use.
 
     Nothing forbids: True; one does: False; of one that is in no catalog it is unknown: None.
     """
-    entry = catalog.find(contestant.model)
-    settings = {**entry.settings, **contestant.changed}
-    names = needed(entry, settings) if contestant.weights == "pretrained" else ()
+    entry = catalog.find(model.model)
+    settings = {**entry.settings, **model.changed}
+    names = needed(entry, settings) if model.weights == "pretrained" else ()
     used = [described(name) for name in names]
     terms = [f"code {entry.licence}", *dict.fromkeys(f"weights {weights.terms}" for weights in used)]
     allowed = {weights.commercial for weights in used}
     return "; ".join(terms), False if False in allowed else None if None in allowed else True
 
 
-def _is_baseline(contestant: SweepModel) -> bool:
-    return catalog.find(contestant.model).builder.startswith(_BASELINE)
+def _is_baseline(model: SweepModel) -> bool:
+    """Whether the model is one of the two without weights."""
+    return catalog.find(model.model).builder.startswith(_BASELINE)
 
 
 def _category(name: str, digest: str, folds: Sequence[Fold]) -> CategoryRow:
+    """Return what one category was tested with, from one fold of each number."""
     labels = np.concatenate([fold.test.label for fold in folds])
     types = {kind for fold in folds for kind in fold.test.defect_type[fold.test.label == 1].tolist()}
     learnt, tuned = ([len(getattr(f.split, part)) for f in folds] for part in ("defects", "tune"))
@@ -481,6 +490,7 @@ def _category(name: str, digest: str, folds: Sequence[Fold]) -> CategoryRow:
 
 
 def _shift(category: str, found: Shortcut | None) -> ShiftRow:
+    """Return a category's row of the shortcut check; NaN where none was made."""
     if found is None:
         return ShiftRow(category, _NAN, _NAN, _NAN, 0, 0, False, "")
     warning = found.warning if found.suspicious else ""
@@ -489,20 +499,21 @@ def _shift(category: str, found: Shortcut | None) -> ShiftRow:
 
 
 def _cell(collected: Collected, key: str, readings: Sequence[Reading]) -> CellRow:
+    """Return a cell's row."""
     result = collected.results.get(key)
-    contestant = collected.contestant(readings[0].label)
+    model = collected.model(readings[0].label)
     status, note = _status(collected, key)
     return CellRow(
         key=key,
-        label=contestant.label,
-        model=contestant.model,
+        label=model.label,
+        model=model.model,
         category=collected.record.cells[key],
         folds=tuple(sorted({collected.record.splits[reading.split].split.fold for reading in readings})),
         seed=readings[0].seed,
         status=status,
-        weights=_weights(result.weights) if result else contestant.weights,
+        weights=_weights(result.weights) if result else model.weights,
         device=result.device if result else "",
-        image_size=contestant.image_size,
+        image_size=model.image_size,
         fit_seconds=result.cost.get("fit_seconds", _NAN) if result else _NAN,
         versions=", ".join(f"{name} {of}" for name, of in sorted(result.versions.items())) if result else "",
         note=note,
@@ -510,7 +521,7 @@ def _cell(collected: Collected, key: str, readings: Sequence[Reading]) -> CellRo
 
 
 def _status(collected: Collected, key: str) -> tuple[str, str]:
-    """Return how a cell stands, and why."""
+    """Return a cell's state, and why."""
     if key in collected.results:
         return "finished", ""
     if key in collected.damaged:
@@ -527,6 +538,7 @@ def _weights(weights: Mapping[str, Any]) -> str:
 
 
 def _curves(folds: Sequence[Fold], family: Family) -> Curves:
+    """Return a model's curves on one category; a fold of one class has none."""
     roc, precision_recall = [], []
     for fold in folds:
         labels, values, cell = fold.test.label, fold.test.score, fold.reading.cell

@@ -18,8 +18,9 @@ from defectbench.tables.rows import ThresholdRow
 CALLS = ("recall", "precision", "accuracy", "balanced_accuracy", "f1")
 """Figures of a threshold, in the order of the table's columns."""
 
+# One in a thousand: a report of a hundred lines should hardly ever warn by chance.
 _UNLIKELY = 0.001
-_Place = tuple[str, str]
+_Key = tuple[str, str]
 
 
 class ThresholdTable:
@@ -32,8 +33,8 @@ class ThresholdTable:
 
     def __init__(
         self,
-        rows: Mapping[_Place, list[FigureRow]],
-        folds: Mapping[_Place, list[Fold]],
+        rows: Mapping[_Key, list[FigureRow]],
+        folds: Mapping[_Key, list[Fold]],
         families: Mapping[str, Family],
         defect_rate: float | None,
         prices: Mapping[str, float] | None,
@@ -53,6 +54,7 @@ class ThresholdTable:
         return tuple(found)
 
     def _calibrated(self, rows: Sequence[FigureRow]) -> ThresholdRow | None:
+        """Return the line of the calibrated threshold; None where a protocol has no calibration goods."""
         counted = [row for row in rows if not math.isnan(row.promised)]
         if not counted:
             return None
@@ -70,11 +72,12 @@ class ThresholdTable:
         )
 
     def _tuned(self, rows: Sequence[FigureRow]) -> ThresholdRow | None:
+        """Return the line of the tuned threshold; None where no fold has one."""
         counts = [row.tuned for row in rows if row.tuned is not None]
         return self._calls(rows, "tuned", counts) if counts else None
 
     def _everything(self, category: str) -> Iterator[ThresholdRow]:
-        """Calling every image abnormal needs no model; where families are tested apart, a line for each."""
+        """Calling every image abnormal needs no model; a line for each test set that a family has."""
         tested: dict[tuple[str, ...], list[Fold]] = {}
         for label in self._labels:
             for fold in self._folds.get((category, label), ()):
@@ -92,6 +95,7 @@ class ThresholdTable:
     def _calls(
         self, rows: Sequence[FigureRow], rule: str, counts: Sequence[ConfusionCounts], **promise: float
     ) -> ThresholdRow:
+        """Return a line from the counts of each seed, pooled."""
         pooled = reduce(add, counts)
         middle = _middle(counts)
         low, high = share_interval(middle.fp, middle.fp + middle.tn)
@@ -115,6 +119,7 @@ def _oracle(rows: Sequence[FigureRow]) -> ThresholdRow:
 
 
 def _of_model(rows: Sequence[FigureRow], rule: str, figures: Mapping[str, float]) -> ThresholdRow:
+    """Return a line of one model."""
     first = rows[0]
     composed = (first.goods, first.defects, first.all_abnormal)
     return _threshold(first.category, first.label, first.family, rule, cells_of(rows), figures, composed)
@@ -158,7 +163,7 @@ def _threshold(
 
 
 def _middle(counts: Sequence[ConfusionCounts]) -> ConfusionCounts:
-    """Return the counts of the seed in the middle: the seeds' images are the same, so it stands for all."""
+    """Return the counts of the seed in the middle: the seeds' images are the same, so it represents all."""
     return sorted(counts, key=lambda each: each.fp)[(len(counts) - 1) // 2]
 
 
@@ -174,6 +179,7 @@ def chance_of(alarms: int, goods: int, calibration: int, promised: float) -> flo
     """
     above = round(promised * (calibration + 1))
     a, b = above, calibration + 1 - above
+    # In logarithms: the factors of a few hundred goods leave float64's range.
     logs = [
         _log_choose(goods, x) + _log_beta(x + a, goods - x + b) - _log_beta(a, b)
         for x in range(alarms, goods + 1)
@@ -182,8 +188,10 @@ def chance_of(alarms: int, goods: int, calibration: int, promised: float) -> flo
 
 
 def _log_choose(n: int, k: int) -> float:
+    """Return the logarithm of n over k."""
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
 
 
 def _log_beta(a: int, b: int) -> float:
+    """Return the logarithm of the beta function."""
     return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)

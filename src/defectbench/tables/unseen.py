@@ -97,10 +97,10 @@ class UnseenTables:
         self._detector = contenders[1] if contenders else ""
         self._training_sets: dict[_Key, list[Fold]] = defaultdict(list)
         for fold in collected.folds(protocol=PROTOCOL):
-            told = fold.split.setting
-            if told["mode"] == STUDY:  # without goods: a table of its own
+            setting = fold.split.setting
+            if setting["mode"] == STUDY:  # without goods: a table of its own
                 continue
-            training = (str(told["mode"]), str(told["type"]), bool(told["control"]))
+            training = (str(setting["mode"]), str(setting["type"]), bool(setting["control"]))
             self._training_sets[fold.category, fold.reading.label, *training].append(fold)
 
     def matrix(self) -> tuple[UnseenRow, ...]:
@@ -117,6 +117,7 @@ class UnseenTables:
         return tuple(self._seen_unseen_row(*line) for line in lines)
 
     def _entry(self, key: _Key, tested: str, folds: Sequence[Fold]) -> UnseenRow:
+        """Return one entry of the matrix."""
         category, label, mode, training, control = key
         by_seed = _grouped(folds, lambda fold: fold.reading.seed)
         values = tuple(self._value(each, [tested]) for each in by_seed.values())
@@ -124,7 +125,7 @@ class UnseenTables:
         return UnseenRow(
             category=category,
             label=label,
-            family=self._collected.contestant(label).family,
+            family=self._collected.model(label).family,
             mode=mode,
             type=training,
             tested=tested,
@@ -145,10 +146,11 @@ class UnseenTables:
         return fold_average(values, [fold_weight(labels) for labels, _ in tested])
 
     def _seen_unseen_row(self, category: str, label: str, mode: str) -> SeenUnseenRow:
+        """Return one model's line of a category and mode."""
         own = self._of(category, label, mode, False)
         seen, unseen = (_tested(own, name) for name in ("seen", "unseen"))
         control = _tested(self._of(category, label, mode, True), "unseen")
-        family = self._collected.contestant(label).family
+        family = self._collected.model(label).family
         learns = family != "detector"
         theirs = _tested(self._of(category, self._detector, mode, False), "unseen") if learns else []
         loss, lead = (difference(_blocks(unseen, other), seed=_SEED) for other in (control, theirs))
@@ -176,7 +178,7 @@ class UnseenTables:
         """Return the folds of all training sets of a mode."""
         wanted = (category, label, mode, control)
         training_sets = ((key[:3], key[4], folds) for key, folds in self._training_sets.items())
-        return [fold for key, told, folds in training_sets if (*key, told) == wanted for fold in folds]
+        return [fold for key, of, folds in training_sets if (*key, of) == wanted for fold in folds]
 
     def _mean(self, folds: Sequence[Fold]) -> float:
         """Return the endpoint averaged over training sets and folds, then over seeds."""
@@ -185,6 +187,7 @@ class UnseenTables:
 
 
 def _every(folds: Sequence[Fold]) -> list[str]:
+    """Return all types that the folds test, sorted."""
     return sorted({kind for fold in folds for kind in _types(fold)})
 
 
@@ -194,6 +197,7 @@ def _types(fold: Fold) -> set[str]:
 
 
 def _tested(folds: Sequence[Fold], what: str) -> list[Fold]:
+    """Return the folds that test seen, or unseen, types."""
     return [fold for fold in folds if fold.split.setting["tested"] == what]
 
 
@@ -201,6 +205,7 @@ _Group = TypeVar("_Group", bound=Hashable)
 
 
 def _grouped(folds: Sequence[Fold], by: Callable[[Fold], _Group]) -> dict[_Group, list[Fold]]:
+    """Return the folds by a key, in their order."""
     groups: dict[_Group, list[Fold]] = defaultdict(list)
     for fold in folds:
         groups[by(fold)].append(fold)
@@ -216,10 +221,12 @@ def _blocks(ours: Sequence[Fold], theirs: Sequence[Fold]) -> list[UnseenBlock]:
 
 
 def _place(fold: Fold) -> tuple[str, int]:
+    """Return what a fold has in common with its counterpart: the training set's type and the fold."""
     return str(fold.split.setting["type"]), fold.split.fold
 
 
 def _block(ours: Sequence[Fold], theirs: Sequence[Fold]) -> UnseenBlock:
+    """Return one training set's images of one fold, scored by both models."""
     tested = ours[0].test
     a, b = (np.stack([fold.test.score for fold in folds]) for folds in (ours, theirs))
     scores = FoldScores.of(tested.label, a, b)

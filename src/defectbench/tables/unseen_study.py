@@ -1,7 +1,7 @@
 """Unseen defects in the original study's own form: all other types tested, without any good.
 
 Without goods there is no false alarm to count, so the only figure is the recall at the tuned threshold, and
-calling everything abnormal has a recall of 1. The validation goods above that threshold stand beside it.
+calling everything abnormal has a recall of 1. The validation goods above that threshold are given beside it.
 """
 
 from __future__ import annotations
@@ -75,11 +75,13 @@ def study_scores(collected: Collected) -> tuple[UnseenScore, ...]:
 
 
 def _folds(collected: Collected) -> list[Fold]:
+    """Return the finished fits of the mode ``study``."""
     folds = collected.folds(protocol=Unseen.name)
     return [fold for fold in folds if fold.split.setting["mode"] == STUDY]
 
 
 def _recalls(collected: Collected, fold: Fold) -> Iterator[UnseenStudy]:
+    """Yield a fit's recall on each type that it never learnt."""
     reading, goods = fold.reading, fold.tune.score[fold.tune.label == 0]
     for tested in sorted(set(fold.test.defect_type.tolist())):
         scores = fold.test.score[fold.test.defect_type == tested]
@@ -89,7 +91,7 @@ def _recalls(collected: Collected, fold: Fold) -> Iterator[UnseenStudy]:
         yield UnseenStudy(
             category=fold.category,
             label=reading.label,
-            family=collected.contestant(reading.label).family,
+            family=collected.model(reading.label).family,
             seed=reading.seed,
             type=str(fold.split.setting["type"]),
             tested=tested,
@@ -105,12 +107,13 @@ def _recalls(collected: Collected, fold: Fold) -> Iterator[UnseenStudy]:
 
 
 def _scores(collected: Collected, fold: Fold) -> Iterator[UnseenScore]:
+    """Yield a fit's tested images, the highest score first."""
     reading, rows = fold.reading, fold.test
     for place in (-rows.score).argsort(kind="stable"):
         yield UnseenScore(
             category=fold.category,
             label=reading.label,
-            family=collected.contestant(reading.label).family,
+            family=collected.model(reading.label).family,
             seed=reading.seed,
             image_id=str(rows.image_id[place]),
             defect_type=str(rows.defect_type[place]),

@@ -18,13 +18,14 @@ WORST = 3
 
 @dataclass(frozen=True, slots=True)
 class _RankedMistake:
-    """A mistake and where the image stands in its fold, 0 right to 1 wrong; reads only the scores' order."""
+    """A mistake and the image's rank in its fold, 0 right to 1 wrong; reads only the scores' order."""
 
     mistake: MistakeRow
     rank: float
 
     @property
     def order(self) -> tuple[float, float, str]:
+        """Sorts the worst first; the id decides between equals, so that a report never changes by chance."""
         mistake = self.mistake
         return -mistake.outranked / max(mistake.of, 1), -self.rank, mistake.image_id
 
@@ -40,6 +41,7 @@ def worst(folds: Sequence[Fold], family: Family) -> tuple[MistakeRow, ...]:
 
 
 def _rank(fold: Fold, family: Family) -> Iterator[_RankedMistake]:
+    """Yield every tested image with its rank."""
     scores = fold.test.score
     for row in fold.test.rows():
         below = float(np.mean(scores < row.score) + np.mean(scores == row.score) / 2)
@@ -47,6 +49,7 @@ def _rank(fold: Fold, family: Family) -> Iterator[_RankedMistake]:
 
 
 def _mistake(fold: Fold, row: PredictionRow, family: Family) -> MistakeRow:
+    """Return an image as a row, whether it is one of the worst or not."""
     others = fold.test.score[fold.test.label != row.label]
     outranked = others > row.score if row.label else others < row.score
     return MistakeRow(
