@@ -44,7 +44,7 @@ _PATTERNS = {
 
 Name = Annotated[str, Field(pattern=_NAME)]
 Path_ = tuple[str | int, ...]
-"""Where a value stands in the file: keys and list positions from the top."""
+"""Where a value is in the file: keys and list positions from the top."""
 
 _NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -175,7 +175,7 @@ Protocols = cast(type[StrictModel], create_model("Protocols", __base__=StrictMod
 
 
 class Sweep(StrictModel):
-    """A sweep as its file says it; see docs/sweeps.md for the keys."""
+    """A sweep as its file has it; see docs/sweeps.md for the keys."""
 
     name: Name
     data: Data
@@ -318,7 +318,7 @@ def _resolve(sweep: Sweep, choice: ModelChoice) -> ModelConfig:
         image_size=sweep._image_size(choice),
         epochs=(choice.epochs or sweep.epochs or entry.epochs) if entry.epochs else 0,
         patience=_patience(sweep, choice, entry),
-        # A detector is taught one class: there is nothing to balance, and the key must not depend on it.
+        # A detector trains on one class: there is nothing to balance, and the key must not depend on it.
         balance="none" if entry.family == "detector" else choice.balance or sweep.balance,
         weights=choice.weights or sweep.weights,
         resources=Resources.model_validate(resources),
@@ -434,21 +434,21 @@ def _refusal(error: ValidationError, where: SourceLines, above: Path_ = ()) -> S
     problems = error.errors()
     # pydantic leaves a wrong item out and then finds its list too short: that is no second problem.
     wrong = {problem["loc"][:-1] for problem in problems}
-    told = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in wrong]
-    return SweepError("\n".join(_say(problem, where, above) for problem in told))
+    kept = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in wrong]
+    return SweepError("\n".join(_describe(problem, where, above) for problem in kept))
 
 
-def _say(problem: Any, where: SourceLines, above: Path_ = ()) -> str:
+def _describe(problem: Any, where: SourceLines, above: Path_ = ()) -> str:
     """Put one of pydantic's findings into ``place: key: message``."""
     context = problem.get("ctx") or {}
     path = (*above, *_plain(problem["loc"]), *context.get("path", ()))
     got = "" if problem["type"] in ("refused", "missing") else f", got {problem['input']!r}"
-    message = _plainly(problem["type"], context) or problem["msg"]
+    message = _wording(problem["type"], context) or problem["msg"]
     name = ".".join(map(str, path)) or "sweep"
     return f"{where.of(path)}: {name}: {message[0].lower()}{message[1:]}{got}"
 
 
-_PLAINLY = {
+_WORDING = {
     "missing": "is required",
     "int": "expected a whole number",
     "float": "expected a number",
@@ -468,8 +468,8 @@ _RANGES = {
 }
 
 
-def _plainly(kind: str, context: Mapping[str, Any]) -> str | None:
-    """Say in plain words what pydantic's error ``kind`` means; None where its own are plain."""
+def _wording(kind: str, context: Mapping[str, Any]) -> str | None:
+    """Return what pydantic's error ``kind`` means to a user; None where pydantic's message will do."""
     if kind in ("too_short", "too_long"):
         least, most = context.get("min_length"), context.get("max_length")
         return (
@@ -483,7 +483,7 @@ def _plainly(kind: str, context: Mapping[str, Any]) -> str | None:
         return "expected a model's name or a mapping with `name`"
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"])
-    return _PLAINLY.get(kind) or _PLAINLY.get(kind.split("_")[0])
+    return _WORDING.get(kind) or _WORDING.get(kind.split("_")[0])
 
 
 def _plain(path: Path_) -> Path_:
@@ -497,7 +497,7 @@ def _lines(
     """Yield (path, line) of every value; for a mapping's value the line of its key.
 
     Raises:
-        SweepError: a key stands twice, or an alias stands inside what it names.
+        SweepError: a key is given twice, or an alias is inside what it names.
     """
     if node is not None and any(node is outer for outer in around):
         raise SweepError(f"{file}:{node.start_mark.line + 1}: holds itself, by an alias")
@@ -547,12 +547,12 @@ def _key_path(name: str) -> list[str]:
     return [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name)]
 
 
-def _put(document: dict[str, Any], names: Sequence[str], new: Any, told: str) -> Path_:
+def _put(document: dict[str, Any], names: Sequence[str], new: Any, option: str) -> Path_:
     """Set the value at ``names`` in the document, with the mappings on the way; return its path."""
     place: Any = document
     path: list[str | int] = []
     for depth, name in enumerate(names):
-        step = _step(place, name, ".".join(map(str, path)), told)
+        step = _step(place, name, ".".join(map(str, path)), option)
         path.append(step)
         if depth == len(names) - 1:
             place[step] = new
@@ -567,15 +567,15 @@ def _put(document: dict[str, Any], names: Sequence[str], new: Any, told: str) ->
     return tuple(path)
 
 
-def _step(place: Any, name: str, above: str, told: str) -> str | int:
+def _step(place: Any, name: str, above: str, option: str) -> str | int:
     """Return the key or list position that ``name`` means in ``place``, or refuse it."""
     if isinstance(place, dict):
         return name
     if not isinstance(place, list):
-        raise SweepError(f"{told}: {above} is no mapping in this sweep")
+        raise SweepError(f"{option}: {above} is no mapping in this sweep")
     if not re.fullmatch(r"[0-9]{1,6}", name) or int(name) >= len(place):
         allowed = f"0 to {len(place) - 1}" if place else "none, it is empty"
-        raise SweepError(f"{told}: {above} is a list of {len(place)}; allowed positions: {allowed}")
+        raise SweepError(f"{option}: {above} is a list of {len(place)}; allowed positions: {allowed}")
     return int(name)
 
 

@@ -81,6 +81,7 @@ def finished_rates(store: Store, first: Sequence[str]) -> tuple[CellRates, ...]:
 
 
 def _measured(store: Store, key: str) -> CellRates | None:
+    """Return a finished cell's rates; None where it cannot serve."""
     try:
         result, spec = find_result(store, key), store.find(spec_key(key))
         if result is None or spec is None:
@@ -95,6 +96,7 @@ def _measured(store: Store, key: str) -> CellRates | None:
 def _pictures_shown(fit: Fit) -> int:
     """Return how many pictures a fit goes through."""
     defects = sum(label for _, label in fit.train)
+    # Rotated defects are shown four times instead of once: three more for each.
     return (len(fit.train) + (3 * defects if fit.rotate_defects else 0)) * max(1, fit.epochs)
 
 
@@ -110,6 +112,7 @@ def _images(plan: Plan) -> Mapping[str, frozenset[str]]:
 def _hours(
     label: str, cells: Sequence[Cell], found: Sequence[CellRates], scored: Mapping[str, frozenset[str]]
 ) -> ModelHours:
+    """Return one model's hours, from the most comparable cells in the store."""
     fit = cells[0].fit
     basis = _comparable(fit, found)
     if not basis:
@@ -117,14 +120,15 @@ def _hours(
             label, len(cells), None, "", 0, f"unknown: no finished cell of {label} in the store"
         )
     size, device = basis[0].cell.fit.image_size, basis[0].device
+    # Convolutions and tokens go with the area; attention grows faster, so a larger size may take longer.
     area = (fit.image_size / size) ** 2
     fitting = median(one.fit for one in basis) * sum(_pictures_shown(cell.fit) for cell in cells)
     scores = sum(len(scored[cell.category] - {name for name, _ in cell.fit.train}) for cell in cells)
     seconds = area * (fitting + median(one.score for one in basis) * scores)
-    says = f"{len(basis)} cell{'s' * (len(basis) != 1)} measured at {size} px on {device}"
+    rests_on = f"{len(basis)} cell{'s' * (len(basis) != 1)} measured at {size} px on {device}"
     if area != 1:
-        says += f", scaled by area to {fit.image_size} px"
-    return ModelHours(label, len(cells), seconds / 3600, device, size, says)
+        rests_on += f", scaled by area to {fit.image_size} px"
+    return ModelHours(label, len(cells), seconds / 3600, device, size, rests_on)
 
 
 def _comparable(fit: Fit, found: Sequence[CellRates]) -> list[CellRates]:

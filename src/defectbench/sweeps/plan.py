@@ -63,7 +63,7 @@ class Plan:
             name=self.sweep.name,
             dataset=self.sweep.data.dataset,
             document=self.sweep.model_dump(mode="json"),
-            contestants=tuple(_contestant(model) for model in self.models),
+            models=tuple(_model(model) for model in self.models),
             contenders=contenders(self.sweep),
             digests=self.digests,
             cells={key: cell.category for key, cell in self.cells.items()},
@@ -122,6 +122,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
                 if model.entry.family in split.families:
                     for seed in sweep.seeds:
                         cell = _cell(sweep, manifest, model, split, seed, resolved[model.label])
+                        # The first reader names the cell: equal fits are one cell, whichever split asks.
                         cells.setdefault(cell.key, cell)
                         labels.setdefault(cell.key, model.label)
                         readings.append(Reading(model.label, seed, place, cell.key))
@@ -203,6 +204,7 @@ def _weights(models: Sequence[ModelConfig], store: Store) -> tuple[dict[str, dic
             resolved[model.label] = weights.resolve(model.entry, model.settings, model.weights, store)
         except MissingWeightsError as error:
             missing[model.label] = str(error)
+            # A placeholder, so that the plan can be shown; `need_weights` keeps such a cell from running.
             resolved[model.label] = dict.fromkeys(weights.needed(model.entry, model.settings), "missing")
     return resolved, missing
 
@@ -210,6 +212,7 @@ def _weights(models: Sequence[ModelConfig], store: Store) -> tuple[dict[str, dic
 def _cell(
     sweep: Sweep, manifest: Manifest, model: ModelConfig, split: Split, seed: int, digests: Mapping[str, str]
 ) -> Cell:
+    """Return the cell of one model, split and seed; its key decides whether it is a fit of its own."""
     entry = model.entry
     fit = Fit(
         data_digest=manifest.digest,
@@ -236,6 +239,7 @@ def _cell(
         dataset=manifest.dataset,
         category=manifest.category,
         weights_kind=_kind(model),
+        # The other protocols' tables ask for no overlays, and maps are most of a cell's bytes.
         keep_heat_maps=split.protocol == "detection",
         deadline=model.resources.deadline_seconds,
         sweep=sweep.name,
@@ -249,7 +253,8 @@ def _kind(model: ModelConfig) -> str:
     return model.weights if model.weights in ("none", "pretrained") else "file"
 
 
-def _contestant(model: ModelConfig) -> SweepModel:
+def _model(model: ModelConfig) -> SweepModel:
+    """Return a model as the record keeps it, with every setting that is not the catalog's."""
     changed: dict[str, object] = {
         name: value for name, value in model.settings.items() if model.entry.settings[name] != value
     }

@@ -1,4 +1,4 @@
-"""A sweep from wherever it stands: a file, a YAML text, a mapping, or the name of one that ran."""
+"""A sweep from any source: a file, a YAML text, a mapping, or the name of one that ran."""
 
 from __future__ import annotations
 
