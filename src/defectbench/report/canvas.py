@@ -1,4 +1,4 @@
-"""One canvas for all figures: its style, its colours, and the SVG element that says what it shows.
+"""One canvas for all figures: its style, its colours, and the SVG element that describes what it shows.
 
 A figure is drawn once, in placeholder colours: inside the page they become CSS variables, so that it follows
 the page's light or dark colours; in a file of its own they become plain colours.
@@ -31,6 +31,7 @@ COLOURS: Mapping[str, tuple[str, str]] = {
 
 STYLE: Any = {
     "svg.fonttype": "none",
+    # Fixed, so that the ids in an SVG, and so its bytes, are the same each time.
     "svg.hashsalt": "defectbench",
     "font.family": "DejaVu Sans",
     "font.size": 8,
@@ -42,6 +43,7 @@ STYLE: Any = {
     "xtick.major.size": 2.5,
     "ytick.major.size": 2.5,
     "axes.unicode_minus": True,
+    # A model's label may hold a dollar sign.
     "text.parse_math": False,
 }
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
@@ -77,6 +79,7 @@ class Drawing:
         svg = self.drawn
         for name, (placeholder, colour) in COLOURS.items():
             svg = svg.replace(placeholder, f"var(--{name}, {colour})")
+        # Ids must be unique in a page, and every figure has its own clip paths.
         svg = re.sub(r'\bid="', f'id="{self.name}.', svg)
         svg = svg.replace("url(#", f"url(#{self.name}.").replace('href="#', f'href="#{self.name}.')
         return svg
@@ -108,13 +111,14 @@ def new_figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
 def finish(
     figure: Figure, name: str, text: str, *, cells: Iterable[str] = (), paper: bool = False
 ) -> Drawing:
-    """Return the figure as an SVG element that says what it shows; with ``paper`` on a ground of its own."""
+    """Return the figure as an SVG element that describes itself; with ``paper`` on its own background."""
     from markupsafe import escape
 
     buffer = io.StringIO()
     figure.savefig(
         buffer,
         format="svg",
+        # A date would change the bytes of every figure with every report.
         metadata={"Date": None, "Creator": None},
         transparent=not paper,
         facecolor=ink("paper"),

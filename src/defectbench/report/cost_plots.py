@@ -33,6 +33,7 @@ def pareto(rows: Sequence[Tradeoff], endpoint: str) -> Drawing | None:
             face = ink("paper") if row.baseline else ink(row.family)
             edge = ink(row.family)
             axes.plot([row.amount], [row.quality], "o", color=edge, markerfacecolor=face, markersize=5)
+        # Costs range over several powers of ten; a cost of 0 has no logarithm.
         if min(row.amount for row in shown) > 0:
             _log(axes, [row.amount for row in shown])
         axes.margins(x=0.16, y=0.14)
@@ -70,6 +71,7 @@ def _steps(x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
     """Return points along the front, which names should leave free."""
     found = list(zip(x, y, strict=True))
     for (left, low), (right, high) in itertools.pairwise(tuple(found)):
+        # Nine points a step: dense enough that no name fits between two of them.
         between = np.geomspace(left, right, 9) if left > 0 else np.linspace(left, right, 9)
         found += [(float(each), low) for each in between]
         found += [(right, float(each)) for each in np.linspace(low, high, 9)]

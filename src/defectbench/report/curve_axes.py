@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
 
 _SIDE = 1.75
+# SVG's unit, a point: 72 to the inch.
 _POINTS = 72 * _SIDE
 _LIMITS = (-0.02, 1.02)
 _TEXT = "@text@"
@@ -40,6 +41,7 @@ class Frame:
         """Return the path's description through points of the square."""
         low, reach = _LIMITS[0], _LIMITS[1] - _LIMITS[0]
         across = _POINTS * (self.left + self.width * (x - low) / reach)
+        # SVG counts from above, matplotlib from below.
         down = _POINTS * (1 - self.bottom - self.height * (y - low) / reach)
         return "M " + " L ".join(f"{a:.2f} {b:.2f}" for a, b in zip(across, down, strict=True))
 

@@ -127,6 +127,7 @@ class Evidence:
         return self._data[category]
 
     def _unpack(self, category: str) -> Gallery | str:
+        """Return the category's files, unpacked, or why there are none."""
         record = self._collected.record
         try:
             digest = record.digests[category]
@@ -139,6 +140,7 @@ class Evidence:
     def _heat_panel(
         self, cell: str, image_id: str, picture: NDArray[np.uint8]
     ) -> tuple[PanelImage | None, str]:
+        """Return an image's heat map over its picture, or None and why."""
         if cell not in self._heat:
             self._heat[cell] = self._heat_maps(cell)
         maps = self._heat[cell]
@@ -149,6 +151,7 @@ class Evidence:
         return show_heat(picture, maps.maps[image_id], maps.low, maps.high), ""
 
     def _heat_maps(self, cell: str) -> HeatMaps | str:
+        """Return the cell's heat maps, or why there are none."""
         result = self._collected.results[cell]
         if result.file("heatmaps.npz") is None:
             return "this cell kept no heat maps"
@@ -172,6 +175,7 @@ def _masks(data: Gallery) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 def _truth_panel(
     mistake: MistakeRow, picture: NDArray[np.uint8], data: Gallery
 ) -> tuple[PanelImage | None, str]:
+    """Return where the defect is, or None and why."""
     if mistake.kind == "false alarm":
         return None, "good part: no defect to mark"
     mask = data.mask(mistake.image_id)

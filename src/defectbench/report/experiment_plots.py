@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _DASHES = ("solid", (0, (4, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
-"""Tells lines of one family apart."""
+"""Line styles, so that lines of one family differ."""
 
-_ROOM = 0.02
+_MARGIN = 0.02
 
 
 def crossover(points: Sequence[LearningRow], crossing: CrossoverRow, low: float) -> Drawing:
@@ -40,7 +40,7 @@ def crossover(points: Sequence[LearningRow], crossing: CrossoverRow, low: float)
         axes.set_xticks(numbers, [f"{p.n}\nall" if p.whole else str(p.n) for p in points], minor=False)
         axes.minorticks_off()
         axes.set_xlabel("labelled defects", color=ink("muted"), labelpad=1)
-        axes.set_ylim(low - _ROOM, 1 + _ROOM)
+        axes.set_ylim(low - _MARGIN, 1 + _MARGIN)
         parts = "; ".join(f"{p.n}: {p.value:.3f} ({p.low:.3f} to {p.high:.3f})" for p in points)
         text = (
             f"image_auroc of {first.classifier} on {first.category} by labelled defects: {parts}. "
@@ -66,7 +66,7 @@ def seen_against_unseen(category: str, rows: Sequence[SeenUnseenRow], low: float
             axes.plot([row.seen], [place], "o", markerfacecolor=ink("paper"), **dot)
             axes.plot([row.unseen], [place], "o", **dot)
         name_lines(axes, names[::-1])
-        axes.set_xlim(low - _ROOM, 1 + _ROOM)
+        axes.set_xlim(low - _MARGIN, 1 + _MARGIN)
         parts = [
             f"{name} seen {row.seen:.3f}, unseen {row.unseen:.3f}, control {row.control:.3f}"
             for name, row in zip(names, rows, strict=True)
@@ -93,7 +93,7 @@ def contamination(category: str, lines: Mapping[str, Sequence[ConditionRow]], lo
             parts.append(f"{label} " + ", ".join(f"{a:g} %: {b:.3f}" for a, b in zip(x, y, strict=True)))
         axes.set_xticks(sorted({round(100 * share(line), 2) for each in lines.values() for line in each}))
         axes.set_xlabel("% of the goods that are defects", color=ink("muted"), labelpad=1)
-        axes.set_ylim(low - _ROOM, 1 + _ROOM)
+        axes.set_ylim(low - _MARGIN, 1 + _MARGIN)
         text = f"Quality by share of defects taken for good on {category}: {'; '.join(parts)}."
         cells = [cell for each in lines.values() for line in each for cell in line.cells]
         return finish(figure, f"contamination+{category}", text, cells=cells)
@@ -116,6 +116,7 @@ def _band(
     family: str,
     marker: str = "",
 ) -> None:
+    """Draw a line with its interval as a band."""
     low, value, high = zip(*bounds, strict=True)
     axes.fill_between(x, low, high, color=ink(family), alpha=0.16, linewidth=0)
     axes.plot(x, value, color=ink(family), linewidth=1.3, marker=marker, markersize=3.2)

@@ -30,7 +30,7 @@ class Figures:
 
     @cached_property
     def differences(self) -> tuple[Drawing, ...]:
-        """The paired differences, or nothing where none can be told."""
+        """The paired differences, or nothing where none can be computed."""
         rows = self._tables.comparisons
         return (plots.differences(rows, self._tables.margin),) if rows else ()
 
@@ -116,6 +116,7 @@ _Row = TypeVar("_Row", bound=_CategoryFigures)
 
 
 def _by_category(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
+    """Return the rows by category, in their order."""
     found: dict[str, list[_Row]] = {}
     for row in rows:
         found.setdefault(row.category, []).append(row)

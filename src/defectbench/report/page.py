@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 PAGE = "index.html"
 MARK = "<!-- defectbench report -->"
-"""Stands in every page of ours, so that no other folder is ever overwritten."""
+"""In every page of ours, so that no other folder is ever overwritten."""
 
 _OURS = frozenset({PAGE, "tables", "figures"})
 _RULES: Mapping[str, str] = {
@@ -87,7 +87,7 @@ def write_report(store: Store, name: str, out: Path, cache: Path, *, now: dateti
 
 
 def _write_views(store: Store, collected: Collected) -> None:
-    """Put the views into the store; the page of a store that cannot be written is none the worse."""
+    """Put the views into the store; a store that cannot be written still gets its page."""
     try:
         write_views(store, collected)
     except (TryAgainError, NoRightsError) as error:
@@ -137,6 +137,7 @@ class Report:
             mark=MARK,
             script=script,
             style=style,
+            # The page's content security policy allows this script alone.
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         )
 
@@ -148,8 +149,8 @@ class Report:
     @cached_property
     def undecidable(self) -> tuple[str, ...]:
         """Categories that no fold of both contenders has a result for yet."""
-        told = {row.category for row in self.tables.comparisons}
-        return tuple(name for name, folds in self.tables.cuts.items() if folds and name not in told)
+        compared = {row.category for row in self.tables.comparisons}
+        return tuple(name for name, folds in self.tables.cuts.items() if folds and name not in compared)
 
     @cached_property
     def unsplit(self) -> Mapping[str, str]:
@@ -160,6 +161,7 @@ class Report:
         return {name: self._why_unsplit(name) for name in whole}
 
     def _why_unsplit(self, category: str) -> str:
+        """Return the notes of a category that detection cannot split."""
         own = [
             note.removeprefix(f"{category}: ")
             for note in self.record.notes
@@ -213,8 +215,8 @@ class Report:
 
     @cached_property
     def matched_contenders(self) -> bool:
-        """Whether the two contenders stand on one backbone."""
-        return self.record.contenders in matched_pairs(self.record.contestants)
+        """Whether the two contenders share a backbone."""
+        return self.record.contenders in matched_pairs(self.record.models)
 
     @cached_property
     def published(self) -> tuple[PublishedRow, ...]:
@@ -274,6 +276,7 @@ class Report:
 
     @cached_property
     def _matrices(self) -> tuple[Matrix, ...]:
+        """All matrices of the unseen protocol."""
         return matrices(self.tables.unseen)
 
     def reference(self, category: str) -> ReferenceRow | None:
@@ -295,7 +298,7 @@ class Report:
 
     def family(self, label: str) -> str:
         """Return a model's family."""
-        return self.collected.contestant(label).family
+        return self.collected.model(label).family
 
     def cells_of(self) -> list[tuple[str, str, list[Any]]]:
         """Return (category, model, its cells), in the sweep's order."""
@@ -308,6 +311,7 @@ class Report:
 
 
 def _part(name: str) -> str:
+    """Return the text of a template's file."""
     return (resources.files("defectbench.report") / "templates" / name).read_text(encoding="utf-8")
 
 
@@ -336,6 +340,7 @@ def _replacing(out: Path) -> Iterator[Path]:
         draft.mkdir()
         yield draft
         out.mkdir(exist_ok=True)
+        # The page last: whoever opens it finds the tables and figures that belong to it.
         for part in ("tables", "figures", PAGE):
             if part != PAGE and (out / part).exists():
                 (out / part).replace(Path(name) / f"old-{part}")
@@ -344,5 +349,6 @@ def _replacing(out: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, content: bytes) -> None:
+    """Write a file and the folder above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)

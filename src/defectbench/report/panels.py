@@ -47,6 +47,7 @@ def show_truth(picture: Picture, mask: NDArray[np.bool_]) -> PanelImage:
 
 
 def _encode(picture: Picture) -> PanelImage:
+    """Return a picture as a WebP data URI."""
     from PIL import Image
 
     buffer = io.BytesIO()

@@ -102,12 +102,14 @@ def differences(rows: Sequence[ComparisonRow], margin: float) -> Drawing:
 
 
 def _interval(value: float, low: float, high: float) -> str:
+    """Return a figure with its interval as text."""
     if not np.isfinite(value):
         return "not defined"
     return f"{value:.3f}" + (f" ({low:.3f} to {high:.3f})" if np.isfinite(low) else "")
 
 
 def _curve_text(what: str, figure: str, curves: Curves, lines: Sequence[CurveRow]) -> str:
+    """Return what a figure of curves shows, as text."""
     values = ", ".join("not defined" if np.isnan(line.figure) else f"{line.figure:.3f}" for line in lines)
     return f"{what} curves of {curves.label} on {curves.category}; {figure} of each fold: {values}."
 

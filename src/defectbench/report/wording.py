@@ -28,8 +28,8 @@ EXPERIMENTS = {
     "unseen": "A classifier that has learnt one defect type (one), or all but one (all_but_one), tested on "
     "the goods and the seen or the unseen types. Its control has learnt as many defects of any type. "
     "Mode study is the original study's form: not cross-fitted, and no good is tested.",
-    "scarcity": "A classifier taught by n labelled defects, those that tune it included; mean over draws, ± "
-    "their standard deviation. Detectors learn from no defect: they stand beside all, the fit of detection.",
+    "scarcity": "A classifier trained on n labelled defects, those that tune it included; mean over draws, ± "
+    "their standard deviation. Detectors learn from no defect: they are beside all, the fit of detection.",
     "contamination": "A share of the training goods and of the calibration goods is replaced by defects, "
     "which both families take for good.",
 }
@@ -120,13 +120,13 @@ def finding(row: ComparisonRow, endpoint: str, margin: float) -> str:
     if row.verdict in ("classifier", "detector"):
         first, second = names[row.verdict]
         values = values if row.verdict == "classifier" else values[::-1]
-        says = f"the {row.verdict} {first} is better than {second}"
+        verdict = f"the {row.verdict} {first} is better than {second}"
     elif row.verdict == "equivalent":
-        says = f"{row.classifier} and {row.detector} are equivalent within ±{margin:g}"
+        verdict = f"{row.classifier} and {row.detector} are equivalent within ±{margin:g}"
     else:
-        says = f"it is undecided between the classifier {row.classifier} and the detector {row.detector}"
+        verdict = f"it is undecided between the classifier {row.classifier} and the detector {row.detector}"
     return (
-        f"On {row.category} {says}: {endpoint} {number(values[0])} against "
+        f"On {row.category} {verdict}: {endpoint} {number(values[0])} against "
         f"{number(values[1])}, classifier minus detector {signed(row.difference)} "
         f"(95\u00a0% interval {signed(row.low)} to {signed(row.high)}; {p_value(row.corrected)}, corrected)."
     )
@@ -135,11 +135,11 @@ def finding(row: ComparisonRow, endpoint: str, margin: float) -> str:
 def crossing(row: CrossoverRow) -> str:
     """Return one sentence about from how many labelled defects on a classifier suffices."""
     if math.isinf(row.n):
-        says = f"no number of labelled defects tested (up to {row.tested[-1]}) makes"
+        condition = f"no number of labelled defects tested (up to {row.tested[-1]}) makes"
     else:
-        says = f"{row.n:g} labelled {'defect makes' if row.n == 1 else 'defects make'}"
+        condition = f"{row.n:g} labelled {'defect makes' if row.n == 1 else 'defects make'}"
     return (
-        f"On {row.category} {says} {row.classifier} as good as {row.detector} within {row.margin:g} "
+        f"On {row.category} {condition} {row.classifier} as good as {row.detector} within {row.margin:g} "
         f"(crossover {row.text}, 95\u00a0% interval {row.interval})."
     )
 
@@ -147,7 +147,7 @@ def crossing(row: CrossoverRow) -> str:
 def sample_size(row: SampleSizeRow) -> str:
     """Return one sentence about how many labelled images would decide."""
     if math.isnan(row.need_defects):
-        return "How many labelled images would decide cannot be told from these."
+        return "How many labelled images would decide cannot be estimated from these."
     return (
         f"About {row.need_goods:,.0f} goods and {row.need_defects:,.0f} defects would find a difference of "
         f"{row.margin:g} with {100 * row.power:.0f}\u00a0% power, were it the only category; "
@@ -160,20 +160,20 @@ def weights_lines(models: Sequence[ModelRow]) -> list[str]:
     of: dict[str, list[str]] = {}
     for model in models:
         of.setdefault(model.weights, []).append(model.label)
-    says = {
+    sentences = {
         "none": "Random weights (weights: none): {}. Deep figures are not those of pretrained models.",
         "pretrained": "Pretrained weights: {}.",
         "file": "Weights from a file that the user gave: {}.",
         "not needed": "No weights needed: {}.",
     }
-    lines = [says.get(kind, kind + ": {}.").format(", ".join(labels)) for kind, labels in of.items()]
+    lines = [sentences.get(kind, kind + ": {}.").format(", ".join(labels)) for kind, labels in of.items()]
     terms = {
         False: "Not for commercial use, by the licence of the weights: {}.",
         None: "Unknown whether for commercial use, check the licence of the weights: {}.",
     }
-    for allowed, words in terms.items():
+    for allowed, sentence in terms.items():
         if bound := [model.label for model in models if model.commercial is allowed]:
-            lines.append(words.format(", ".join(bound)))
+            lines.append(sentence.format(", ".join(bound)))
     return lines
 
 
@@ -183,9 +183,9 @@ def gaps(collected: Collected) -> list[str]:
     waiting = [key for key in collected.missing if key not in failed and key not in damaged]
     total = len(collected.record.cells)
     found = []
-    for keys, says in ((waiting, "not finished yet"), (list(failed), "failed"), (list(damaged), "damaged")):
+    for keys, state in ((waiting, "not finished yet"), (list(failed), "failed"), (list(damaged), "damaged")):
         if keys:
-            found.append(f"{len(keys)} of {total} cells {says}: {_where(collected, keys)}.")
+            found.append(f"{len(keys)} of {total} cells {state}: {_where(collected, keys)}.")
     reasons = list(dict.fromkeys(damaged.values()))
     if reasons:
         more = f"; and {len(reasons) - _SHOWN} more, under Cells" if len(reasons) > _SHOWN else ""
