@@ -1,4 +1,4 @@
-"""The seam to a tracker: a place where people look at runs. The store stays the truth."""
+"""The interface of a tracker: a place where people look at runs. The store stays the source of truth."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ class TrackedRun:
             "status": self.status,
             "seconds": self.seconds,
             "tags": dict(self.tags),
+            # repr, because NaN is no JSON and rounding would hide a changed figure.
             "metrics": {name: repr(value) for name, value in self.metrics.items()},
             "note": self.note,
             "colour": self.colour,
@@ -123,4 +124,5 @@ class Tracker(ABC):
 
 
 def _digest(document: object) -> str:
+    """Return the SHA-256 of a document's canonical JSON."""
     return hashlib.sha256(canonical_json(document)).hexdigest()

@@ -1,4 +1,4 @@
-"""A contact sheet of heat maps: what a fit found most abnormal, and what it missed."""
+"""A contact sheet (one picture of many small ones) of heat maps: most abnormal, and missed."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ with warnings.catch_warnings():
     from mlflow.tracking import MlflowClient
 
 for _name in ("mlflow", "alembic", "urllib3.connectionpool"):
-    # What goes wrong is raised; logged as well, it would be said twice and with the credentials in it.
+    # What goes wrong is raised; logged as well, it would appear twice and with the credentials in it.
     logging.getLogger(_name).setLevel(logging.CRITICAL + 1)
 
 CLAIM = "defectbench.claim"
@@ -56,6 +56,7 @@ _METRICS, _OTHERS = 1000, 100
 _LOCK_PATIENCE = 20.0
 """Seconds to wait for a locked sqlite file, as MLflow does later."""
 
+# Within MLflow's limits: a longer value would fail the whole batch.
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000
 _ODD = re.compile(r"[^\w\-. :/]")
 _FORBIDDEN = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
@@ -114,7 +115,7 @@ class MlflowTracker(Tracker):
         return tuple(run.info.run_id for run in runs)
 
     def write(self, run_id: str, run: TrackedRun, started: int) -> None:
-        """Log in batches, then set the status: a run that says finished is whole."""
+        """Log in batches, then set the status: a run that is marked finished is whole."""
         attached = run.attach()
         with self._asking(run_id):
             self._batches(run_id, _metrics(run, attached, started), run)
@@ -131,11 +132,13 @@ class MlflowTracker(Tracker):
 
     @property
     def _client(self) -> MlflowClient:
+        """MLflow's client, connected on first use."""
         if self._opened is None:
             self._opened = self._connect()
         return self._opened
 
     def _connect(self) -> MlflowClient:
+        """Return a client; of an sqlite file once it can be written."""
         if self._database is None:
             return MlflowClient(tracking_uri=self._uri)
         with disk_errors(self._database), locked(self._database.with_name(f".{self._database.name}.lock")):
@@ -159,13 +162,16 @@ class MlflowTracker(Tracker):
         return found
 
     def _find(self, experiment: str) -> Experiment | None:
+        """Return the experiment, deleted or not, or None."""
         return self._client.get_experiment_by_name(experiment)
 
     @staticmethod
     def _id(experiment: str) -> str:
+        """Return MLflow's id of the experiment from what :meth:`open` gave."""
         return experiment.partition("@")[0]
 
     def _batches(self, run_id: str, metrics: Sequence[Metric], run: TrackedRun) -> None:
+        """Log params, tags and figures, each within MLflow's limits."""
         params = [Param(name, value[:_LONGEST_PARAM]) for name, value in run.params.items()]
         tags = [
             RunTag(name, value)
@@ -178,6 +184,7 @@ class MlflowTracker(Tracker):
             self._client.log_batch(run_id, metrics=metrics[first : first + _METRICS], synchronous=True)
 
     def _files(self, run_id: str, files: Mapping[str, bytes]) -> None:
+        """Log files; MLflow takes them from a folder."""
         with tempfile.TemporaryDirectory() as directory:
             for name, data in files.items():
                 Path(directory, name).write_bytes(data)
@@ -198,6 +205,7 @@ class MlflowTracker(Tracker):
             raise self._out_of_reach(error) from None
 
     def _meaning(self, error: MlflowException, run_id: str) -> DefectbenchError:
+        """Return what an answer of MLflow's means to the caller."""
         text = redacted(str(error), self._uri)
         if error.error_code in _FORBIDDEN:
             return NoRightsError(
@@ -211,6 +219,7 @@ class MlflowTracker(Tracker):
         return self._out_of_reach(error)
 
     def _out_of_reach(self, error: Exception) -> TryAgainError:
+        """Return the error of a tracker that can be tried again."""
         first = (redacted(str(error), self._uri).splitlines() or [type(error).__name__])[0]
         return TryAgainError(
             f"{self.place}: MLflow cannot be reached or written now ({first[:300]}); nothing is lost: "
@@ -243,6 +252,7 @@ def redacted(text: str, uri: str) -> str:
 
 
 def _cut(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags that have a value, each within MLflow's limit."""
     return {name: value[:_LONGEST_TAG] for name, value in tags.items() if value}
 
 
@@ -251,6 +261,7 @@ def _metrics(run: TrackedRun, attached: RunAttachments, started: int) -> list[Me
     figures = [(name, value, 0) for name, value in run.metrics.items()]
     points = [(point.name, point.value, point.epoch) for point in attached.curves]
     return [
+        # One time for all, so that a second writing of the run logs the very same points.
         Metric(_ODD.sub("_", name), value, started, step)
         for name, value, step in figures + points
         if math.isfinite(value)

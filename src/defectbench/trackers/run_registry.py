@@ -76,10 +76,12 @@ class RunRegistry:
 
     @property
     def _prefix(self) -> str:
+        """Where the references of this sweep lie in the store."""
         return tracking_key(self.sweep)
 
     def hold(self, name: str, run: TrackedRun) -> RunRef:
         """Return the reference of ``name``, its run created if nobody has yet."""
+        # As in a lease: only a claim that this caller itself saw unchanged for the patience is taken over.
         mine, seen, since = "", "", 0.0
         while True:
             page, version = self._read(name)
@@ -88,6 +90,7 @@ class RunRegistry:
                 if ref.outdated(run):
                     self._forget(name, page, version)
                     continue
+                # Somebody else's run won the race: ours would be a double.
                 if mine and mine != ref.run_id:
                     self.tracker.delete(mine)
                 return ref
@@ -146,6 +149,7 @@ class RunRegistry:
 
     def _create(self, ref: RunRef, run: TrackedRun) -> str:
         """Create the run, or adopt what an earlier owner of the claim created."""
+        # A first claim's mark is new: nothing can be found under it.
         found = self.tracker.find(self.experiment, ref.claim) if ref.turn else ()
         for double in found[1:]:
             self.tracker.delete(double)
@@ -162,18 +166,19 @@ class RunRegistry:
                 self.tracker.delete(ref.run_id)
 
     def _note(self, name: str, ref: RunRef, *, basis: str, written: str, finished: bool) -> None:
-        """Say in the reference what was written; one of another run is left alone."""
+        """Note in the reference what was written; one of another run is left alone."""
         while True:
             page, version = self._read(name)
             now = page.get(self.experiment)
             if now is None or now.run_id != ref.run_id or (now.finished and not finished):
                 return
-            said = replace(now, basis=basis, written=written, finished=finished)
+            noted = replace(now, basis=basis, written=written, finished=finished)
             with contextlib.suppress(ConflictError):
-                self._put(name, page | {self.experiment: said}, version)
+                self._put(name, page | {self.experiment: noted}, version)
                 return
 
     def _read(self, name: str) -> tuple[_Page, str]:
+        """Return all trackers' references of a run, and the version to write against."""
         blob = self.store.find(f"{self._prefix}{name}.json")
         if blob is None:
             return {}, ABSENT
@@ -186,6 +191,7 @@ class RunRegistry:
             ) from error
 
     def _put(self, name: str, page: Mapping[str, RunRef], version: str) -> str:
+        """Write the references of a run, if nobody else has meanwhile."""
         document = {"schema": SCHEMA, "runs": {tracker: asdict(ref) for tracker, ref in page.items()}}
         text = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
         return self.store.put(f"{self._prefix}{name}.json", text, expected=version)

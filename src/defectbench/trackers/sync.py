@@ -1,4 +1,4 @@
-"""Where results meet the tracker: what a sweep's cells gave, shown as runs. The store is the truth.
+"""Where results meet the tracker: what a sweep's cells gave, shown as runs. The store is the source of truth.
 
 A *parent* run for each model, category, protocol and seed carries the tables' figures; the cells that it is
 made of lie below it with their learning curves and heat maps.
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _HISTORY, _HEAT_MAPS = "history.parquet", "heatmaps.npz"
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999", "#000000")
-"""A model has one colour in all categories (Okabe and Ito's, told apart by everybody)."""
+"""A model has one colour in all categories (Okabe and Ito's, which the colour-blind distinguish)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class _Parent:
 
     @property
     def key(self) -> str:
-        """A name no other parent has: only the category may hold a comma, and it stands in the middle."""
+        """A name no other parent has: only the category may hold a comma, and it is in the middle."""
         return f"{self.label},{self.category},{self.protocol},seed{self.seed}"
 
     @property
@@ -126,6 +126,7 @@ def sync_sweep(
 
 
 def _groups(record: Record) -> _Groups:
+    """Return the readings of each parent run."""
     groups: dict[_Parent, list[Reading]] = defaultdict(list)
     for reading in record.readings:
         placed = record.splits[reading.split]
@@ -143,12 +144,15 @@ def _narrowed(record: Record, groups: _Groups) -> Record:
 
 
 def _names(groups: _Groups) -> set[str]:
+    """Return the names of all runs that the sweep has."""
     names = {parent.key for parent in groups}
     return names | {f"{p.key},{reading.cell}" for p, readings in groups.items() for reading in readings}
 
 
 @dataclass(frozen=True)
 class _SyncJob:
+    """Writes the runs of one sweep into the tracker."""
+
     store: Store
     collected: Collected
     registry: RunRegistry
@@ -156,13 +160,14 @@ class _SyncJob:
     cache: Path | None
 
     def parent(self, parent: _Parent, readings: Sequence[Reading], wanted: Iterable[str]) -> SyncSummary:
-        """Write the wanted cells' runs, then the parent's, so that one that says finished is whole."""
+        """Write the wanted cells' runs, then the parent's, so that one marked finished is whole."""
         ended = {**self.collected.results, **self.collected.failures}
         order = list(dict.fromkeys(reading.cell for reading in readings))
         first = next((key for key in order if key in ended), None)
         if first is None:
             return SyncSummary(0, 0, 1)
         run = self._parent_run(parent, readings, first)
+        # The parent is created first, because a run below it must name it, and written last.
         parent_id = self.registry.hold(parent.key, run).run_id
         written = []
         for key in order:
@@ -173,6 +178,7 @@ class _SyncJob:
         return SyncSummary(sum(written), len(written) - sum(written), int(run.status != "finished"))
 
     def _parent_run(self, parent: _Parent, readings: Sequence[Reading], first: str) -> TrackedRun:
+        """Return a line of the tables as a run; without figures until all its cells are finished."""
         rows = [row for row in self.rows if parent.of(row)]
         keys = tuple(dict.fromkeys(reading.cell for reading in readings))
         complete = all(key in self.collected.results for key in keys)
@@ -190,6 +196,7 @@ class _SyncJob:
         )
 
     def _cell_run(self, parent: _Parent, parent_id: str, readings: Sequence[Reading]) -> TrackedRun:
+        """Return one finished or failed cell as a run below its parent."""
         key = readings[0].cell
         result = self.collected.results.get(key)
         cell = self._cell(key)
@@ -210,8 +217,9 @@ class _SyncJob:
         )
 
     def _tags(self, parent: _Parent, readings: Sequence[Reading]) -> dict[str, str]:
+        """Return what both kinds of run are searched by."""
         record = self.collected.record
-        model = self.collected.contestant(parent.label)
+        model = self.collected.model(parent.label)
         return {
             "model": parent.label,
             "catalog_name": model.model,
@@ -229,6 +237,7 @@ class _SyncJob:
         }
 
     def _conditions(self, readings: Sequence[Reading]) -> list[str]:
+        """Return the conditions under which cells are read."""
         splits = [self.collected.record.splits[reading.split].split for reading in readings]
         return list(dict.fromkeys(split.condition for split in splits))
 
@@ -242,13 +251,16 @@ class _SyncJob:
         return f"{text} of {_few(list(dict.fromkeys(split.drawn for split in splits)), 2)}"
 
     def _colour(self, parent: _Parent) -> str:
-        labels = [contestant.label for contestant in self.collected.record.contestants]
+        """Return the model's colour in charts."""
+        labels = [model.label for model in self.collected.record.models]
         return _COLOURS[labels.index(parent.label) % len(_COLOURS)]
 
     def _cell(self, key: str) -> Cell:
+        """Return a cell's spec."""
         return Cell.from_json(self.store.get(spec_key(key)).data)
 
     def _sweep_params(self, readings: Sequence[Reading]) -> dict[str, str]:
+        """Return the sweep's settings that the figures depend on."""
         document = self.collected.record.document
         named = ("endpoint", "false_alarm_rate", "split_seed")
         return {
@@ -297,6 +309,7 @@ def _with_failure(run: TrackedRun, failure: Failure) -> TrackedRun:
 
 
 def _attached(store: Store, result: Result, cache: Path | None) -> RunAttachments:
+    """Read the learning curves, and make the files of a finished cell."""
     curves: tuple[HistoryPoint, ...] = ()
     if result.file(_HISTORY):
         points = history_from_parquet(read_file(store, result, _HISTORY))
@@ -335,6 +348,7 @@ def _figures(rows: Sequence[FigureRow]) -> dict[str, float]:
 
 
 def _line(row: FigureRow) -> dict[str, float]:
+    """Return one condition's figures by name."""
     figures = dict(row.figures)
     figures |= _counted(row.counts) if row.counts else {}
     if row.tuned is not None:
@@ -357,6 +371,7 @@ def _counted(counts: ConfusionCounts) -> dict[str, float]:
 
 
 def _model_params(cell: Cell) -> dict[str, str]:
+    """Return all that decides a fit but its images."""
     fit = cell.fit
     names = ("image_size", "epochs", "patience", "balance", "threads", "fit_version", "rotate_and_flip")
     settings = {f"setting.{name}": str(value) for name, value in fit.settings.items()}
@@ -377,6 +392,7 @@ def _data_params(cell: Cell) -> dict[str, str]:
 
 
 def _csv(head: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return rows with a header as CSV."""
     buffer = io.StringIO(newline="")
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(head)
