@@ -58,7 +58,7 @@ def test_select_without_known_models_loads_no_library_of_theirs(tmp_path: Path) 
     assert not loaded & {"torch", "timm", "anomalib", "lightning", "mlflow", "pandas"}
     assert "dominated by Small" in done.stdout
     assert "code is empty" in done.stdout
-    assert "less size is better (the default; --third more turns it round)" in done.stderr
+    assert "less size is better (the default; --third more reverses it)" in done.stderr
     assert "chosen: Small (the only candidate)" in done.stderr
 
 

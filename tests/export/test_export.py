@@ -138,7 +138,7 @@ def test_the_card_states_counts_seed_threshold_and_licences(bench: Path, exporte
     for said in (
         bundle.cell,
         bundle.data_digest,
-        f"{taught.count(0)} pictures taught as good, {taught.count(1)} as abnormal",
+        f"{taught.count(0)} pictures labelled good, {taught.count(1)} abnormal",
         f"on {(held_out == 0).sum()} good and {(held_out == 1).sum()} abnormal pictures",
         f"{finished.result.metrics['image_auroc']:.4f} `image_auroc`",
         f"seed {bundle.seed}",

@@ -74,6 +74,7 @@ def select(kind: Kind, table: Path, third: Better | None, prefer: Prefer, out: P
 
 
 def _ask(names: Sequence[str]) -> Mapping[str, SizeCheckResult]:
+    """Ask models whether they take the size, in a process of its own."""
     from defectbench.models.checks.size_check import size_check
     from defectbench.selection.rule import SIDE
 
@@ -82,12 +83,13 @@ def _ask(names: Sequence[str]) -> Mapping[str, SizeCheckResult]:
 
 
 def _direction(selection: Selection) -> str:
-    """Say which way column 3 counted, and who said so."""
-    how = "as --third says" if selection.declared else "the default; --third more turns it round"
+    """Return which way column 3 counted, and whether that was the default."""
+    how = "as --third says" if selection.declared else "the default; --third more reverses it"
     return f"{selection.third.better} {selection.third.column} is better ({how})"
 
 
 def _words(row: SelectionRow) -> tuple[object, ...]:
+    """Return a row of the selection for the table."""
     above = "" if row.residual is None else f"{row.residual:+.3f}"
     check = row.check.removeprefix("512: ")
     return row.model, row.accuracy, row.size, row.status, above, check, row.reason

@@ -61,7 +61,7 @@ class ExportCheck:
 
     Attributes:
         images: scores of the cell that were computed again with the folder alone.
-        equal: those that came out equal to the last bit; the others differ in rounding only.
+        equal: those that were equal to the last bit; the others differ in rounding only.
         largest_difference: over all of them.
         calls_changed: pictures that the threshold calls otherwise.
         onnx_images, onnx_largest_difference: the same of ``model.onnx``; None without it.
@@ -86,7 +86,7 @@ class Bundle:
         weights: weights' name -> SHA-256, as in the cell.
         device: where the cell was fitted.
         versions: of the libraries that fitted it.
-        files: path below the folder -> SHA-256; the card and the document itself apart.
+        files: path below the folder -> SHA-256; without the card and the document itself.
         state: which of them the model loads.
         opset: of ``model.onnx``, or None without it.
     """
@@ -185,6 +185,7 @@ def read_bundle(folder: Path) -> Bundle:
     problems = []
     for name, digest in {**bundle.files, bundle.state: bundle.files.get(bundle.state, "")}.items():
         path = folder / name
+        # The document may be anybody's: no name in it may lead out of the folder.
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             problems.append(f"{document}: names a file outside its folder: {name!r}")
         elif not path.is_file():

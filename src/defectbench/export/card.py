@@ -36,6 +36,7 @@ def write_card(finished: FinishedCell, bundle: Bundle, sizes: Iterable[tuple[str
 
 
 def _head(bundle: Bundle) -> Iterator[str]:
+    """Say what the folder holds, and how to use it."""
     scale = ", as log-odds" if bundle.family == "classifier" else ""
     yield (
         f"A {bundle.family}, exported by defectbench from its cell `{bundle.cell}`. It gives a picture a "
@@ -45,20 +46,21 @@ def _head(bundle: Bundle) -> Iterator[str]:
 
 
 def _training(finished: FinishedCell) -> Iterator[str]:
+    """Say what the fit learnt from, and all that was unusual about it."""
     cell, fit, known = finished.cell, finished.cell.fit, finished.manifest.by_id
-    taught = [label for _, label in fit.train]
+    labels = [label for _, label in fit.train]
     types = sorted({known[name].defect_type for name, label in fit.train if label})
     wrong = sum(label != known[name].label for name, label in fit.train)
     yield f"- data set `{cell.dataset}`, category `{cell.category}`, data digest `{fit.data_digest}`"
     named = f" ({', '.join(types)})" if types else ""
-    yield f"- {taught.count(0)} pictures taught as good, {taught.count(1)} as abnormal{named}"
+    yield f"- {labels.count(0)} pictures labelled good, {labels.count(1)} abnormal{named}"
     if wrong:
-        yield f"- **{wrong} of those taught as good are defects**: a fit of the protocol `contamination`"
+        yield f"- **{wrong} of those labelled good are defects**: a fit of the protocol `contamination`"
     yield f"- {len(fit.tune)} labelled pictures for stopping early; none of them counts below"
-    spoilt = _spoilt(finished)
-    yield f"- {len(fit.calibration) - spoilt} goods that it never saw, for the threshold"
-    if spoilt:
-        yield f"- **{spoilt} defects taken for such goods**: they are among what set the threshold"
+    defective = _defective(finished)
+    yield f"- {len(fit.calibration) - defective} goods that it never saw, for the threshold"
+    if defective:
+        yield f"- **{defective} defects taken for such goods**: they are among what set the threshold"
     yield f"- weights before the fit: {_weights(finished)}"
     yield f"- seed {fit.seed}, at most {fit.epochs} epochs, balance `{fit.balance}`"
     usual = finished.entry.settings
@@ -66,13 +68,14 @@ def _training(finished: FinishedCell) -> Iterator[str]:
     yield f"- settings other than the catalog's: {', '.join(changed) or 'none'}"
 
 
-def _spoilt(finished: FinishedCell) -> int:
+def _defective(finished: FinishedCell) -> int:
     """Return how many defects lie among the calibration goods, as contamination puts them there."""
     known = finished.manifest.by_id
     return sum(known[name].label for name in finished.cell.fit.calibration)
 
 
 def _weights(finished: FinishedCell) -> str:
+    """Say which weights the fit began with."""
     fit = finished.cell.fit
     if fit.weights:
         return ", ".join(f"{name} (SHA-256 {digest})" for name, digest in fit.weights.items())
@@ -80,6 +83,7 @@ def _weights(finished: FinishedCell) -> str:
 
 
 def _results(finished: FinishedCell, bundle: Bundle) -> Iterator[str]:
+    """Say how well the fit did on what it never saw."""
     rows, result = finished.predictions.of_role("held_out"), finished.result
     goods, defects = int((rows.label == 0).sum()), int((rows.label == 1).sum())
     yield f"One fit of one seed, on {goods} good and {defects} abnormal pictures without any influence on it:"
@@ -99,12 +103,13 @@ def _results(finished: FinishedCell, bundle: Bundle) -> Iterator[str]:
 
 
 def _threshold(finished: FinishedCell, bundle: Bundle) -> Iterator[str]:
+    """Say what the threshold promises, and what it does not."""
     threshold = bundle.threshold
     if threshold.value is None or threshold.false_alarm_rate is None:
         yield "None: the fit had no calibration goods. Scores can be ranked, not called."
         return
-    spoilt = _spoilt(finished)
-    parts = "parts" if spoilt else "good parts"
+    defective = _defective(finished)
+    parts = "parts" if defective else "good parts"
     yield f"Abnormal is what scores above **{threshold.value!r}**."
     yield ""
     yield (
@@ -113,13 +118,13 @@ def _threshold(finished: FinishedCell, bundle: Bundle) -> Iterator[str]:
         f"{threshold.false_alarm_rate:.2%} at most; rates are resolved in steps of 1/{threshold.goods + 1}. "
         "Nothing is promised about defects: how many are found is measured above."
     )
-    if spoilt:
+    if defective:
         yield ""
         yield (
-            f"**{spoilt} of these parts are defects**: the promise is about such a mixture, and good parts "
-            "alone score above it less often; fewer defects are found."
+            f"**{defective} of these parts are defects**: the promise is about such a mixture, and good "
+            "parts alone score above it less often; fewer defects are found."
         )
-    yield from ("", _came(finished, threshold.value))
+    yield from ("", _observed(finished, threshold.value))
     if threshold.false_alarm_rate > threshold.asked:
         yield ""
         yield "**The goods are too few for the rate asked**: the smallest that they can keep is promised."
@@ -127,23 +132,24 @@ def _threshold(finished: FinishedCell, bundle: Bundle) -> Iterator[str]:
     yield "A threshold tuned on defects belongs to a sweep's view of several fits: see `defectbench report`."
 
 
-def _came(finished: FinishedCell, threshold: float) -> str:
-    """Say what came of the promise on the held-out goods."""
+def _observed(finished: FinishedCell, threshold: float) -> str:
+    """Say how many false alarms were observed on the held-out goods."""
     rows = finished.predictions.of_role("held_out")
     counts = counts_at(rows.label, rows.score, threshold)
     if math.isnan(counts.false_alarm_rate):
         return "No good picture was held out: whether the promise is kept was not measured."
     return (
-        f"What came: {counts.fp} of {counts.fp + counts.tn} held-out goods ({counts.false_alarm_rate:.2%}) "
+        f"Observed: {counts.fp} of {counts.fp + counts.tn} held-out goods ({counts.false_alarm_rate:.2%}) "
         "scored above it. Much more than promised means that these goods are not like those that set it: "
         "take new goods of the line before you rely on it."
     )
 
 
 def _preprocessing(bundle: Bundle) -> Iterator[str]:
+    """Say how a file becomes the model's input."""
     steps, side = bundle.preprocessing, bundle.image_size
     yield (
-        f"`inspect` does all of it. A picture is turned {steps['turned']}, read as {steps['colours']}, and "
+        f"`inspect` does all of it. A picture is rotated {steps['turned']}, read as {steps['colours']}, and "
         f"squashed to {side} x {side} px: {steps['resampling']}."
     )
     if "mean" in steps:
@@ -155,16 +161,18 @@ def _preprocessing(bundle: Bundle) -> Iterator[str]:
         yield ""
         yield (
             f"`{ONNX}` (opset {bundle.opset}) takes `picture`, uint8 (1, {side}, {side}, 3), RGB, already "
-            "turned and squashed; scaling, mean and deviation are in the graph. It gives `log_odds`, float32 "
-            "(1,), and no heat map."
+            "rotated and squashed; scaling, mean and deviation are in the graph. It gives `log_odds`, "
+            "float32 (1,), and no heat map."
         )
 
 
 def _numbers(values: Iterable[float]) -> str:
+    """Return numbers in brackets, as few digits as they need."""
     return "(" + ", ".join(f"{value:g}" for value in values) + ")"
 
 
 def _files(bundle: Bundle, sizes: Iterable[tuple[str, int]]) -> Iterator[str]:
+    """Name the files, and how they were checked."""
     proof = bundle.proof
     for name, size in sizes:
         yield f"- `{name}`, {size:,} bytes"
@@ -201,6 +209,7 @@ def _licences(finished: FinishedCell) -> Iterator[str]:
 
 
 def _limits(finished: FinishedCell) -> Iterator[str]:
+    """Say what the figures do not cover."""
     yield "- The figures hold for pictures like these; none covers another line, camera, light or day."
     yield (
         "- This is one fit. How sure its sweep's comparison is, over all folds and seeds, `defectbench "
@@ -213,5 +222,6 @@ def _limits(finished: FinishedCell) -> Iterator[str]:
 
 
 def _versions(bundle: Bundle) -> Iterator[str]:
+    """Name what fitted the model."""
     made_with = ", ".join(f"{name} {version}" for name, version in bundle.versions.items())
     yield f"Fitted on {bundle.device} with {made_with}."

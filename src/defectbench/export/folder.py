@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from defectbench.data.progress import ProgressCallback
 from defectbench.errors import UsageError
 from defectbench.export import refit
 from defectbench.export.bundle import (
@@ -26,7 +27,7 @@ from defectbench.export.bundle import (
 )
 from defectbench.export.card import write_card
 from defectbench.export.refit import FinishedCell
-from defectbench.export.scores import ExportedModel, Tell
+from defectbench.export.scores import ExportedModel
 from defectbench.metrics.image import quantile_threshold
 from defectbench.models.base import Model
 from defectbench.models.pictures.images import FilePictures
@@ -36,7 +37,7 @@ _STATE = "state"
 _SAMPLED = 64
 """Places a side of each heat map that the overlays' scale is taken from."""
 _ONNX_CHECKED = 32
-_UNPROVEN = ExportCheck(0, 0, 0.0, 0, 0.0)
+_UNCHECKED = ExportCheck(0, 0, 0.0, 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,8 @@ def check_out(out: Path) -> None:
             )
 
 
-def write_export(finished: FinishedCell, request: ExportRequest, tell: Tell) -> Bundle:
-    """Fit the cell's model again, hold it to the cell's scores, and write the folder ``wish.out``.
+def write_export(finished: FinishedCell, request: ExportRequest, report: ProgressCallback) -> Bundle:
+    """Fit the cell's model again, hold it to the cell's scores, and write the folder ``request.out``.
 
     Raises:
         UsageError: the folder holds something else.
@@ -78,13 +79,13 @@ def write_export(finished: FinishedCell, request: ExportRequest, tell: Tell) -> 
     target = request.out.resolve()
     with disk_errors(request.out), folder_written_whole(target) as draft:
         images = finished.images()
-        model = refit.fit_again(finished, images, tell)
+        model = refit.fit_again(finished, images, report)
         bundle = _write_state(finished, request, model, draft)
-        bundle = _proven(
-            finished, ExportedModel(bundle, load_model(bundle, draft, finished.result.device)), draft, tell
+        bundle = _checked(
+            finished, ExportedModel(bundle, load_model(bundle, draft, finished.result.device)), draft, report
         )
         if bundle.proof.equal < bundle.proof.images:
-            refit.check_scores(finished, refit.score_again(finished, model, images, tell))
+            refit.check_scores(finished, refit.score_again(finished, model, images, report))
         if onnx:
             bundle = _with_graph(finished, bundle, model, draft)
         (draft / DOCUMENT).write_bytes(bundle.to_json())
@@ -114,9 +115,10 @@ def _write_weights(finished: FinishedCell, draft: Path) -> None:
 
 
 def _write_state(finished: FinishedCell, request: ExportRequest, model: Model, draft: Path) -> Bundle:
-    """Write the fitted state and the weights that it needs; return the document, not yet proven."""
+    """Write the fitted state and the weights that it needs; return the document, not yet checked."""
     model.save(draft / _STATE)
     with (draft / _STATE).open("rb") as file:
+        # By what is in it: numpy's arrays are a zip, which starts with PK.
         state = _STATE + (".npz" if file.read(2) == b"PK" else ".safetensors")
     (draft / _STATE).rename(draft / state)
     if not model.self_contained:
@@ -142,7 +144,7 @@ def _write_state(finished: FinishedCell, request: ExportRequest, model: Model, d
         preprocessing=_preprocessing(finished),
         threshold=_threshold(finished, request.false_alarm_rate),
         heat=HeatScale(0.0, 1.0),
-        proof=_UNPROVEN,
+        proof=_UNCHECKED,
         device=finished.result.device,
         versions=finished.result.versions,
         files=digests(draft),
@@ -151,6 +153,7 @@ def _write_state(finished: FinishedCell, request: ExportRequest, model: Model, d
 
 
 def _threshold(finished: FinishedCell, rate: float) -> OperatingThreshold:
+    """Return the threshold for a false-alarm rate; None in it without calibration goods."""
     goods = finished.predictions.of_role("calibration").score
     found = quantile_threshold(goods, rate)
     if not len(goods):
@@ -163,6 +166,7 @@ def _preprocessing(finished: FinishedCell) -> dict[str, Any]:
     settings = finished.cell.fit.settings
     network = settings.get("architecture", settings.get("backbone"))
     steps: dict[str, Any] = {
+        # The key is a part of model.json's format.
         "turned": "as its EXIF orientation says",
         "colours": "RGB of 8 bits (grey three times, 16-bit grey over 257, transparent pixels over white)",
         "size": finished.cell.fit.image_size,
@@ -175,7 +179,7 @@ def _preprocessing(finished: FinishedCell) -> dict[str, Any]:
     return steps
 
 
-def _proven(finished: FinishedCell, model: ExportedModel, draft: Path, tell: Tell) -> Bundle:
+def _checked(finished: FinishedCell, model: ExportedModel, draft: Path, report: ProgressCallback) -> Bundle:
     """Score what the cell scored, with the folder alone; return the document with proof and heat scale."""
     paths, stored = finished.paths(), finished.predictions.score
     found: list[float] = []
@@ -183,7 +187,8 @@ def _proven(finished: FinishedCell, model: ExportedModel, draft: Path, tell: Tel
     for prediction in model.predict(FilePictures(paths, model.bundle.image_size)):
         found.append(prediction.score)
         places.append(_sampled(prediction.heat_map))
-        tell("checking", len(found), len(paths))
+        report("checking", len(found), len(paths))
+    # From the middle of all values to almost the highest: single hot pixels must not set the scale.
     low, high = np.quantile(np.concatenate(places), (0.5, 0.99))
     got, threshold = np.array(found), model.bundle.threshold
     changed = sum(threshold.call(a) != threshold.call(b) for a, b in zip(got, stored, strict=True))
@@ -198,6 +203,7 @@ def _proven(finished: FinishedCell, model: ExportedModel, draft: Path, tell: Tel
 
 
 def _sampled(heat_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a regular sample of a heat map: its values, not their places, set the scale."""
     step = -(-max(heat_map.shape) // _SAMPLED)
     return heat_map[::step, ::step].ravel()
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from defectbench.data.progress import ProgressCallback
 from defectbench.errors import DataError, MissingInputError, UsageError
 from defectbench.export.bundle import Bundle, load_model, read_bundle
 from defectbench.models.base import Model, Pictures, Prediction
@@ -16,9 +17,6 @@ from defectbench.models.pictures.images import ArrayPictures, FilePictures
 from defectbench.util.files import written_whole
 from defectbench.util.image_io import SUFFIXES, is_picture, read_picture
 from defectbench.util.overlays import Picture, fitted, heat_over
-
-Tell = Callable[[str, int, int], None]
-"""Hears what is done: (what, done, total)."""
 
 SIDE = 448
 """Pixels of the longer side of a picture in an overlay."""
@@ -46,7 +44,7 @@ class ScoredPicture:
     Attributes:
         threshold: None where the model has none.
         call: ``abnormal``, ``good``, or None without a threshold.
-        inspection: with the heat map.
+        prediction: with the heat map.
     """
 
     found: PictureFile
@@ -89,6 +87,7 @@ def _below(folder: Path, path: Path) -> str:
 
 
 def _check_names(found: Sequence[PictureFile]) -> None:
+    """Refuse two pictures whose overlays would have one name."""
     first: dict[str, Path] = {}
     for one in found:
         other = first.setdefault(one.name, one.path)
@@ -98,7 +97,7 @@ def _check_names(found: Sequence[PictureFile]) -> None:
             )
 
 
-def check_pictures(found: Sequence[PictureFile], tell: Tell) -> None:
+def check_pictures(found: Sequence[PictureFile], report: ProgressCallback) -> None:
     """Read every picture once.
 
     Raises:
@@ -106,12 +105,12 @@ def check_pictures(found: Sequence[PictureFile], tell: Tell) -> None:
     """
     problems: list[str] = []
     for done, one in enumerate(found):
-        tell("reading", done, len(found))
+        report("reading", done, len(found))
         try:
             read_picture(one.path)
         except DataError as error:
             problems += error.problems
-    tell("reading", len(found), len(found))
+    report("reading", len(found), len(found))
     if problems:
         raise DataError(problems)
 
@@ -130,7 +129,7 @@ class ExportedModel:
         return cls(bundle, load_model(bundle, folder, device))
 
     def score(self, found: Sequence[PictureFile]) -> Iterator[ScoredPicture]:
-        """Yield a verdict for each picture, in order, in bounded memory.
+        """Yield each picture's score and call, in order, in bounded memory.
 
         Raises:
             DataError: a score is not finite.
@@ -164,27 +163,28 @@ class ExportedModel:
 def pattern(size: int) -> NDArray[np.uint8]:
     """Return a picture that is the same everywhere, (size, size, 3): waves of all lengths, nothing random."""
     row, column = np.mgrid[0:size, 0:size].astype(np.int64)
+    # In whole numbers, so that every machine has the same picture.
     return np.stack([(row * column) % 256, (row * row + column) % 256, (row + 3 * column) % 256], -1).astype(
         np.uint8
     )
 
 
-def overlay(picture: Picture, verdict: ScoredPicture, bundle: Bundle) -> Picture:
+def overlay(picture: Picture, scored: ScoredPicture, bundle: Bundle) -> Picture:
     """Return the picture and, right of it, its heat map laid over it, on the model's one scale."""
     shown = fitted(picture, SIDE)
     span = bundle.heat.high - bundle.heat.low or 1.0
-    level = (verdict.prediction.heat_map.astype(np.float64) - bundle.heat.low) / span
+    level = (scored.prediction.heat_map.astype(np.float64) - bundle.heat.low) / span
     laid = heat_over(shown, np.clip(level, 0, 1).astype(np.float16), 0.0, 1.0)
     gap = np.full((shown.shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate([shown, gap, laid], axis=1)
 
 
-def write_overlay(verdict: ScoredPicture, bundle: Bundle, out: Path) -> Path:
+def write_overlay(scored: ScoredPicture, bundle: Bundle, out: Path) -> Path:
     """Write a picture's overlay below ``out`` and return its path."""
     from PIL import Image
 
-    path = out / f"{verdict.found.name}.webp"
-    image = Image.fromarray(overlay(read_picture(verdict.found.path), verdict, bundle))
+    path = out / f"{scored.found.name}.webp"
+    image = Image.fromarray(overlay(read_picture(scored.found.path), scored, bundle))
     with written_whole(path) as file:
         image.save(file, "WEBP", quality=_QUALITY)
     return path

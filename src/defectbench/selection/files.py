@@ -101,6 +101,7 @@ def rows(selection: Selection) -> list[SelectionRow]:
 
 
 def _status(model: str, choice: Choice, residuals: Mapping[str, float]) -> str:
+    """Return ``chosen``, ``candidate`` or ``excluded``."""
     if model == choice.chosen.model:
         return "chosen"
     return "candidate" if model in residuals else "excluded"
@@ -152,18 +153,22 @@ def _choice(choice: Choice, more: Callable[[str], Mapping[str, Any]]) -> dict[st
 
 
 def _known(selection: Selection, model: str) -> dict[str, Any]:
+    """Return what the catalog and the size check know of a model."""
     return {"entry": selection.entries.get(model), "check": selection.checks[model]}
 
 
 def _row(row: LeaderboardRow) -> dict[str, Any]:
+    """Return a row of the table as plain data."""
     return {"line": row.line, "model": row.model, "accuracy": row.accuracy, "size": row.size}
 
 
 def _short(value: float) -> float:
+    """Return a number with as many decimals as all machines agree on."""
     return round(value, _DIGITS) + 0.0  # -0.0 is 0.0 then
 
 
 def _by_parameters(selection: Selection) -> dict[str, Any] | None:
+    """Return the second choice as plain data; None where there was none to make."""
     measured = selection.measured
     if measured is None:
         return None
@@ -184,7 +189,7 @@ def draw(selection: Selection) -> Drawing:
     excluded = [one.row for one in choice.excluded]
     colour = ink(selection.kind.removesuffix("s"))
     with new_figure(6.2, 3.9) as (figure, axes), warnings.catch_warnings():
-        # Whether the viewer's font has a character is not for ours to say.
+        # The viewer's font may have a character that ours lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         _scale(axes, board.rows, board.columns, selection.third)
         if choice.line is not None:
@@ -208,15 +213,15 @@ def draw(selection: Selection) -> Drawing:
 
 
 def _scale(axes: Axes, all_rows: Sequence[LeaderboardRow], columns: Sequence[str], third: Third) -> None:
-    """Set the axes: sizes on a logarithmic scale with round numbers, and room for the names."""
+    """Set the axes: sizes on a logarithmic scale with round numbers, and space for the names."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     sizes, heights = [row.size for row in all_rows], [row.accuracy for row in all_rows]
     axes.set_xscale("log")
     spread = max(max(sizes) / min(sizes), 2.0)
-    room = 0.12 * (max(heights) - min(heights)) or 0.01 * max(heights) or 1.0
-    axes.set_xlim(min(sizes) / spread**0.25, max(sizes) * spread**0.4)  # most names stand to the right
-    axes.set_ylim(min(heights) - room, max(heights) + room)
+    margin = 0.12 * (max(heights) - min(heights)) or 0.01 * max(heights) or 1.0
+    axes.set_xlim(min(sizes) / spread**0.25, max(sizes) * spread**0.4)  # most names are on the right
+    axes.set_ylim(min(heights) - margin, max(heights) + margin)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -229,18 +234,21 @@ def _scale(axes: Axes, all_rows: Sequence[LeaderboardRow], columns: Sequence[str
 
 
 def _draw_line(axes: Axes, line: Line, sizes: Sequence[float]) -> None:
+    """Draw the trend line from the smallest candidate to the largest."""
     ends = np.array([min(sizes), max(sizes)])
     heights = [line.at(float(size)) for size in ends]
     axes.plot(ends, heights, color=ink("muted"), linewidth=1.2, linestyle=(0, (5, 3)), label="trend line")
 
 
 def _draw_distance(axes: Axes, farthest: LeaderboardRow, line: Line, colour: str) -> None:
+    """Draw how far above the line its farthest candidate lies."""
     axes.plot([farthest.size] * 2, [line.at(farthest.size), farthest.accuracy], color=colour, linewidth=1.2)
 
 
 def _dots(
     axes: Axes, group: Sequence[LeaderboardRow], marker: str, area: float, face: str, edge: str, label: str
 ) -> None:
+    """Draw a group of rows; ``area`` in square points."""
     if group:
         sizes, heights = [row.size for row in group], [row.accuracy for row in group]
         style: Any = {

@@ -1,4 +1,4 @@
-"""A table of published models: read, checked line by line, and held against the filters of a choice.
+"""A table of published models: read, checked line by line, and compared with the filters of a choice.
 
 Column 1 is the model, column 2 its accuracy, column 3 its size or popularity, whatever they are called. Of
 the others only those that :data:`FILTERS` names are read.
@@ -155,6 +155,7 @@ def parse_leaderboard(data: bytes, file: str, kind: Kind) -> Leaderboard:
 def _records(data: bytes, file: str) -> list[tuple[int, list[str]]]:
     """Return (line, stripped fields) of the records that are not blank."""
     try:
+        # With or without the mark that spreadsheets put first.
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -163,6 +164,7 @@ def _records(data: bytes, file: str) -> list[tuple[int, list[str]]]:
 
 
 def _numbered(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, stripped fields); a record may take several lines."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:
@@ -174,6 +176,7 @@ def _numbered(text: str, file: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _check_header(header: Sequence[str], place: str, filters: Collection[str]) -> None:
+    """Refuse a header with too few columns, or with a filter's column in the wrong place."""
     if len(header) < _COLUMNS:
         got = ", ".join(header) or "none"
         raise DataError(
@@ -227,6 +230,7 @@ def refusals(fields: Mapping[str, str], kind: Kind) -> tuple[str, ...]:
 
 
 def _within(name: str, text: str, low: float, high: float) -> float:
+    """Return a number that lies in a range; ValueError names column and range."""
     try:
         value = _number(text)
     except ValueError:

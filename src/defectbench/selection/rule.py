@@ -61,7 +61,7 @@ class Third:
         return row.size if self.better == "less" else -row.size
 
     @property
-    def says(self) -> str:
+    def advantage(self) -> str:
         """What decides a tie, in words."""
         return f"{'smaller' if self.better == 'less' else 'larger'} {self.column}"
 
@@ -184,22 +184,22 @@ def select_model(
     entries = _entries(board, kind, catalog)
     by_parameters = kind == "detectors" and PARAMETERS not in board.columns
     asked = [entries[row.model].name for row in board.rows if row.model in entries and not row.refused]
-    told = dict(ask(asked)) if by_parameters and asked else {}
+    answers = dict(ask(asked)) if by_parameters and asked else {}
     dropped: dict[str, str] = {}
     choice = _choose_passing(board, third, prefer, dropped)
     while (entry := entries.get(choice.chosen.model)) is not None:
-        if entry.name not in told:
-            told |= ask([entry.name])
-        answer = told[entry.name]
+        if entry.name not in answers:
+            answers |= ask([entry.name])
+        answer = answers[entry.name]
         if answer.error is not None:
             raise answer.error
         if answer.takes:
             break
         dropped[choice.chosen.model] = f"does not take {SIDE} x {SIDE} pixels: {answer.says}"
         choice = _choose_passing(board, third, prefer, dropped)
-    probes = {model: told[entry.name] for model, entry in entries.items() if entry.name in told}
-    checks = {row.model: _check(probes.get(row.model)) for row in board.rows}
-    measured = _measure(board, kind, prefer, choice, probes, entries) if by_parameters else None
+    size_checks = {model: answers[entry.name] for model, entry in entries.items() if entry.name in answers}
+    checks = {row.model: _check(size_checks.get(row.model)) for row in board.rows}
+    measured = _measure(board, kind, prefer, choice, size_checks, entries) if by_parameters else None
     names = {model: entry.name for model, entry in entries.items()}
     return Selection(kind, board, choice, names, checks, measured, third, better is not None, prefer)
 
@@ -207,6 +207,7 @@ def select_model(
 def _third(board: Leaderboard, better: Better | None) -> Third:
     """Return what column 3 is; refuse to guess what stars are worth."""
     column = board.columns[2]
+    # A default would silently choose the least known model.
     if better is None and STARS in re.split(r"[^a-z]+", column.lower()):
         raise UsageError(
             f"{board.file}: column 3 is {column!r}, which can count either way; say --third more (better "
@@ -230,6 +231,7 @@ def _entries(board: Leaderboard, kind: Kind, catalog: Mapping[str, Entry]) -> di
 
 
 def _check(answer: SizeCheckResult | None) -> str:
+    """Return what the size check of one model gave, for the table."""
     if answer is None or answer.error is not None:
         return NOT_CHECKED
     return PASSED if answer.takes else f"{SIDE}: failed: {answer.says}"
@@ -251,14 +253,16 @@ def _choose_passing(board: Leaderboard, third: Third, prefer: Prefer, dropped: M
 
 
 def _in_order(excluded: Iterable[Excluded]) -> tuple[Excluded, ...]:
+    """Return the excluded rows in the table's order."""
     return tuple(sorted(excluded, key=lambda one: one.row.line))
 
 
 def choose_row(rows: Collection[LeaderboardRow], third: Third = Third(), prefer: Prefer = "line") -> Choice:
     """Apply the rule to rows, at least one. Neither their order nor column 3's unit changes the choice.
 
-    >>> small, middle = Row(2, "small", 80, 10), Row(3, "middle", 86, 20)
-    >>> choice = choose([small, middle, Row(4, "large", 88, 40), Row(5, "old", 79, 30)])
+    >>> small, middle = LeaderboardRow(2, "small", 80, 10), LeaderboardRow(3, "middle", 86, 20)
+    >>> large, old = LeaderboardRow(4, "large", 88, 40), LeaderboardRow(5, "old", 79, 30)
+    >>> choice = choose_row([small, middle, large, old])
     >>> choice.chosen.model, [round(one.residual, 3) for one in choice.candidates]
     ('middle', [1.333, -0.667, -0.667])
     >>> choice.excluded[0].reason
@@ -305,6 +309,7 @@ def dominates(one: LeaderboardRow, other: LeaderboardRow, third: Third = Third()
 
 
 def _dominated(row: LeaderboardRow, by: LeaderboardRow, third: Third) -> str:
+    """Return why a row is dominated, with both its figures and the other's."""
     return (
         f"dominated by {by.model}: accuracy {by.accuracy:g} against {row.accuracy:g}, "
         f"{third.column} {by.size:g} against {row.size:g}"
@@ -313,6 +318,7 @@ def _dominated(row: LeaderboardRow, by: LeaderboardRow, third: Third) -> str:
 
 def fit(rows: Sequence[LeaderboardRow]) -> Line:
     """Return the least-squares line of accuracy over ln(column 3); level where all have one size."""
+    # fsum is exact: the rows' order cannot change the line's last bit, and so not a tie.
     mean = math.fsum(row.accuracy for row in rows) / len(rows)
     if len({row.size for row in rows}) == 1:
         return Line(0.0, mean)
@@ -339,14 +345,14 @@ def _decided_by_accuracy(ordered: Sequence[Candidate], farthest: Candidate, thir
     if len(ordered) == 1:
         return "the only candidate"
     first, second, *_ = (one.row for one in ordered)
-    says = "the most accurate candidate"
+    reason = "the most accurate candidate"
     if first.accuracy == second.accuracy:
         others = ", ".join(one.row.model for one in ordered[1:] if one.row.accuracy == first.accuracy)
-        says = f"as accurate as {others}; {_tie(first, second, third)} decides"
+        reason = f"as accurate as {others}; {_tie(first, second, third)} decides"
     if farthest.row == first:
-        return f"{says}, and what the line would have chosen"
+        return f"{reason}, and what the line would have chosen"
     return (
-        f"{says}; the line would have chosen {farthest.row.model} ({farthest.residual:+.3f} from the line, "
+        f"{reason}; the line would have chosen {farthest.row.model} ({farthest.residual:+.3f} from the line, "
         f"{first.model} {ordered[0].residual:+.3f})"
     )
 
@@ -355,7 +361,7 @@ def _tie(first: LeaderboardRow, second: LeaderboardRow, third: Third) -> str:
     """Say what ``first`` has before ``second``, which the rule took for equal."""
     if first.accuracy > second.accuracy:
         return "higher accuracy"
-    return third.says if third.beats(first, second) else "alphabetical order"
+    return third.advantage if third.beats(first, second) else "alphabetical order"
 
 
 def _measure(
@@ -363,14 +369,14 @@ def _measure(
     kind: Kind,
     prefer: Prefer,
     by_size: Choice,
-    probes: Mapping[str, SizeCheckResult],
+    size_checks: Mapping[str, SizeCheckResult],
     entries: Mapping[str, Entry],
 ) -> ChoiceByParameters:
     """Apply the rule to the models whose parameters were counted."""
     missing: dict[str, str] = {}
     rows, out = [], []
     for row in board.rows:
-        answer = probes.get(row.model)
+        answer = size_checks.get(row.model)
         if row.refused:
             out.append(Excluded(row, "; ".join(row.refused)))
         elif row.model not in entries or answer is None:
@@ -411,6 +417,7 @@ def _words(board: Leaderboard, by_size: Choice, by_count: Choice | None, missing
 
 
 def _differences(by_size: Choice, by_count: Choice) -> list[str]:
+    """Say which candidates only one of the two choices has."""
     one, other = by_size.chosen.model, by_count.chosen.model
     parts = ["Both choose the same." if one == other else f"They differ: {other} instead of {one}."]
     before = {candidate.row.model for candidate in by_size.candidates}
