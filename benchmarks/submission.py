@@ -95,7 +95,7 @@ def rates(given: argparse.Namespace) -> None:
             begin = time.perf_counter()
             placed = Submission(connect(namespace=place), set(), window=10**6).run(rendered)
             ours.append(given.block / (time.perf_counter() - begin))
-            assert all(each.verdict == "created" for each in placed.values())
+            assert all(each.outcome == "created" for each in placed.values())
     with namespace(f"bench-{RUN}-processes") as place:
         kubectl = given.processes / processes(place, "kubectl", given.processes)
         helm = given.processes / processes(place, "helm", given.processes)

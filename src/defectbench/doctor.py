@@ -41,7 +41,7 @@ EXTRAS = {
 }
 """Extra of this package -> a module that it brings."""
 
-_PROBE = "doctor/write"
+_TEST_OBJECT = "doctor/write"
 _PATIENCE = 10.0
 
 
@@ -85,12 +85,12 @@ def diagnose(target: Target) -> Iterator[Finding]:
     yield _package()
     place, finding = _store(target)
     yield finding
-    yield _told("tracker", lambda: _tracker(target, place))
-    yield _told("cluster", lambda: _cluster(target))
-    yield _told("helm", _helm)
-    yield _told("device", _device)
+    yield _checked("tracker", lambda: _tracker(target, place))
+    yield _checked("cluster", lambda: _cluster(target))
+    yield _checked("helm", _helm)
+    yield _checked("device", _device)
     if place is not None:
-        yield _told("weights", lambda: _weights(place))
+        yield _checked("weights", lambda: _weights(place))
         if target.sweep is not None:
             yield from _sweep(target.sweep, place)
 
@@ -100,7 +100,8 @@ def exit_code(findings: Iterable[Finding]) -> ExitCode:
     return next((one.code for one in findings if one.state == "fails"), ExitCode.DONE)
 
 
-def _told(what: str, look: Callable[[], Finding]) -> Finding:
+def _checked(what: str, look: Callable[[], Finding]) -> Finding:
+    """Return what a check found; an error of ours becomes a finding."""
     try:
         return look()
     except DefectbenchError as error:
@@ -108,6 +109,7 @@ def _told(what: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _package() -> Finding:
+    """Return the version and which extras are installed."""
     there = [extra for extra, module in EXTRAS.items() if find_spec(module) is not None]
     lacking = [extra for extra in EXTRAS if extra not in there]
     says = f"defectbench {_version()}; extras: {', '.join(there) or 'none'}"
@@ -117,6 +119,7 @@ def _package() -> Finding:
 
 
 def _version() -> str:
+    """Return the installed version."""
     try:
         return version("defectbench")
     except PackageNotFoundError:
@@ -127,8 +130,9 @@ def _store(target: Target) -> tuple[Store | None, Finding]:
     """Open the store, write and remove an object, and count its data sets."""
     try:
         place = open_store(target.store)
-        place.put(_PROBE, b"doctor")
-        place.delete(_PROBE)
+        # Reading alone would not show a store without the right to write.
+        place.put(_TEST_OBJECT, b"doctor")
+        place.delete(_TEST_OBJECT)
         names = list_datasets(place)
     except DefectbenchError as error:
         return None, Finding("store", "fails", f"{target.store}: {error}", error.code)
@@ -136,6 +140,7 @@ def _store(target: Target) -> tuple[Store | None, Finding]:
 
 
 def _tracker(target: Target, place: Store | None) -> Finding:
+    """Return whether the tracker answers."""
     named = target.tracking or os.environ.get("MLFLOW_TRACKING_URI")
     uri = named if place is None else tracking_uri(place, target.tracking)
     if uri is None:
@@ -149,7 +154,7 @@ def _tracker(target: Target, place: Store | None) -> Finding:
 
 
 def _ask(url: str, place: str) -> None:
-    """Raise TryAgainError unless the server is well; what it says of rights comes with the first run."""
+    """Raise TryAgainError unless the server is well; missing rights show with the first run."""
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE):
             return
@@ -161,6 +166,7 @@ def _ask(url: str, place: str) -> None:
 
 
 def _cluster(target: Target) -> Finding:
+    """Return whether a cluster answers."""
     cluster, why = find_cluster(target.context, target.namespace)
     if cluster is None:
         return Finding("cluster", "not there", f"{why} (only submit needs one)")
@@ -168,6 +174,7 @@ def _cluster(target: Target) -> Finding:
 
 
 def _helm() -> Finding:
+    """Return which Helm would render."""
     if program := find_program():
         return Finding("helm", "works", program)
     if find_spec("helm_python") is not None:
@@ -178,6 +185,7 @@ def _helm() -> Finding:
 
 
 def _device() -> Finding:
+    """Return what ``auto`` would take."""
     if find_spec("torch") is None:
         return Finding("device", "not there", "torch is not installed: the baselines alone run here")
     from defectbench.models.features.device import describe  # imports torch: seconds
@@ -186,6 +194,7 @@ def _device() -> Finding:
 
 
 def _weights(place: Store) -> Finding:
+    """Return how many of the catalog's weights the store has."""
     there = {second_part(key) for key in place.keys(WEIGHTS)}
     known = {item.name for entry in ENTRIES for item in entry.weights}
     have = sorted(known & there)

@@ -345,8 +345,8 @@ def test_the_window_is_topped_up_as_jobs_end(cluster_with_node: Cluster, namespa
         most.append(len(live))
 
     made = [script_job(f"j{number}", "exit 0") for number in range(9)]
-    placed = Submission(place, set(), window=3, hear=look).run(made)
-    assert [each.verdict.value for each in placed.values()] == ["created"] * 9
+    placed = Submission(place, set(), window=3, on_placed=look).run(made)
+    assert [each.outcome.value for each in placed.values()] == ["created"] * 9
     assert max(most) <= 3
 
 

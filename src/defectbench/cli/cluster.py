@@ -119,8 +119,8 @@ def retry(
 
     ready = prepare(request, load_sweep(request.store, sweep, overrides))
     _announce(ready)
-    with _telling(len(ready.unfinished)) as hear:
-        placed = retry_sweep(ready, RetryScope(only), hear)
+    with _reporting(len(ready.unfinished)) as on_placed:
+        placed = retry_sweep(ready, RetryScope(only), on_placed)
     raise click.exceptions.Exit(closing_code(placed))
 
 
@@ -166,6 +166,7 @@ def _request(
 
 
 def _announce(ready: SubmittableSweep) -> None:
+    """Print what will be submitted, and the warnings."""
     note(ready.summary)
     for warning in ready.warnings:
         note(f"warning: {warning}")
@@ -175,28 +176,29 @@ def _submit(ready: SubmittableSweep) -> int:
     """Submit a sweep and return the exit code that it alone would have."""
     from defectbench.runners.kubernetes.submission import closing_code, submit_sweeps
 
-    with _telling(len(ready.entries)) as hear:
-        placed = submit_sweeps(ready, hear)
+    with _reporting(len(ready.entries)) as on_placed:
+        placed = submit_sweeps(ready, on_placed)
     return closing_code(placed)
 
 
 @contextmanager
-def _telling(total: int) -> Iterator[Callable[[PlacedJob], None]]:
-    """Count the Jobs as they come, name those that need a person, and sum up at the end."""
+def _reporting(total: int) -> Iterator[Callable[[PlacedJob], None]]:
+    """Count the Jobs as they are placed, name those that need a person, and sum up at the end."""
     counted: Counter[str] = Counter()
     with progress_bar() as step:
 
-        def hear(placed: PlacedJob) -> None:
-            counted[placed.verdict] += 1
+        def on_placed(placed: PlacedJob) -> None:
+            counted[placed.outcome] += 1
             step("Jobs", counted.total(), total)
-            if placed.verdict in _NAMED and counted[placed.verdict] <= _MENTIONED:
-                note(f"{placed.name}: {placed.said}")
+            if placed.outcome in _NAMED and counted[placed.outcome] <= _MENTIONED:
+                note(f"{placed.name}: {placed.detail}")
 
-        yield hear
+        yield on_placed
     note(f"Jobs: {_sum(counted)}")
 
 
 def _sum(counted: Mapping[str, int]) -> str:
+    """Return the counts in words."""
     return ", ".join(f"{number} {verdict}" for verdict, number in counted.items()) or "none"
 
 

@@ -65,12 +65,13 @@ def export(cell: str, store: str, cache: Path | None, out: Path, rate: float, on
     finished = refit.gather_cell(place, refit.find_key(place, cell), cache_or_default(cache))
     for text in differing_versions(finished.result.versions):
         note(f"note: the cell was fitted with {text}; if that matters, its scores will tell")
-    with progress_bar() as tell:
-        bundle = folder.write_export(finished, folder.ExportRequest(out, rate, onnx), tell)
-    _say_export(bundle, out)
+    with progress_bar() as report:
+        bundle = folder.write_export(finished, folder.ExportRequest(out, rate, onnx), report)
+    _print_export(bundle, out)
 
 
-def _say_export(bundle: Bundle, out: Path) -> None:
+def _print_export(bundle: Bundle, out: Path) -> None:
+    """Print what was written, how it was checked, and what the threshold keeps."""
     proof, threshold = bundle.proof, bundle.threshold
     note(f"wrote {out}: {bundle.model} for {bundle.category}, cell {bundle.cell}")
     note(f"checked: {proof.equal} of {proof.images} scores of the cell are equal to the last bit")
@@ -109,33 +110,34 @@ def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str
     from defectbench.export import scores
 
     found = scores.find_pictures(images)
-    with progress_bar() as tell:
-        scores.check_pictures(found, tell)
+    with progress_bar() as report:
+        scores.check_pictures(found, report)
         ready = scores.ExportedModel.open(model, device)
         drift = ready.drift()
         rows = []
-        for verdict in ready.score(found):
-            rows.append(_row(verdict))
+        for scored in ready.score(found):
+            rows.append(_row(scored))
             if out is not None:
-                scores.write_overlay(verdict, ready.bundle, out)
-            tell("scoring", len(rows), len(found))
+                scores.write_overlay(scored, ready.bundle, out)
+            report("scoring", len(rows), len(found))
     if drift:
         note(
             f"note: a test pattern scores {drift:.3g} away from what it scored at export: other libraries, "
             "another device or another processor round otherwise"
         )
-    _say_rows(rows, form)
+    _print_rows(rows, form)
     if out is not None:
         note(f"wrote {len(rows)} overlays to {out}")
 
 
-def _row(verdict: ScoredPicture) -> dict[str, Any]:
-    values = (str(verdict.found.path), verdict.score, verdict.threshold, verdict.call)
+def _row(scored: ScoredPicture) -> dict[str, Any]:
+    """Return a scored picture as a row."""
+    values = (str(scored.found.path), scored.score, scored.threshold, scored.call)
     return dict(zip(_COLUMNS, values, strict=True))
 
 
-def _say_rows(rows: Iterable[Mapping[str, Any]], form: str) -> None:
-    """Print the verdicts; JSON and CSV have scores in full."""
+def _print_rows(rows: Iterable[Mapping[str, Any]], form: str) -> None:
+    """Print the scores and calls; JSON and CSV have scores in full."""
     listed = list(rows)
     if form == "json":
         say_json(listed)

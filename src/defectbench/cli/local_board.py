@@ -50,7 +50,7 @@ class LocalBoard(LiveBoard):
         self.titles = titles
         self._last: dict[str, Event] = {}
 
-    def hear(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Note an event and show it."""
         before = self._last.get(event.cell)
         if before is not None and before.state in ENDED and event.state not in (CellState.RUNNING,):
@@ -62,6 +62,7 @@ class LocalBoard(LiveBoard):
             click.echo(f"{self._summary()}: {self._title(event)} {event.state}", err=True)
 
     def _render(self) -> Group:
+        """Return the table of the cells that run."""
         table = Table(box=None, pad_edge=False, show_header=False)
         for event in self._last.values():
             if event.state is CellState.RUNNING:
@@ -70,6 +71,7 @@ class LocalBoard(LiveBoard):
         return Group(Text(self._summary(), style="bold"), table)
 
     def _summary(self) -> str:
+        """Return one line: how many cells ended, and about how long the rest takes."""
         states = Counter(event.state for event in self._last.values())
         ended = sum(states[state] for state in ENDED)
         text = f"{states[CellState.FINISHED]}/{len(self.titles)} finished"
@@ -80,4 +82,5 @@ class LocalBoard(LiveBoard):
         return f"{text}, {clock(spent)} so far" + (f", about {clock(left)} left" if left else "")
 
     def _title(self, event: Event) -> str:
+        """Return what people call the event's cell."""
         return f"{self.titles.get(event.cell, '')} {event.cell}".strip()

@@ -93,6 +93,7 @@ _CHECKED = ("model", "size", "heat map", "parameters (M)", "GFLOP", "seconds", "
 
 
 def _checked(result: FullCheckResult, size: int) -> tuple[object, ...]:
+    """Return a model's check as a row."""
     from defectbench.catalog import find
 
     passed = "passes" if not result.code else f"FAILS ({result.code}): {result.says}"
@@ -110,6 +111,7 @@ def _checked(result: FullCheckResult, size: int) -> tuple[object, ...]:
 
 
 def _terms(entry: Entry) -> str:
+    """Return the terms of a model's weights."""
     return "; ".join(dict.fromkeys(weights.terms for weights in entry.weights)) or "needs none"
 
 

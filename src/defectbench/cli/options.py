@@ -88,6 +88,7 @@ def _bundled(command: Command, into: str, fields: Sequence[str], make: Callable[
 
 
 def _narrowing(*given: Sequence[str]) -> Narrowing:
+    """Return the narrowing that the options name."""
     from defectbench.records.sweep_record import Narrowing
 
     return Narrowing(*given)
@@ -108,7 +109,7 @@ def narrowing_options(command: Command) -> Command:
 
 @dataclass(frozen=True)
 class ChartOptions:
-    """What -f, --set-values and --image say."""
+    """The values of -f, --set-values and --image."""
 
     files: Sequence[Path]
     overrides: Sequence[str]
@@ -210,7 +211,7 @@ def say_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def note(text: str) -> None:
-    """Say something to the person, on standard error."""
+    """Print a message for people on standard error."""
     click.echo(text, err=True)
 
 

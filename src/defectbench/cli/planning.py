@@ -40,7 +40,7 @@ def make_values(
 def prepare(
     planned: Plan, place: Store, cells: Mapping[str, Cell], values: Mapping[str, Any], write_specs: bool
 ) -> None:
-    """Say what pods will not find, and write what they read if that is wanted."""
+    """Print what pods will not find, and write what they read if that is wanted."""
     from defectbench.runners.chart import chart
     from defectbench.sweeps.plan import write_plan
 

@@ -84,12 +84,13 @@ def plan(
         prepare(planned, place, cells, values, write_specs)
         say_yaml([values])
     else:
-        _say_plan(planned, place, cells, tracking_uri, form, hours)
+        _print_plan(planned, place, cells, tracking_uri, form, hours)
 
 
-def _say_plan(
+def _print_plan(
     planned: Plan, place: Store, cells: Mapping[str, Cell], tracking_uri: str | None, form: str, hours: bool
 ) -> None:
+    """Print a plan: its cells, what is missing, and the hours if asked for."""
     from defectbench.records.result import finished_cells
 
     done = finished_cells(place, list(cells))
@@ -124,6 +125,7 @@ def _say_plan(
 
 
 def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[ModelHours, ...]:
+    """Return the estimates of the cells that are to run."""
     from defectbench.sweeps.estimate import estimate_hours
 
     return estimate_hours(planned, keys, place)
@@ -182,7 +184,7 @@ def run(
     runner = local_runner(planned, store, workers, cache=cache, device=device, tracking_uri=uri)
     titles = cell_titles(planned, todo)
     with LocalBoard(titles) as board:
-        ended = runner.run(todo, board.hear)
+        ended = runner.run(todo, board.on_event)
     raise click.exceptions.Exit(_close(ended, titles))
 
 
@@ -222,6 +224,7 @@ def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) 
 
 
 def _tracker(store: Store, uri: str | None) -> str | None:
+    """Return the tracker's URI, or None."""
     from defectbench.trackers.choose import tracking_uri
 
     return tracking_uri(store, uri)
@@ -246,6 +249,7 @@ def _lines(planned: Plan, cells: Mapping[str, Any], done: set[str]) -> list[tupl
 
 
 def _sum(planned: Plan, cells: Mapping[str, Any], done: set[str]) -> str:
+    """Return one line: how many fits, how many of them finished."""
     entries = sum(reading.cell in cells for reading in planned.readings)
     return (
         f"{planned.sweep.name}: {len(cells)} fits for {entries} table entries (sharing saves "
@@ -254,6 +258,7 @@ def _sum(planned: Plan, cells: Mapping[str, Any], done: set[str]) -> str:
 
 
 def _cell(planned: Plan, key: str, finished: bool) -> dict[str, object]:
+    """Return a cell of the plan as plain data."""
     cell = planned.cells[key]
     return {
         "cell": key,

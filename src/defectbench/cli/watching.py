@@ -177,6 +177,7 @@ def logs(
 
 
 def _show(cells: Sequence[CellStatus], by_cell: bool) -> None:
+    """Print a line for each cell, or for each Job."""
     if by_cell:
         rows: list[tuple[object, ...]] = [
             (each.cell, each.category, each.model, each.state, each.job, each.detail) for each in cells
@@ -199,11 +200,12 @@ def _line(cells: Sequence[CellStatus]) -> tuple[object, ...]:
 
     done = sum(each.state is CellState.FINISHED for each in cells)
     others = [each for each in cells if each.state is not CellState.FINISHED]
-    # What needs a person is said before what runs, and that before what waits.
+    # What needs a person is shown before what runs, and that before what waits.
     order = (CellState.FAILED, CellState.DOOMED, CellState.RUNNING)
     first = min(others, key=lambda each: order.index(each.state) if each.state in order else 3, default=None)
     return len(cells), done, _words(count_states(others)) or "finished", first.detail if first else ""
 
 
 def _words(counted: dict[str, Any]) -> str:
+    """Return counts of states in words."""
     return ", ".join(f"{number} {state}" for state, number in counted.items())

@@ -14,7 +14,7 @@ class JobView:
     Attributes:
         cells: that it holds, in their order.
         digest: of the manifest that it was made from.
-        reason: why it is in this phase, for people; empty where the phase says it all.
+        reason: why it is in this phase, for people; empty where the phase is enough.
         code: exit code of the last container that ended, None while none did.
         killed: the reason that the kubelet gave for it (``OOMKilled``...).
         pod: the latest.

@@ -40,7 +40,7 @@ class _Worker:
 
 @dataclass
 class _WorkerLine:
-    """What came from a worker; event None says that its output ended."""
+    """A line of a worker's output; event None means that its output ended."""
 
     worker: _Worker
     event: Event | None
@@ -50,8 +50,8 @@ class _WorkerLine:
 class LocalRunner:
     """Runs cells in ``workers`` processes of this machine.
 
-    Every worker is given the whole list, each beginning at another place: who comes to a cell first takes
-    its lease, so no split of the work is needed, and a slow cell holds nobody up.
+    Every worker is given the whole list, each beginning at another place: whichever reaches a cell first
+    takes its lease, so no split of the work is needed, and a slow cell holds nobody up.
 
     Attributes:
         store: URL.
@@ -72,7 +72,7 @@ class LocalRunner:
     _last_code: int = 0
 
     def run(self, cells: Sequence[str], watch: Watch) -> Mapping[str, Event]:
-        """Run all cells to their end and return how each ended. ``watch`` hears every event.
+        """Run all cells to their end and return how each ended. ``watch`` is called with every event.
 
         Raises:
             StoppedError: SIGTERM or Ctrl-C; the workers have saved and left.
@@ -85,16 +85,16 @@ class LocalRunner:
                     start = index * len(cells) // count
                     alive.append(self._start([*cells[start:], *cells[:start]]))
                 while alive:
-                    self._hear(alive, watch)
-                self._left_over(cells, watch)
+                    self._take_line(alive, watch)
+                self._report_left_over(cells, watch)
             except KeyboardInterrupt:
                 raise StoppedError("stopped; the same command goes on where it ended") from None
             finally:
                 _stop(alive)
         return self.ended
 
-    def _left_over(self, cells: Sequence[str], watch: Watch) -> None:
-        """Say of every cell that no worker came to why: a run may not look done when it is not."""
+    def _report_left_over(self, cells: Sequence[str], watch: Watch) -> None:
+        """Give every cell that no worker reached an event: a run may not look done when it is not."""
         known = self._last_code in _KNOWN and self._last_code != ExitCode.DONE
         code = ExitCode(self._last_code) if known else ExitCode.BUG
         states = {ExitCode.STOPPED: CellState.STOPPED, ExitCode.TRY_AGAIN: CellState.AGAIN}
@@ -106,6 +106,7 @@ class LocalRunner:
                 watch(event)
 
     def _start(self, cells: Sequence[str]) -> _Worker:
+        """Start a worker on these cells, and a thread that reads its events."""
         process = subprocess.Popen(
             [*self.program, *worker_command(self.store, cells), *self.extra, "--events"],
             stdout=subprocess.PIPE,
@@ -116,6 +117,7 @@ class LocalRunner:
             start_new_session=True,
         )
         worker = _Worker(process, cells)
+        # A thread for each: a full pipe would stop a worker, and reading one would block on the others.
         worker.reader = threading.Thread(target=self._read, args=(worker,), daemon=True)
         worker.reader.start()
         return worker
@@ -131,7 +133,7 @@ class LocalRunner:
                     log.warning("worker said: %s", line.rstrip())
         self._lines.put(_WorkerLine(worker, None))
 
-    def _hear(self, alive: list[_Worker], watch: Watch) -> None:
+    def _take_line(self, alive: list[_Worker], watch: Watch) -> None:
         """Take one line: note the event, or see why the worker ended."""
         line = self._lines.get()
         if line.event is None:
@@ -190,6 +192,7 @@ def _stop(workers: Sequence[_Worker]) -> None:
         worker.process.terminate()
     for worker in workers:
         try:
+            # After all were told to stop: they save at the same time, not one after the other.
             worker.process.wait(_GRACE)
         except subprocess.TimeoutExpired:
             worker.process.kill()

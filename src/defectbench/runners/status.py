@@ -61,11 +61,11 @@ def read_stored_states(store: Store, keys: Sequence[str]) -> dict[str, StoredSta
 def cell_statuses(
     record: Record, kept: Mapping[str, StoredState], views: Iterable[JobView] = (), asked: bool = True
 ) -> list[CellStatus]:
-    """Say where each cell of ``kept`` is.
+    """Return where each cell of ``kept`` is.
 
     Args:
         views: the Jobs that are there, of any sweep: cells are shared.
-        asked: whether the cluster was; without it, what is not submitted cannot be told from what is.
+        asked: whether the cluster was; without it, a cell that is not submitted looks like one that is.
     """
     holders: dict[str, JobView] = {}
     for each in views:
@@ -89,17 +89,20 @@ def count_states(statuses: Iterable[CellStatus]) -> dict[str, int]:
 def _one(
     key: str, category: str, model: str, kept: StoredState, job: JobView | None, asked: bool
 ) -> CellStatus:
+    """Return where one cell is."""
     state, detail, code = _state(kept, job, asked)
     progress = kept.lease.progress if kept.lease and state is CellState.RUNNING else None
     return CellStatus(key, category, model, state, job.name if job else "", detail, code, progress)
 
 
 def _state(kept: StoredState, job: JobView | None, asked: bool) -> tuple[CellState, str, int | None]:
+    """Return a cell's state, a detail for people, and an exit code where it failed."""
     if kept.finished:
         return CellState.FINISHED, "", None
     if kept.failure is not None:
         message = kept.failure.message.splitlines()[0] if kept.failure.message else ""
         return CellState.FAILED, f"{describe_exit_code(kept.failure.code)}: {message}", int(kept.failure.code)
+    # A silent lease counts as held: only a worker that waits for it can see that it does not move.
     held = kept.lease is not None and not kept.lease.released
     if job is None or job.leaving:
         if kept.lease is not None and held:

@@ -42,7 +42,7 @@ def many(count: int) -> list[Document]:
 
 def verdicts(placed: dict[str, PlacedJob] | object) -> dict[str, str]:
     assert isinstance(placed, dict)
-    return {name: each.verdict.value for name, each in placed.items()}
+    return {name: each.outcome.value for name, each in placed.items()}
 
 
 def end(api: FakeApi, name: str, how: str = "Complete") -> None:
@@ -53,7 +53,7 @@ def end(api: FakeApi, name: str, how: str = "Complete") -> None:
 
 def test_every_job_is_created_once(api: FakeApi, cluster: Cluster) -> None:
     heard: list[PlacedJob] = []
-    placed = Submission(cluster, set(), hear=heard.append).run(many(50))
+    placed = Submission(cluster, set(), on_placed=heard.append).run(many(50))
     assert set(verdicts(placed).values()) == {"created"}
     assert len(api.of("jobs")) == len(heard) == len(placed) == 50
 
@@ -101,7 +101,7 @@ def test_finished_cells_need_no_job_and_cells_held_elsewhere_get_none(api: FakeA
     manifests = [job("a", ("c1", "c2")), job("b", ("c3",)), job("c", ("c4", "c5"))]
     placed = Submission(cluster, {"c1", "c2"}).run(manifests)
     assert verdicts(placed) == {"a": "finished", "b": "held", "c": "created"}
-    assert "held by other" in placed["b"].said
+    assert "held by other" in placed["b"].detail
 
 
 def test_cells_of_a_job_that_ended_are_held_by_nobody(api: FakeApi, cluster: Cluster) -> None:
@@ -117,10 +117,10 @@ def test_a_failed_job_is_told_and_another_digest_refused(api: FakeApi, cluster: 
     end(api, "b")
     placed = Submission(cluster, set()).run([job(each, (each,), digest="new") for each in "abc"])
     assert verdicts(placed) == {"a": "failed", "b": "different", "c": "different"}
-    assert "too often" in placed["a"].said
-    assert "retry" in placed["a"].said
-    assert "retry --only all" in placed["b"].said
-    assert "cancel" in placed["c"].said
+    assert "too often" in placed["a"].detail
+    assert "retry" in placed["a"].detail
+    assert "retry --only all" in placed["b"].detail
+    assert "cancel" in placed["c"].detail
     assert api.count("POST") == 0
 
 

@@ -32,6 +32,7 @@ CONTAINER = "worker"
 MOST_CELLS = 2000
 """A Job's cells at most: 64 kB of arguments. Linux, kubelet and `kubectl apply` take no endless lists."""
 
+# A pod's name is its Job's and up to 11 characters more, and has 63 at most.
 _LONGEST_NAME = 52
 _LONGEST_LABEL = 63
 _HASH = 10
@@ -88,22 +89,23 @@ def group(
 
 
 def name_of(sweep: str, model: str, category: str, cells: Sequence[str]) -> str:
-    """Return a Job's name: what people read, shortened fairly, and a hash of all that it stands for.
+    """Return a Job's name: what people read, shortened fairly, and a hash of all that it is made from.
 
     >>> name_of("study", "glass", "metal_nut", ["0123456789abcdef0123"])
     'study-glass-metal-nut-9f20939804'
     """
     end = hashlib.sha256(canonical_json([sweep, model, category, list(cells)])).hexdigest()[:_HASH]
     parts = [re.sub(r"[^a-z0-9]+", "-", part.lower()).strip("-") for part in (sweep, model, category)]
-    room = _LONGEST_NAME - len(end) - 1
-    while len(start := "-".join(filter(None, parts))) > room:
+    longest_start = _LONGEST_NAME - len(end) - 1
+    while len(start := "-".join(filter(None, parts))) > longest_start:
         longest = max(range(len(parts)), key=lambda place: len(parts[place]))
+        # A letter at a time from the longest part, so that no part vanishes before the others are short.
         parts[longest] = parts[longest][:-1].rstrip("-")
     return f"{start or 'job'}-{end}"
 
 
 def label_value(text: str) -> str:
-    """Return ``text`` as a Kubernetes label may hold it; a changed one ends in a hash that keeps it apart.
+    """Return ``text`` as a Kubernetes label may hold it; a changed one ends in a hash and stays unique.
 
     >>> label_value("metal_nut"), label_value("zwei Wörter")
     ('metal_nut', 'zwei_W_rter-6435307941')
@@ -132,6 +134,7 @@ def values(sweep: Sweep, jobs: Sequence[JobEntry], store: str, given: Mapping[st
 
 
 def _entry(job: JobEntry) -> Values:
+    """Return a Job as the chart's values have it."""
     resources = job.resources
     wanted = {"gpu": resources.gpu, "cpu": _number(resources.cpu), "memory": resources.memory}
     return {
@@ -214,6 +217,7 @@ def secrets_of(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _worker(manifest: Manifest) -> Mapping[str, Any]:
+    """Return the worker's container of a Job."""
     containers = manifest["spec"]["template"]["spec"]["containers"]
     return next(container for container in containers if container["name"] == CONTAINER)
 

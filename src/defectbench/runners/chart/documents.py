@@ -51,6 +51,7 @@ class Reader:
 
 
 def _parse(document: str) -> dict[str, Any]:
+    """Return a YAML document, a mapping."""
     try:
         manifest = yaml.load(document, _LOADER)
     except yaml.YAMLError as error:

@@ -71,7 +71,7 @@ def _by_program(
     except OSError as error:
         raise ConfigurationError(f"cannot run {program}: {error.strerror}") from error
     if done.returncode:
-        raise ConfigurationError(_plainly(done.stderr, chart))
+        raise ConfigurationError(_explain_refusal(done.stderr, chart))
     return done.stdout
 
 
@@ -87,7 +87,7 @@ def _by_binding(chart: Path, values: Mapping[str, Any], namespace: str) -> str:
     except HelmLibraryError as error:
         raise ConfigurationError(f"Helm's Python binding cannot be loaded ({error}); {_MISSING}") from error
     except HelmError as error:
-        raise ConfigurationError(_plainly(str(error), chart)) from error
+        raise ConfigurationError(_explain_refusal(str(error), chart)) from error
     return "\n---\n".join(text for name, text in files.items() if name.endswith(".yaml"))
 
 
@@ -102,11 +102,11 @@ def _documents(text: str) -> Iterator[str]:
             start = mark.end()
 
 
-def _plainly(said: str, chart: Path) -> str:
+def _explain_refusal(output: str, chart: Path) -> str:
     """Return Helm's message, for values that break the schema a line for each problem."""
-    problems = re.findall(r"^- at '(.*?)': (.*)$", said, re.MULTILINE)
+    problems = re.findall(r"^- at '(.*?)': (.*)$", output, re.MULTILINE)
     if not problems:
-        return f"Helm cannot render the chart: {' '.join(said.removeprefix('Error: ').split())}"
+        return f"Helm cannot render the chart: {' '.join(output.removeprefix('Error: ').split())}"
     schema = json.loads((chart / "values.schema.json").read_text(encoding="utf-8"))
     lines = []
     for pointer, message in problems:

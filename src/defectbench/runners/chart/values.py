@@ -88,7 +88,7 @@ def split_image(reference: str) -> dict[str, str]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Helm reads it: a date is text, and no key stands twice."""
+    """YAML as Helm reads it: a date is text, and no key is given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

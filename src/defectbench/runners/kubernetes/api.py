@@ -1,6 +1,6 @@
 """A cluster's API: plain requests and plain dicts, because turning thousands of Jobs into objects is slow.
 
-Refused and unreachable are said in our own words and exit codes; what may pass is tried again.
+Refusals and failures become errors with our own messages and exit codes; what may pass is tried again.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the API said: the HTTP status, and the object or the ``Status``."""
+    """What the API answered: the HTTP status, and the object or the ``Status``."""
 
     status: int
     document: Document
 
     @property
     def message(self) -> str:
-        """The server's own words where it refused."""
+        """The server's message where it refused."""
         return str(self.document.get("message", "")) or f"HTTP {self.status}"
 
 
@@ -72,7 +72,7 @@ class Cluster:
     first_patience: float = 3.0
     patience: float = 60.0
     sleep: Callable[[float], None] = time.sleep
-    _met: bool = field(default=False, init=False)
+    _answered: bool = field(default=False, init=False)
 
     def path(self, kind: str, *names: str) -> str:
         """Return the address of a kind's objects in the namespace: ``jobs``, ``pods``, ``secrets``...
@@ -118,7 +118,7 @@ class Cluster:
                     raise trouble from error
                 wanted = 0.0
             else:
-                self._met = True
+                self._answered = True
                 answer = Answer(response.status, _document(response.data))
                 if answer.status not in _PASSING:
                     if answer.status < 400 or answer.status in allow:
@@ -195,7 +195,7 @@ class Cluster:
             yield event
 
     def lines(self, path: str, *, query: Mapping[str, object] | None = None) -> Iterator[bytes]:
-        """Yield the lines of an answer as they come: a watch, a log that is followed.
+        """Yield the lines of an answer as they arrive: a watch, a log that is followed.
 
         Raises:
             GoneError: 410.
@@ -225,19 +225,21 @@ class Cluster:
             response.close()
 
     def _headers(self) -> dict[str, str]:
+        """Return the headers of a request, credentials included."""
         return {"Accept": "application/json", "Content-Type": "application/json", **self.authorize()}
 
     def _pauses(self) -> Iterator[float | None]:
         """Yield how long to wait after each try; None after the last."""
-        patience = self.patience if self._met else self.first_patience
+        patience = self.patience if self._answered else self.first_patience
         end, pause = time.monotonic() + patience, 0.25
         while time.monotonic() < end:
-            # Many threads were told to wait at the same moment: they shall not come back at the same one.
+            # Many threads begin to wait at one moment: they must not all try again at one, too.
             yield pause * random.uniform(0.5, 1.5)
             pause = min(2 * pause, _LONGEST_PAUSE)
         yield None
 
     def _unreachable(self, error: Exception) -> DefectbenchError:
+        """Return the error of a request that got no answer; a wrong certificate is not tried again."""
         cause = getattr(error, "reason", error)
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
             return ConfigurationError(
@@ -249,7 +251,7 @@ class Cluster:
         )
 
     def refused(self, method: str, path: str, answer: Answer) -> DefectbenchError:
-        """Return the error that a refusal is, in our words."""
+        """Return the error that a refusal is."""
         where = f"context {self.context}, namespace {self.namespace}"
         if answer.status == 401:
             return NoRightsError(f"the cluster does not know these credentials ({where}): log in again")
@@ -319,6 +321,7 @@ def _connect_inside(
 def _choose(
     contexts: Sequence[Mapping[str, Any]], current: Mapping[str, Any], wanted: str | None, files: str
 ) -> Mapping[str, Any]:
+    """Return the context that is named, or the current one."""
     if wanted is None:
         return current
     for each in contexts:
@@ -329,12 +332,14 @@ def _choose(
 
 
 def _cluster(context: str, namespace: str, settings: Any, connections: int) -> Cluster:
+    """Return a cluster that sends its requests through the client's own pool of connections."""
     settings.connection_pool_maxsize = connections
     client = kubernetes.client.ApiClient(settings)
     return Cluster(
         context=context,
         namespace=namespace,
         host=str(settings.host).rstrip("/"),
+        # The pool alone, with the kubeconfig's certificates and proxies: the client's objects are slow.
         pool=client.rest_client.pool_manager,
         authorize=lambda: _authorization(settings),
     )
@@ -350,7 +355,7 @@ def _authorization(settings: Any) -> dict[str, str]:
 
 
 def _document(data: bytes) -> Document:
-    """Return an answer's JSON; whatever else a proxy on the way says becomes the message."""
+    """Return an answer's JSON; whatever else a proxy on the way sends becomes the message."""
     try:
         found = json.loads(data)
     except ValueError:
@@ -377,6 +382,7 @@ def _retry_after(headers: Mapping[str, str]) -> float:
 
 
 def _timeout() -> urllib3.Timeout:
+    """Return how long a request may take."""
     return urllib3.Timeout(connect=5.0, read=60.0)
 
 

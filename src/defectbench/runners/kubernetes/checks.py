@@ -14,11 +14,11 @@ _LOCAL = r"defectbench[:@]"
 """The default image: without a registry's name before it, it is one that was built here and loaded."""
 
 IMAGES_REPORTED = 50
-"""Images that a kubelet tells of at most by default (nodeStatusMaxImages)."""
+"""Images that a kubelet reports at most by default (nodeStatusMaxImages)."""
 
 
 def check_namespace(cluster: Cluster) -> None:
-    """Refuse a namespace that is not there. Without the right to look at it, the Jobs themselves will tell.
+    """Refuse a namespace that is not there. Without the right to look at it, creating the Jobs will show.
 
     Raises:
         ConfigurationError: no such namespace.
@@ -46,6 +46,7 @@ def check_needs(cluster: Cluster, manifest: Manifest) -> list[str]:
 
 
 def _secrets(cluster: Cluster, names: Sequence[str]) -> Iterator[str]:
+    """Yield a warning for each Secret that cannot be looked for; raise for those that are missing."""
     missing = []
     for name in names:
         # Its answer holds the Secret itself: only the status is looked at, and nothing of it is kept.
@@ -62,6 +63,7 @@ def _secrets(cluster: Cluster, names: Sequence[str]) -> Iterator[str]:
 
 
 def _image(cluster: Cluster, image: str) -> list[str]:
+    """Return a warning where it is not known whether a node has the image; raise where none has."""
     found = nodes(cluster)
     if found is None:
         return [f"whether a node has the image {image} is not known: these credentials may not list nodes"]

@@ -104,7 +104,7 @@ def wait_gone(
 
 
 def may_retry(held: JobWithPods | None, kept: Iterable[StoredState], only: RetryScope) -> str:
-    """Say why the Job of these unfinished cells is not made anew; empty when it is.
+    """Return why the Job of these unfinished cells is not made anew; empty when it is.
 
     Args:
         held: the Job that has their name, None where there is none.
@@ -128,7 +128,7 @@ def may_retry(held: JobWithPods | None, kept: Iterable[StoredState], only: Retry
 
 
 def _kind(held: JobWithPods | None, cells: Sequence[StoredState]) -> RetryScope | None:
-    """Say how the work on cells ended: by their own fault, or because their pod had to go."""
+    """Return how the work on cells ended: by their own fault, or because their pod had to go."""
     if any(each.failure is not None for each in cells):
         return RetryScope.FAILED
     if held is not None:
@@ -149,6 +149,7 @@ def _disrupted(held: JobWithPods) -> bool:
 
 
 def _evicted(pod: Mapping[str, object]) -> bool:
+    """Whether the kubelet or the node's end removed the pod."""
     status = pod.get("status")
     return isinstance(status, dict) and status.get("reason") in (
         "Evicted",

@@ -41,6 +41,7 @@ def gather_facts(store: Store, subject: str, cluster: Cluster | None, unasked: s
 
 
 def _facts(cluster: Cluster, held: JobWithPods, cell: str, kept: StoredState) -> Facts:
+    """Return what is known of a Job; nodes and queue are asked for only where they matter."""
     phase = held.view.phase
     return Facts(
         cell=cell,

@@ -116,6 +116,7 @@ def queue_before(cluster: Cluster, job: Document) -> list[str] | None:
 
 
 def _with_pods(cluster: Cluster, document: Document) -> JobWithPods:
+    """Return the Job with its own pods, the latest first."""
     uid, name = document["metadata"]["uid"], document["metadata"]["name"]
     query = {"labelSelector": f"{JOB_NAME}={name}"}
     pods = [pod for pod in cluster.items(cluster.path("pods"), query=query) if owner(pod) == uid]
@@ -124,4 +125,5 @@ def _with_pods(cluster: Cluster, document: Document) -> JobWithPods:
 
 
 def _events(cluster: Cluster, name: str) -> Iterator[Document]:
+    """Yield the events of one object."""
     return cluster.items(cluster.path("events"), query={"fieldSelector": f"involvedObject.name={name}"})

@@ -15,7 +15,7 @@ from defectbench.runners.kubernetes.jobs import slim
 log = logging.getLogger(__name__)
 
 _PAUSES = (0.5, 1.0, 2.0, 5.0, 10.0)
-"""Seconds before the stream is opened again, longer each time that nothing came."""
+"""Seconds before the stream is opened again, longer each time that nothing was received."""
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Informer:
     Attributes:
         kind: ``jobs`` or ``pods``.
         selector: of labels.
-        trouble: why nothing new comes; empty while all is well.
+        trouble: why nothing new is received; empty while all is well.
         lists: how often everything was listed: 1 unless versions were lost.
     """
 
@@ -70,6 +70,7 @@ class Informer:
             return list(self._objects.values())
 
     def _list(self) -> None:
+        """List everything, and remember from which version to watch."""
         fresh: dict[str, Document] = {}
         version = ""
         while not version:
@@ -86,6 +87,7 @@ class Informer:
         self.changed.set()
 
     def _follow(self) -> None:
+        """Watch until the block ends; list again where a version was lost."""
         idle = 0
         while not self._stop.is_set():
             try:
@@ -108,21 +110,24 @@ class Informer:
                 self._stop.wait(_PAUSES[min(idle, len(_PAUSES)) - 1])
 
     def _read(self) -> bool:
-        """Take in one stream to its end; whether anything came."""
-        came = False
+        """Take in one stream to its end; return whether anything was received."""
+        received = False
         for event in self._events():
-            came = True
+            received = True
             self._take(event)
             if self._stop.is_set():
                 break
-        return came
+        return received
 
     def _events(self) -> Iterator[Mapping[str, Any]]:
+        """Open a stream from the last version seen."""
         return self.cluster.watch(self._path, self._version, query=self._query)
 
     def _take(self, event: Mapping[str, Any]) -> None:
+        """Apply one event to the copy."""
         thing = event["object"]
         with self._mutex:
+            # Bookmarks carry a version too: it is where a broken stream goes on.
             self._version = thing["metadata"]["resourceVersion"]
             if event["type"] == "BOOKMARK":
                 return
@@ -135,8 +140,10 @@ class Informer:
 
     @property
     def _path(self) -> str:
+        """The address of the list."""
         return self.cluster.path(self.kind)
 
     @property
     def _query(self) -> dict[str, object]:
+        """The list's selector."""
         return {"labelSelector": self.selector} if self.selector else {}

@@ -39,7 +39,7 @@ def read_job(job: Document, pods: Sequence[Document] = ()) -> JobView:
     last = latest(pods)
     ended = next((found for pod in _by_age(pods) if (found := ending(pod)) is not None), None)
     phase, reason = _phase(job, last)
-    code = ended.code if ended else _code_in_words(job)
+    code = ended.code if ended else _code_in_condition(job)
     return JobView(
         name=metadata["name"],
         uid=metadata.get("uid", ""),
@@ -116,7 +116,7 @@ def waiting(pod: Document) -> Document:
 
 
 def unschedulable(pod: Document) -> str:
-    """Return the scheduler's words where it found no node; empty otherwise."""
+    """Return the scheduler's message where it found no node; empty otherwise."""
     for each in pod.get("status", {}).get("conditions") or ():
         if each["type"] == "PodScheduled" and each["status"] == "False":
             return str(each.get("message") or each.get("reason") or "no node yet")
@@ -145,6 +145,7 @@ def slim(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _phase(job: Document, pod: Document | None) -> tuple[CellState, str]:
+    """Return a Job's state and why: its own conditions count before its pods."""
     failed = condition(job, "Failed") or condition(job, "FailureTarget")
     if failed:
         return CellState.FAILED, f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ")
@@ -159,7 +160,7 @@ def _phase(job: Document, pod: Document | None) -> tuple[CellState, str]:
 
 
 def _between(job: Document, pod: Document | None) -> str:
-    """Say why a Job without a live pod has none."""
+    """Return why a Job without a live pod has none."""
     if pod is None:
         return "no pod yet"
     ended = ending(pod)
@@ -172,6 +173,7 @@ def _between(job: Document, pod: Document | None) -> str:
 
 
 def _pod_phase(pod: Document) -> tuple[CellState, str]:
+    """Return the state of a Job whose pod is alive, from the pod."""
     wait = waiting(pod)
     if wait.get("reason") in DOOM:
         return CellState.DOOMED, f"{wait['reason']}: {wait.get('message', '')}".rstrip(": ")
@@ -185,6 +187,7 @@ def _pod_phase(pod: Document) -> tuple[CellState, str]:
 
 
 def _container(job: Document) -> Document:
+    """Return the worker's container; empty where there is none."""
     containers = job.get("spec", {}).get("template", {}).get("spec", {}).get("containers", ())
     return next((each for each in containers if each["name"] == CONTAINER), {})
 
@@ -194,8 +197,8 @@ def _by_age(pods: Sequence[Document]) -> list[Document]:
     return sorted(pods, key=lambda pod: pod["metadata"].get("creationTimestamp", ""), reverse=True)
 
 
-def _code_in_words(job: Document) -> int | None:
-    """Return the exit code that the Job's own condition tells, where its pods are gone."""
+def _code_in_condition(job: Document) -> int | None:
+    """Return the exit code that the Job's own condition holds, where its pods are gone."""
     failed = condition(job, "Failed") or condition(job, "FailureTarget")
     found = re.search(r"failed with exit code (\d+)", failed.get("message", "")) if failed else None
     return int(found[1]) if found else None

@@ -29,7 +29,7 @@ from defectbench.sweeps.plan import Plan
 
 @dataclass(frozen=True)
 class SubmitRequest:
-    """What a user asks for, the sweep apart.
+    """What a user asks for, besides the sweep.
 
     Attributes:
         values: of the chart, as given.
@@ -111,6 +111,7 @@ def _as_written(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_none(value: Any) -> Any:
+    """Return the value without keys that are None, at every depth."""
     if isinstance(value, Mapping):
         return {key: _without_none(each) for key, each in value.items() if each is not None}
     return [_without_none(each) for each in value] if isinstance(value, list) else value
@@ -161,19 +162,19 @@ def prepare_all(
     return ready, lacking
 
 
-def submit_sweeps(ready: SubmittableSweep, hear: Callable[[PlacedJob], None]) -> Mapping[str, PlacedJob]:
+def submit_sweeps(ready: SubmittableSweep, on_placed: Callable[[PlacedJob], None]) -> Mapping[str, PlacedJob]:
     """Write the specs, then bring the Jobs into the cluster. Failures of the past stay: `retry` forgets them.
 
     Raises:
         StoppedError, DefectbenchError: as :meth:`Submission.run`.
     """
     plans.write_plan(ready.plan, ready.request.store, ready.todo)
-    work = Submission(ready.request.cluster, ready.done, ready.request.window, hear)
+    work = Submission(ready.request.cluster, ready.done, ready.request.window, on_placed)
     return work.run(ready.manifests())
 
 
 def retry_sweep(
-    ready: SubmittableSweep, only: RetryScope, hear: Callable[[PlacedJob], None]
+    ready: SubmittableSweep, only: RetryScope, on_placed: Callable[[PlacedJob], None]
 ) -> Mapping[str, PlacedJob]:
     """Make Jobs anew: delete by UID, wait until gone, forget permanent failures, create. Live ones stay.
 
@@ -186,7 +187,7 @@ def retry_sweep(
     for entry in ready.unfinished:
         reason = control.may_retry(there.get(entry.name), _cells(entry, known), only)
         if reason:
-            hear(PlacedJob(entry.name, JobOutcome.LEFT, f"left alone: {reason}"))
+            on_placed(PlacedJob(entry.name, JobOutcome.LEFT, f"left alone: {reason}"))
         else:
             chosen.append(entry)
     old = [there[entry.name].view for entry in chosen if entry.name in there]
@@ -195,22 +196,24 @@ def retry_sweep(
     keys = [key for entry in chosen for key in entry.cells if key in known]
     plans.write_plan(ready.plan, request.store, keys)
     forget_failures(request.store, [key for key in keys if known[key].failure is not None])
-    work = Submission(request.cluster, ready.done, request.window, hear)
+    work = Submission(request.cluster, ready.done, request.window, on_placed)
     return work.run(_render(request, ready.plan.sweep, chosen)) if chosen else {}
 
 
 def closing_code(placed: Mapping[str, PlacedJob]) -> ExitCode:
     """Return what a submission ends with: 78 where another Job has a name, 1 where Jobs failed before."""
-    verdicts = {each.verdict for each in placed.values()}
-    if JobOutcome.DIFFERENT in verdicts:
+    outcomes = {each.outcome for each in placed.values()}
+    if JobOutcome.DIFFERENT in outcomes:
         return ExitCode.CONFIGURATION
-    return ExitCode.SOME_FAILED if JobOutcome.FAILED in verdicts else ExitCode.DONE
+    return ExitCode.SOME_FAILED if JobOutcome.FAILED in outcomes else ExitCode.DONE
 
 
 def _cells(entry: JobEntry, known: Mapping[str, StoredState]) -> list[StoredState]:
+    """Return what the store knows of a Job's cells; those that were not asked about are finished."""
     return [known.get(key, StoredState(finished=True)) for key in entry.cells]
 
 
 def _render(request: SubmitRequest, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
+    """Render Jobs for the cluster's own version."""
     values = chart.values(sweep, entries, request.store.url, request.values)
     return chart.render(values, request.cluster.namespace, request.cluster.version())

@@ -58,8 +58,8 @@ class PlacedJob:
     """What became of one Job, and what a person should know of it."""
 
     name: str
-    verdict: JobOutcome
-    said: str = ""
+    outcome: JobOutcome
+    detail: str = ""
 
 
 @dataclass
@@ -69,14 +69,14 @@ class Submission:
     Attributes:
         finished: cells that need no Job.
         window: live Jobs of defectbench that the namespace may have.
-        hear: is told of every Job, from this thread.
+        on_placed: called with every Job, from this thread.
         placed: what became of those that were dealt with.
     """
 
     cluster: Cluster
     finished: Collection[str]
     window: int = WINDOW
-    hear: Callable[[PlacedJob], None] = lambda placed: None
+    on_placed: Callable[[PlacedJob], None] = lambda placed: None
     concurrency: int = CONCURRENCY
     placed: dict[str, PlacedJob] = field(default_factory=dict)
     _there: dict[str, JobView] = field(default_factory=dict)
@@ -84,12 +84,12 @@ class Submission:
     _live: set[str] = field(default_factory=set)
     _seen: set[str] = field(default_factory=set)
     _again: deque[tuple[str, bytes]] = field(default_factory=deque)
-    _flying: dict[Future[PlacedJob | None], tuple[str, bytes]] = field(default_factory=dict)
+    _in_flight: dict[Future[PlacedJob | None], tuple[str, bytes]] = field(default_factory=dict)
     _due: int = 0
     _informer: Informer | None = None
 
     def run(self, manifests: Iterable[Manifest]) -> Mapping[str, PlacedJob]:
-        """Return when every Job is in the cluster or left out; waits for room where the window is full.
+        """Return when every Job is in the cluster or left out; waits where the window is full.
 
         Raises:
             StoppedError: SIGTERM or Ctrl-C. Nothing is lost: what was not submitted is pending.
@@ -117,12 +117,13 @@ class Submission:
                 self._hold(found.name, found.cells)
 
     def _hold(self, name: str, cells: Iterable[str]) -> None:
+        """Count a Job as live, and note that it holds these cells."""
         self._live.add(name)
         for key in cells:
             self._holders.setdefault(key, name)
 
     def _wanted(self, manifests: Iterable[Manifest]) -> Iterator[tuple[str, bytes]]:
-        """Yield name and JSON of the Jobs that must be created, and tell of the others."""
+        """Yield name and JSON of the Jobs that must be created, and report the others."""
         for manifest in manifests:
             name, cells = manifest["metadata"]["name"], cells_of(manifest)
             placed = self._without_asking(name, cells, digest_of(manifest))
@@ -139,13 +140,14 @@ class Submission:
             return PlacedJob(name, JobOutcome.FINISHED, f"its {len(cells)} cells are finished")
         there = self._there.get(name)
         if there is not None and not there.leaving:
-            return judge_existing(there, digest)
+            return outcome_of_existing(there, digest)
         holders = {self._holders.get(key, name) for key in unfinished}
         if name in holders:
             return None
         return PlacedJob(name, JobOutcome.HELD, f"its cells are held by {', '.join(sorted(holders))}")
 
     def _send(self, wanted: Iterator[tuple[str, bytes]], pool: ThreadPoolExecutor, stack: ExitStack) -> None:
+        """Send the Jobs; those that a quota refused are tried again when the others are sent."""
         while True:
             if self._again and not self._due:
                 self._wait_for_quota(stack)
@@ -155,19 +157,19 @@ class Submission:
             if item is not None:
                 self._live.add(item[0])
                 while len(self._live) > self.window:
-                    self._turn(stack)
-                self._flying[pool.submit(self._create, *item)] = item
-            elif not self._flying:
+                    self._wait_for_change(stack)
+                self._in_flight[pool.submit(self._create, *item)] = item
+            elif not self._in_flight:
                 return
             # A bounded number is under way: thousands of manifests are never in memory at once.
-            if item is None or len(self._flying) >= 2 * self.concurrency:
-                self._land(_LOOK_EVERY)
+            if item is None or len(self._in_flight) >= 2 * self.concurrency:
+                self._collect(_LOOK_EVERY)
 
-    def _land(self, patience: float) -> None:
+    def _collect(self, patience: float) -> None:
         """Take in the requests that ended; those that a quota refused come up again."""
-        done, _ = wait(self._flying, timeout=patience, return_when=FIRST_COMPLETED)
+        done, _ = wait(self._in_flight, timeout=patience, return_when=FIRST_COMPLETED)
         for future in done:
-            item = self._flying.pop(future)
+            item = self._in_flight.pop(future)
             placed = future.result()
             if placed is None:
                 self._live.discard(item[0])
@@ -176,35 +178,37 @@ class Submission:
                 self._note(placed)
 
     def _note(self, placed: PlacedJob) -> None:
+        """Keep and report what became of a Job."""
         self.placed[placed.name] = placed
-        if placed.verdict in (JobOutcome.FAILED, JobOutcome.DIFFERENT):
+        if placed.outcome in (JobOutcome.FAILED, JobOutcome.DIFFERENT):
             self._live.discard(placed.name)
-        self.hear(placed)
+        self.on_placed(placed)
 
     def _wait_for_quota(self, stack: ExitStack) -> None:
-        """Wait a turn before Jobs that a quota refused are sent again: when one of ours ends, one may fit."""
-        while self._flying:
-            self._land(_LOOK_EVERY)
+        """Wait before Jobs that a quota refused are sent again: when one of ours ends, one may fit."""
+        while self._in_flight:
+            self._collect(_LOOK_EVERY)
         if not self._live:
             raise TryAgainError(
                 f"a quota of namespace {self.cluster.namespace} lets no Job in, and none of ours is live: "
-                "free some room (kubectl describe resourcequota), then run the same command again"
+                "free some of it (kubectl describe resourcequota), then run the same command again"
             )
-        self._turn(stack)
+        self._wait_for_change(stack)
 
-    def _turn(self, stack: ExitStack) -> None:
+    def _wait_for_change(self, stack: ExitStack) -> None:
         """Wait for news of the Jobs that are live, and count them anew."""
         if self._informer is None:
-            log.info("%d Jobs are live: waiting for room", len(self._live))
+            log.info("%d Jobs are live: waiting until some end", len(self._live))
             self._informer = stack.enter_context(Informer(self.cluster, "jobs", OURS))
-        self._land(0.0)
+        self._collect(0.0)
         self._informer.changed.wait(_LOOK_EVERY)
         self._informer.changed.clear()
-        self._bury(self._informer)
+        self._drop_ended(self._informer)
 
-    def _bury(self, informer: Informer) -> None:
+    def _drop_ended(self, informer: Informer) -> None:
         """Count as live no longer what ended or went away."""
         views = {each.name: each for each in map(read_job, informer.objects())}
+        # Remembered, because a Job that was just created may not be in the stream yet.
         self._seen |= views.keys()
         for name in list(self._live):
             # What the stream has not shown yet is not gone.
@@ -213,7 +217,7 @@ class Submission:
                 self._live.discard(name)
 
     def _create(self, name: str, body: bytes) -> PlacedJob | None:
-        """Create a Job, or find out what is there under its name. None: a quota has no room for it now."""
+        """Create a Job, or find out what is there under its name. None: a quota refuses it for now."""
         end = time.monotonic() + _LEAVING_PATIENCE
         while True:
             answer = self.cluster.call("POST", self.cluster.path("jobs"), body=body, allow=(403, 409))
@@ -227,7 +231,7 @@ class Submission:
             if there.status != 404:
                 found = read_job(there.document)
                 if not found.leaving:
-                    return judge_existing(found, digest_of(json.loads(body)))
+                    return outcome_of_existing(found, digest_of(json.loads(body)))
             if time.monotonic() > end:
                 raise TryAgainError(
                     f"Job {name} is being deleted and does not go away: its pods do not leave"
@@ -235,8 +239,8 @@ class Submission:
             self.cluster.sleep(1.0)
 
 
-def judge_existing(there: JobView, digest: str) -> PlacedJob:
-    """Say what it means that a Job of this name is there."""
+def outcome_of_existing(there: JobView, digest: str) -> PlacedJob:
+    """Return what it means for a submission that a Job of this name is there."""
     if there.phase is CellState.FAILED:
         return PlacedJob(
             there.name, JobOutcome.FAILED, f"failed: {there.reason}; `defectbench retry` tries it again"

@@ -32,7 +32,7 @@ POLL = 15.0
 """Seconds between two looks at the leases of running cells; holders beat every 20."""
 
 AT_ONCE = 64
-"""Jobs whose progress is read in one look; with more running, each has its turn."""
+"""Jobs whose progress is read in one look; with more running, they are read in rotation."""
 
 DOOM_PATIENCE = 60.0
 """Seconds after which a doomed Job is no longer waited for: a registry may have been away for a moment."""
@@ -46,7 +46,7 @@ class Snapshot:
     """A moment of a sweep.
 
     Attributes:
-        trouble: why the picture may be old; empty while the streams flow.
+        trouble: why the snapshot may be old; empty while the streams flow.
         over: nothing more will happen by itself.
     """
 
@@ -66,8 +66,8 @@ class Snapshot:
         """What a person may do about the cells that are not finished."""
         states = count_states(self.statuses)
         return [
-            f"{states[state]} cells are {state}: {words}"
-            for state, words in (
+            f"{states[state]} cells are {state}: {action}"
+            for state, action in (
                 (CellState.DOOMED, "`defectbench why JOB` says what is missing"),
                 (CellState.FAILED, "`defectbench why CELL` says why, `defectbench retry` tries again"),
                 (CellState.PENDING, "no Job works on them; `defectbench submit` goes on"),
@@ -89,14 +89,14 @@ class Follower:
     doom_patience: float = DOOM_PATIENCE
     grace: float = GRACE
     _kept: dict[str, StoredState] = field(default_factory=dict)
-    _settled: set[str] = field(default_factory=set)
+    _ended_jobs: set[str] = field(default_factory=set)
     _doomed: dict[str, float] = field(default_factory=dict)
     _polled: float = float("-inf")
-    _turn: int = 0
+    _next_job: int = 0
     _idle_since: float | None = None
 
     def follow(self, show: Callable[[Snapshot], None], every: float = 1.0) -> Snapshot:
-        """Show a picture whenever something changed, at most each ``every`` seconds; return the last.
+        """Show a snapshot whenever something changed, at most each ``every`` seconds; return the last.
 
         Raises:
             DefectbenchError: the first look fails, or the rights are taken away meanwhile.
@@ -108,16 +108,17 @@ class Follower:
             self._kept = read_stored_states(self.store, self.keys)
             while True:
                 news.clear()
-                picture = self._picture(jobs, pods)
-                show(picture)
-                if picture.over:
-                    return picture
+                snapshot = self._snapshot(jobs, pods)
+                show(snapshot)
+                if snapshot.over:
+                    return snapshot
                 time.sleep(every)
                 news.wait(max(0.0, min(self.poll, 5.0) - every))
 
-    def _picture(self, jobs: Informer, pods: Informer) -> Snapshot:
+    def _snapshot(self, jobs: Informer, pods: Informer) -> Snapshot:
+        """Return the sweep as the streams and the store show it now."""
         views = self._views(jobs.objects(), pods.objects())
-        self._settle(views)
+        self._read_ended(views)
         if self.clock() - self._polled >= self.poll:
             self._polled = self.clock()
             self._progress([each for each in views if each.phase is CellState.RUNNING])
@@ -133,10 +134,10 @@ class Follower:
         views = (read_job(job, of.get(job["metadata"]["uid"], ())) for job in jobs)
         return [each for each in views if not wanted.isdisjoint(each.cells)]
 
-    def _settle(self, views: Sequence[JobView]) -> None:
+    def _read_ended(self, views: Sequence[JobView]) -> None:
         """Ask the store once about the cells of each Job that ended."""
-        ended = [each for each in views if not each.live and each.uid not in self._settled]
-        self._settled |= {each.uid for each in ended}
+        ended = [each for each in views if not each.live and each.uid not in self._ended_jobs]
+        self._ended_jobs |= {each.uid for each in ended}
         keys = {
             key for each in ended for key in each.cells if key in self._kept and not self._kept[key].finished
         }
@@ -144,9 +145,9 @@ class Follower:
 
     def _progress(self, running: Sequence[JobView]) -> None:
         """Read how far running Jobs are, some at a time."""
-        start = self._turn % max(1, len(running))
+        start = self._next_job % max(1, len(running))
         chosen = [*running[start:], *running[:start]][:AT_ONCE]
-        self._turn = start + len(chosen)
+        self._next_job = start + len(chosen)
         for _ in self.store.each(self._progress_of, chosen):
             pass
 

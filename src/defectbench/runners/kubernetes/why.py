@@ -46,7 +46,7 @@ class Urgency(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One sentence, and the words of the cluster, the store or the scheduler that it rests on."""
+    """One sentence, and the messages of the cluster, the store or the scheduler that it rests on."""
 
     verdict: Urgency
     sentence: str
@@ -79,14 +79,14 @@ class Facts:
 
 
 def explain(facts: Facts) -> Diagnosis:
-    """Say why the cell, or the Job, is where it is.
+    """Return why the cell, or the Job, is where it is.
 
     >>> explain(Facts(cell="ab12", finished=True)).sentence
-    'cell ab12 is finished: its result is in the store and true'
+    'cell ab12 is finished: its result is in the store and verified'
     """
     if facts.finished:
         return Diagnosis(
-            Urgency.FINISHED, f"cell {facts.cell} is finished: its result is in the store and true"
+            Urgency.FINISHED, f"cell {facts.cell} is finished: its result is in the store and verified"
         )
     if facts.failure is not None:
         return _recorded(facts, facts.failure)
@@ -101,6 +101,7 @@ def explain(facts: Facts) -> Diagnosis:
 
 
 def _recorded(facts: Facts, failure: Failure) -> Diagnosis:
+    """Explain a cell with a permanent failure."""
     words = describe_exit_code(failure.code)
     first = failure.message.splitlines()[0] if failure.message else ""
     return Diagnosis(
@@ -111,6 +112,7 @@ def _recorded(facts: Facts, failure: Failure) -> Diagnosis:
 
 
 def _without_job(facts: Facts) -> Diagnosis:
+    """Explain a cell that no Job holds."""
     lease = facts.lease
     if lease is not None and not lease.released:
         return Diagnosis(
@@ -129,6 +131,7 @@ def _without_job(facts: Facts) -> Diagnosis:
 
 
 def _complete(facts: Facts, seen: JobView) -> Diagnosis:
+    """Explain a Job that is complete."""
     if not facts.cell:
         return Diagnosis(Urgency.FINISHED, f"Job {seen.name} is complete")
     return Diagnosis(
@@ -139,8 +142,9 @@ def _complete(facts: Facts, seen: JobView) -> Diagnosis:
 
 
 def _failed(facts: Facts, seen: JobView) -> Diagnosis:
+    """Explain a Job that failed."""
     failed = condition(facts.job or {}, "Failed") or condition(facts.job or {}, "FailureTarget") or {}
-    evidence = (seen.reason, *_last_words(facts.pods))
+    evidence = (seen.reason, *_endings(facts.pods))
     if failed.get("reason") == "DeadlineExceeded":
         return Diagnosis(
             Urgency.FAILED,
@@ -166,6 +170,7 @@ def _remedy(facts: Facts, seen: JobView) -> str:
 
 
 def _queued(facts: Facts, seen: JobView) -> Diagnosis:
+    """Explain a suspended Job."""
     queue = (facts.job or {})["metadata"].get("labels", {}).get(QUEUE)
     if not queue:
         return Diagnosis(
@@ -182,6 +187,7 @@ def _queued(facts: Facts, seen: JobView) -> Diagnosis:
 
 
 def _pending(facts: Facts, seen: JobView) -> Diagnosis:
+    """Explain a Job without a running pod."""
     pod = latest(facts.pods)
     if pod is not None and pod.get("status", {}).get("phase") == "Pending":
         return _unscheduled(facts, seen, pod)
@@ -190,39 +196,42 @@ def _pending(facts: Facts, seen: JobView) -> Diagnosis:
         return _no_pod(seen, refused)
     disrupted = condition(pod, "DisruptionTarget") if pod is not None else None
     if pod is not None and (disrupted or pod.get("status", {}).get("reason") == "Evicted"):
-        said = (disrupted or {}).get("message") or pod.get("status", {}).get("message", "")
+        message = (disrupted or {}).get("message") or pod.get("status", {}).get("message", "")
         return Diagnosis(
-            Urgency.SLOW, f"the pod of Job {seen.name} was evicted; the next one goes on for it", (said,)
+            Urgency.SLOW, f"the pod of Job {seen.name} was evicted; the next one goes on for it", (message,)
         )
     if seen.code is not None:
         words = describe_exit_code(seen.code, seen.killed)
         return Diagnosis(
             Urgency.SLOW,
             f"Job {seen.name} waits before its next try; the last ended: {words}{_remedy(facts, seen)}",
-            (seen.reason, *_last_words(facts.pods)),
+            (seen.reason, *_endings(facts.pods)),
         )
     return Diagnosis(Urgency.SLOW, f"Job {seen.name} was just made and has no pod yet", refused)
 
 
 def _no_pod(seen: JobView, refused: tuple[str, ...]) -> Diagnosis:
-    """Say why the Job controller may not make the pod."""
-    told = refused[0]
+    """Return why the Job controller may not make the pod."""
+    message = refused[0]
+    # Kubernetes names the amounts nowhere but in the message of its quota admission.
     quota = re.search(
-        r"exceeded quota: ([^,]+), requested: (\S+?), used: (\S+?), limited: (\S+?)(?:[,;]?\s|$)", told + " "
+        r"exceeded quota: ([^,]+), requested: (\S+?), used: (\S+?), limited: (\S+?)(?:[,;]?\s|$)",
+        message + " ",
     )
     if quota:
         return _quota(seen, quota, refused)
-    demand = re.search(r"failed quota: ([^:]+): must specify (.+)", told)
+    demand = re.search(r"failed quota: ([^:]+): must specify (.+)", message)
     if demand:
         return Diagnosis(
             Urgency.DOOMED,
             f"quota {demand[1]} takes no pod of Job {seen.name}: it demands {demand[2]}",
             refused,
         )
-    return Diagnosis(Urgency.STUCK, f"no pod can be made for Job {seen.name}: {told}", refused)
+    return Diagnosis(Urgency.STUCK, f"no pod can be made for Job {seen.name}: {message}", refused)
 
 
 def _quota(seen: JobView, found: re.Match[str], refused: tuple[str, ...]) -> Diagnosis:
+    """Explain a quota that refuses the pod: used up now, or too small for ever."""
     name, *amounts = found.groups()
     requested, used, limited = (_amounts(each) for each in amounts)
     short = next(
@@ -245,6 +254,7 @@ def _amounts(text: str) -> dict[str, float]:
 
 
 def _unscheduled(facts: Facts, seen: JobView, pod: Document) -> Diagnosis:
+    """Explain a pod that no node takes."""
     short = re.findall(r"Insufficient ([\w./-]+\w)", seen.reason)
     # The GPU is what people ask about; memory and CPU are short only beside it.
     for resource in sorted(short, key=lambda name: "/" not in name):
@@ -258,6 +268,7 @@ def _unscheduled(facts: Facts, seen: JobView, pod: Document) -> Diagnosis:
 
 
 def _short_of(facts: Facts, seen: JobView, resource: str) -> Diagnosis | None:
+    """Explain a resource that nodes are short of; the largest node decides whether waiting helps."""
     wanted = asked(facts.job or {}).get(resource, "0")
     evidence = (seen.reason,)
     if facts.nodes is None:
@@ -291,6 +302,7 @@ def _short_of(facts: Facts, seen: JobView, resource: str) -> Diagnosis | None:
 
 
 def _pulling(facts: Facts, seen: JobView) -> Diagnosis:
+    """Explain a pod that is on a node and has not started."""
     mounts = _event(facts.events, "FailedMount", "FailedAttachVolume")
     if any("not found" in each for each in mounts):
         return Diagnosis(
@@ -306,9 +318,10 @@ def _pulling(facts: Facts, seen: JobView) -> Diagnosis:
 
 
 def _doomed(facts: Facts, seen: JobView) -> Diagnosis:
+    """Explain a container that can never start as it is."""
     pod = latest(facts.pods) or {}
     wait = waiting(pod)
-    said = str(wait.get("message", ""))
+    message = str(wait.get("message", ""))
     if wait.get("reason") in IMAGE_TROUBLE:
         image = image_of(dict(facts.job or {}))
         evidence = _event(facts.events, "Failed", "InspectFailed", "BackOff") or (seen.reason,)
@@ -317,7 +330,7 @@ def _doomed(facts: Facts, seen: JobView) -> Diagnosis:
             f"the image {image} of Job {seen.name} cannot be pulled on node {seen.node}",
             evidence,
         )
-    missing = re.search(r'(secret|configmap) "([^"]+)" not found', said)
+    missing = re.search(r'(secret|configmap) "([^"]+)" not found', message)
     if missing:
         kind = {"secret": "Secret", "configmap": "ConfigMap"}[missing[1]]
         return Diagnosis(
@@ -325,18 +338,21 @@ def _doomed(facts: Facts, seen: JobView) -> Diagnosis:
             f"the {kind} {missing[2]} is missing: Job {seen.name} starts by itself when it is made",
             (seen.reason,),
         )
-    key = re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (\S+)", said)
+    key = re.search(r"couldn't find key (\S+) in (Secret|ConfigMap) (\S+)", message)
     if key:
         return Diagnosis(
             Urgency.DOOMED,
             f"the {key[2]} {key[3]} has no key {key[1]}, which Job {seen.name} needs",
             (seen.reason,),
         )
-    return Diagnosis(Urgency.DOOMED, f"the container of Job {seen.name} cannot start: {said}", (seen.reason,))
+    return Diagnosis(
+        Urgency.DOOMED, f"the container of Job {seen.name} cannot start: {message}", (seen.reason,)
+    )
 
 
 def _running(facts: Facts, seen: JobView) -> Diagnosis:
-    evidence = (*_beat(facts.lease), *_last_words(facts.pods))
+    """Explain a Job whose pod runs, and whether the cell is under way in it."""
+    evidence = (*_beat(facts.lease), *_endings(facts.pods))
     lease = facts.lease
     if not facts.cell:
         return Diagnosis(Urgency.RUNNING, f"Job {seen.name} runs on node {seen.node}", evidence)
@@ -365,23 +381,24 @@ _BY_PHASE = {
 
 
 def _progress(lease: LeaseRecord) -> str:
-    """Return what the holder last told of its progress, as the end of a sentence."""
-    told = lease.progress
-    if not told.get("phase"):
+    """Return the holder's last report of its progress, as the end of a sentence."""
+    progress = lease.progress
+    if not progress.get("phase"):
         return ""
-    left = f", {clock(told['left'])} left" if told.get("left") is not None else ""
-    return f", {told['phase']} {told.get('done', 0)} of {told.get('total', 0)}{left}"
+    left = f", {clock(progress['left'])} left" if progress.get("left") is not None else ""
+    return f", {progress['phase']} {progress.get('done', 0)} of {progress.get('total', 0)}{left}"
 
 
 def _beat(lease: LeaseRecord | None) -> tuple[str, ...]:
+    """Return the lease as evidence."""
     if lease is None:
         return ()
     state = "released" if lease.released else "held"
     return (f"lease of attempt {lease.fence} {state} by {lease.owner}, last beat {lease.at}",)
 
 
-def _last_words(pods: Sequence[Document]) -> tuple[str, ...]:
-    """Say how earlier pods ended."""
+def _endings(pods: Sequence[Document]) -> tuple[str, ...]:
+    """Return how earlier pods ended."""
     found = ((pod["metadata"]["name"], ending(pod)) for pod in pods)
     return tuple(
         f"pod {name}: {describe_exit_code(end.code, end.reason)}" for name, end in found if end is not None
@@ -389,7 +406,7 @@ def _last_words(pods: Sequence[Document]) -> tuple[str, ...]:
 
 
 def _event(events: Sequence[Document], *reasons: str) -> tuple[str, ...]:
-    """Return what the events with these reasons say, the latest first, each once."""
+    """Return the messages of the events with these reasons, the latest first, each once."""
     mine = [each for each in events if each.get("reason") in reasons]
     mine.sort(key=lambda each: each.get("lastTimestamp") or each.get("eventTime") or "", reverse=True)
     return tuple(dict.fromkeys(str(each.get("message", "")) for each in mine))
