@@ -64,7 +64,7 @@ def export(cell: str, store: str, cache: Path | None, out: Path, rate: float, on
     place = open_store(store)
     finished = refit.gather_cell(place, refit.find_key(place, cell), cache_or_default(cache))
     for text in differing_versions(finished.result.versions):
-        note(f"note: the cell was fitted with {text}; if that matters, its scores will tell")
+        note(f"note: the cell was fitted with {text}; if that matters, its scores will differ")
     with progress_bar() as report:
         bundle = folder.write_export(finished, folder.ExportRequest(out, rate, onnx), report)
     _print_export(bundle, out)

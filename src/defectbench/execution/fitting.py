@@ -206,7 +206,7 @@ class _FitRun:
         """Note a step, keep the fit where it is time, pass the step on."""
         self._points += (HistoryPoint(progress.done, name, float(v)) for name, v in progress.figures.items())
         self._now = replace(self._now, done=progress.done, total=progress.total, steps=self._now.steps + 1)
-        # Before the step is passed on: what hears of it may stop the process.
+        # Before the step is reported: the report may end the process.
         kept = self._fitting.checkpointer.due() and self._keep(progress)
         try:
             self._fitting.report(progress)

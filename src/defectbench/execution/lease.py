@@ -294,4 +294,5 @@ def _last_attempt(store: Store, key: str) -> int:
 
 
 def _now() -> str:
+    """Return the wall-clock time for people."""
     return datetime.now(UTC).isoformat(timespec="seconds")

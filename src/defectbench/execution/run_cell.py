@@ -247,7 +247,7 @@ def _record_failure(store: Store, lease: Lease, error: Exception) -> None:
 
 
 def code_of(error: BaseException) -> ExitCode:
-    """Return the exit code that an error stands for; what we did not raise on purpose is a bug (70).
+    """Return the exit code of an error; what we did not raise on purpose is a bug (70).
 
     Want of memory may pass on another machine or beside fewer workers, and a full disk when there is space
     again: both are tried again (75).

@@ -15,7 +15,7 @@ from defectbench.protocols.groups import cut, shuffled, without_groups_of
 from defectbench.util.strict_yaml import Whole, refuse
 
 HOLDOUT = "holdout"
-"""The holdout's condition, and its protocol in tables where it stands beside crossfit."""
+"""The holdout's condition, and its protocol in tables where it is beside crossfit."""
 
 _FEWEST = 3
 """Images of each class that give a half and two quarters with one in each."""

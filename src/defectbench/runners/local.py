@@ -100,7 +100,7 @@ class LocalRunner:
         states = {ExitCode.STOPPED: CellState.STOPPED, ExitCode.TRY_AGAIN: CellState.AGAIN}
         for key in cells:
             if key not in self.ended:
-                message = f"its worker ended with exit code {self._last_code} before it came to this cell"
+                message = f"its worker ended with exit code {self._last_code} before it reached this cell"
                 event = Event(key, states.get(code, CellState.FAILED), code=code, message=message)
                 self.ended[key] = event
                 watch(event)

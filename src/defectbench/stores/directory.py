@@ -109,6 +109,7 @@ class DirectoryStore(Store):
         return self.path / key
 
     def _lock(self, key: str) -> contextlib.AbstractContextManager[None]:
+        """Return the lock of a key's writers."""
         # A fixed number of lock files shared by all keys: one for each key would never be cleaned up.
         return locked(self.path / OWN_FOLDER / "locks" / f"{zlib.crc32(key.encode()) % LOCKS:03d}")
 
@@ -189,5 +190,6 @@ def _version(data: bytes) -> str:
 
 
 def _raise_unless_gone(error: OSError) -> None:
+    """Let a walk go on where a directory was removed meanwhile."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error

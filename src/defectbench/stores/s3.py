@@ -253,10 +253,12 @@ def _connect(endpoint: str | None) -> S3Client:
 
 
 def _code(error: aws.ClientError) -> str:
+    """Return the error code in the server's answer, which is S3's or the server's own."""
     return error.response.get("Error", {}).get("Code", "")
 
 
 def _status(error: aws.ClientError) -> int:
+    """Return the HTTP status of an answer; 0 without one."""
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 

@@ -370,6 +370,7 @@ class _DetectorTraining:
         self._report_figures({})
 
     def _report_figures(self, figures: Mapping[str, float]) -> None:
+        """Report a step, with figures at the end of an epoch."""
         save = self._save if isinstance(self._detector, Resumable) else None
         self._report(Progress(self._done, self._schedule.epochs, figures, save))
 
