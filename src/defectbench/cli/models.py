@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -78,6 +77,8 @@ def check(
         note(f"{result.name}: {result.says}")
         results.append(result)
     if form == "json":
+        from dataclasses import asdict
+
         say_json([asdict(result) for result in results])
     else:
         say_table(_CHECKED, [_checked(result, size) for result in results])
@@ -118,6 +119,8 @@ def _plain(name: str) -> dict[str, object]:
     from defectbench.catalog import SETTINGS, find
 
     entry = find(name)
+    from dataclasses import asdict, replace
+
     plain = asdict(replace(entry, settings={}))
     plain["settings"] = dict(entry.settings)
     plain["commercial"] = entry.commercial

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +132,8 @@ def _mirror(place: Store, names: Iterable[str]) -> None:
             note(f"{name}: is in {place.url}")
             continue
         published = described(name)
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
             file = Path(folder) / "file"
             try:
