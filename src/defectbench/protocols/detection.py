@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from defectbench.data.manifest import Manifest
-from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, deal
+from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, deal
 from defectbench.protocols.folds import FOLDS, check_size, crossfit
 from defectbench.util.strict_yaml import Whole, refuse
 
@@ -27,6 +27,23 @@ class Detection(Protocol):
     """
 
     name: ClassVar[str] = "detection"
+    descriptions: ClassVar[tuple[Description, ...]] = (
+        Description(
+            name,
+            "Every labelled image is scored held-out by both families; each fold's model has learnt from the "
+            "others.",
+            heat_maps=True,
+            primary=True,
+        ),
+        Description(
+            HOLDOUT,
+            "The original study's single split: the detector is stopped by half of the labelled images and "
+            "tested on the other half; the classifier learns half of the defects at four rotations and is "
+            "tested on a quarter. The families' test images differ, so nothing is paired; the threshold is the "
+            "tuned one.",
+            paired=False,
+        ),
+    )
     scheme: Literal["crossfit", "holdout", "both"] = "crossfit"
     folds: Whole = Field(default=FOLDS, ge=3, le=20)
 

@@ -31,6 +31,7 @@ class Fit:
         fit_version: of the catalog's entry.
         turns: both classes may be turned by 90 degrees and mirrored.
         defect_turns: each defect is shown at four rotations, goods are not (the original study's holdout).
+        package: the package that the model comes from, ``name==version``; empty for this one.
     """
 
     data_digest: str
@@ -49,10 +50,18 @@ class Fit:
     balance: str
     turns: bool = False
     defect_turns: bool = False
+    package: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as plain data. What is empty for all models of this package stands in no key of theirs."""
+        plain = asdict(self)
+        if not self.package:
+            del plain["package"]
+        return plain
 
     def key(self) -> str:
         """Return the name of the fit: 20 hex digits of the SHA-256 over its canonical JSON."""
-        return hashlib.sha256(canonical_json(asdict(self))).hexdigest()[:_KEY_LENGTH]
+        return hashlib.sha256(canonical_json(self.document())).hexdigest()[:_KEY_LENGTH]
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,8 @@ class Cell:
 
     def to_json(self) -> bytes:
         """Return the text of ``spec.json``."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, sort_keys=True).encode() + b"\n"
+        document = {"schema": SCHEMA, **asdict(self), "fit": self.fit.document()}
+        return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Cell:

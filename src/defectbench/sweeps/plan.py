@@ -11,6 +11,7 @@ from defectbench.data.archive import list_categories, load_manifest
 from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError, MissingWeightsError, SweepError, UsageError, nearest
 from defectbench.protocols.base import Split
+from defectbench.protocols.choose import describe
 from defectbench.records import sweep_record as records
 from defectbench.records.cell import Cell, Fit
 from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel
@@ -214,6 +215,7 @@ def _cell(
         balance=model.balance,
         turns=entry.family == "classifier" and manifest.category in TURNABLE,
         defect_turns=split.defect_turns and entry.family != "detector",
+        package=entry.requirement,
     )
     return Cell(
         fit=fit,
@@ -221,7 +223,7 @@ def _cell(
         dataset=manifest.dataset,
         category=manifest.category,
         weights_kind=_kind(model),
-        keep_heat_maps=split.protocol == "detection",
+        keep_heat_maps=describe(split.protocol).heat_maps,
         deadline=model.resources.deadline_seconds,
         sweep=sweep.name,
     )
@@ -244,7 +246,13 @@ def _contestant(model: ModelConfig) -> SweepModel:
     if model.entry.family != "detector" and model.balance != "weights":
         changed["balance"] = model.balance
     return SweepModel(
-        model.label, model.entry.name, model.entry.family, _kind(model), model.image_size, changed
+        model.label,
+        model.entry.name,
+        model.entry.family,
+        _kind(model),
+        model.image_size,
+        changed,
+        model.entry.requirement,
     )
 
 
