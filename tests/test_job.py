@@ -9,10 +9,11 @@ import pytest
 
 from defectbench.errors import ConflictError, DataError, DeadlineError, ExitCode, StoppedError, TryAgainError
 from defectbench.execution import run_cell
-from defectbench.execution.events import Event, State
+from defectbench.execution.events import Event
 from defectbench.execution.lease import Lease, read_lease, take_lease
 from defectbench.execution.worker import Worker
 from defectbench.records.result import find_failure, find_result
+from defectbench.records.state import CellState
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
@@ -71,11 +72,11 @@ def test_a_worker_runs_its_cells_and_says_so(cells: tuple[Store, list[str]], tmp
     store, keys = cells
     events: list[Event] = []
     assert worker(store, tmp_path, events).run(keys) is ExitCode.DONE
-    assert [event.cell for event in events if event.state is State.DONE] == keys
+    assert [event.cell for event in events if event.state is CellState.FINISHED] == keys
     assert all(find_result(store, key) for key in keys)
-    standing = read_lease(store, keys[0])
-    assert standing is not None
-    assert standing.released
+    record = read_lease(store, keys[0])
+    assert record is not None
+    assert record.released
 
 
 def test_a_cell_held_by_another_is_taken_last(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
@@ -86,14 +87,14 @@ def test_a_cell_held_by_another_is_taken_last(cells: tuple[Store, list[str]], tm
 
     def say(event: Event) -> None:
         events.append(event)
-        if event.cell == keys[-1] and event.state is State.DONE:
+        if event.cell == keys[-1] and event.state is CellState.FINISHED:
             lease.release()
 
     found = worker(store, tmp_path, events)
     found.say = say
     assert found.run(keys) is ExitCode.DONE
-    assert [event.cell for event in events if event.state is State.DONE] == [*keys[1:], keys[0]]
-    assert [event.message for event in events if event.state is State.WAITING] == ["another"]
+    assert [event.cell for event in events if event.state is CellState.FINISHED] == [*keys[1:], keys[0]]
+    assert [event.message for event in events if event.state is CellState.WAITING] == ["another"]
 
 
 def test_a_finished_cell_loses_what_its_killed_worker_left(

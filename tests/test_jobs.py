@@ -174,7 +174,7 @@ def test_the_study_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [row.category for row in tables.comparisons] == ["bottle"]
     assert all(line.defects == 18 for line in tables.explanations)
     assert {entry.tested for entry in tables.unseen} == set(MVTEC_TYPES["bottle"])
-    assert [crossing.complete for crossing in tables.crossings] == [True]
+    assert [crossing.complete for crossing in tables.crossovers] == [True]
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     for heading in ("Verdict", "Explanation", "Holdout", "Unseen", "Scarcity"):
         assert f">{heading}</h" in page

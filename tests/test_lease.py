@@ -49,8 +49,8 @@ def test_take_free_cell(store: Store) -> None:
     assert read_lease(store, "k") is None
     lease = taken(store, "host:1")
     assert (lease.fence, lease.prefix, lease.lost) == (1, "cells/k/1/", False)
-    standing = read_lease(store, "k")
-    assert (standing.owner, standing.fence, standing.released) == ("host:1", 1, False)
+    record = read_lease(store, "k")
+    assert (record.owner, record.fence, record.released) == ("host:1", 1, False)
     document = json.loads(store.get("cells/k/lease.json").data)
     assert document["owner"] == "host:1"
     assert document["fence"] == 1
@@ -85,7 +85,7 @@ def test_take_held_cell_waits_for_silence(store: Store) -> None:
     holder = taken(store, clock=clock)
     seen = take_lease(store, "k", "b", clock=clock)
     assert isinstance(seen, HeldLease)
-    assert seen.standing.owner == "a"
+    assert seen.record.owner == "a"
     clock.now += PATIENCE - 1
     assert take_lease(store, "k", "b", seen=seen, clock=clock) is seen
     holder.beat()
@@ -185,8 +185,8 @@ def test_lease_that_is_none_is_named(store: Store) -> None:
 
 
 def test_standing_round_trip() -> None:
-    standing = LeaseRecord("über-host", "ab", 3, {"epoch": 1}, 7, "2026-01-01T00:00:00+00:00", True)
-    assert LeaseRecord.from_json(standing.to_json(), "x") == standing
+    record = LeaseRecord("über-host", "ab", 3, {"epoch": 1}, 7, "2026-01-01T00:00:00+00:00", True)
+    assert LeaseRecord.from_json(record.to_json(), "x") == record
 
 
 def test_beat_whose_answer_was_lost_is_recognised(store: Store) -> None:

@@ -104,5 +104,5 @@ def test_the_reports_tables_show_them(tables: list[Tables]) -> None:
                 counts.tp / (counts.tp + counts.fn),
                 counts.tp / (counts.tp + counts.fp),
             )
-            assert line.came == counts.fp / (counts.fp + counts.tn)
+            assert line.observed == counts.fp / (counts.fp + counts.tn)
         assert len(beside if each.paired else tuned) == 2

@@ -168,3 +168,35 @@ def nearest(got: str, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(got, names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}allowed: {', '.join(names)}"
+
+
+def describe_exit_code(code: int, reason: str = "") -> str:
+    """Say an exit code in words.
+
+    >>> describe_exit_code(65)
+    'exit code 65 (the images are wrong)'
+    >>> describe_exit_code(137, "OOMKilled")
+    'killed for want of memory (exit code 137)'
+    """
+    if reason == "OOMKilled":
+        return f"killed for want of memory (exit code {code})"
+    words = _WORDS.get(code) or (f"killed by signal {code - 128}" if 128 < code < 160 else "")
+    return f"exit code {code} ({words})" if words else f"exit code {code}"
+
+
+_WORDS = {
+    ExitCode.DONE: "done",
+    ExitCode.SOME_FAILED: "some cells failed",
+    ExitCode.USAGE: "the command is wrong",
+    ExitCode.DATA: "the images are wrong",
+    ExitCode.MISSING_INPUT: "a data set or cell is missing",
+    ExitCode.MISSING_WEIGHTS: "weights are missing",
+    ExitCode.BUG: "a bug of defectbench",
+    ExitCode.TRY_AGAIN: "something was out of reach; it is tried again",
+    ExitCode.NO_RIGHTS: "refused for want of rights",
+    ExitCode.CONFIGURATION: "the configuration is wrong",
+    ExitCode.DEADLINE: "the deadline passed",
+    ExitCode.STOPPED: "stopped by SIGTERM after saving",
+    137: "killed by SIGKILL",
+    139: "the process crashed",
+}

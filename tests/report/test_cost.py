@@ -110,7 +110,7 @@ def test_expected_cost_is_that_of_a_thousand_parts(tables: Tables) -> None:
     assert len(tables.choices) == 2 * (4 + 2)
     for choice in tables.choices:
         missed = 1000 * 0.01 * (1 - choice.recall) * PRICES["missed_defect"]
-        alarms = 1000 * 0.99 * choice.came * PRICES["false_alarm"]
+        alarms = 1000 * 0.99 * choice.observed * PRICES["false_alarm"]
         assert choice.expected_cost == pytest.approx(missed + alarms), choice
     grass = [choice for choice in tables.choices if choice.category == "grass"]
     assert [c.expected_cost for c in grass] == sorted(c.expected_cost for c in grass)
@@ -149,19 +149,19 @@ def test_false_alarms_that_came_have_an_interval(tables: Tables) -> None:
         for r in tables.collected.rows()
         if (r.label, r.category) == ("padim", "grass") and r.counts
     ]
-    assert (row.came_low, row.came_high) == share_interval(min(counts), 12)
-    assert row.came_low <= row.promised
-    assert math.isnan(next(r for r in tables.thresholds if r.rule == "oracle").came_low)
+    assert (row.observed_low, row.observed_high) == share_interval(min(counts), 12)
+    assert row.observed_low <= row.promised
+    assert math.isnan(next(r for r in tables.thresholds if r.rule == "oracle").observed_low)
 
 
 def test_sample_sizes_are_those_of_the_compared_folds(tables: Tables) -> None:
-    assert [need.category for need in tables.needs] == ["grass", "brick"]
-    for need, contest in zip(tables.needs, tables._contests, strict=True):
-        defects, goods = sample_size.needed(contest.folds, 0.01)
+    assert [need.category for need in tables.sample_sizes] == ["grass", "brick"]
+    for need, paired_seeds in zip(tables.sample_sizes, tables._paired_by_category, strict=True):
+        defects, goods = sample_size.needed(paired_seeds.folds, 0.01)
         assert (need.need_defects, need.need_goods) == (math.ceil(defects), math.ceil(goods))
         assert (need.defects, need.goods, need.margin, need.power) == (12, 12, 0.01, 0.8)
         assert not need.enough
-    assert replace(tables.needs[0], need_defects=5.0).enough
+    assert replace(tables.sample_sizes[0], need_defects=5.0).enough
 
 
 def test_sample_size_of_another_endpoint_falls_with_the_margin(tmp_path: Path) -> None:
@@ -169,10 +169,10 @@ def test_sample_size_of_another_endpoint_falls_with_the_margin(tmp_path: Path) -
     made_up_sweep(
         store, categories=("grass",), models=["mobilenetv3-small", "padim"], endpoint="image_ap", margin=0.1
     )
-    (need,) = Tables(collect(store, "madeup")).needs
+    (need,) = Tables(collect(store, "madeup")).sample_sizes
     tables = Tables(collect(store, "madeup"))
     tables.margin = 0.2
-    assert tables.needs[0].need_goods == pytest.approx(need.need_goods / 4, abs=1)
+    assert tables.sample_sizes[0].need_goods == pytest.approx(need.need_goods / 4, abs=1)
 
 
 def test_a_shortcut_that_the_import_found_is_shown(tmp_path: Path) -> None:

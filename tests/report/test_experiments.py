@@ -72,7 +72,7 @@ def scarce(tmp_path_factory: pytest.TempPathFactory) -> Tables:
 
 
 def test_a_planted_crossover_is_found_through_collect(scarce: Tables) -> None:
-    (crossing,) = scarce.crossings
+    (crossing,) = scarce.crossovers
     assert crossing.low <= 4 <= crossing.high
     # Where the difference itself passes -margin is 4; that the bound does so may take twice as many.
     assert crossing.n in (4, 8)
@@ -109,7 +109,7 @@ def test_a_point_without_a_fold_is_left_out_of_the_curve(tmp_path: Path) -> None
         unfinished=2,
         models=[DETECTOR, LEARNER],
     )
-    (crossing,) = found.crossings
+    (crossing,) = found.crossovers
     assert not crossing.complete
     assert crossing.tested == (1, 4)
 
@@ -120,7 +120,7 @@ def test_without_both_contenders_there_is_no_curve(tmp_path: Path) -> None:
         store, models=[LEARNER], categories=["grass"], protocols={"scarcity": {"defects": [1], "draws": 1}}
     )
     found = Tables(collect(store, "madeup"))
-    assert found.learning == found.crossings == ()
+    assert found.learning == found.crossovers == ()
     assert {line.condition for line in found.conditions} == {"n=1", "all"}
 
 
@@ -180,7 +180,7 @@ def test_the_control_is_the_learners_alone_and_has_learnt_any_type(blind: Tables
 
 
 def test_what_novelty_costs_is_told_with_its_interval(blind: Tables) -> None:
-    lines = {(line.label, line.mode): line for line in blind.novelties}
+    lines = {(line.label, line.mode): line for line in blind.seen_unseen}
     assert len(lines) == 4
     for mode in ("one", "all_but_one"):
         learner, detector = lines[LEARNER, mode], lines[DETECTOR, mode]

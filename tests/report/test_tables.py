@@ -191,7 +191,7 @@ def test_calibrated_thresholds_pool_counts(whole: Tables) -> None:
     counts = [row.counts for row in rows if row.counts is not None]
     pooled = counts[0] + counts[1]
     assert [getattr(line, name) for name in CALLS] == [getattr(pooled, name) for name in CALLS]
-    assert line.came == pooled.false_alarm_rate
+    assert line.observed == pooled.false_alarm_rate
     assert line.promised == line.resolution == pytest.approx(1 / 6)
     assert line.precision_at_rate == pooled.precision_at(0.01)
     assert line.cost == pooled.cost_at(0.01, false_alarm=2.0, missed_defect=100.0)
@@ -213,7 +213,7 @@ def test_a_broken_promise_is_seen(whole: Tables, tmp_path: Path) -> None:
 def test_everything_abnormal_needs_no_model(whole: Tables) -> None:
     lines = [line for line in whole.thresholds if line.rule == "everything abnormal"]
     assert [line.f1 for line in lines] == [ConfusionCounts(20, 20, 0, 0).f1] * 2
-    assert {(line.recall, line.came, line.label) for line in lines} == {(1.0, 1.0, "")}
+    assert {(line.recall, line.observed, line.label) for line in lines} == {(1.0, 1.0, "")}
 
 
 def test_oracle_is_the_figure_of_result_json(whole: Tables) -> None:
@@ -261,7 +261,7 @@ def test_files_hold_every_row(whole: Tables) -> None:
     for name in FILES:
         lines = list(csv.DictReader(io.StringIO(files[f"{name}.csv"].decode())))
         assert len(lines) == len(getattr(whole, name))
-        further = ("matched", "conditions", "unseen", "novelties", "learning", "crossings")
+        further = ("matched", "conditions", "unseen", "seen_unseen", "learning", "crossovers")
         assert bool(lines) == (name not in further), "detection is no further protocol"
         assert len(parquet.read_table(io.BytesIO(files[f"{name}.parquet"]))) == len(lines)
     first = next(csv.DictReader(io.StringIO(files["scores.csv"].decode())))

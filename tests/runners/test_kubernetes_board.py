@@ -7,7 +7,8 @@ import io
 from rich.console import Console
 
 from defectbench.cli.cluster_board import ClusterBoard
-from defectbench.runners.kubernetes.jobs import CellState, JobView
+from defectbench.records.state import CellState
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.watch import Snapshot
 from defectbench.runners.status import CellStatus
 
@@ -25,7 +26,7 @@ def picture(*views: JobView, trouble: str = "") -> Snapshot:
 
 
 VIEWS = (
-    seen("a", CellState.SUCCEEDED),
+    seen("a", CellState.FINISHED),
     seen("b", CellState.RUNNING, "fitting 3/20, 1:15 left"),
     seen("c", CellState.FAILED, "exit code 65 [red]"),
     seen("d", CellState.DOOMED, "ErrImagePull: x"),

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from defectbench.errors import ExitCode
+from defectbench.errors import ExitCode, describe_exit_code
 from defectbench.execution.lease import LeaseRecord
 from defectbench.records.result import Failure
-from defectbench.runners.kubernetes.jobs import CellState, code_words, quantity, read_job
+from defectbench.records.state import CellState
+from defectbench.runners.kubernetes.jobs import quantity, read_job
 from defectbench.runners.kubernetes.why import Facts, Urgency, explain
 from kube import Document, job, pod
 
@@ -322,7 +323,7 @@ def test_evidence_is_what_others_said() -> None:
         (made(), [ended(75)], CellState.PENDING),
         (made(), [ended(75, number=1), pod(made(), 2)], CellState.RUNNING),
         (failed("BackoffLimitExceeded", ""), [ended(1)], CellState.FAILED),
-        (made(status={"conditions": [{"type": "Complete", "status": "True"}]}), [], CellState.SUCCEEDED),
+        (made(status={"conditions": [{"type": "Complete", "status": "True"}]}), [], CellState.FINISHED),
         (made(status={"conditions": [{"type": "Complete", "status": "False"}]}), [], CellState.PENDING),
     ],
 )
@@ -337,9 +338,9 @@ def test_a_view_reads_the_last_ending() -> None:
 
 def test_every_exit_code_has_words() -> None:
     for code in ExitCode:
-        assert code_words(code) != f"exit code {code}"
-    assert code_words(134) == "exit code 134 (killed by signal 6)"
-    assert code_words(3) == "exit code 3"
+        assert describe_exit_code(code) != f"exit code {code}"
+    assert describe_exit_code(134) == "exit code 134 (killed by signal 6)"
+    assert describe_exit_code(3) == "exit code 3"
 
 
 def test_amounts_are_read_as_kubernetes_writes_them() -> None:

@@ -240,15 +240,15 @@ def test_a_killed_worker_is_replaced(
 
 
 def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
-    from defectbench.execution.events import State
+    from defectbench.records.state import CellState
     from defectbench.runners.local import LocalRunner
 
     deadly = tmp_path / "defectbench_deadly.py"
     deadly.write_text(DEADLY)
     runner = LocalRunner(store="x", workers=1, program=(sys.executable, str(deadly)))
     ended = runner.run(["bad", "good"], lambda event: None)
-    assert ended["good"].state is State.DONE
-    assert ended["bad"].state is State.FAILED
+    assert ended["good"].state is CellState.FINISHED
+    assert ended["bad"].state is CellState.FAILED
     assert "SIGKILL twice" in ended["bad"].message
 
 

@@ -9,8 +9,9 @@ import pytest
 from defectbench.errors import ExitCode, MissingInputError, UsageError
 from defectbench.execution.lease import LeaseRecord
 from defectbench.records.result import Failure
+from defectbench.records.state import CellState
 from defectbench.records.sweep_record import Record
-from defectbench.runners.kubernetes.jobs import CellState, JobView
+from defectbench.runners.job_view import JobView
 from defectbench.runners.status import (
     StoredState,
     cell_statuses,
@@ -47,7 +48,7 @@ WRONG = Failure(ExitCode.DATA, "wrong\nmore", "", 1)
 @pytest.mark.parametrize(
     ("kept", "phase", "parts", "state", "detail"),
     [
-        (StoredState(finished=True), CellState.RUNNING, {}, CellState.SUCCEEDED, ""),
+        (StoredState(finished=True), CellState.RUNNING, {}, CellState.FINISHED, ""),
         (
             StoredState(failure=WRONG),
             CellState.RUNNING,
@@ -79,7 +80,7 @@ WRONG = Failure(ExitCode.DATA, "wrong\nmore", "", 1)
         ),
         (
             StoredState(),
-            CellState.SUCCEEDED,
+            CellState.FINISHED,
             {},
             CellState.PENDING,
             "its Job is complete without a true result: retry --only all",

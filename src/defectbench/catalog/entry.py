@@ -70,7 +70,7 @@ class Entry:
     Attributes:
         name: what sweeps call it.
         family: ``classifier``, ``detector`` or ``supervised`` (a detector that is taught defects).
-        builder: ``module:class`` of the inspector.
+        builder: ``module:class`` of the model.
         source: paper and code.
         licence: of the code.
         weights: files that ``weights: pretrained`` needs; empty where the model needs none.

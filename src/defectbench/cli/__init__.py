@@ -1,4 +1,4 @@
-"""The door: parse, call once, print. Nothing heavy is imported before a command needs it."""
+"""The command line: parse, call once, print. Nothing heavy is imported before a command needs it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from defectbench.cli.local_board import LiveBoard
 from defectbench.execution.events import clock
-from defectbench.runners.kubernetes.jobs import CellState, JobView
+from defectbench.records.state import CellState
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.watch import Snapshot
 from defectbench.runners.status import CellStatus, count_states
 
@@ -22,11 +23,11 @@ _ORDER = (
     CellState.PULLING,
     CellState.PENDING,
     CellState.QUEUED,
-    CellState.SUCCEEDED,
+    CellState.FINISHED,
 )
 """What a person must see first."""
 
-_TOLD = frozenset({CellState.DOOMED, CellState.FAILED, CellState.SUCCEEDED})
+_TOLD = frozenset({CellState.DOOMED, CellState.FAILED, CellState.FINISHED})
 
 
 class ClusterBoard(LiveBoard):
@@ -57,7 +58,7 @@ class ClusterBoard(LiveBoard):
     def render(self, picture: Snapshot) -> Group:
         """Return the table: what needs a person first, what is done last, as many lines as the screen has."""
         cells: dict[str, list[CellStatus]] = {}
-        for each in picture.standpoints:
+        for each in picture.statuses:
             cells.setdefault(each.job, []).append(each)
         room = max(5, self._console.size.height - 5)
         views = sorted(picture.views, key=lambda view: (_ORDER.index(view.phase), view.name))
@@ -74,11 +75,11 @@ class ClusterBoard(LiveBoard):
         """Return one line: how many Jobs and cells are where."""
         jobs = Counter(view.phase for view in picture.views)
         told = ", ".join(f"{jobs[phase]} {phase}" for phase in CellState if jobs[phase]) or "none"
-        cells = ", ".join(f"{number} {state}" for state, number in count_states(picture.standpoints).items())
+        cells = ", ".join(f"{number} {state}" for state, number in count_states(picture.statuses).items())
         return f"{self.title}: Jobs: {told}; cells: {cells}; {clock(time.monotonic() - self._started)}"
 
 
 def _row(view: JobView, cells: list[CellStatus]) -> tuple[str, str, str, str]:
-    done = sum(each.state is CellState.SUCCEEDED for each in cells)
+    done = sum(each.state is CellState.FINISHED for each in cells)
     now = next((each.detail for each in cells if each.state is CellState.RUNNING), "")
     return view.name, view.phase.value, f"{done}/{len(cells)}", now or view.reason

@@ -14,7 +14,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from defectbench.execution.events import ENDED, Event, State, clock
+from defectbench.execution.events import Event, clock
+from defectbench.records.state import ENDED, CellState
 
 
 class LiveBoard:
@@ -52,7 +53,7 @@ class LocalBoard(LiveBoard):
     def hear(self, event: Event) -> None:
         """Note an event and show it."""
         before = self._last.get(event.cell)
-        if before is not None and before.state in ENDED and event.state not in (State.RUNNING,):
+        if before is not None and before.state in ENDED and event.state not in (CellState.RUNNING,):
             return
         self._last[event.cell] = event
         if self._console.is_terminal:
@@ -63,7 +64,7 @@ class LocalBoard(LiveBoard):
     def _render(self) -> Group:
         table = Table(box=None, pad_edge=False, show_header=False)
         for event in self._last.values():
-            if event.state is State.RUNNING:
+            if event.state is CellState.RUNNING:
                 count = f"{event.done}/{event.total}" if event.total else ""
                 table.add_row(Text(self._title(event)), event.phase, count, clock(event.left))
         return Group(Text(self._summary(), style="bold"), table)
@@ -71,9 +72,9 @@ class LocalBoard(LiveBoard):
     def _summary(self) -> str:
         states = Counter(event.state for event in self._last.values())
         ended = sum(states[state] for state in ENDED)
-        text = f"{states[State.DONE]}/{len(self.titles)} done"
-        if states[State.FAILED]:
-            text += f", {states[State.FAILED]} failed"
+        text = f"{states[CellState.FINISHED]}/{len(self.titles)} finished"
+        if states[CellState.FAILED]:
+            text += f", {states[CellState.FAILED]} failed"
         spent = time.monotonic() - self._started
         left = spent / ended * (len(self.titles) - ended) if ended else None
         return f"{text}, {clock(spent)} so far" + (f", about {clock(left)} left" if left else "")

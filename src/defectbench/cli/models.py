@@ -65,7 +65,7 @@ def check(
     """Put models through a fit of two tiny batches at a size: score, heat map, save, load, equal scores.
 
     Random weights, no network, one thread, one process a model, in bounded memory (Linux). A model that does
-    not take the size is examined at the next one that it takes. Ends with the code of the first that failed.
+    not take the size is checked at the next one that it takes. Ends with the code of the first that failed.
     """
     from defectbench.catalog import ENTRIES, find
     from defectbench.models.checks.full_check import full_check

@@ -290,14 +290,16 @@ def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
 def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:
     """Print what failed and return the exit code of the whole run."""
     from defectbench.errors import ExitCode
-    from defectbench.execution.events import State
+    from defectbench.records.state import CellState
 
     states = [event.state for event in ended.values()]
     for key, event in ended.items():
-        if event.state is not State.DONE:
+        if event.state is not CellState.FINISHED:
             note(f"{titles[key]} {key}: {event.state} ({event.code}): {event.message}")
-    note(f"{states.count(State.DONE)} of {len(titles)} done, {states.count(State.FAILED)} failed")
-    for state, code in ((State.STOPPED, ExitCode.STOPPED), (State.AGAIN, ExitCode.TRY_AGAIN)):
+    note(
+        f"{states.count(CellState.FINISHED)} of {len(titles)} finished, {states.count(CellState.FAILED)} failed"
+    )
+    for state, code in ((CellState.STOPPED, ExitCode.STOPPED), (CellState.AGAIN, ExitCode.TRY_AGAIN)):
         if state in states:
             return code
-    return ExitCode.DONE if states.count(State.DONE) == len(titles) else ExitCode.SOME_FAILED
+    return ExitCode.DONE if states.count(CellState.FINISHED) == len(titles) else ExitCode.SOME_FAILED

@@ -22,7 +22,7 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from defectbench.runners.kubernetes.jobs import JobView
+    from defectbench.runners.job_view import JobView
     from defectbench.runners.status import CellStatus
 
 
@@ -201,11 +201,11 @@ def _show(cells: Sequence[CellStatus], by_cell: bool) -> None:
 
 def _line(cells: Sequence[CellStatus]) -> tuple[object, ...]:
     """Sum up the cells of a Job: how many, how many finished, where the others are, and why."""
-    from defectbench.runners.kubernetes.jobs import CellState
+    from defectbench.records.state import CellState
     from defectbench.runners.status import count_states
 
-    done = sum(each.state is CellState.SUCCEEDED for each in cells)
-    others = [each for each in cells if each.state is not CellState.SUCCEEDED]
+    done = sum(each.state is CellState.FINISHED for each in cells)
+    others = [each for each in cells if each.state is not CellState.FINISHED]
     # What needs a person is said before what runs, and that before what waits.
     order = (CellState.FAILED, CellState.DOOMED, CellState.RUNNING)
     first = min(others, key=lambda each: order.index(each.state) if each.state in order else 3, default=None)

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from defectbench.cli.options import cache_option, device_option, store_option, tracking_option
-from defectbench.execution.events import Event, State
+from defectbench.execution.events import Event
+from defectbench.records.state import CellState
 from defectbench.util.shutdown import Stop
 
 
@@ -71,5 +72,5 @@ def _print_event(event: Event) -> None:
 
 def _print_line(event: Event) -> None:
     """Say to a person, on standard error, how a cell ended."""
-    if event.state is not State.RUNNING or event.phase == "":
+    if event.state is not CellState.RUNNING or event.phase == "":
         click.echo(f"{event.cell} {event.state} {event.message}".rstrip(), err=True)

@@ -11,24 +11,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 
-
-class State(StrEnum):
-    """Where a cell is."""
-
-    WAITING = "waiting"
-    """Another worker holds it."""
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    """For good."""
-    AGAIN = "again"
-    """Something was out of reach: a second try may go through."""
-    STOPPED = "stopped"
-
-
-ENDED = frozenset({State.DONE, State.FAILED, State.AGAIN, State.STOPPED})
+from defectbench.records.state import CellState
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +28,7 @@ class Event:
     """
 
     cell: str
-    state: State
+    state: CellState
     phase: str = ""
     done: int = 0
     total: int = 0
@@ -66,7 +50,7 @@ class Event:
         document = json.loads(line)
         if not isinstance(document, dict) or "state" not in document:
             raise ValueError(f"not an event: {line!r}")
-        document["state"] = State(document["state"])
+        document["state"] = CellState(document["state"])
         return cls(**document)
 
 

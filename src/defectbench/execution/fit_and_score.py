@@ -1,6 +1,6 @@
 """A cell's fit and scores, apart from where its files lie: no store, no lease, no tracker.
 
-What the inspector is given is its lesson and nothing else. Labels and masks of other images are read only
+What the model is given is its training set and nothing else. Labels and masks of other images are read only
 after the last score is in, for the columns of the predictions and for the figures.
 """
 
@@ -113,7 +113,7 @@ def fit_and_score(
         keeper: keeps the fit for a next attempt, and gives what an earlier one kept; None for neither.
 
     Raises:
-        DataError: a lesson without a class that the model needs; a score that is not finite.
+        DataError: a training set without a class that the model needs; a score that is not finite.
     """
     from threadpoolctl import threadpool_limits
 
@@ -154,7 +154,7 @@ def fit_and_score(
 
 
 def recipe_of(cell: Cell, weights: Mapping[str, Path], device: str) -> ModelSettings:
-    """Return what the cell's inspector is built from; arguments as in :func:`fit_and_score`."""
+    """Return what the cell's model is built from; arguments as in :func:`fit_and_score`."""
     fit = cell.fit
     return ModelSettings(
         options=fit.settings,

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class FitState:
-    """How far a fit is; beside it lies a file that the inspector wrote.
+    """How far a fit is; beside it lies a file that the model wrote.
 
     Attributes:
         fitted: it has ended, and the file is that of :meth:`Model.save`; else of :attr:`Progress.save`.
@@ -124,7 +124,7 @@ class Fitting:
     """One fit.
 
     Attributes:
-        make: gives a fresh inspector.
+        make: gives a fresh model.
         memory: measures this process.
         tell: hears every step; what it raises ends the fit.
     """
@@ -136,7 +136,7 @@ class Fitting:
     tell: FitCallback
 
     def run(self, model: Model) -> Fitted:
-        """Fit ``inspector``, fresh from ``make``, or go on with what an earlier attempt kept."""
+        """Fit ``model``, fresh from ``make``, or go on with what an earlier attempt kept."""
         found = self.checkpointer.find()
         if found is not None:
             try:
@@ -196,7 +196,7 @@ class _FitRun:
 
     @property
     def training(self) -> TrainingData:
-        """The lesson, its features' cost noted."""
+        """The training set, its features' cost noted."""
         return replace(self._fitting.training, pictures=self._metered)
 
     def report(self, progress: Progress) -> None:

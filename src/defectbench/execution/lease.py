@@ -65,12 +65,12 @@ class LeaseRecord:
     def from_json(cls, data: bytes, key: str) -> LeaseRecord:
         """Read it; BugError when something else lies there."""
         try:
-            standing = cls(**json.loads(data))
+            record = cls(**json.loads(data))
         except (ValueError, TypeError) as error:
             raise BugError(
                 f"{key} is no lease ({error}); remove it, then run the same command again"
             ) from error
-        return standing
+        return record
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class HeldLease:
         since: when this version was first seen, by the waiter's clock.
     """
 
-    standing: LeaseRecord
+    record: LeaseRecord
     version: str
     since: float
 
@@ -120,14 +120,14 @@ def take_lease(
     if found is None:
         first = LeaseRecord(owner, secrets.token_hex(8), 1 + _last_attempt(store, key), at=_now())
         return _claim(store, key, first, ABSENT, patience, clock)
-    standing = LeaseRecord.from_json(found.data, lease_key(key))
-    if not standing.released:
+    record = LeaseRecord.from_json(found.data, lease_key(key))
+    if not record.released:
         if seen is None or seen.version != found.version:
-            return HeldLease(standing, found.version, clock())
+            return HeldLease(record, found.version, clock())
         if now - seen.since < patience:
             return seen
     # The progress is handed on: an attempt that ends before its first beat must not set spent time to 0.
-    heir = LeaseRecord(owner, secrets.token_hex(8), standing.fence + 1, standing.progress, at=_now())
+    heir = LeaseRecord(owner, secrets.token_hex(8), record.fence + 1, record.progress, at=_now())
     return _claim(store, key, heir, found.version, patience, clock)
 
 
@@ -153,16 +153,16 @@ class Lease:
         self,
         store: Store,
         key: str,
-        standing: LeaseRecord,
+        record: LeaseRecord,
         version: str,
         patience: float,
         clock: Callable[[], float],
     ) -> None:
         self.key = key
-        self.fence = standing.fence
-        self.progress: Mapping[str, Any] = standing.progress
+        self.fence = record.fence
+        self.progress: Mapping[str, Any] = record.progress
         self._store = store
-        self._standing = standing
+        self._record = record
         self._version = version
         self._patience = patience
         self._clock = clock
@@ -195,7 +195,7 @@ class Lease:
         if progress is not None:
             self.progress = progress
         with self._mutex:
-            if self._standing.released:
+            if self._record.released:
                 raise BugError(f"cell {self.key}: a released lease cannot beat")
             self.check()
             self._write(released=False)
@@ -208,7 +208,7 @@ class Lease:
             _log.warning("cell %s: the lease could not be released: a beat is still under way", self.key)
             return
         try:
-            if not self.lost and not self._standing.released:
+            if not self.lost and not self._record.released:
                 self._write(released=True)
         except DefectbenchError as error:
             _log.warning("cell %s: the lease could not be released: %s", self.key, error)
@@ -244,28 +244,28 @@ class Lease:
 
     def _write(self, *, released: bool) -> None:
         began = self._clock()
-        standing = replace(
-            self._standing,
+        record = replace(
+            self._record,
             progress=dict(self.progress),
-            beat=self._standing.beat + 1,
+            beat=self._record.beat + 1,
             at=_now(),
             released=released,
         )
         try:
-            version = self._put(standing)
+            version = self._put(record)
         except ConflictError:
             self._adopt()
-            version = self._put(standing)
-        self._standing, self._version, self._confirmed = standing, version, began
+            version = self._put(record)
+        self._record, self._version, self._confirmed = record, version, began
 
-    def _put(self, standing: LeaseRecord) -> str:
-        return self._store.put(lease_key(self.key), standing.to_json(), expected=self._version)
+    def _put(self, record: LeaseRecord) -> str:
+        return self._store.put(lease_key(self.key), record.to_json(), expected=self._version)
 
     def _adopt(self) -> None:
         """After a conflict: go on from an earlier write of our own whose answer was lost, else give up."""
         found = self._store.find(lease_key(self.key))
         now = LeaseRecord.from_json(found.data, lease_key(self.key)) if found else None
-        if found and now and now.holder == self._standing.holder:
+        if found and now and now.holder == self._record.holder:
             self._version = found.version
             return
         self._reason = f"{now.owner} took it over as attempt {now.fence}" if now else "its lease was removed"
@@ -275,16 +275,16 @@ class Lease:
 def _claim(
     store: Store,
     key: str,
-    standing: LeaseRecord,
+    record: LeaseRecord,
     expected: str,
     patience: float,
     clock: Callable[[], float],
 ) -> Lease | HeldLease:
     try:
-        version = store.put(lease_key(key), standing.to_json(), expected=expected)
+        version = store.put(lease_key(key), record.to_json(), expected=expected)
     except ConflictError:
-        return take_lease(store, key, standing.owner, patience=patience, clock=clock)
-    return Lease(store, key, standing, version, patience, clock)
+        return take_lease(store, key, record.owner, patience=patience, clock=clock)
+    return Lease(store, key, record, version, patience, clock)
 
 
 def _last_attempt(store: Store, key: str) -> int:

@@ -27,7 +27,7 @@ from defectbench.errors import (
 )
 from defectbench.execution import fit_and_score
 from defectbench.execution.checkpoints import EVERY, StoredCheckpoints
-from defectbench.execution.events import Event, State
+from defectbench.execution.events import Event
 from defectbench.execution.fit_and_score import CellOutcome, CellProgress
 from defectbench.execution.lease import Lease, LeaseRecord
 from defectbench.models.choose import load_class
@@ -35,6 +35,7 @@ from defectbench.models.pictures.images import ImageSet
 from defectbench.records.cell import Cell, path
 from defectbench.records.predictions import history_to_parquet
 from defectbench.records.result import PREDICTIONS, Failure, Result, versions
+from defectbench.records.state import CellState
 from defectbench.stores.base import ABSENT, Store
 from defectbench.util.files import draft_path
 from defectbench.util.memory import ran_out
@@ -170,7 +171,14 @@ class _ProgressWatch:
             "spent": self.spent + now - self.started,
         }
         self.place.say(
-            Event(self.cell.key, State.RUNNING, phase=step.phase, done=step.done, total=step.total, left=left)
+            Event(
+                self.cell.key,
+                CellState.RUNNING,
+                phase=step.phase,
+                done=step.done,
+                total=step.total,
+                left=left,
+            )
         )
 
 

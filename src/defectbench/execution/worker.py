@@ -12,10 +12,11 @@ from pathlib import Path
 from defectbench.errors import DefectbenchError, ExitCode, TryAgainError
 from defectbench.execution import run_cell
 from defectbench.execution.checkpoints import EVERY, remove_leftovers
-from defectbench.execution.events import Event, State
+from defectbench.execution.events import Event
 from defectbench.execution.lease import HeldLease, read_lease, take_lease
 from defectbench.records.cell import Cell
 from defectbench.records.result import find_failure, find_verified_result
+from defectbench.records.state import CellState
 from defectbench.stores.base import Store
 from defectbench.util.shutdown import Stop, fall_silent
 
@@ -96,10 +97,10 @@ class Worker:
         lease = take_lease(self.store, key, owner(), seen=self._held.get(key))
         if isinstance(lease, HeldLease):
             if key not in self._held:
-                self._tell(Event(key, State.WAITING, message=lease.standing.owner))
+                self._tell(Event(key, CellState.WAITING, message=lease.record.owner))
             self._held[key] = lease
             return False
-        self._tell(Event(key, State.RUNNING))
+        self._tell(Event(key, CellState.RUNNING))
         place = run_cell.WorkerContext(
             self.store, self.cache, self.device, self.stop, self._tell, self.checkpoint_every
         )
@@ -111,11 +112,11 @@ class Worker:
     def _end(self, key: str, code: ExitCode, message: str) -> None:
         self.codes[key] = code
         states = {
-            ExitCode.DONE: State.DONE,
-            ExitCode.STOPPED: State.STOPPED,
-            ExitCode.TRY_AGAIN: State.AGAIN,
+            ExitCode.DONE: CellState.FINISHED,
+            ExitCode.STOPPED: CellState.STOPPED,
+            ExitCode.TRY_AGAIN: CellState.AGAIN,
         }
-        self._tell(Event(key, states.get(code, State.FAILED), code=code, message=message))
+        self._tell(Event(key, states.get(code, CellState.FAILED), code=code, message=message))
 
     def _tell(self, event: Event) -> None:
         """Say an event. Nobody listens any more: whoever started this worker is gone, and so it goes too."""

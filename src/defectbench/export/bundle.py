@@ -87,7 +87,7 @@ class Bundle:
         device: where the cell was fitted.
         versions: of the libraries that fitted it.
         files: path below the folder -> SHA-256; the card and the document itself apart.
-        state: which of them the inspector loads.
+        state: which of them the model loads.
         opset: of ``model.onnx``, or None without it.
     """
 
@@ -148,7 +148,7 @@ class Bundle:
             raise DataError(f"{name}: not the {DOCUMENT} of an exported model ({error})") from error
 
     def model_settings(self, folder: Path, device: str) -> ModelSettings:
-        """Return what the inspector is built from, its weights from the folder."""
+        """Return what the model is built from, its weights from the folder."""
         found = {name: folder / name for name in self.files if name.startswith(_WEIGHTS)}
         return ModelSettings(
             options=self.settings,
@@ -197,7 +197,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def load_model(bundle: Bundle, folder: Path, device: str) -> Model:
-    """Return the folder's inspector, fitted.
+    """Return the folder's model, fitted.
 
     Raises:
         ConfigurationError: this version of defectbench fits the model otherwise, or a library is missing.

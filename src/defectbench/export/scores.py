@@ -145,7 +145,7 @@ class ExportedModel:
             )
 
     def predict(self, pictures: Pictures) -> Iterator[Prediction]:
-        """Yield the inspector's inspections under the threads of the cell, which decide rounding."""
+        """Yield the model's predictions under the threads of the cell, which decide rounding."""
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(self.bundle.threads):

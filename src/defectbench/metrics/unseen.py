@@ -1,6 +1,6 @@
 """How a model fares on defects of a type that it never saw, and how sure a difference on them is.
 
-A *block* is one lesson's tested images in one fold. Blocks of several lessons share images: the same goods,
+A *block* is one training set's tested images in one fold. Blocks of several training sets share images: the same goods,
 and in mode ``one`` the same defects. So a resample draws images once for all blocks, within each fold and
 type, and every block weighs its images by that draw.
 """
@@ -22,7 +22,7 @@ RESAMPLES = 1999
 
 @dataclass(frozen=True, eq=False)
 class UnseenBlock:
-    """One lesson in one fold.
+    """One training set in one fold.
 
     Attributes:
         fold: whose images these are.
@@ -42,7 +42,7 @@ def difference(
 ) -> Interval:
     """Return model a's image AUROC less model b's, averaged over blocks with weight positives x negatives.
 
-    The interval is the percentile one, over images; the lessons are those that the category has.
+    The interval is the percentile one, over images; the training sets are those that the category has.
 
     >>> scores = FoldScores.of([0, 0, 1, 1], [1, 2, 3, 4], [2, 1, 1, 3])
     >>> found = difference([Block(0, "abcd", ["good", "good", "crack", "crack"], scores)], seed=0)

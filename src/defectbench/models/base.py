@@ -1,7 +1,7 @@
 """The contract of both families: fit, then picture -> (score, heat map); higher means more abnormal.
 
-An inspector never sees an image id, a path, a defect type or a label other than those of its lesson: what
-it is given cannot leak. Same recipe and same lesson give the same scores, bit for bit, on one device.
+A model never sees an image id, a path, a defect type or a label other than those of its training set: what
+it is given cannot leak. Same settings and same training set give the same scores, bit for bit, on one device.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def set_aside(total: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int6
 
 
 def check_goods(training: TrainingData) -> None:
-    """Raise DataError unless the lesson has pictures and all of them count as good."""
+    """Raise DataError unless the training set has pictures and all of them count as good."""
     if not len(training.pictures):
         raise DataError("no training picture: a detector learns from goods, at least 1")
     if training.labels.any():
@@ -233,7 +233,7 @@ class Model(ABC):
 
     @abstractmethod
     def predict(self, pictures: Pictures) -> Iterator[Prediction]:
-        """Yield an inspection for each picture, in order, in bounded memory. Needs a fit or a load."""
+        """Yield a prediction for each picture, in order, in bounded memory. Needs a fit or a load."""
 
     @abstractmethod
     def save(self, path: Path) -> None:
@@ -249,7 +249,7 @@ class Model(ABC):
 
 
 class Resumable(Model):
-    """An inspector whose fit can be saved between two steps (:attr:`Progress.save`) and gone on with.
+    """A model whose fit can be saved between two steps (:attr:`Progress.save`) and gone on with.
 
     Those that are none of these start anew: what a memory bank has collected so far is the most of its work,
     and the baselines take seconds.
@@ -257,7 +257,7 @@ class Resumable(Model):
 
     @abstractmethod
     def resume(self, training: TrainingData, report: FitCallback, saved: Path) -> None:
-        """Go on with a fit of the same recipe and lesson; ends as :meth:`fit` would have, bit for bit.
+        """Go on with a fit of the same settings and training set; ends as :meth:`fit` would have, bit for bit.
 
         Raises:
             CheckpointError: ``saved`` is no such fit; nothing was reported, and :meth:`fit` may be called.

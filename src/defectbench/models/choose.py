@@ -1,4 +1,4 @@
-"""From a catalog entry to its inspector, importing the model's library only then."""
+"""From a catalog entry to its model, importing the model's library only then."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from defectbench.models.base import Model, ModelSettings
 
 
 def build_model(entry: Entry, settings: ModelSettings) -> Model:
-    """Return the entry's inspector, neither fitted nor loaded.
+    """Return the entry's model, neither fitted nor loaded.
 
     Raises:
         ConfigurationError: the extra that it needs is not installed, or the device is not there.

@@ -53,16 +53,18 @@ class Unseen(Protocol):
                 f"{manifest.category}: {len(kinds)} defect type{'s' * (len(kinds) != 1)} "
                 f"({', '.join(kinds) or 'none'}), the unseen protocol needs at least 2"
             )
-        lessons = [_Lesson(manifest, split_seed, mode, kind, kinds) for mode in self.modes for kind in kinds]
+        training_sets = [
+            _TrainingSet(manifest, split_seed, mode, kind, kinds) for mode in self.modes for kind in kinds
+        ]
         cut = crossfit(manifest, split_seed, folds, self.name)
-        found = tuple(split for fold in cut for training in lessons for split in training.splits(fold))
+        found = tuple(split for fold in cut for training in training_sets for split in training.splits(fold))
         there = {split.condition for split in found}
-        wanted = [training.condition(tested) for training in lessons for tested in ("seen", "unseen")]
+        wanted = [training.condition(tested) for training in training_sets for tested in ("seen", "unseen")]
         return Splits(found, _notes([name for name in wanted if name not in there]))
 
 
 @dataclass(frozen=True)
-class _Lesson:
+class _TrainingSet:
     """What is learnt: in mode ``one`` the type alone, else all types but it."""
 
     manifest: Manifest
@@ -79,7 +81,7 @@ class _Lesson:
         return f"{self.mode}/{self.kind}/{tested}"
 
     def splits(self, fold: Split) -> Iterator[Split]:
-        """Yield the splits of one fold: seen and unseen types, each for the lesson and for its control."""
+        """Yield the splits of one fold: seen and unseen types, each for the training set and for its control."""
         learnt = self._of(fold.defects, self.seen)
         tuned = self._of(fold.tune, self.seen)
         if not learnt:
@@ -118,7 +120,7 @@ class _Lesson:
     def _any(self, fold: Split, names: Sequence[str], number: int, purpose: str) -> tuple[str, ...]:
         """Draw ``number`` defects of any type from ``names``."""
         whole = self._of(names, frozenset(self.kinds))
-        # Named by what is learnt: of two types, "one" and "all but the other" are one lesson and one control.
+        # Named by what is learnt: of two types, "one" and "all but the other" are one training set and one control.
         training = "+".join(sorted(self.seen))
         rng = generator(self.manifest, self.split_seed, f"unseen/{fold.fold}/{purpose}/{training}")
         return tuple(sorted(whole[place] for place in rng.permutation(len(whole))[:number]))

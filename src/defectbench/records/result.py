@@ -134,14 +134,14 @@ def find_result(store: Store, key: str) -> Result | None:
 
 
 def find_verified_result(store: Store, key: str) -> Result | None:
-    """Return a cell's result where it is there and true: every file that it names has its SHA-256."""
+    """Return a cell's result where it is there and verified: every file that it names has its SHA-256."""
     try:
         result = find_result(store, key)
         if result is not None:
             for place in result.files:
                 read_file(store, result, place.rpartition("/")[2])
     except (DataError, MissingInputError) as error:
-        log.warning("cell %s has a result that is not true, and runs again: %s", key, error)
+        log.warning("cell %s has a result that is not verified, and runs again: %s", key, error)
         return None
     return result
 
@@ -173,7 +173,7 @@ def find_failure(store: Store, key: str) -> Failure | None:
 
 
 def finished_cells(store: Store, cells: Sequence[str]) -> set[str]:
-    """Return the cells whose result is there and true."""
+    """Return the cells whose result is there and verified."""
     results = store.each(lambda key: find_verified_result(store, key), cells)
     return {key for key, result in zip(cells, results, strict=True) if result is not None}
 

@@ -25,7 +25,7 @@ class Figures:
         yield from self.differences
         for group in (self.scores, self.roc, self.precision_recall):
             yield from group.values()
-        for figures in (self.novelties, self.crossovers, self.contaminations, self.pareto):
+        for figures in (self.seen_unseen, self.crossovers, self.contaminations, self.pareto):
             yield from figures
 
     @cached_property
@@ -58,10 +58,10 @@ class Figures:
         return {(c.label, c.category): plots.precision_recall(c) for c in self._tables.curves}
 
     @cached_property
-    def novelties(self) -> tuple[Drawing, ...]:
+    def seen_unseen(self) -> tuple[Drawing, ...]:
         """Seen against unseen, one for each category."""
-        rows = _by_category(self._tables.novelties)
-        low = _lowest(v for row in self._tables.novelties for v in (row.seen, row.unseen, row.control))
+        rows = _by_category(self._tables.seen_unseen)
+        low = _lowest(v for row in self._tables.seen_unseen for v in (row.seen, row.unseen, row.control))
         return tuple(experiment_plots.seen_against_unseen(name, lines, low) for name, lines in rows.items())
 
     @cached_property
@@ -73,7 +73,7 @@ class Figures:
         low = _lowest(v for point in self._tables.learning for v in (point.low, point.detector_low))
         drawn = [
             experiment_plots.crossover(curves[row.classifier, row.category], row, low)
-            for row in self._tables.crossings
+            for row in self._tables.crossovers
         ]
         contender = (self._tables.collected.record.contenders or ("",))[0]
         return tuple(sorted(drawn, key=lambda drawing: f"+{contender}+" not in drawing.name))

@@ -125,7 +125,7 @@ class Report:
             report=self,
             tables=self.tables,
             record=self.record,
-            words=wording,
+            wording=wording,
             metrics=METRICS,
             rules=_RULES,
             experiments=wording.EXPERIMENTS,

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from defectbench.errors import ExitCode, StoppedError
-from defectbench.execution.events import ENDED, Event, State, terminable, worker_command
+from defectbench.execution.events import Event, terminable, worker_command
+from defectbench.records.state import ENDED, CellState
 
 log = logging.getLogger(__name__)
 
@@ -96,11 +97,11 @@ class LocalRunner:
         """Say of every cell that no worker came to why: a run may not look done when it is not."""
         known = self._last_code in _KNOWN and self._last_code != ExitCode.DONE
         code = ExitCode(self._last_code) if known else ExitCode.BUG
-        states = {ExitCode.STOPPED: State.STOPPED, ExitCode.TRY_AGAIN: State.AGAIN}
+        states = {ExitCode.STOPPED: CellState.STOPPED, ExitCode.TRY_AGAIN: CellState.AGAIN}
         for key in cells:
             if key not in self.ended:
                 message = f"its worker ended with exit code {self._last_code} before it came to this cell"
-                event = Event(key, states.get(code, State.FAILED), code=code, message=message)
+                event = Event(key, states.get(code, CellState.FAILED), code=code, message=message)
                 self.ended[key] = event
                 watch(event)
 
@@ -138,13 +139,13 @@ class LocalRunner:
             self._after(line.worker, alive, watch)
             return
         event, worker = line.event, line.worker
-        if event.state is State.RUNNING:
+        if event.state is CellState.RUNNING:
             worker.current = event.cell
         elif event.cell == worker.current:
             worker.current = None
         before = self.ended.get(event.cell)
         # A cell that one worker finished may come up again with another, who finds it done or gone.
-        if event.state in ENDED and (before is None or before.state is not State.DONE):
+        if event.state in ENDED and (before is None or before.state is not CellState.FINISHED):
             self.ended[event.cell] = event
         watch(event)
 
@@ -159,7 +160,7 @@ class LocalRunner:
             if self._deaths[worker.current] >= _DEATHS:
                 event = Event(
                     worker.current,
-                    State.FAILED,
+                    CellState.FAILED,
                     code=ExitCode.SOME_FAILED,
                     message=f"its worker ended by {reason} twice; with SIGKILL mostly for want of memory: "
                     f"fewer --workers, a smaller batch_size or image_size",
@@ -170,7 +171,7 @@ class LocalRunner:
         if worker.current is None and left and not self._may_restart(worker):
             for key in left:
                 self.ended[key] = Event(
-                    key, State.AGAIN, code=ExitCode.TRY_AGAIN, message=f"worker: {reason}"
+                    key, CellState.AGAIN, code=ExitCode.TRY_AGAIN, message=f"worker: {reason}"
                 )
             return
         if left:

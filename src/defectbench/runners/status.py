@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defectbench.errors import MissingInputError, UsageError, nearest
+from defectbench.errors import MissingInputError, UsageError, describe_exit_code, nearest
 from defectbench.execution.events import clock
 from defectbench.execution.lease import LeaseRecord, read_lease
 from defectbench.records import sweep_record as records
 from defectbench.records.result import Failure, find_failure, find_verified_result
+from defectbench.records.state import CellState
 from defectbench.records.sweep_record import Record
-from defectbench.runners.kubernetes.jobs import CellState, JobView, code_words
+from defectbench.runners.job_view import JobView
 from defectbench.stores.base import Store
 
 
@@ -130,9 +131,9 @@ def cell_statuses(
     ]
 
 
-def count_states(standpoints: Iterable[CellStatus]) -> dict[str, int]:
+def count_states(statuses: Iterable[CellStatus]) -> dict[str, int]:
     """Return how many cells are in each state, in the order of a cell's life, without zeros."""
-    counted = Counter(each.state for each in standpoints)
+    counted = Counter(each.state for each in statuses)
     return {state.value: counted[state] for state in CellState if counted[state]}
 
 
@@ -146,10 +147,10 @@ def _one(
 
 def _state(kept: StoredState, job: JobView | None, asked: bool) -> tuple[CellState, str, int | None]:
     if kept.finished:
-        return CellState.SUCCEEDED, "", None
+        return CellState.FINISHED, "", None
     if kept.failure is not None:
         message = kept.failure.message.splitlines()[0] if kept.failure.message else ""
-        return CellState.FAILED, f"{code_words(kept.failure.code)}: {message}", int(kept.failure.code)
+        return CellState.FAILED, f"{describe_exit_code(kept.failure.code)}: {message}", int(kept.failure.code)
     held = kept.lease is not None and not kept.lease.released
     if job is None or job.leaving:
         if kept.lease is not None and held:
@@ -160,10 +161,10 @@ def _state(kept: StoredState, job: JobView | None, asked: bool) -> tuple[CellSta
             )
         return CellState.PENDING, _idle(kept, job, asked), None
     if job.phase is CellState.FAILED:
-        words = code_words(job.code, job.killed) if job.code is not None else ""
+        words = describe_exit_code(job.code, job.killed) if job.code is not None else ""
         return CellState.FAILED, f"{words}; {job.reason}".strip("; "), job.code
-    if job.phase is CellState.SUCCEEDED:
-        return CellState.PENDING, "its Job is complete without a true result: retry --only all", None
+    if job.phase is CellState.FINISHED:
+        return CellState.PENDING, "its Job is complete without a verified result: retry --only all", None
     if job.phase is CellState.RUNNING:
         if kept.lease is not None and held:
             return CellState.RUNNING, describe_progress(kept.lease), None

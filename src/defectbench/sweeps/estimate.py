@@ -87,12 +87,12 @@ def _measured(store: Store, key: str) -> CellRates | None:
             return None
         cell = Cell.from_json(spec.data)
         score = result.cost["inference_seconds_per_image"]
-        return CellRates(cell, result.device, result.cost["fit_seconds"] / _lessons(cell.fit), score)
+        return CellRates(cell, result.device, result.cost["fit_seconds"] / _pictures_shown(cell.fit), score)
     except (DataError, KeyError):
         return None  # damaged, or of a version that measured less: no basis for an estimate
 
 
-def _lessons(fit: Fit) -> int:
+def _pictures_shown(fit: Fit) -> int:
     """Return how many pictures a fit goes through."""
     defects = sum(label for _, label in fit.train)
     return (len(fit.train) + (3 * defects if fit.defect_turns else 0)) * max(1, fit.epochs)
@@ -118,7 +118,7 @@ def _hours(
         )
     size, device = basis[0].cell.fit.image_size, basis[0].device
     area = (fit.image_size / size) ** 2
-    fitting = median(one.fit for one in basis) * sum(_lessons(cell.fit) for cell in cells)
+    fitting = median(one.fit for one in basis) * sum(_pictures_shown(cell.fit) for cell in cells)
     scores = sum(len(scored[cell.category] - {name for name, _ in cell.fit.train}) for cell in cells)
     seconds = area * (fitting + median(one.score for one in basis) * scores)
     says = f"{len(basis)} cell{'s' * (len(basis) != 1)} measured at {size} px on {device}"

@@ -1,4 +1,4 @@
-"""From a sweep to its distinct fits: every inspector's view of every split, hashed, each fit once."""
+"""From a sweep to its distinct fits: every model's view of every split, hashed, each fit once."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def _line(rows: Sequence[FigureRow], endpoint: str) -> ConditionRow:
         draws=max(row.draws for row in rows),
         seeds=values,
         recall=calls.get("recall", math.nan),
-        came=counts.false_alarm_rate if counts else math.nan,
+        observed=counts.false_alarm_rate if counts else math.nan,
         precision=calls.get("precision", math.nan),
         accuracy=calls.get("accuracy", math.nan),
         f1=calls.get("f1", math.nan),

@@ -53,7 +53,7 @@ class CostChoice:
     Attributes:
         label, family: of the model; empty and None where none decides.
         choice: the rule of the model's threshold, ``reject everything`` or ``ship everything``.
-        recall, came: share of the defects found, and of the goods called abnormal.
+        recall, observed: share of the defects found, and of the goods called abnormal.
         expected_cost: of 1,000 parts, at the sweep's defect rate and prices.
         cheapest: of the category; several where they cost the same.
     """
@@ -63,7 +63,7 @@ class CostChoice:
     family: Family | None
     choice: str
     recall: float
-    came: float
+    observed: float
     expected_cost: float
     cheapest: bool
     cells: tuple[str, ...]
@@ -74,7 +74,7 @@ def cost(label: str, every: Sequence[Result], own: Sequence[Result], splits: Seq
 
     Args:
         every: all its finished cells.
-        own: those that detection reads, which its quality comes from: a lesson of one defect or of one type
+        own: those that detection reads, which its quality comes from: a training set of one defect or of one type
             takes other seconds. Where there are none, all of them count.
     """
     results = own or every
@@ -164,7 +164,7 @@ def _offers(lines: Sequence[ThresholdRow]) -> Iterator[CostChoice]:
 def _choice(line: ThresholdRow, name: str) -> CostChoice:
     priced = line.cost * PARTS
     return CostChoice(
-        line.category, line.label, line.family, name, line.recall, line.came, priced, False, line.cells
+        line.category, line.label, line.family, name, line.recall, line.observed, priced, False, line.cells
     )
 
 

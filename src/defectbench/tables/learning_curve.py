@@ -196,7 +196,7 @@ class LearningTables:
         """Return the points of all curves, each curve's rising."""
         return tuple(point for curve in self._curves for point in curve.learning())
 
-    def crossings(self) -> tuple[CrossoverRow, ...]:
+    def crossovers(self) -> tuple[CrossoverRow, ...]:
         """Return the crossover of every curve."""
         return tuple(curve.crossing() for curve in self._curves)
 

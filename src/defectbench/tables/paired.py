@@ -67,17 +67,19 @@ def find_paired(
 
 
 def compare_contenders(
-    contests: Sequence[PairedSeeds], contenders: tuple[str, str], endpoint: str, margin: float
+    paired_by_category: Sequence[PairedSeeds], contenders: tuple[str, str], endpoint: str, margin: float
 ) -> tuple[ComparisonRow, ...]:
     """Compare in each category by the endpoint; p-values are corrected for their number."""
     draws = resamples(endpoint)
     compared = [
-        comparison.compare(contest.folds, seed=_SEED, endpoint=endpoint, resamples=draws)
-        for contest in contests
+        comparison.compare(paired_seeds.folds, seed=_SEED, endpoint=endpoint, resamples=draws)
+        for paired_seeds in paired_by_category
     ]
     corrected = comparison.holm([each.p for each in compared])
-    lines = zip(contests, compared, corrected, strict=True)
-    return tuple(_comparison(contest, contenders, each, p, endpoint, margin) for contest, each, p in lines)
+    lines = zip(paired_by_category, compared, corrected, strict=True)
+    return tuple(
+        _comparison(paired_seeds, contenders, each, p, endpoint, margin) for paired_seeds, each, p in lines
+    )
 
 
 def _places(folds: Sequence[Fold]) -> Mapping[tuple[int, int], Fold]:
@@ -85,17 +87,17 @@ def _places(folds: Sequence[Fold]) -> Mapping[tuple[int, int], Fold]:
 
 
 def _comparison(
-    contest: PairedSeeds,
+    paired_seeds: PairedSeeds,
     contenders: tuple[str, str],
     compared: comparison.Comparison,
     p: float,
     endpoint: str,
     margin: float,
 ) -> ComparisonRow:
-    goods = sum(int(fold.goods.size) for fold in contest.folds)
-    defects = sum(int(fold.defects.size) for fold in contest.folds)
+    goods = sum(int(fold.goods.size) for fold in paired_seeds.folds)
+    defects = sum(int(fold.defects.size) for fold in paired_seeds.folds)
     return ComparisonRow(
-        category=contest.category,
+        category=paired_seeds.category,
         classifier=contenders[0],
         detector=contenders[1],
         classifier_value=compared.a.value,
@@ -109,12 +111,12 @@ def _comparison(
         corrected=p,
         verdict=compared.verdict(p, margin=margin),
         seeds=tuple(a - b for a, b in zip(compared.a_seeds, compared.b_seeds, strict=True)),
-        folds=len(contest.folds) * len(contest.seeds),
-        expected=contest.expected,
+        folds=len(paired_seeds.folds) * len(paired_seeds.seeds),
+        expected=paired_seeds.expected,
         goods=goods,
         defects=defects,
         warnings=_warnings(compared, goods, defects, endpoint, margin),
-        cells=contest.cells,
+        cells=paired_seeds.cells,
     )
 
 

@@ -137,8 +137,8 @@ class ThresholdRow:
         rule: ``calibrated``, ``tuned``, ``oracle`` or ``everything abnormal``.
         promised, resolution: false-alarm rate of a calibrated threshold, and 1/(n+1) of the calibration
             goods.
-        came: the false-alarm rate on the tested goods.
-        came_low, came_high: its 95 % interval, from the goods of the seed in the middle; NaN for the oracle.
+        observed: the false-alarm rate on the tested goods.
+        observed_low, observed_high: its 95 % interval, from the goods of the seed in the middle; NaN for the oracle.
         broken: so many false alarms came that the promise cannot have held (less than 1 in 1,000 by chance).
         precision_at_rate, cost: at the sweep's defect rate and prices; NaN without.
     """
@@ -149,9 +149,9 @@ class ThresholdRow:
     rule: str
     promised: float
     resolution: float
-    came: float
-    came_low: float
-    came_high: float
+    observed: float
+    observed_low: float
+    observed_high: float
     broken: bool
     recall: float
     precision: float
@@ -195,8 +195,8 @@ class ConditionRow:
         spread: its standard deviation over draws, the seeds' mean; NaN where there are fewer than two.
         draws: how many draws have results; 0 where nothing is drawn.
         seeds: the endpoint of each seed that has a result.
-        recall, came, precision, accuracy, f1: at the default threshold, counts pooled over folds, draws and
-            seeds; came is the share of false alarms. NaN without a threshold.
+        recall, observed, precision, accuracy, f1: at the default threshold, counts pooled over folds, draws and
+            seeds; observed is the share of false alarms. NaN without a threshold.
         f1_oracle: the oracle's, averaged over folds, draws and seeds.
         all_abnormal: F1 of calling every tested image abnormal, which both must be held against.
         folds, expected: fits read, over all seeds and draws, and how many the sweep has.
@@ -212,7 +212,7 @@ class ConditionRow:
     draws: int
     seeds: tuple[float, ...]
     recall: float
-    came: float
+    observed: float
     precision: float
     accuracy: float
     f1: float

@@ -43,28 +43,32 @@ class SampleSizeRow:
 
 
 def size_up(
-    contests: Sequence[PairedSeeds], contenders: tuple[str, str], endpoint: str, margin: float
+    paired_by_category: Sequence[PairedSeeds], contenders: tuple[str, str], endpoint: str, margin: float
 ) -> tuple[SampleSizeRow, ...]:
     """Return the sample size of each category that can be compared."""
-    return tuple(_need(contest, contenders, endpoint, margin) for contest in contests)
+    return tuple(_need(paired_seeds, contenders, endpoint, margin) for paired_seeds in paired_by_category)
 
 
-def _need(contest: PairedSeeds, contenders: tuple[str, str], endpoint: str, margin: float) -> SampleSizeRow:
-    goods = sum(int(fold.goods.size) for fold in contest.folds)
-    defects = sum(int(fold.defects.size) for fold in contest.folds)
+def _need(
+    paired_seeds: PairedSeeds, contenders: tuple[str, str], endpoint: str, margin: float
+) -> SampleSizeRow:
+    goods = sum(int(fold.goods.size) for fold in paired_seeds.folds)
+    defects = sum(int(fold.defects.size) for fold in paired_seeds.folds)
     if endpoint == comparison.AUROC:
-        need_defects, need_goods = sample_size.needed(contest.folds, margin)
+        need_defects, need_goods = sample_size.needed(paired_seeds.folds, margin)
     else:
-        times = _times(contest, endpoint, margin)
+        times = _times(paired_seeds, endpoint, margin)
         need_defects, need_goods = defects * times, goods * times
     rounded = (_up(need_goods), _up(need_defects))
-    return SampleSizeRow(contest.category, *contenders, margin, sample_size.POWER, goods, defects, *rounded)
+    return SampleSizeRow(
+        paired_seeds.category, *contenders, margin, sample_size.POWER, goods, defects, *rounded
+    )
 
 
-def _times(contest: PairedSeeds, endpoint: str, margin: float) -> float:
+def _times(paired_seeds: PairedSeeds, endpoint: str, margin: float) -> float:
     """Return how many times as many images are needed, the variance falling with their number."""
     draws = comparison.stratified_bootstrap(
-        contest.folds, seed=_SEED, endpoint=endpoint, resamples=resamples(endpoint)
+        paired_seeds.folds, seed=_SEED, endpoint=endpoint, resamples=resamples(endpoint)
     )
     variance = float((draws.drawn_a - draws.drawn_b).var())
     return variance * (sample_size.reach() / margin) ** 2 or math.nan

@@ -75,14 +75,14 @@ FILES = (
     "costs",
     "tradeoffs",
     "choices",
-    "needs",
+    "sample_sizes",
     "shifts",
     "mistakes",
     "conditions",
     "unseen",
-    "novelties",
+    "seen_unseen",
     "learning",
-    "crossings",
+    "crossovers",
     "cells",
 )
 """Tables that become files."""
@@ -160,7 +160,7 @@ class Tables:
         )
 
     @cached_property
-    def _contests(self) -> tuple[paired.PairedSeeds, ...]:
+    def _paired_by_category(self) -> tuple[paired.PairedSeeds, ...]:
         """What can be compared of the contenders."""
         contenders = self.collected.record.contenders
         return self._find(contenders) if contenders else ()
@@ -181,7 +181,7 @@ class Tables:
         """The contenders, paired, by category."""
         contenders = self.collected.record.contenders
         return (
-            paired.compare_contenders(self._contests, contenders, self.endpoint, self.margin)
+            paired.compare_contenders(self._paired_by_category, contenders, self.endpoint, self.margin)
             if contenders
             else ()
         )
@@ -196,10 +196,10 @@ class Tables:
         )
 
     @cached_property
-    def needs(self) -> tuple[SampleSizeRow, ...]:
+    def sample_sizes(self) -> tuple[SampleSizeRow, ...]:
         """How many tested images would decide a difference of one margin, by category."""
         contenders = self.collected.record.contenders
-        return size_up(self._contests, contenders, self.endpoint, self.margin) if contenders else ()
+        return size_up(self._paired_by_category, contenders, self.endpoint, self.margin) if contenders else ()
 
     @cached_property
     def shifts(self) -> tuple[ShiftRow, ...]:
@@ -247,9 +247,9 @@ class Tables:
         return self._unseen.matrix()
 
     @cached_property
-    def novelties(self) -> tuple[SeenUnseenRow, ...]:
+    def seen_unseen(self) -> tuple[SeenUnseenRow, ...]:
         """Seen against unseen defects; empty without the unseen protocol."""
-        return self._unseen.novelties()
+        return self._unseen.seen_unseen()
 
     @cached_property
     def learning(self) -> tuple[LearningRow, ...]:
@@ -257,9 +257,9 @@ class Tables:
         return self._learning.learning()
 
     @cached_property
-    def crossings(self) -> tuple[CrossoverRow, ...]:
+    def crossovers(self) -> tuple[CrossoverRow, ...]:
         """From how many labelled defects on a classifier suffices; empty likewise."""
-        return self._learning.crossings()
+        return self._learning.crossovers()
 
     @cached_property
     def costs(self) -> tuple[CostRow, ...]:

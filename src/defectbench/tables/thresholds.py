@@ -84,7 +84,7 @@ class ThresholdTable:
             own = [f for f in folds if (f.reading.seed, f.reading.label) == (first.seed, first.label)]
             labels = np.concatenate([fold.test.label for fold in own])
             counts = ConfusionCounts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
-            figures = {"came": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
+            figures = {"observed": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
             family = self._families[first.label] if len(tested) > 1 else None
             yield _threshold(category, "", family, "everything abnormal", (), figures)
 
@@ -94,8 +94,8 @@ class ThresholdTable:
         pooled, first = reduce(add, counts), rows[0]
         middle = _middle(counts)
         low, high = share_interval(middle.fp, middle.fp + middle.tn)
-        came = {"came": pooled.false_alarm_rate, "came_low": low, "came_high": high}
-        figures = promise | came | self._prices(pooled) | pooled.figures()
+        observed = {"observed": pooled.false_alarm_rate, "observed_low": low, "observed_high": high}
+        figures = promise | observed | self._prices(pooled) | pooled.figures()
         return _threshold(first.category, first.label, first.family, rule, cells_of(rows), figures)
 
     def _prices(self, counts: ConfusionCounts) -> dict[str, float]:
@@ -123,7 +123,16 @@ def _threshold(
     cells: tuple[str, ...],
     figures: Mapping[str, float],
 ) -> ThresholdRow:
-    names = ("promised", "resolution", "came", "came_low", "came_high", *CALLS, "precision_at_rate", "cost")
+    names = (
+        "promised",
+        "resolution",
+        "observed",
+        "observed_low",
+        "observed_high",
+        *CALLS,
+        "precision_at_rate",
+        "cost",
+    )
     values = {name: figures.get(name, math.nan) for name in names}
     broken = bool(figures.get("chance", 1.0) < _UNLIKELY)
     return ThresholdRow(category, label, family, rule, broken=broken, cells=cells, **values)

@@ -55,7 +55,7 @@ class UnseenRow:
 
 @dataclass(frozen=True, slots=True)
 class SeenUnseenRow:
-    """Seen against unseen: one model on one category, averaged over lessons and folds.
+    """Seen against unseen: one model on one category, averaged over training sets and folds.
 
     Attributes:
         seen, unseen, control: the endpoint on types learnt, on types not learnt, and, on the latter's
@@ -94,23 +94,23 @@ class UnseenTables:
         self._endpoint, self._figure = endpoint, ENDPOINTS[endpoint]
         contenders = collected.record.contenders
         self._detector = contenders[1] if contenders else ""
-        self._lessons: dict[_Key, list[Fold]] = defaultdict(list)
+        self._training_sets: dict[_Key, list[Fold]] = defaultdict(list)
         for fold in collected.folds(protocol=PROTOCOL):
             told = fold.split.setting
             training = (str(told["mode"]), str(told["type"]), bool(told["control"]))
-            self._lessons[fold.category, fold.reading.label, *training].append(fold)
+            self._training_sets[fold.category, fold.reading.label, *training].append(fold)
 
     def matrix(self) -> tuple[UnseenRow, ...]:
-        """Return the entries, in the sweep's order of categories, models and lessons."""
+        """Return the entries, in the sweep's order of categories, models and training sets."""
         return tuple(
             self._entry(key, tested, [fold for fold in folds if tested in _types(fold)])
-            for key, folds in self._lessons.items()
+            for key, folds in self._training_sets.items()
             for tested in sorted({kind for fold in folds for kind in _types(fold)})
         )
 
-    def novelties(self) -> tuple[SeenUnseenRow, ...]:
+    def seen_unseen(self) -> tuple[SeenUnseenRow, ...]:
         """Return seen against unseen, a line for each category, model and mode."""
-        lines = dict.fromkeys(key[:3] for key in self._lessons)
+        lines = dict.fromkeys(key[:3] for key in self._training_sets)
         return tuple(self._novelty(*line) for line in lines)
 
     def _entry(self, key: _Key, tested: str, folds: Sequence[Fold]) -> UnseenRow:
@@ -170,13 +170,13 @@ class UnseenTables:
         )
 
     def _of(self, category: str, label: str, mode: str, control: bool) -> list[Fold]:
-        """Return the folds of all lessons of a mode."""
+        """Return the folds of all training sets of a mode."""
         wanted = (category, label, mode, control)
-        lessons = ((key[:3], key[4], folds) for key, folds in self._lessons.items())
-        return [fold for key, told, folds in lessons if (*key, told) == wanted for fold in folds]
+        training_sets = ((key[:3], key[4], folds) for key, folds in self._training_sets.items())
+        return [fold for key, told, folds in training_sets if (*key, told) == wanted for fold in folds]
 
     def _mean(self, folds: Sequence[Fold]) -> float:
-        """Return the endpoint averaged over lessons and folds, then over seeds."""
+        """Return the endpoint averaged over training sets and folds, then over seeds."""
         by_seed = _grouped(folds, lambda fold: fold.reading.seed)
         return mean(self._value(each, _every(each)) for each in by_seed.values())
 
@@ -205,7 +205,7 @@ def _grouped(folds: Sequence[Fold], by: Callable[[Fold], _Group]) -> dict[_Group
 
 
 def _blocks(ours: Sequence[Fold], theirs: Sequence[Fold]) -> list[UnseenBlock]:
-    """Pair the lessons and folds that both have; a block's lines are the seeds."""
+    """Pair the training sets and folds that both have; a block's lines are the seeds."""
     others = _grouped(theirs, _place)
     return [
         _block(folds, others[place]) for place, folds in _grouped(ours, _place).items() if place in others

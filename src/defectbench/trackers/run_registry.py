@@ -78,7 +78,7 @@ class RunRegistry:
         return f"tracking/{self.sweep}/"
 
     def hold(self, name: str, run: TrackedRun) -> RunRef:
-        """Return the slip of ``name``, its run created if nobody has yet."""
+        """Return the reference of ``name``, its run created if nobody has yet."""
         mine, seen, since = "", "", 0.0
         while True:
             page, version = self._read(name)
@@ -151,7 +151,7 @@ class RunRegistry:
         return found[0] if found else self.tracker.create(self.experiment, run, ref.started, ref.claim)
 
     def _forget(self, name: str, page: _Page, version: str) -> None:
-        """Take the slip out and remove its run; nothing happens when somebody else just wrote the page."""
+        """Take the reference out and remove its run; nothing happens when somebody else just wrote the page."""
         ref = page.get(self.experiment)
         if ref is None:
             return
@@ -161,7 +161,7 @@ class RunRegistry:
                 self.tracker.delete(ref.run_id)
 
     def _note(self, name: str, ref: RunRef, *, basis: str, written: str, finished: bool) -> None:
-        """Say in the slip what was written; a slip of another run is left alone."""
+        """Say in the reference what was written; one of another run is left alone."""
         while True:
             page, version = self._read(name)
             now = page.get(self.experiment)

@@ -2,7 +2,7 @@
 
 ``python -m defectbench.models.checks.full_check SIDE MEMORY NAME`` does it for one model, with random weights, two
 tiny batches and one thread, without network and in bounded memory, and prints a line of JSON;
-:func:`full_check` starts that and reads it, so that a model that takes too much ends nothing but its own exam.
+:func:`full_check` starts that and reads it, so that a model that takes too much ends nothing but its own check.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FullCheckResult:
         says: in words, what it gave, or why it failed.
         heat_map: the map's height and width; (0, 0) where there is none.
         parameters, flops: counted; flops None where they cannot be.
-        seconds: of the exam, the library's import apart.
+        seconds: of the check, the library's import apart.
         peak_memory_bytes: of the process.
     """
 

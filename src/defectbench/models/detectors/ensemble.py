@@ -95,7 +95,7 @@ class PatchcoreEnsemble(Model):
 
 
 def _member(settings: ModelSettings, prefix: str) -> ModelSettings:
-    """Return the recipe of one PatchCore of the three."""
+    """Return the settings of one PatchCore of the three."""
     options = dict(settings.options)
     options |= {name: options[f"{prefix}{name}"] for name in ("backbone", "layers")}
     name = str(options["backbone"])

@@ -36,7 +36,7 @@ _COVARIANCE_NEEDS = 2
 class _MemoryBankDetector(Model):
     """What both share: a backbone that is never trained, and fitted tensors beside it.
 
-    The file holds the fitted tensors alone: the backbone comes again from the recipe's weights or seed.
+    The file holds the fitted tensors alone: the backbone comes again from the settings' weights or seed.
     """
 
     def __init__(self, settings: ModelSettings) -> None:

@@ -31,12 +31,12 @@ def create(
 ) -> nn.Module:
     """Return timm's network ``name`` in float32 on the CPU, in eval mode.
 
-    The recipe's weights file is loaded by key; without one the initial weights come from the recipe's seed.
+    The settings' weights file is loaded by key; without one the initial weights come from the settings' seed.
 
     Args:
         outputs: units of a new head in place of the published one; None keeps the published head.
         any_size: a transformer that is published for one size is built for that one, and fits its places to
-            the pictures; without it, it is built for the recipe's size.
+            the pictures; without it, it is built for the settings' size.
 
     Raises:
         UsageError: timm knows no such network.
@@ -109,7 +109,7 @@ def _size_option(name: str, settings: ModelSettings) -> dict[str, Any]:
 
 
 def _file_of(settings: ModelSettings) -> Path | None:
-    """Return the recipe's one weights file, or None for random weights."""
+    """Return the settings' one weights file, or None for random weights."""
     if not settings.weights:
         return None
     if len(settings.weights) > 1:

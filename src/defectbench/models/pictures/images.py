@@ -1,4 +1,4 @@
-"""A category's pictures, decoded once, and their features, computed once: what inspectors look at."""
+"""A category's pictures, decoded once, and their features, computed once: what models look at."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Schedule:
 
     @classmethod
     def of(cls, settings: ModelSettings, per_epoch: int) -> Schedule:
-        """Return the recipe's epochs, cut where the setting ``steps``, if it has one, is used up first."""
+        """Return the settings' epochs, cut where the setting ``steps``, if it has one, is used up first."""
         steps = settings.epochs * per_epoch
         if "steps" in settings.options:
             steps = min(steps, settings.whole("steps"))
@@ -158,7 +158,7 @@ class GradientDetector(Model):
         """Put back what :meth:`carried` gave."""
 
     def check(self, training: TrainingData) -> None:
-        """Raise DataError unless the lesson is one for this model."""
+        """Raise DataError unless the training set is one for this model."""
         check_goods(training)
         check_tuning(training)
 
@@ -228,7 +228,7 @@ class GradientDetector(Model):
             raise BugError(f"{type(self).__name__}: state lacks {lost[:3]}, and has foreign {foreign[:3]}")
 
     def save(self, path: Path) -> None:
-        """Write what was trained as safetensors; what is frozen comes again from the recipe."""
+        """Write what was trained as safetensors; what is frozen comes again from the settings."""
         state = self.trained_state(self._fitted())
         save_file({key: value.detach().cpu().contiguous() for key, value in state.items()}, path)
 

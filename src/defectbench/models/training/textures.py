@@ -43,10 +43,10 @@ def pictures(settings: ModelSettings, name: str = "") -> list[Path]:
     """Return the pictures' files, sorted by name.
 
     Args:
-        name: of the recipe's weights that are pictures; may be left out where there are no others.
+        name: of the settings' weights that are pictures; may be left out where there are no others.
 
     Raises:
-        MissingWeightsError: the recipe has weights, but not these.
+        MissingWeightsError: the settings have weights, but not these.
         DataError: the file is no tar of pictures.
     """
     if not settings.weights:
@@ -59,10 +59,10 @@ def pictures(settings: ModelSettings, name: str = "") -> list[Path]:
 
 
 def without(settings: ModelSettings, name: str) -> ModelSettings:
-    """Return the recipe for a network that is built with the weights beside the pictures ``name``.
+    """Return the settings for a network that is built with the weights beside the pictures ``name``.
 
     Raises:
-        MissingWeightsError: the recipe has the pictures and no weights for a network.
+        MissingWeightsError: the settings have the pictures and no weights for a network.
     """
     others = {key: path for key, path in settings.weights.items() if key != name}
     if settings.weights and not others:

@@ -8,11 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 
 from defectbench.errors import PERMANENT, ExitCode, TryAgainError
+from defectbench.records.state import CellState
 from defectbench.runners.chart.chart import label_value
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import JobWithPods
 from defectbench.runners.kubernetes.find import jobs as find_jobs
-from defectbench.runners.kubernetes.jobs import CellState, JobView, condition, ending
+from defectbench.runners.kubernetes.jobs import condition, ending
 from defectbench.runners.kubernetes.submit import CONCURRENCY
 from defectbench.runners.status import StoredState
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from defectbench.errors import MissingInputError
+from defectbench.records.state import CellState
 from defectbench.runners.kubernetes import find
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import JobWithPods
-from defectbench.runners.kubernetes.jobs import CellState
 from defectbench.runners.kubernetes.logs import find_cell
 from defectbench.runners.kubernetes.why import Facts
 from defectbench.runners.status import StoredState, read_stored_states

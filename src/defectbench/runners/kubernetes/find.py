@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from defectbench.errors import MissingInputError, NoRightsError
 from defectbench.runners.chart.chart import SWEEP, cells_of, label_value
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster, Document
-from defectbench.runners.kubernetes.jobs import OURS, QUEUE, JobView, read_job
+from defectbench.runners.kubernetes.jobs import OURS, QUEUE, read_job
 
 JOB_NAME = "batch.kubernetes.io/job-name"
 """The label by which the Job controller marks its pods."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from defectbench.errors import ExitCode
+from defectbench.errors import describe_exit_code
+from defectbench.records.state import CellState
 from defectbench.runners.chart.chart import CATEGORY, CONTAINER, DIGEST, MODEL, SWEEP, cells_of
+from defectbench.runners.job_view import JobView
 
 Document = Mapping[str, Any]
 
@@ -19,62 +20,9 @@ OURS = "app.kubernetes.io/name=defectbench"
 QUEUE = "kueue.x-k8s.io/queue-name"
 
 
-class CellState(StrEnum):
-    """Where a Job is."""
-
-    QUEUED = "queued"
-    """Suspended: Kueue, or a person, lets it wait."""
-    PENDING = "pending"
-    PULLING = "pulling"
-    """On a node; its image is being fetched, its volumes mounted."""
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    DOOMED = "doomed"
-    """Holds its node and will never start as it is."""
-
-
-ENDED = frozenset({CellState.SUCCEEDED, CellState.FAILED})
-
 IMAGE_TROUBLE = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 DOOM = IMAGE_TROUBLE | {"CreateContainerConfigError", "CreateContainerError", "ImageInspectError"}
 """Reasons of a waiting container that never become Failed (kubernetes#141713)."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A Job and its pods, read.
-
-    Attributes:
-        cells: that it holds, in their order.
-        digest: of the manifest that it was made from.
-        reason: why it is in this phase, for people; empty where the phase says it all.
-        code: exit code of the last container that ended, None while none did.
-        killed: the reason that the kubelet gave for it (``OOMKilled``...).
-        pod: the latest.
-        node: where that pod is.
-        leaving: the Job is being deleted.
-    """
-
-    name: str
-    uid: str
-    sweep: str
-    model: str
-    category: str
-    cells: tuple[str, ...]
-    digest: str
-    phase: CellState
-    reason: str = ""
-    code: int | None = None
-    killed: str = ""
-    pod: str = ""
-    node: str = ""
-    leaving: bool = False
-
-    @property
-    def live(self) -> bool:
-        """Whether it works on its cells, or may yet."""
-        return self.phase not in ENDED and not self.leaving
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,40 +123,10 @@ def unschedulable(pod: Document) -> str:
     return ""
 
 
-def code_words(code: int, reason: str = "") -> str:
-    """Say an exit code in words.
-
-    >>> code_words(65)
-    'exit code 65 (the images are wrong)'
-    >>> code_words(137, "OOMKilled")
-    'killed for want of memory (exit code 137)'
-    """
-    if reason == "OOMKilled":
-        return f"killed for want of memory (exit code {code})"
-    words = _WORDS.get(code) or (f"killed by signal {code - 128}" if 128 < code < 160 else "")
-    return f"exit code {code} ({words})" if words else f"exit code {code}"
-
-
 _UNITS = {
     "m": 1e-3,
     **{unit: 1000.0**power for power, unit in enumerate("kMGTPE", start=1)},
     **{f"{unit}i": 1024.0**power for power, unit in enumerate("KMGTPE", start=1)},
-}
-_WORDS = {
-    ExitCode.DONE: "done",
-    ExitCode.SOME_FAILED: "some cells failed",
-    ExitCode.USAGE: "the command is wrong",
-    ExitCode.DATA: "the images are wrong",
-    ExitCode.MISSING_INPUT: "a data set or cell is missing",
-    ExitCode.MISSING_WEIGHTS: "weights are missing",
-    ExitCode.BUG: "a bug of defectbench",
-    ExitCode.TRY_AGAIN: "something was out of reach; it is tried again",
-    ExitCode.NO_RIGHTS: "refused for want of rights",
-    ExitCode.CONFIGURATION: "the configuration is wrong",
-    ExitCode.DEADLINE: "the deadline passed",
-    ExitCode.STOPPED: "stopped by SIGTERM after saving",
-    137: "killed by SIGKILL",
-    139: "the process crashed",
 }
 
 
@@ -231,7 +149,7 @@ def _phase(job: Document, pod: Document | None) -> tuple[CellState, str]:
     if failed:
         return CellState.FAILED, f"{failed.get('reason', '')}: {failed.get('message', '')}".strip(": ")
     if condition(job, "Complete") or condition(job, "SuccessCriteriaMet"):
-        return CellState.SUCCEEDED, ""
+        return CellState.FINISHED, ""
     if job.get("spec", {}).get("suspend"):
         queue = job["metadata"].get("labels", {}).get(QUEUE)
         return CellState.QUEUED, f"in queue {queue}" if queue else "suspended"
@@ -247,7 +165,9 @@ def _between(job: Document, pod: Document | None) -> str:
     ended = ending(pod)
     tries = job.get("status", {}).get("failed", 0)
     return (
-        f"{code_words(ended.code, ended.reason)}; the next try comes (failed {tries} so far)" if ended else ""
+        f"{describe_exit_code(ended.code, ended.reason)}; the next try comes (failed {tries} so far)"
+        if ended
+        else ""
     )
 
 

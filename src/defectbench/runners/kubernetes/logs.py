@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from defectbench.errors import MissingInputError, UsageError
 from defectbench.records.cell import path
 from defectbench.records.result import find_failure, find_result
+from defectbench.records.state import CellState
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import holder
-from defectbench.runners.kubernetes.jobs import CellState
 from defectbench.stores.base import Store
 
 POLL = 5.0

@@ -14,10 +14,12 @@ from enum import StrEnum
 
 from defectbench.errors import StoppedError, TryAgainError
 from defectbench.execution.events import terminable
+from defectbench.records.state import CellState
 from defectbench.runners.chart.chart import Manifest, cells_of, digest_of
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.informer import Informer
-from defectbench.runners.kubernetes.jobs import OURS, CellState, JobView, read_job
+from defectbench.runners.kubernetes.jobs import OURS, read_job
 
 log = logging.getLogger(__name__)
 

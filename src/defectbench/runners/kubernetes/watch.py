@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from defectbench.errors import ExitCode
 from defectbench.execution.lease import read_lease
 from defectbench.records.result import find_failure, find_result
+from defectbench.records.state import CellState
 from defectbench.records.sweep_record import Record
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster, Document
 from defectbench.runners.kubernetes.find import owner
 from defectbench.runners.kubernetes.informer import Informer
-from defectbench.runners.kubernetes.jobs import OURS, CellState, JobView, read_job
+from defectbench.runners.kubernetes.jobs import OURS, read_job
 from defectbench.runners.status import (
     CellStatus,
     StoredState,
@@ -49,20 +51,20 @@ class Snapshot:
     """
 
     views: Sequence[JobView]
-    standpoints: Sequence[CellStatus]
+    statuses: Sequence[CellStatus]
     trouble: str = ""
     over: bool = False
 
     @property
     def code(self) -> ExitCode:
         """0 when every cell is finished, else 1."""
-        done = all(each.state is CellState.SUCCEEDED for each in self.standpoints)
+        done = all(each.state is CellState.FINISHED for each in self.statuses)
         return ExitCode.DONE if done else ExitCode.SOME_FAILED
 
     @property
     def advice(self) -> list[str]:
         """What a person may do about the cells that are not finished."""
-        states = count_states(self.standpoints)
+        states = count_states(self.statuses)
         return [
             f"{states[state]} cells are {state}: {words}"
             for state, words in (
@@ -119,8 +121,8 @@ class Follower:
         if self.clock() - self._polled >= self.poll:
             self._polled = self.clock()
             self._progress([each for each in views if each.phase is CellState.RUNNING])
-        standpoints = cell_statuses(self.record, self._kept, views)
-        return Snapshot(views, standpoints, jobs.trouble or pods.trouble, self._over(views, standpoints))
+        statuses = cell_statuses(self.record, self._kept, views)
+        return Snapshot(views, statuses, jobs.trouble or pods.trouble, self._over(views, statuses))
 
     def _views(self, jobs: Iterable[Document], pods: Iterable[Document]) -> list[JobView]:
         """Return the Jobs that hold any of the cells."""
@@ -163,10 +165,10 @@ class Follower:
             if self._kept[key].failure is None:
                 return
 
-    def _over(self, views: Sequence[JobView], standpoints: Sequence[CellStatus]) -> bool:
+    def _over(self, views: Sequence[JobView], statuses: Sequence[CellStatus]) -> bool:
         """Whether waiting on is of no use."""
         now = self.clock()
-        if all(each.state in (CellState.SUCCEEDED, CellState.FAILED) for each in standpoints):
+        if all(each.state in (CellState.FINISHED, CellState.FAILED) for each in statuses):
             return not any(each.live for each in views if each.phase is not CellState.DOOMED)
         doomed = {each.uid for each in views if each.phase is CellState.DOOMED}
         self._doomed = {uid: self._doomed.get(uid, now) for uid in doomed}

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from defectbench.errors import describe_exit_code
 from defectbench.execution.events import clock
 from defectbench.execution.lease import LeaseRecord
 from defectbench.records.result import Failure
+from defectbench.records.state import CellState
 from defectbench.runners.chart.chart import image_of
+from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.jobs import (
     IMAGE_TROUBLE,
     QUEUE,
-    CellState,
-    JobView,
     asked,
-    code_words,
     condition,
     ending,
     latest,
@@ -59,7 +59,7 @@ class Facts:
 
     Attributes:
         cell: its key; empty when a whole Job is asked about.
-        finished: the store has a true result.
+        finished: the store has a verified result.
         job, pods, events: of the Job that holds it.
         nodes, queue: None where the rights do not allow to look; ``queue`` are the names of the Jobs that
             wait in the same queue before this one.
@@ -101,7 +101,7 @@ def explain(facts: Facts) -> Diagnosis:
 
 
 def _recorded(facts: Facts, failure: Failure) -> Diagnosis:
-    words = code_words(failure.code)
+    words = describe_exit_code(failure.code)
     first = failure.message.splitlines()[0] if failure.message else ""
     return Diagnosis(
         Urgency.FAILED,
@@ -128,12 +128,12 @@ def _without_job(facts: Facts) -> Diagnosis:
     )
 
 
-def _succeeded(facts: Facts, seen: JobView) -> Diagnosis:
+def _complete(facts: Facts, seen: JobView) -> Diagnosis:
     if not facts.cell:
         return Diagnosis(Urgency.FINISHED, f"Job {seen.name} is complete")
     return Diagnosis(
         Urgency.STUCK,
-        f"Job {seen.name} is complete, yet cell {facts.cell} has no true result: "
+        f"Job {seen.name} is complete, yet cell {facts.cell} has no verified result: "
         "`defectbench retry --only all` runs it again",
     )
 
@@ -149,7 +149,7 @@ def _failed(facts: Facts, seen: JobView) -> Diagnosis:
         )
     if seen.code is None:
         return Diagnosis(Urgency.FAILED, f"Job {seen.name} failed: {seen.reason}", evidence)
-    words = code_words(seen.code, seen.killed)
+    words = describe_exit_code(seen.code, seen.killed)
     tries = int((facts.job or {}).get("status", {}).get("failed", 0))
     often = f", the last of {tries} tries" if tries > 1 else ""
     return Diagnosis(
@@ -195,7 +195,7 @@ def _pending(facts: Facts, seen: JobView) -> Diagnosis:
             Urgency.SLOW, f"the pod of Job {seen.name} was evicted; the next one goes on for it", (said,)
         )
     if seen.code is not None:
-        words = code_words(seen.code, seen.killed)
+        words = describe_exit_code(seen.code, seen.killed)
         return Diagnosis(
             Urgency.SLOW,
             f"Job {seen.name} waits before its next try; the last ended: {words}{_remedy(facts, seen)}",
@@ -358,7 +358,7 @@ _BY_PHASE = {
     CellState.PENDING: _pending,
     CellState.PULLING: _pulling,
     CellState.RUNNING: _running,
-    CellState.SUCCEEDED: _succeeded,
+    CellState.FINISHED: _complete,
     CellState.FAILED: _failed,
     CellState.DOOMED: _doomed,
 }
@@ -383,7 +383,9 @@ def _beat(lease: LeaseRecord | None) -> tuple[str, ...]:
 def _last_words(pods: Sequence[Document]) -> tuple[str, ...]:
     """Say how earlier pods ended."""
     found = ((pod["metadata"]["name"], ending(pod)) for pod in pods)
-    return tuple(f"pod {name}: {code_words(end.code, end.reason)}" for name, end in found if end is not None)
+    return tuple(
+        f"pod {name}: {describe_exit_code(end.code, end.reason)}" for name, end in found if end is not None
+    )
 
 
 def _event(events: Sequence[Document], *reasons: str) -> tuple[str, ...]:

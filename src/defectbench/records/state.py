@@ -1,0 +1,31 @@
+"""Where a cell, or the Job that holds it, is: the same words in `run`, `status`, the report and the docs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class CellState(StrEnum):
+    """In the order of a cell's life."""
+
+    QUEUED = "queued"
+    """Its Job is suspended: Kueue, or a person, lets it wait."""
+    PENDING = "pending"
+    PULLING = "pulling"
+    """Its pod is on a node; the image is being fetched, volumes are being mounted."""
+    WAITING = "waiting"
+    """Another worker holds it."""
+    RUNNING = "running"
+    FINISHED = "finished"
+    """Its result is there and verified; of a Job: it is complete."""
+    FAILED = "failed"
+    """For good."""
+    AGAIN = "again"
+    """Something was out of reach: a second try may go through."""
+    STOPPED = "stopped"
+    DOOMED = "doomed"
+    """Its Job holds a node and will never start as it is."""
+
+
+ENDED = frozenset({CellState.FINISHED, CellState.FAILED, CellState.AGAIN, CellState.STOPPED})
+"""What a worker ends a cell with."""
