@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Literal
 from urllib.error import HTTPError, URLError
 
-from defectbench.catalog import ENTRIES
+from defectbench.catalog import entries
 from defectbench.data.archive import list_datasets
 from defectbench.errors import (
     DefectbenchError,
@@ -186,7 +186,7 @@ def _device() -> Finding:
 
 def _weights(place: Store) -> Finding:
     there = {key.split("/")[1] for key in place.keys("weights/")}
-    known = {item.name for entry in ENTRIES for item in entry.weights}
+    known = {item.name for entry in entries() for item in entry.weights}
     have = sorted(known & there)
     says = f"{len(have)} of the catalog's {len(known)}: {', '.join(have) or 'none'}"
     if not have:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from defectbench.catalog.builtin import ENTRIES
 from defectbench.catalog.classifiers import TIMM
 from defectbench.catalog.entry import Entry, Family, Measured, Weights
-from defectbench.catalog.registry import check_package, entries, find, find_of, problems
+from defectbench.catalog.registry import check_package, entries, find, find_of, known, problems
 from defectbench.catalog.rules import SETTINGS, Bounds, Flag, Names, Rule, Setting
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "entries",
     "find",
     "find_of",
+    "known",
     "problems",
 ]
 

@@ -40,7 +40,7 @@ def _stepped(
     values: dict[str, object] = {
         "name": name,
         "family": "detector",
-        "builder": f"defectbench.models.{builder}",
+        "builder": f"defectbench.models.detectors.{builder}",
         "source": f"{paper}; anomalib's torch model, {_ANOMALIB}",
         "licence": "Apache-2.0",
         "image_size": 256,

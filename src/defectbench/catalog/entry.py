@@ -157,6 +157,7 @@ class Entry:
         return sides + steps + because
 
     @property
-    def commercial(self) -> bool:
-        """Whether the licences of all its weights allow commercial use."""
-        return all(weights.commercial for weights in self.weights)
+    def commercial(self) -> bool | None:
+        """Whether the licences of all its weights allow commercial use; None where one is unknown, none forbids."""
+        allowed = {weights.commercial for weights in self.weights}
+        return False if False in allowed else None if None in allowed else True

@@ -78,6 +78,14 @@ def find_of(name: str, package: str) -> Entry:
     return find(name)
 
 
+def known(name: str, package: str) -> Entry | None:
+    """Return the entry that a stored result names; None where its package registers none here.
+
+    A report of what ran elsewhere needs no package: it then says that the licence is not known.
+    """
+    return foreign().items.get(name) if package else find(name)
+
+
 def check_package(model: str, package: str) -> None:
     """Refuse to go on without the package that a cell's model comes from.
 

@@ -98,7 +98,7 @@ def gather_cell(store: Store, key: str, cache: Path) -> FinishedCell:
         failure = find_failure(store, key)
         ended = f"failed ({failure.code}): {failure.message}" if failure else "has not finished"
         raise MissingInputError(f"cell {key} {ended}; only a finished cell can be exported")
-    entry = catalog.find(cell.fit.model)
+    entry = catalog.find_of(cell.fit.model, cell.fit.package)
     if entry.fit_version != cell.fit.fit_version:
         raise ConfigurationError(
             f"cell {key} was fitted by version {cell.fit.fit_version} of {entry.name}'s fit, this "
@@ -167,7 +167,7 @@ def check_scores(finished: FinishedCell, found: NDArray[np.float64]) -> None:
 
 def differences(result: Result) -> list[str]:
     """Return in words which libraries have other versions here than where the cell ran."""
-    made, here = result.versions, versions()
+    made, here = result.versions, versions(result.versions)
     names = sorted(name for name in {*made, *here} if made.get(name) != here.get(name))
     return [f"{name} {made.get(name, 'none')} (here {here.get(name, 'none')})" for name in names]
 

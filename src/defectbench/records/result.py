@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -184,10 +184,14 @@ def forget_failures(store: Store, cells: Sequence[str]) -> None:
         store.delete(path(key, "failure.json"))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of each library that may decide a fit's bits, if it is there."""
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of Python and of each library that may decide a fit's bits, if it is there.
+
+    Args:
+        more: further distributions, such as the one that the model comes from.
+    """
     found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in dict.fromkeys((*_LIBRARIES, *more)):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
