@@ -138,7 +138,7 @@ def _tracker(target: Target, place: Store | None) -> Finding:
     named = target.tracking or os.environ.get("MLFLOW_TRACKING_URI")
     uri = named if place is None else tracking_uri(place, target.tracking)
     if uri is None:
-        return Finding("tracker", "not there", "an S3 store has none of its own; name one by --tracking-uri")
+        return Finding("tracker", "not there", "this store has none of its own; name one by --tracking-uri")
     if find_spec("mlflow") is None and not named:
         return Finding("tracker", "not there", "the extra mlflow is not installed; results are in the store")
     tracker = open_tracker(uri)

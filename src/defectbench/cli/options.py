@@ -22,7 +22,7 @@ store_option = click.option(
     default="./bench",
     show_default=True,
     metavar="URL",
-    help="Where data and results lie: s3://bucket/prefix or a directory.  [env: DEFECTBENCH_STORE]",
+    help="Where data and results lie: s3://bucket/prefix, a directory, or a package's own store.  [env: DEFECTBENCH_STORE]",
 )
 tracking_option = click.option(
     "--tracking-uri",

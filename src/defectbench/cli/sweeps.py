@@ -113,7 +113,7 @@ def _say_plan(
     say_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
-    note(f"tracker: {uri or 'none; an S3 store has none of its own, see --tracking-uri'}")
+    note(f"tracker: {uri or 'none; this store has none of its own, see --tracking-uri'}")
     for each in guessed:
         note(f"hours: {_hours_text(each)}")
     for reason in planned.missing.values():
@@ -174,6 +174,7 @@ def run(
     from defectbench.cli.local_board import LocalBoard
     from defectbench.records.result import finished_cells, forget_failures
     from defectbench.runners.local import LocalRunner
+    from defectbench.sweeps.networks import check_networks
     from defectbench.sweeps.plan import write_plan
 
     place = open_store(store)
@@ -182,6 +183,7 @@ def run(
     done = finished_cells(place, list(cells))
     todo = [key for key in cells if key not in done]
     planned.need_weights(todo)
+    check_networks(planned.sweep, {planned.labels[key] for key in todo})
     write_plan(planned, place, todo)
     forget_failures(place, todo)
     note(_sum(planned, cells, done))
@@ -228,7 +230,7 @@ def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) 
     place = open_store(store)
     uri = choose(place, tracking_uri)
     if uri is None:
-        raise UsageError("an S3 store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
+        raise UsageError("this store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
     found = sync_sweep(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
     note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
 

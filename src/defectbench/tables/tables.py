@@ -19,11 +19,10 @@ from defectbench.catalog import Family
 from defectbench.data.shortcut import Shortcut
 from defectbench.metrics import comparison
 from defectbench.metrics.image import image_ap, image_auroc, precision_recall_curve, roc_curve
-from defectbench.protocols.base import Split
+from defectbench.protocols.base import EVERYONE, Split
+from defectbench.protocols.choose import PRIMARY
 from defectbench.records.result import Result
 from defectbench.records.sweep_record import Reading, SweepModel
-from defectbench.protocols.base import EVERYONE
-from defectbench.protocols.choose import PRIMARY
 from defectbench.tables import cost, paired, worst_images
 from defectbench.tables.collect import Collected, FigureRow, Fold
 from defectbench.tables.conditions import cells_of, conditions, mean
