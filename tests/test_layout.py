@@ -48,6 +48,7 @@ LAYERS = (
     "export",
     "runners",
     "doctor",
+    "testing",
     "cli",
     "__main__",
 )
@@ -69,6 +70,7 @@ LIBRARIES: dict[str, str | tuple[str, ...]] = {
     "helm_python": "runners.chart.helm",
     "click": ("cli", "__main__"),
     "pandas": (),
+    "pytest": "testing.",
 }
 """Library -> where alone it may be imported: how the module's name begins."""
 
