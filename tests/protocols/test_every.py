@@ -35,7 +35,7 @@ class TestProtocols(ProtocolContract):
 
 
 class TestBothSchemes(ProtocolContract):
-    options = ({"scheme": "holdout"}, {"scheme": "both"})
+    options = ({"scheme": "both"},)
 
     @pytest.fixture
     def name(self) -> str:
