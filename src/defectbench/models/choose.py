@@ -47,7 +47,9 @@ def _foreign(entry: Entry) -> type[Model]:
     try:
         found = _load(entry)
     except Exception as error:  # a package's code raises what it likes
-        raise ConfigurationError(f"{told}, which cannot be loaded: {type(error).__name__}: {error}") from error
+        raise ConfigurationError(
+            f"{told}, which cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Model)):
         raise ConfigurationError(f"{told}, which is no subclass of defectbench.models.base.Model")
     return found

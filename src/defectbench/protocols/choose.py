@@ -29,7 +29,9 @@ BUILTIN: Mapping[str, type[Protocol]] = {
 def _read(plugin: Plugin, given: Any) -> Iterator[tuple[str, type[Protocol]]]:
     """Yield the class of an entry point under each name that its splits may carry."""
     if not (isinstance(given, type) and issubclass(given, Protocol)):
-        raise ConfigurationError(f"expected a subclass of defectbench.protocols.base.Protocol, got {given!r:.80}")
+        raise ConfigurationError(
+            f"expected a subclass of defectbench.protocols.base.Protocol, got {given!r:.80}"
+        )
     names = [each.name for each in given.descriptions]
     if names[:1] != [given.name] or any(not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", name) for name in names):
         raise ConfigurationError(
@@ -42,9 +44,7 @@ def _read(plugin: Plugin, given: Any) -> Iterator[tuple[str, type[Protocol]]]:
         yield name, given
 
 
-_FOREIGN = load_plugins(
-    GROUP, _read, [each.name for kind in BUILTIN.values() for each in kind.descriptions]
-)
+_FOREIGN = load_plugins(GROUP, _read, [each.name for kind in BUILTIN.values() for each in kind.descriptions])
 
 PROTOCOLS: Mapping[str, type[Protocol]] = {
     **BUILTIN,

@@ -58,7 +58,14 @@ class ModelCase:
 
     def __post_init__(self) -> None:
         own = self.entry
-        decides = (own.builder, own.family, own.patience, sorted(self.options.items()), self.side, self.epochs)
+        decides = (
+            own.builder,
+            own.family,
+            own.patience,
+            sorted(self.options.items()),
+            self.side,
+            self.epochs,
+        )
         object.__setattr__(self, "text", repr(decides))
 
     def __eq__(self, other: object) -> bool:
@@ -76,9 +83,7 @@ class ModelCase:
 
     def settings(self, seed: int = 0) -> ModelSettings:
         """Return what the model is built from: random weights, on the CPU."""
-        return ModelSettings(
-            self.options, self.side, self.epochs, self.entry.patience, seed, device="cpu"
-        )
+        return ModelSettings(self.options, self.side, self.epochs, self.entry.patience, seed, device="cpu")
 
     def build(self, seed: int = 0) -> Model:
         """Return the model, neither fitted nor loaded."""

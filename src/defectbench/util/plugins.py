@@ -146,7 +146,9 @@ def find_scheme(group: str, scheme: str, ours: Iterable[str]) -> Callable[[str],
     except Exception as error:
         raise ConfigurationError(plugins[0].failed(error)) from error
     if not callable(opener):
-        raise ConfigurationError(plugins[0].failed(f"expected a class or a function of a URL, got {opener!r:.60}"))
+        raise ConfigurationError(
+            plugins[0].failed(f"expected a class or a function of a URL, got {opener!r:.60}")
+        )
     made: Callable[[str], Any] = opener
     return made
 
