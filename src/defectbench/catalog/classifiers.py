@@ -96,7 +96,8 @@ def timm_entry(network: str) -> Entry:
     Nobody here has read the licence of its weights: whether it allows commercial use is unknown.
     """
     weights = Weights(network, f"timm {network}", "see timm's page of it", commercial=None)
-    return _classifier(TIMM + network, network, "a timm network that the sweep names", 224, weights=(weights,))
+    source = "a timm network that the sweep names"
+    return _classifier(TIMM + network, network, source, 224, weights=(weights,))
 
 
 CLASSIFIERS: tuple[Entry, ...] = (

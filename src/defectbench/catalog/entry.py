@@ -158,6 +158,6 @@ class Entry:
 
     @property
     def commercial(self) -> bool | None:
-        """Whether the licences of all its weights allow commercial use; None where one is unknown, none forbids."""
+        """Whether the licences of all its weights allow commercial use; None where that is unknown of one."""
         allowed = {weights.commercial for weights in self.weights}
         return False if False in allowed else None if None in allowed else True

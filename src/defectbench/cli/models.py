@@ -60,7 +60,7 @@ def show(name: str, form: str) -> None:
         entry["resumes"] = _RESUMES[bool(entry["resumes"])]
         say_table(("", name), [(key, _lines(value)) for key, value in entry.items() if key != "name"])
         if entry["commercial"] is None:
-            note(f"note: whether the pretrained weights of {name} are for commercial use is unknown: check it")
+            note(f"note: check the licence of the pretrained weights of {name}: commercial use is unknown")
         elif not entry["commercial"]:
             note(f"note: the pretrained weights of {name} are not for commercial use")
         note("note: MVTec AD itself is CC BY-NC-SA 4.0, so what learns from it is not for commercial use")

@@ -67,7 +67,7 @@ PRIMARY = next(each.name for each in _DESCRIPTIONS.values() if each.primary)
 def describe(name: str) -> Description:
     """Return the description of the splits that carry ``name``.
 
-    A sweep may have been run where a package was installed that is not here: nothing is known of its protocol.
+    Of a protocol whose package is not installed here nothing more is known.
     """
     unknown = f"A protocol of a package that is not installed here: {name}."
     return _DESCRIPTIONS.get(name) or Description(name, unknown, paired=False)

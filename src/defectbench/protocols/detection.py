@@ -39,8 +39,8 @@ class Detection(Protocol):
             HOLDOUT,
             "The original study's single split: the detector is stopped by half of the labelled images and "
             "tested on the other half; the classifier learns half of the defects at four rotations and is "
-            "tested on a quarter. The families' test images differ, so nothing is paired; the threshold is the "
-            "tuned one.",
+            "tested on a quarter. The families' test images differ, so nothing is paired; the threshold is "
+            "the tuned one.",
             paired=False,
         ),
     )

@@ -34,8 +34,9 @@ class Scarcity(Protocol):
     descriptions: ClassVar[tuple[Description, ...]] = (
         Description(
             name,
-            "A classifier taught by n labelled defects, those that tune it included; mean over draws, ± their "
-            "standard deviation. Detectors learn from no defect: they stand beside all, the fit of detection.",
+            "A classifier taught by n labelled defects, those that tune it included; mean over draws, ± "
+            "their standard deviation. Detectors learn from no defect: they stand beside all, the fit of "
+            "detection.",
             draws=True,
         ),
     )

@@ -53,7 +53,7 @@ class Fit:
     package: str = ""
 
     def document(self) -> dict[str, Any]:
-        """Return it as plain data. What is empty for all models of this package stands in no key of theirs."""
+        """Return it as plain data, ``package`` only where there is one: keys of our models go without it."""
         plain = asdict(self)
         if not self.package:
             del plain["package"]

@@ -143,7 +143,9 @@ class ModelChoice(StrictModel):
         except (UsageError, ConfigurationError) as error:
             refuse(str(error), key)
         if catalog.TIMM in entry.name and "architecture" in value:
-            refuse(f"the network is {entry.settings['architecture']}: leave `architecture` out", "architecture")
+            refuse(
+                f"the network is {entry.settings['architecture']}: leave `architecture` out", "architecture"
+            )
         own = {key: setting for key, setting in value.items() if key in entry.settings}
         plain = {key: setting for key, setting in value.items() if key not in entry.settings}
         fields = [name for name in cls.model_fields if name != "overrides"]

@@ -276,8 +276,8 @@ def missing_packages(cells: Iterable[Cell], values: Mapping[str, Any]) -> str:
         return ""
     stated = f"; they state {', '.join(sorted(held))}" if held else ""
     return (
-        f"the values do not state that the pods' image holds {'; '.join(told)}{stated}: build an image with it "
-        "(docs/extending.md), and state it: "
+        f"the values do not state that the pods' image holds {'; '.join(told)}{stated}: build an image "
+        "with it (docs/extending.md), and state it: "
         f"--set-values 'image.packages=[{', '.join(sorted({*held, *models}))}]'"
     )
 
