@@ -1,7 +1,7 @@
 """The contract tests: what every model, protocol, store and tracker owes, ours and those of other packages.
 
-A package subclasses the class of its kind in its own tests and gives the fixture that it asks for; pytest then
-runs the same tests as for ours (docs/extending.md). pytest is needed here alone, and is no dependency of the rest.
+A package subclasses the class of its kind in its own tests and gives the fixture that it asks for; pytest
+then runs the same tests as for ours (docs/extending.md). pytest is needed here alone.
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class FittedModel:
 # Tests come model by model, so few fits need be kept; all of them would fill the memory.
 @lru_cache(maxsize=4)
 def fitted(case: ModelCase, seed: int = 0, again: int = 0) -> FittedModel:
-    """Return a fit, shared by the tests; ``again`` names another one of the same, under other global generators."""
+    """Return a fit, shared by the tests; ``again`` asks for another one, under other global generators."""
     load_class(case.entry)
     torch = sys.modules.get("torch")
     before = _disturbed(torch, again)
@@ -139,7 +139,7 @@ def fitted(case: ModelCase, seed: int = 0, again: int = 0) -> FittedModel:
 
 def _disturbed(torch: Any, seed: int) -> tuple[bytes, ...]:
     """Set the global generators, which a fit must not use; return their state."""
-    np.random.seed(seed)  # noqa: NPY002 - the global one is meant
+    np.random.seed(seed)
     if torch is not None:
         torch.manual_seed(seed)
     return _state(torch)
@@ -213,7 +213,7 @@ class _ModelCases:
 
 
 class ModelContract(_ModelCases):
-    """Subclass it as ``TestMine`` and give the fixture ``entry``; see also :meth:`changes` and :meth:`draws`."""
+    """Subclass it as ``TestMine`` and give the fixture ``entry``; see :meth:`changes` and :meth:`draws`."""
 
     def test_model_yields_one_finite_prediction_for_each_picture(self, case: ModelCase) -> None:
         found = predicted(case)

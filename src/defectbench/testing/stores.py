@@ -85,7 +85,7 @@ print(*won)
 
 
 class StoreContract:
-    """Subclass it as ``TestMine`` and give ``store_url``: the URL of a store that is new and empty for each test.
+    """Subclass it as ``TestMine`` and give ``store_url``: of a store that is new and empty for each test.
 
     Child processes open the same URL: what it needs of the environment must be set there.
     """

@@ -24,7 +24,7 @@ def made_up_run(name: str = "run", **more: object) -> TrackedRun:
 
 
 class TrackerContract:
-    """Subclass it as ``TestMine`` and give the fixture ``tracker``: one that is new and empty for each test."""
+    """Subclass it as ``TestMine`` and give ``tracker``: one that is new and empty for each test."""
 
     @pytest.fixture
     def tracker(self) -> Tracker:
