@@ -55,7 +55,7 @@ def plain_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The libraries come from this environment by a .pth file; pip builds and installs the packages, offline."""
+    """The libraries come from this environment by a .pth file; pip builds the packages, offline."""
     pytest.importorskip("setuptools", reason="no setuptools here, which builds the examples")
     folder = tmp_path_factory.mktemp("examples")
     subprocess.run([sys.executable, "-m", "venv", str(folder / "env")], check=True)

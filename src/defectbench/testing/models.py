@@ -146,7 +146,7 @@ def _disturbed(torch: Any, seed: int) -> tuple[bytes, ...]:
 
 
 def _state(torch: Any) -> tuple[bytes, ...]:
-    own = np.random.get_state(legacy=False)["state"]["key"].tobytes()  # type: ignore[call-overload,index]
+    own = np.random.get_state(legacy=False)["state"]["key"].tobytes()
     return (own,) if torch is None else (own, torch.random.get_rng_state().numpy().tobytes())
 
 
