@@ -34,7 +34,8 @@ sync: .venv/.synced ## the Python environment, as locked
 
 demo: .venv/.synced ## train both families on four categories, then open bench/report/index.html
 	@test -d $(DATA) || $(RUN) defectbench data synth $(DATA) --size 160 --defects 12
-	$(RUN) defectbench data import $(DATA) --name demo --store $(STORE)
+	$(RUN) defectbench data import $(DATA) --name demo --store $(STORE) \
+	--any-orientation grass --any-orientation gravel
 	$(RUN) defectbench run jobs/local/demo.yaml --store $(STORE) --workers $(WORKERS)
 	$(RUN) defectbench report demo --store $(STORE) --out $(STORE)/report
 	@echo "The report: $(STORE)/report/index.html    The runs: make mlflow"

@@ -2,8 +2,9 @@
 
     python benchmarks/experiments.py [--trials 500] [--resamples 999]
 
-Crossovers: each trial makes up a learning curve of four folds and ten draws (tests/test_crossover.py).
-Unseen defects and contamination: the made-up sweeps of tests/report/test_experiments.py, through plan, store,
+Crossovers: each trial makes up a learning curve of four folds and ten draws
+(tests/metrics/test_crossover.py).
+Unseen defects and contamination: the made-up sweeps of tests/tables/test_experiments.py, through plan, store,
 collect and the report's tables. Seeds are fixed: the same command prints the same figures. The tables in
 docs/statistics.md are its output.
 """
@@ -19,12 +20,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "report"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tables"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "metrics"))
 
 import test_experiments as planted
+from test_crossover import MARGIN, NUMBERS, curve
 
 from defectbench.metrics.crossover import crossover
-from test_crossover import MARGIN, NUMBERS, curve
 
 DETECTOR = 0.85
 CURVES: Mapping[str, tuple[float, ...]] = {

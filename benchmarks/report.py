@@ -41,9 +41,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from defectbench.records.predictions import EXPLANATION
 from defectbench.records.result import find_result, read_predictions
-from defectbench.records.sweep_record import Record
+from defectbench.records.sweep_record import Record, read_record
 from defectbench.stores.directory import DirectoryStore
-from defectbench.tables.collect import collect, read_record
+from defectbench.tables.collect import collect
 from parts import MlflowServer
 
 SWEEP = "madeup"
@@ -67,8 +67,9 @@ class QuickStore(DirectoryStore):
 def fill(folder: Path, categories: int) -> Record:
     """Make the sweep up; manifests are read once, not once a cell."""
     import fakes
+    from defectbench.data.manifest import Manifest
 
-    fakes.Manifest.from_json = staticmethod(lru_cache(fakes.Manifest.from_json))  # type: ignore[method-assign]
+    Manifest.from_json = staticmethod(lru_cache(Manifest.from_json))  # type: ignore[method-assign]
     return fakes.made_up_sweep(
         QuickStore(folder),
         name=SWEEP,

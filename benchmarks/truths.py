@@ -3,8 +3,8 @@
     python benchmarks/truths.py [--trials 2000] [--resamples 1999] [--only GROUP]
 
 Each trial makes up the scores of two models on the same images, in folds and seeds, with the AUROCs planted
-(tests/truths.py), and asks :mod:`defectbench.metrics.comparison` what the report asks it. Seeds are fixed: the same
-command prints the same figures. The tables in docs/statistics.md are its output.
+(tests/simulated_scores.py), and asks :mod:`defectbench.metrics.comparison` what the report asks it. Seeds
+are fixed: the same command prints the same figures. The tables in docs/statistics.md are its output.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from truths import Found, Truth, trials
+from simulated_scores import Found, Truth, trials
 
 GROUPS: dict[str, tuple[Truth, ...]] = {
     "usual": (

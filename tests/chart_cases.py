@@ -1,4 +1,4 @@
-"""The chart's golden cases. ``python tests/chart_cases.py`` renders them into tests/runners/golden/ anew."""
+"""The chart's golden cases. ``python tests/chart_cases.py`` writes tests/runners/chart/golden/ anew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from defectbench.runners.chart import chart
 from defectbench.runners.chart.values import Values, split_image
 from defectbench.sweeps.config import Resources, SourceLines, Sweep, parse_sweep
 
-GOLDEN = Path(__file__).parent / "runners" / "golden"
+GOLDEN = Path(__file__).parent / "runners" / "chart" / "golden"
 URL = "s3://bench/study"
 GPU = Resources(gpu=1, cpu=8, memory="32Gi", shm="8Gi", deadline="6h")
 

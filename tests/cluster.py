@@ -7,9 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pytest
 import yaml
 
 from parts import ROOT
+from waiting import wait_until
 
 VARIABLE = "DEFECTBENCH_TEST_KUBECONFIG"
 RIGHTS = ROOT / "docs" / "kubernetes-rbac.yaml"
@@ -131,19 +131,11 @@ def fresh_namespace(cluster: Cluster) -> Iterator[str]:
     name = f"test-{uuid.uuid4().hex[:12]}"
     cluster.apply(*namespace_objects(name))
     account = ("get", "serviceaccount", "default", f"--namespace={name}")
-    wait_until(lambda: cluster.try_kubectl(*account).returncode == 0)
+    wait_until(lambda: cluster.try_kubectl(*account).returncode == 0, 0.5)
     yield name
     # Pods first and at once: their GPUs are the next test's.
     cluster.kubectl("delete", "jobs,pods", "--all", f"--namespace={name}", "--grace-period=1")
     cluster.kubectl("delete", "namespace", name, "--wait=false")
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Ask twice a second until the condition holds; it not holding in time is a failure."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"still not so after {seconds:.0f} s"
-        time.sleep(0.5)
 
 
 def restricted_job(name: str, namespace: str, script: str, **container: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep what shares the one cluster, or the image store, on one worker: a test may restart a kubelet."""
     for item in items:
         names = getattr(item, "fixturenames", ())
-        if "cluster" in names or item.path.parent.name in ("kubernetes", "docker"):
+        if "cluster" in names or item.path.parent.name in ("end_to_end", "docker"):
             item.add_marker(pytest.mark.xdist_group("cluster"))
 
 

@@ -9,6 +9,7 @@ import hashlib
 import io
 import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,12 @@ from PIL import Image as Pillow
 from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.errors import ExitCode
 from defectbench.metrics.image import quantile_threshold, threshold_free
-from defectbench.records.cell import Cell, path
-from defectbench.records.predictions import HistoryPoint, PredictionRow, Predictions, history_to_parquet
+from defectbench.records.cell import Cell
+from defectbench.records.predictions import HistoryPoint, PredictionRow, Predictions, Role, history_to_parquet
 from defectbench.records.result import Failure, Result
 from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
+from defectbench.stores.layout import archive_key, cell_key, manifest_key
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.sweeps.plan import Plan
@@ -100,7 +102,7 @@ def made_up_sweep(
             finish(store, plan, cell, skill or {}, heat_maps, drift, planted)
         elif place < done + failed:
             failure = Failure(ExitCode.DATA, "made up: the pictures are wrong", "Traceback: made up", 1)
-            store.put(path(key, "failure.json"), failure.to_json())
+            store.put(cell_key(key, "failure.json"), failure.to_json())
     return plan.record()
 
 
@@ -113,6 +115,7 @@ def put_category(
     defects: int = 12,
     defect_types: Sequence[str] = DEFECT_TYPES,
     masks: bool = True,
+    any_orientation: bool | None = None,
 ) -> Manifest:
     """Put a category of small pictures into the store, as ``data import`` would."""
     names = [("train", GOOD, index) for index in range(training_goods)]
@@ -123,10 +126,9 @@ def put_category(
     ]
     files: dict[str, bytes] = {}
     images = [_image(category, part, kind, index, masks, files) for part, kind, index in names]
-    manifest = make_manifest(dataset, category, images)
-    place = f"datasets/{dataset}/{category}"
-    store.put(f"{place}/{manifest.digest}.tar", _tar(manifest, files))
-    store.put(f"{place}/manifest.json", manifest.to_json())
+    manifest = replace(make_manifest(dataset, category, images), any_orientation=any_orientation)
+    store.put(archive_key(dataset, category, manifest.digest), _tar(manifest, files))
+    store.put(manifest_key(dataset, category), manifest.to_json())
     return manifest
 
 
@@ -151,9 +153,9 @@ def finish(
     if heat_maps and cell.keep_heat_maps:
         files["1/heatmaps.npz"] = _heat_maps(predictions, manifest)
     for name, data in files.items():
-        store.put(path(cell.key, name), data)
+        store.put(cell_key(cell.key, name), data)
     result = _result(cell, predictions, {name: _sha256(data) for name, data in files.items()})
-    store.put(path(cell.key, "result.json"), result.to_json())
+    store.put(cell_key(cell.key, "result.json"), result.to_json())
     return result
 
 
@@ -223,7 +225,9 @@ def _predict(
         moved = planted(cell, image) if planted else shift * image.label
         moved += drift * (image.part == "test")
         score = offset + scale * (0.7 * ease + 0.7 * rng.normal() + moved)
-        role = "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
+        role: Role = (
+            "calibration" if image.id in calibration else "validation" if image.id in tune else "held_out"
+        )
         explanation = _explain(rng, shift) if image.mask else {}
         yield PredictionRow(image.id, image.label, image.defect_type, role, score, **explanation)
 

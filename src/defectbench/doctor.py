@@ -24,6 +24,7 @@ from defectbench.runners.chart.helm import find_program
 from defectbench.runners.kubernetes.choose import find_cluster
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
+from defectbench.stores.layout import WEIGHTS, second_part
 from defectbench.sweeps.config import Sweep, resolve_models
 from defectbench.trackers.choose import open_tracker, tracking_uri
 from defectbench.weights import store as weights
@@ -185,7 +186,7 @@ def _device() -> Finding:
 
 
 def _weights(place: Store) -> Finding:
-    there = {key.split("/")[1] for key in place.keys("weights/")}
+    there = {second_part(key) for key in place.keys(WEIGHTS)}
     known = {item.name for entry in entries() for item in entry.weights}
     have = sorted(known & there)
     says = f"{len(have)} of the catalog's {len(known)}: {', '.join(have) or 'none'}"

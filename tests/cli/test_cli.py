@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -66,12 +67,8 @@ def test_every_command_explains_itself(words: tuple[str, ...], capfd: pytest.Cap
 
 
 def test_the_command_pages_are_as_the_commands_say() -> None:
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        import commands as pages  # docs/commands.py
-    finally:
-        sys.path.pop(0)
-    assert pages.PAGE.read_text() == pages.render(), "run `make docs`"
+    pages = runpy.run_path(str(ROOT / "docs" / "commands.py"))
+    assert pages["PAGE"].read_text() == pages["render"](), "run `make docs`"
 
 
 def test_every_relative_link_of_the_docs_exists() -> None:
@@ -160,7 +157,7 @@ def test_a_cell_runs_and_is_reported_as_json_lines(bench: Path, capfd: pytest.Ca
     key = next(cell["cell"] for cell in found["cells"] if cell["finished"])
     script = [sys.executable, "-m", "defectbench", "job", "--cell", key, "--events"]
     done = subprocess.run(script, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["state"] == "done"
+    assert json.loads(done.stdout)["state"] == "finished"
 
 
 def test_reading_commands_give_json(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -230,7 +227,7 @@ def test_a_read_only_store_ends_with_75_and_the_same_command_later_goes_on(
         assert "read-only" in err
         assert "Traceback" not in err
         make_writable(disk)
-        assert "1 of 1 done" in call(capfd, *words)[1]
+        assert "1 of 1 finished" in call(capfd, *words)[1]
 
 
 def test_a_full_store_ends_with_75_and_the_same_command_later_goes_on(
@@ -252,7 +249,7 @@ def test_a_full_store_ends_with_75_and_the_same_command_later_goes_on(
         assert "Traceback" not in err
         assert not list(store.keys("cells/")) or not any("result" in key for key in store.keys("cells/"))
         filler.unlink()
-        assert "1 of 1 done" in call(capfd, *words)[1]
+        assert "1 of 1 finished" in call(capfd, *words)[1]
 
 
 def test_report_and_track_take_a_name_or_a_file(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from defectbench.stores.directory import DirectoryStore
+from fake_kubernetes import FakeApi, fake_api
 from fakes import put_category
-from kube import FakeApi, fake_api
 from packages import entry_source, install, run
 from parts import find_helm
 

@@ -22,10 +22,10 @@ from defectbench.execution.worker import Worker
 from defectbench.export import card, folder, refit
 from defectbench.export.bundle import CARD, DOCUMENT, Bundle, OperatingThreshold, read_bundle
 from defectbench.export.scores import ExportedModel, PictureFile, find_pictures
-from defectbench.records.cell import path as cell_path
 from defectbench.records.predictions import Predictions
 from defectbench.records.result import Result, find_result, read_predictions
 from defectbench.stores.directory import DirectoryStore
+from defectbench.stores.layout import cell_key
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import SourceLines, parse_sweep
 from defectbench.util.shutdown import Stop
@@ -162,9 +162,9 @@ def forged(bench: Path, tmp_path: Path, change: Callable[[Result], Result]) -> r
     rows[3] = replace(rows[3], score=float(np.nextafter(rows[3].score, np.inf)))
     data = Predictions.of(result.cell, rows).to_parquet()
     place = str(result.file("predictions.parquet"))
-    store.put(cell_path(result.cell, place), data)
+    store.put(cell_key(result.cell, place), data)
     files = {**result.files, place: hashlib.sha256(data).hexdigest()}
-    store.put(cell_path(result.cell, "result.json"), change(replace(result, files=files)).to_json())
+    store.put(cell_key(result.cell, "result.json"), change(replace(result, files=files)).to_json())
     return refit.gather_cell(store, result.cell, bench / "cache")
 
 
@@ -233,7 +233,7 @@ def test_what_is_not_finished_is_not_exported(bench: Path, tmp_path: Path) -> No
     shutil.copytree(bench / "store", tmp_path / "store")
     store = DirectoryStore(tmp_path / "store")
     key = key_of(store, "filterbank-knn")
-    store.delete(cell_path(key, "result.json"))
+    store.delete(cell_key(key, "result.json"))
     with pytest.raises(MissingInputError, match="has not finished; only a finished cell can be exported"):
         refit.gather_cell(store, key, bench / "cache")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -123,7 +124,10 @@ def test_the_folder_holds_what_its_model_needs_and_no_more(
 
 def test_the_standardisation_is_the_networks_own() -> None:
     network = backbone.create("mobilenetv3_small_050", ModelSettings({}, SIDE, 0, 0, seed=0, device="cpu"))
-    config, stated = network.pretrained_cfg, backbone.standardisation("mobilenetv3_small_050.lamb_in1k")
+    config, stated = (
+        cast(Any, network).pretrained_cfg,
+        backbone.standardisation("mobilenetv3_small_050.lamb_in1k"),
+    )
     assert (stated["mean"], stated["deviation"]) == (list(config["mean"]), list(config["std"]))
     assert stated["mean"] == [0.485, 0.456, 0.406]
 
@@ -137,7 +141,7 @@ def test_the_graph_gives_the_cells_log_odds(exports: dict[str, Exported]) -> Non
     assert apart.max() <= 1e-4
     assert (bundle.proof.onnx_images, bundle.proof.onnx_largest_difference) == (len(found), apart.max())
     with pytest.raises(ConfigurationError, match=r"differ from torch's by up to 0\.5"):
-        onnx_graph.check(found + 0.5, found)
+        onnx_graph.check_graph(found + 0.5, found)
 
 
 def test_a_missing_extra_is_named_before_anything_is_fitted(

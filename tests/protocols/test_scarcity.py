@@ -40,7 +40,7 @@ def test_n_counts_every_labelled_defect_and_a_quarter_tunes_from_eight_on(
             assert (split.defects, split.tune) == (cut[split.fold].defects, cut[split.fold].tune)
             continue
         assert used(manifest, split) <= set(cut[split.fold].defects)
-        assert len(tuning) == (n // 4 if n >= 8 else 0)  # type: ignore[operator]
+        assert len(tuning) == (n // 4 if n >= 8 else 0)
         goods = {name for name in cut[split.fold].tune if not manifest.by_id[name].label}
         assert set(split.tune) - set(tuning) == (goods if tuning else set())
 
@@ -48,7 +48,7 @@ def test_n_counts_every_labelled_defect_and_a_quarter_tunes_from_eight_on(
 def test_a_draw_of_n_lies_in_that_of_twice_as_many() -> None:
     found = {(s.fold, s.draw, s.setting["n"]): s for s in splits(defects=list(range(1, 25)), draws=3)}
     for (fold, draw, n), split in found.items():
-        twice = found.get((fold, draw, 2 * n))  # type: ignore[operator]
+        twice = found.get((fold, draw, 2 * n))
         if twice is not None and draw is not None:
             assert used(LARGE, split) < used(LARGE, twice)
 

@@ -60,8 +60,9 @@ def test_seen_and_unseen_together_are_the_fold() -> None:
     folds = crossfit(THREE, 0, 4, "unseen")
     assert len(tested) == 4 * 2 * 3 * 2
     for (fold, *_), names in tested.items():
-        goods = [name for name in folds[fold].test if not THREE.by_id[name].label]  # type: ignore[index]
-        assert sorted(names) == sorted([*folds[fold].test, *goods])  # type: ignore[index]
+        assert isinstance(fold, int)
+        goods = [name for name in folds[fold].test if not THREE.by_id[name].label]
+        assert sorted(names) == sorted([*folds[fold].test, *goods])
 
 
 def test_the_control_has_as_many_defects_and_the_same_images() -> None:

@@ -11,12 +11,12 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from defectbench.data.shortcut import Shortcut, key
+from defectbench.data.shortcut import Shortcut
 from defectbench.errors import MissingInputError, TryAgainError, UsageError
-from defectbench.records.cell import path
 from defectbench.records.predictions import PredictionRow, Predictions
 from defectbench.records.sweep_record import Record
 from defectbench.report import wording
@@ -24,6 +24,7 @@ from defectbench.report.page import MARK, write_report
 from defectbench.report.wording import CAVEAT
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
+from defectbench.stores.layout import cell_key, shortcut_key
 from defectbench.tables.collect import collect
 from defectbench.tables.tables import FILES, Tables
 from fakes import MODELS, made_up_sweep
@@ -143,7 +144,7 @@ def test_page_shows_evidence_and_expected_costs(tmp_path: Path) -> None:
         store, categories=("grass", "grid"), models=CONTENDERS, defect_rate=0.01, prices=prices
     )
     found = Shortcut(0.93, 0.85, 0.97, 25, 12)
-    store.put(key("parts", "grass", record.digests["grass"]), found.to_json())
+    store.put(shortcut_key("parts", "grass", record.digests["grass"]), found.to_json())
     page = write_report(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW)
     text, html = text_of(page), page.read_text(encoding="utf-8")
     assert "grass. Whole-picture looks" in text
@@ -216,14 +217,14 @@ def test_a_sweep_without_any_result_gives_a_report(tmp_path: Path) -> None:
 def test_damage_is_said(tmp_path: Path) -> None:
     store, record, _ = report(tmp_path)
     key = next(iter(record.cells))
-    store.put(path(key, "1/predictions.parquet"), b"damaged")
+    store.put(cell_key(key, "1/predictions.parquet"), b"damaged")
     text = text_of(write_report(store, "madeup", tmp_path / "out", tmp_path / "cache"))
     assert "1 of 4 cells damaged: mobilenetv3-small on grass." in text
     assert "retry the cell" in text
 
 
 def test_bad_input_is_named_and_spoils_nothing_else(tmp_path: Path) -> None:
-    odd = {
+    odd: dict[str, Any] = {
         "plain": {"defects": 0},
         "single": {"defect_types": ("crack",)},
         "unmarked": {"masks": False},
@@ -243,8 +244,8 @@ def test_bad_input_is_named_and_spoils_nothing_else(tmp_path: Path) -> None:
         for name in ("torn", "foreign")
     )
     spoil(store, torn, lambda rows: [replace(row, score=float("nan")) for row in rows])
-    result = json.loads(store.get(path(foreign, "result.json")).data)
-    store.put(path(foreign, "result.json"), json.dumps({**result, "data_digest": "0" * 64}).encode())
+    result = json.loads(store.get(cell_key(foreign, "result.json")).data)
+    store.put(cell_key(foreign, "result.json"), json.dumps({**result, "data_digest": "0" * 64}).encode())
     text = text_of(write_report(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW))
     assert "scores are NaN" in text
     assert "fitted on other data, 000000000000" in text
@@ -268,13 +269,13 @@ def test_a_category_that_cannot_be_split_does_not_count_in_means(tmp_path: Path)
 
 def spoil(store: Store, cell: str, change: Callable[[list[PredictionRow]], list[PredictionRow]]) -> None:
     """Change a finished cell's predictions, and its result so that it vouches for them."""
-    result = json.loads(store.get(path(cell, "result.json")).data)
+    result = json.loads(store.get(cell_key(cell, "result.json")).data)
     place = next(name for name in result["files"] if name.endswith("predictions.parquet"))
-    rows = Predictions.from_parquet(store.get(path(cell, place)).data).rows()
+    rows = Predictions.from_parquet(store.get(cell_key(cell, place)).data).rows()
     data = Predictions.of(cell, change(list(rows))).to_parquet()
     result["files"][place] = hashlib.sha256(data).hexdigest()
-    store.put(path(cell, place), data)
-    store.put(path(cell, "result.json"), json.dumps(result).encode())
+    store.put(cell_key(cell, place), data)
+    store.put(cell_key(cell, "result.json"), json.dumps(result).encode())
 
 
 def test_without_masks_explanation_is_not_measurable(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from defectbench.stores.choose import open_store
 from defectbench.sweeps.config import read_sweep
 from defectbench.sweeps.plan import make_plan
 from parts import S3Server
+from waiting import wait_until
 
 SWEEP = """\
 name: small
@@ -63,7 +63,7 @@ def command(*arguments: object, environment: Mapping[str, str] | None = None) ->
 def call(*arguments: object, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
     """Run `defectbench`, check its exit code, return what it said."""
     process = command(*arguments, environment=environment)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     assert process.returncode == code, err
     return out + err
 
@@ -108,7 +108,7 @@ def test_workers_stores_and_repetition_change_no_bit(
     store = open_store(str(tmp_path / "three"))
     import_dataset(pictures, store)
     said = run(sweep, store.url, tmp_path / "three-cache", "--workers", 3)
-    assert "8 of 8 done, 0 failed" in said
+    assert "8 of 8 finished, 0 failed" in said
     assert scores(store, sweep) == reference
     # A second run finds everything finished.
     before = {key: store.get(key).version for key in store.keys("cells/")}
@@ -179,7 +179,7 @@ def test_a_failing_cell_keeps_its_traceback_and_spares_the_others(
     import_dataset(pictures, store)
     # More features than the backbone has: only the detector can find that, in its fit.
     said = run(sweep, store.url, tmp_path / "cache", "--set", FAILING[0], code=1)
-    assert "6 of 8 done, 2 failed" in said
+    assert "6 of 8 finished, 2 failed" in said
     failed = [key for key in make_plan(read_sweep(sweep, FAILING), store).cells if find_failure(store, key)]
     assert len(failed) == 2
     failure = find_failure(store, failed[0])
@@ -206,12 +206,10 @@ def test_a_stop_leaves_nothing_half_written_and_the_same_command_goes_on(
     import_dataset(pictures, store)
     arguments = ("run", sweep, "--store", place, "--cache", tmp_path / "stopped-cache", "--no-track")
     process = command(*arguments, "--workers", 2)
-    deadline = time.monotonic() + 60
     # At the first lease: by the first result a busy machine may have all of them.
-    while not list(place.glob("cells/*/lease.json")) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: list(place.glob("cells/*/lease.json")))
     process.send_signal(number)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate()
     assert process.returncode == 143, err
     for result in place.glob("cells/*/result.json"):
         assert find_verified_result(store, result.parent.name) is not None
@@ -229,11 +227,9 @@ def test_a_killed_worker_is_replaced(
     import_dataset(pictures, store)
     arguments = ("run", sweep, "--store", place, "--cache", tmp_path / "killed-cache", "--no-track")
     process = command(*arguments)
-    deadline = time.monotonic() + 60
-    while not (workers := psutil.Process(process.pid).children()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    workers[0].kill()
-    _, err = process.communicate(timeout=300)
+    wait_until(psutil.Process(process.pid).children)
+    psutil.Process(process.pid).children()[0].kill()
+    _, err = process.communicate()
     assert process.returncode == 0, err
     assert "SIGKILL" in err
     assert scores(store, sweep) == reference
@@ -253,12 +249,12 @@ def test_a_cell_that_kills_its_workers_is_given_up(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "state"), [(1, "failed"), (70, "failed"), (75, "again"), (143, "stopped"), (0, "done")]
+    ("code", "state"), [(1, "failed"), (70, "failed"), (75, "again"), (143, "stopped"), (0, "finished")]
 )
 def test_a_worker_that_leaves_early_leaves_no_cell_unsaid(code: int, state: str) -> None:
     from defectbench.runners.local import LocalRunner
 
-    if state == "done":
+    if state == "finished":
         state = "failed"  # it said nothing of its cells, whatever it ended with
     runner = LocalRunner(store="x", workers=2, program=("/bin/sh", "-c", f"exit {code}"))
     ended = runner.run(["one", "two"], lambda event: None)
@@ -271,5 +267,5 @@ for cell in [sys.argv[i + 1] for i, word in enumerate(sys.argv) if word == "--ce
     print(json.dumps({"cell": cell, "state": "running"}), flush=True)
     if cell == "bad":
         os.kill(os.getpid(), signal.SIGKILL)
-    print(json.dumps({"cell": cell, "state": "done"}), flush=True)
+    print(json.dumps({"cell": cell, "state": "finished"}), flush=True)
 """

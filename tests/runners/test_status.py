@@ -10,14 +10,12 @@ from defectbench.errors import ExitCode, MissingInputError, UsageError
 from defectbench.execution.lease import LeaseRecord
 from defectbench.records.result import Failure
 from defectbench.records.state import CellState
-from defectbench.records.sweep_record import Record
+from defectbench.records.sweep_record import WHOLE, Narrowing, Record, read_record
 from defectbench.runners.job_view import JobView
 from defectbench.runners.status import (
     StoredState,
     cell_statuses,
     count_states,
-    narrowed,
-    read_record,
     read_stored_states,
 )
 from defectbench.stores.base import Store
@@ -83,7 +81,7 @@ WRONG = Failure(ExitCode.DATA, "wrong\nmore", "", 1)
             CellState.FINISHED,
             {},
             CellState.PENDING,
-            "its Job is complete without a true result: retry --only all",
+            "its Job is complete without a verified result: retry --only all",
         ),
     ],
 )
@@ -112,7 +110,7 @@ def test_a_live_job_counts_before_one_that_ended(record: Record) -> None:
 def test_the_store_is_asked_about_each_cell(store: Store, record: Record) -> None:
     kept = read_stored_states(store, list(record.cells))
     counted = count_states(cell_statuses(record, kept, asked=False))
-    assert counted == {"pending": 4, "succeeded": len(record.cells) - 6, "failed": 2}
+    assert counted == {"pending": 4, "finished": len(record.cells) - 6, "failed": 2}
     details = {
         each.detail for each in cell_statuses(record, kept, asked=False) if each.state is CellState.PENDING
     }
@@ -120,14 +118,14 @@ def test_the_store_is_asked_about_each_cell(store: Store, record: Record) -> Non
 
 
 def test_cells_are_narrowed_by_model_category_and_key(record: Record) -> None:
-    some = narrowed(record, models=["padim"], categories=["grass"])
+    some = record.narrowed(Narrowing(models=["padim"], categories=["grass"]))
     assert some
     assert {record.cells[key] for key in some} == {"grass"}
-    assert narrowed(record, cells=[some[0][:8]]) == [some[0]]
-    assert len(narrowed(record)) == len(record.cells)
+    assert record.narrowed(Narrowing(cells=[some[0][:8]])) == [some[0]]
+    assert len(record.narrowed(WHOLE)) == len(record.cells)
     for names in ({"models": ["glas"]}, {"categories": ["gras"]}, {"cells": ["zz"]}):
         with pytest.raises(UsageError, match=r"glas|gras|zz"):
-            narrowed(record, **names)
+            record.narrowed(Narrowing(**names))
 
 
 def test_a_sweep_that_never_ran_is_missing(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ def test_lock_of_a_killed_writer_is_free(tmp_path: Path) -> None:
     (lock,) = (tmp_path / HOUSE / "locks").iterdir()
     holder = subprocess.Popen([sys.executable, "-c", script, str(lock)], stdout=subprocess.PIPE, text=True)
     with holder:
+        assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         holder.kill()
     store.put("k", b"2")

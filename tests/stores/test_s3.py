@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from parts import BUCKET, S3Server, find_gateway, free_port
 pytestmark = pytest.mark.s3
 
 
-def every_call(store: Store, path: Path) -> list:
+def every_call(store: Store, path: Path) -> list[Callable[[], object]]:
     """Return one call of each method."""
     return [
         lambda: store.get("k"),
@@ -179,7 +179,8 @@ def forgetful(s3_server: S3Server, s3_url: str) -> Iterator[Forgetful]:
 
 
 def through(proxy: Forgetful, url: str) -> Store:
-    return S3Store(*url.removeprefix("s3://").split("/", 1), endpoint=f"http://127.0.0.1:{proxy.port}")
+    bucket, prefix = url.removeprefix("s3://").split("/", 1)
+    return S3Store(bucket, prefix, endpoint=f"http://127.0.0.1:{proxy.port}")
 
 
 @pytest.mark.parametrize("absent", [True, False])

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from defectbench.cli.options import (
+    ChartOptions,
     kube_context_option,
     kubernetes_options,
     namespace_option,
@@ -24,6 +24,7 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from defectbench.records.sweep_record import Narrowing
     from defectbench.runners.kubernetes.submission import SubmitRequest, SubmittableSweep
     from defectbench.runners.kubernetes.submit import PlacedJob
 
@@ -52,14 +53,10 @@ window_option = click.option(
 def submit(
     sweeps: tuple[str, ...],
     store: str,
-    values_files: tuple[Path, ...],
-    value_overrides: tuple[str, ...],
-    image: str | None,
+    chart_options: ChartOptions,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
     window: int,
 ) -> None:
@@ -69,12 +66,11 @@ def submit(
     are looked for first: of several sweeps, those that are ready are submitted, and what the others lack is
     named. Returns when all Jobs fit into the window, else stays and tops up.
     """
-    narrowing = (only_model, only_category, only_cell)
-    where = (kube_context, namespace)
-    order = _order(store, where, values_files, value_overrides, image, narrowing, overrides, window)
+    cluster = kube_context, namespace
+    request = _request(store, cluster, chart_options, narrowing, overrides, window)
     from defectbench.runners.kubernetes.submission import prepare_all
 
-    ready, lacking = prepare_all(order, sweeps)
+    ready, lacking = prepare_all(request, sweeps)
     if lacking and len(sweeps) == 1:
         raise next(iter(lacking.values()))
     for each in ready:
@@ -104,14 +100,10 @@ def retry(
     sweep: str,
     only: str,
     store: str,
-    values_files: tuple[Path, ...],
-    value_overrides: tuple[str, ...],
-    image: str | None,
+    chart_options: ChartOptions,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
     window: int,
 ) -> None:
@@ -120,13 +112,12 @@ def retry(
     SWEEP is the sweep's file, or its name: then as it was last submitted. Live Jobs are never touched; give
     the same -f, --set-values and --image as to `submit`, or mended ones.
     """
-    narrowing = (only_model, only_category, only_cell)
-    where = (kube_context, namespace)
-    order = _order(store, where, values_files, value_overrides, image, narrowing, overrides, window)
+    cluster = kube_context, namespace
+    request = _request(store, cluster, chart_options, narrowing, overrides, window)
     from defectbench.runners.kubernetes.control import RetryScope
     from defectbench.runners.kubernetes.submission import closing_code, load_sweep, prepare, retry_sweep
 
-    ready = prepare(order, load_sweep(order.store, sweep, overrides))
+    ready = prepare(request, load_sweep(request.store, sweep, overrides))
     _announce(ready)
     with _telling(len(ready.unfinished)) as hear:
         placed = retry_sweep(ready, RetryScope(only), hear)
@@ -142,9 +133,7 @@ def cancel(
     sweep: str,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
 ) -> None:
     """End a sweep's live Jobs. Their pods save and leave; `submit` goes on later. Safe to repeat."""
     from defectbench.runners.kubernetes.choose import open_cluster
@@ -154,30 +143,26 @@ def cancel(
     from defectbench.runners.kubernetes.control import cancel_jobs
 
     check_namespace(cluster)
-    ended = cancel_jobs(cluster, sweep_name(sweep), only_model, only_category, only_cell)
+    ended = cancel_jobs(cluster, sweep_name(sweep), narrowing)
     note(f"{len(ended)} Jobs end in context {cluster.context}, namespace {cluster.namespace}")
 
 
-def _order(
+def _request(
     store: str,
-    where: tuple[str | None, str | None],
-    values_files: Sequence[Path],
-    value_overrides: Sequence[str],
-    image: str | None,
-    narrowing: tuple[Sequence[str], Sequence[str], Sequence[str]],
+    cluster: tuple[str | None, str | None],
+    chart_options: ChartOptions,
+    narrowing: Narrowing,
     overrides: Sequence[str],
     window: int,
 ) -> SubmitRequest:
     """Return what the options ask for, in one piece."""
-    from defectbench.runners.chart.values import read_values
     from defectbench.runners.kubernetes.choose import open_cluster
 
-    values = read_values(values_files, value_overrides, image)
-    cluster = open_cluster(*where)
+    values = chart_options.read()
+    found = open_cluster(*cluster)
     from defectbench.runners.kubernetes.submission import SubmitRequest
 
-    models, categories, cells = narrowing
-    return SubmitRequest(open_store(store), cluster, values, overrides, models, categories, cells, window)
+    return SubmitRequest(open_store(store), found, values, overrides, narrowing, window)
 
 
 def _announce(ready: SubmittableSweep) -> None:

@@ -108,13 +108,27 @@ def check(source: Path, layout: str | None, form: str) -> None:
 @store_option
 @click.option("--name", help="What the store calls it.  [default: the folder's name]")
 @layout_option
-def import_(source: Path, store: str, name: str | None, layout: str | None) -> None:
+@click.option(
+    "--any-orientation",
+    multiple=True,
+    metavar="CATEGORY",
+    help="Its parts come in any orientation: training rotates and mirrors them. May be given again.",
+)
+def import_(
+    source: Path, store: str, name: str | None, layout: str | None, any_orientation: tuple[str, ...]
+) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
     from defectbench.data.archive import import_dataset
 
     with progress_bar() as step:
         manifests = import_dataset(
-            source, open_store(store), name=name, layout=layout, progress=step, report=_say_counts
+            source,
+            open_store(store),
+            name=name,
+            layout=layout,
+            any_orientation=any_orientation,
+            progress=step,
+            report=_say_counts,
         )
     many = "1 category" if len(manifests) == 1 else f"{len(manifests)} categories"
     note(f"imported {manifests[0].dataset} ({many}) into {store}")
@@ -155,6 +169,8 @@ def show(dataset: str, store: str, form: str) -> None:
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
+    from defectbench.data.orientation import comes_in_any_orientation
+
     defects = [image for image in manifest.labelled if image.label]
     sizes = sorted({(image.width, image.height) for image in manifest.images})
     return {
@@ -164,12 +180,15 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
         "test_defective": len(defects),
         "defect_types": list(manifest.defect_types),
         "masks": sum(image.mask is not None for image in defects),
+        "any_orientation": comes_in_any_orientation(manifest),
         "sizes": [f"{width}x{height}" for width, height in sizes],
         "digest": manifest.digest,
     }
 
 
 def _words(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 

@@ -58,11 +58,12 @@ def export(cell: str, store: str, cache: Path | None, out: Path, rate: float, on
     is the cell's to the last bit.
     """
     from defectbench.export import folder, refit
+    from defectbench.records.result import differing_versions
 
     folder.check_out(out)
     place = open_store(store)
     finished = refit.gather_cell(place, refit.find_key(place, cell), cache_or_default(cache))
-    for text in refit.differences(finished.result):
+    for text in differing_versions(finished.result.versions):
         note(f"note: the cell was fitted with {text}; if that matters, its scores will tell")
     with progress_bar() as tell:
         bundle = folder.write_export(finished, folder.ExportRequest(out, rate, onnx), tell)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 if TYPE_CHECKING:
+    from defectbench.records.sweep_record import Narrowing
+    from defectbench.runners.chart.values import Values
     from defectbench.stores.base import Store
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -73,8 +77,26 @@ def sweep_name(sweep: str) -> str:
     return read_sweep(Path(sweep)).name if Path(sweep).suffix in (".yaml", ".yml") else sweep
 
 
+def _bundled(command: Command, into: str, fields: Sequence[str], make: Callable[..., Any]) -> Command:
+    """Give ``command`` one argument ``into`` for several options, made of their values."""
+
+    @functools.wraps(command)
+    def bundling(**given: Any) -> Any:
+        given[into] = make(*(given.pop(field) for field in fields))
+        return command(**given)
+
+    return cast(Command, bundling)
+
+
+def _narrowing(*given: Sequence[str]) -> Narrowing:
+    from defectbench.records.sweep_record import Narrowing
+
+    return Narrowing(*given)
+
+
 def narrowing_options(command: Command) -> Command:
-    """Add --model, --category and --cell."""
+    """Add --model, --category and --cell: the command's argument ``narrowing``."""
+    command = _bundled(command, "narrowing", ("only_model", "only_category", "only_cell"), _narrowing)
     for name, text in (
         ("cell", "Only the cells whose key starts so."),
         ("category", "Only this category."),
@@ -85,8 +107,27 @@ def narrowing_options(command: Command) -> Command:
     return command
 
 
+@dataclass(frozen=True)
+class ChartOptions:
+    """What -f, --set-values and --image say."""
+
+    files: Sequence[Path]
+    overrides: Sequence[str]
+    image: str | None
+
+    def read(self) -> Values:
+        """Return the values that a user gives for the chart."""
+        from defectbench.runners.chart.values import read_values
+
+        return read_values(self.files, self.overrides, self.image)
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.overrides or self.image)
+
+
 def values_options(command: Command) -> Command:
-    """Add -f, --set-values and --image: what a user says about the chart's values."""
+    """Add -f, --set-values and --image: the command's argument ``chart_options``."""
+    command = _bundled(command, "chart_options", ("values_files", "value_overrides", "image"), ChartOptions)
     for option in (
         click.option("--image", metavar="IMAGE", help="Of the pods.  [default: defectbench:<version>]"),
         click.option(

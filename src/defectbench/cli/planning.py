@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from defectbench.cli.options import note
+from defectbench.cli.options import ChartOptions, note
 
 if TYPE_CHECKING:
     from defectbench.records.cell import Cell
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from defectbench.sweeps.plan import Plan
 
 sweep_argument = click.argument("sweep", metavar="SWEEP", type=click.Path(dir_okay=False, path_type=Path))
-
-Given = tuple[Sequence[Path], Sequence[str], str | None]
-"""What -f, --set-values and --image say."""
 
 
 def make_plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
@@ -30,13 +27,14 @@ def make_plan(sweep: Path, store: Store, overrides: tuple[str, ...]) -> Plan:
     return make_plan(read_sweep(sweep, overrides), store)
 
 
-def make_values(planned: Plan, place: Store, cells: Mapping[str, Cell], given: Given) -> dict[str, Any]:
+def make_values(
+    planned: Plan, place: Store, cells: Mapping[str, Cell], chart_options: ChartOptions
+) -> dict[str, Any]:
     """Return the chart's values for ``cells``."""
     from defectbench.runners.chart import chart
-    from defectbench.runners.chart.values import read_values
 
     jobs = chart.group(planned.sweep, planned.cells, planned.labels, cells)
-    return chart.values(planned.sweep, jobs, place.url, read_values(*given))
+    return chart.values(planned.sweep, jobs, place.url, chart_options.read())
 
 
 def prepare(

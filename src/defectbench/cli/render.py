@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from defectbench.cli.options import (
+    ChartOptions,
     kubernetes_options,
     narrowing_options,
     open_store,
@@ -16,6 +18,9 @@ from defectbench.cli.options import (
     store_option,
 )
 from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argument
+
+if TYPE_CHECKING:
+    from defectbench.records.sweep_record import Narrowing
 
 
 @click.command()
@@ -28,13 +33,9 @@ from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argu
 def render(
     sweep: Path,
     store: str,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
-    values_files: tuple[Path, ...],
-    value_overrides: tuple[str, ...],
-    image: str | None,
+    chart_options: ChartOptions,
     namespace: str | None,
     write_specs: bool,
 ) -> None:
@@ -47,8 +48,8 @@ def render(
 
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
-    cells = planned.narrowed(only_model, only_category, only_cell)
-    values = make_values(planned, place, cells, (values_files, value_overrides, image))
+    cells = planned.narrowed(narrowing)
+    values = make_values(planned, place, cells, chart_options)
     manifests = chart.render(values, namespace)
     prepare(planned, place, cells, values, write_specs)
     say_yaml(manifests)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from defectbench.cli.options import (
+    ChartOptions,
     cache_option,
     cache_or_default,
     device_option,
@@ -31,6 +32,7 @@ from defectbench.cli.planning import make_plan, make_values, prepare, sweep_argu
 if TYPE_CHECKING:
     from defectbench.execution.events import Event
     from defectbench.records.cell import Cell
+    from defectbench.records.sweep_record import Narrowing
     from defectbench.stores.base import Store
     from defectbench.sweeps.estimate import ModelHours
     from defectbench.sweeps.plan import Plan
@@ -62,27 +64,23 @@ def plan(
     sweep: Path,
     store: str,
     tracking_uri: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
     form: str,
     hours: bool,
-    values_files: tuple[Path, ...],
-    value_overrides: tuple[str, ...],
-    image: str | None,
+    chart_options: ChartOptions,
     write_specs: bool,
 ) -> None:
     """Show what a sweep comes to: its distinct fits, what is finished and what is missing; start nothing."""
     if form == "values" and hours:
         raise click.UsageError("--hours belongs to a table or --format json")
     if form != "values":
-        _refuse_chart_options(values_files, value_overrides, image, write_specs)
+        _refuse_chart_options(chart_options, write_specs)
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
-    cells = planned.narrowed(only_model, only_category, only_cell)
+    cells = planned.narrowed(narrowing)
     if form == "values":
-        values = make_values(planned, place, cells, (values_files, value_overrides, image))
+        values = make_values(planned, place, cells, chart_options)
         prepare(planned, place, cells, values, write_specs)
         say_yaml([values])
     else:
@@ -105,6 +103,7 @@ def _say_plan(
                 "finished": len(done),
                 "missing_weights": dict(planned.missing),
                 "notes": list(planned.notes),
+                "any_orientation": list(planned.rotated),
                 **({"hours": [asdict(each) for each in guessed]} if hours else {}),
                 "cells": [_cell(planned, key, key in done) for key in cells],
             }
@@ -114,6 +113,8 @@ def _say_plan(
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
     note(f"tracker: {uri or 'none; this store has none of its own, see --tracking-uri'}")
+    rotated = ", ".join(planned.rotated) or "none"
+    note(f"parts in any orientation, rotated and mirrored in training: {rotated}")
     for each in guessed:
         note(f"hours: {_hours_text(each)}")
     for reason in planned.missing.values():
@@ -131,8 +132,8 @@ def _hours(planned: Plan, place: Store, keys: list[str]) -> tuple[ModelHours, ..
 def _hours_text(of: ModelHours) -> str:
     """Say what one model's cells will take.
 
-    >>> from defectbench.sweeps.estimate import Hours
-    >>> _hours_text(Hours("padim", 4, 1.234, "cpu", 256, "2 cells measured at 256 px on cpu"))
+    >>> from defectbench.sweeps.estimate import ModelHours
+    >>> _hours_text(ModelHours("padim", 4, 1.234, "cpu", 256, "2 cells measured at 256 px on cpu"))
     'padim: about 1.2 for 4 fits (2 cells measured at 256 px on cpu)'
     """
     amount = "?" if of.hours is None else f"about {of.hours:,.{0 if of.hours >= 10 else 1}f}"
@@ -163,9 +164,7 @@ def run(
     tracking_uri: str | None,
     cache: Path | None,
     device: str,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     overrides: tuple[str, ...],
     workers: int,
     no_track: bool,
@@ -179,7 +178,7 @@ def run(
 
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
-    cells = planned.narrowed(only_model, only_category, only_cell)
+    cells = planned.narrowed(narrowing)
     done = finished_cells(place, list(cells))
     todo = [key for key in cells if key not in done]
     planned.need_weights(todo)
@@ -299,7 +298,8 @@ def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:
         if event.state is not CellState.FINISHED:
             note(f"{titles[key]} {key}: {event.state} ({event.code}): {event.message}")
     note(
-        f"{states.count(CellState.FINISHED)} of {len(titles)} finished, {states.count(CellState.FAILED)} failed"
+        f"{states.count(CellState.FINISHED)} of {len(titles)} finished, "
+        f"{states.count(CellState.FAILED)} failed"
     )
     for state, code in ((CellState.STOPPED, ExitCode.STOPPED), (CellState.AGAIN, ExitCode.TRY_AGAIN)):
         if state in states:

@@ -22,6 +22,7 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from defectbench.records.sweep_record import Narrowing
     from defectbench.runners.job_view import JobView
     from defectbench.runners.status import CellStatus
 
@@ -39,9 +40,7 @@ def status(
     store: str,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
     by_cell: bool,
     form: str,
 ) -> None:
@@ -49,18 +48,13 @@ def status(
 
     A sweep that ran on this machine needs no cluster: where none answers, the store alone is read.
     """
+    from defectbench.records.sweep_record import read_record
     from defectbench.runners.kubernetes.choose import find_cluster
-    from defectbench.runners.status import (
-        cell_statuses,
-        count_states,
-        narrowed,
-        read_record,
-        read_stored_states,
-    )
+    from defectbench.runners.status import cell_statuses, count_states, read_stored_states
 
     place = open_store(store)
     record = read_record(place, sweep_name(sweep))
-    keys = narrowed(record, only_model, only_category, only_cell)
+    keys = record.narrowed(narrowing)
     cluster, unasked = find_cluster(kube_context, namespace)
     views: list[JobView] = []
     if cluster is not None:
@@ -96,9 +90,7 @@ def watch(
     store: str,
     namespace: str | None,
     kube_context: str | None,
-    only_model: tuple[str, ...],
-    only_category: tuple[str, ...],
-    only_cell: tuple[str, ...],
+    narrowing: Narrowing,
 ) -> None:
     """Follow a sweep's Jobs until all have ended: 0 when every cell is finished, else 1.
 
@@ -108,14 +100,14 @@ def watch(
 
     cluster = open_cluster(kube_context, namespace)
     from defectbench.cli.cluster_board import ClusterBoard
+    from defectbench.records.sweep_record import read_record
     from defectbench.runners.kubernetes.checks import check_namespace
     from defectbench.runners.kubernetes.watch import Follower
-    from defectbench.runners.status import narrowed, read_record
 
     check_namespace(cluster)
     place = open_store(store)
     record = read_record(place, sweep_name(sweep))
-    keys = narrowed(record, only_model, only_category, only_cell)
+    keys = record.narrowed(narrowing)
     board = ClusterBoard(record.name)
     with board:
         last = Follower(cluster, place, record, keys).follow(board.show)
@@ -163,15 +155,16 @@ def logs(
     cell: str, store: str, namespace: str | None, kube_context: str | None, attempt: int | None, follow: bool
 ) -> None:
     """Print a cell's log: from the store, where it outlives the pod, or from its pod until that has one."""
+    from defectbench.records.cell import find_cell
     from defectbench.runners.kubernetes import logs as kept
 
     place = open_store(store)
-    key = kept.find_cell(place, cell)
+    key = find_cell(place, cell)
     if key is None:
         from defectbench.errors import MissingInputError
 
         raise MissingInputError(f"no cell {cell!r} in {place.url}: `defectbench status SWEEP` lists them")
-    text = kept.read(place, key, attempt)
+    text = kept.read_log(place, key, attempt)
     if text is None:
         from defectbench.runners.kubernetes.choose import open_cluster
 

@@ -36,8 +36,9 @@ def weights() -> None:
 def list_weights(store: str, form: str) -> None:
     """List which weights the catalog's models need and what the store has."""
     from defectbench.catalog import entries
+    from defectbench.stores.layout import WEIGHTS
 
-    there = [key.split("/")[1:3] for key in open_store(store).keys("weights/")]
+    there = [key.split("/")[1:3] for key in open_store(store).keys(WEIGHTS)]
     rows = []
     for needed in sorted({item for entry in entries() for item in entry.weights}, key=lambda item: item.name):
         rows.append(
@@ -122,12 +123,13 @@ def _check_name(name: str) -> None:
 def _mirror(place: Store, names: Iterable[str]) -> None:
     """Fetch what the store lacks; all that cannot be had is said at the end."""
     from defectbench.errors import MissingWeightsError, TryAgainError
+    from defectbench.stores.layout import weights_key
     from defectbench.weights.hub import address, download
     from defectbench.weights.store import described, push_weights
 
     failed: list[MissingWeightsError | TryAgainError] = []
     for name in names:
-        if any(place.keys(f"weights/{name}/")):
+        if any(place.keys(weights_key(name))):
             note(f"{name}: is in {place.url}")
             continue
         published = described(name)

@@ -8,24 +8,32 @@ import json
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from defectbench.data.check import Fact, Report, check
+from defectbench.data.check import Fact, Report, check, mvtec_categories
 from defectbench.data.layouts import Source, read_layout
 from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.data.names import check_name, is_name
+from defectbench.data.orientation import MVTEC_AD, check_declared
 from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.shortcut import Shortcut
-from defectbench.data.shortcut import key as shortcut_key
 from defectbench.errors import DataError, MissingInputError, nearest
 from defectbench.stores.base import Store
+from defectbench.stores.layout import (
+    DATASETS,
+    MANIFEST,
+    archive_key,
+    dataset_key,
+    manifest_key,
+    second_part,
+    shortcut_key,
+)
 from defectbench.util.files import disk_errors, locked
 from defectbench.util.image_io import mask_png, read_mask
 
-MANIFEST = "manifest.json"
 _INDEX = ".index.json"
 _CHUNK = 1 << 20
 
@@ -36,6 +44,7 @@ def import_dataset(
     *,
     name: str | None = None,
     layout: str | None = None,
+    any_orientation: Collection[str] = (),
     progress: ProgressCallback = no_progress,
     report: Callable[[Report], None] = lambda report: None,
 ) -> list[Manifest]:
@@ -48,11 +57,13 @@ def import_dataset(
         source: folder of the data set.
         name: of the data set in the store; the folder's name by default.
         layout: ``mvtec``, ``visa``, ``folder``, or None to recognise it.
+        any_orientation: categories whose parts come in any orientation; of MVTec AD's own it is known.
         report: called with what the check found, before anything is written.
 
     Raises:
         DataError: the check found problems: all of them; nothing is imported.
-        UsageError: a name has characters other than letters, digits, ``.``, ``_`` and ``-``.
+        UsageError: ``any_orientation`` names no category, or a name has characters other than letters,
+            digits, ``.``, ``_`` and ``-``.
         MissingInputError: no such folder.
         TryAgainError: the disk or the store is full or out of reach.
     """
@@ -60,11 +71,13 @@ def import_dataset(
     dataset = check_name(name or reading.root.name, "data set")
     for category in reading.categories:
         check_name(category, "category")
+    check_declared(any_orientation, reading.categories)
     found = check(reading, progress)
     report(found)
     if found.problems:
         raise DataError(found.problems)
-    packs = [_pack(found, dataset, category) for category in reading.categories]
+    rotated = {*any_orientation, *(mvtec_categories(found) & MVTEC_AD)}
+    packs = [_pack(found, dataset, category, category in rotated) for category in reading.categories]
     for done, pack in enumerate(packs):
         progress(f"storing {pack.manifest.category}", done, len(packs))
         _store(pack, store)
@@ -81,7 +94,7 @@ class _Pack:
     files: dict[str, Path | bytes]
 
 
-def _pack(report: Report, dataset: str, category: str) -> _Pack:
+def _pack(report: Report, dataset: str, category: str, any_orientation: bool) -> _Pack:
     images: list[Image] = []
     contents: dict[str, Path | bytes] = {}
     for source in report.reading.sources:
@@ -91,7 +104,8 @@ def _pack(report: Report, dataset: str, category: str) -> _Pack:
             contents[source.path] = source.file
             if mask is not None:
                 contents[source.mask_path] = mask
-    return _Pack(make_manifest(dataset, category, images), contents)
+    manifest = replace(make_manifest(dataset, category, images), any_orientation=any_orientation)
+    return _Pack(manifest, contents)
 
 
 def _image(source: Source, fact: Fact, mask: Path | bytes | None) -> Image:
@@ -133,29 +147,21 @@ def _sha256(content: Path | bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _folder_key(dataset: str, category: str) -> str:
-    return f"datasets/{dataset}/{category}"
-
-
-def _tar_key(dataset: str, category: str, digest: str) -> str:
-    return f"{_folder_key(dataset, category)}/{digest}.tar"
-
-
 def _store(pack: _Pack, store: Store) -> None:
     """Put the tar, then the manifest: a manifest in the store means that its tar is there."""
     manifest = pack.manifest
-    key = _tar_key(manifest.dataset, manifest.category, manifest.digest)
+    key = archive_key(manifest.dataset, manifest.category, manifest.digest)
     text = manifest.to_json()
-    manifest_key = f"{_folder_key(manifest.dataset, manifest.category)}/{MANIFEST}"
+    where = manifest_key(manifest.dataset, manifest.category)
     there = key in store.keys(key)
     if not there:
         with disk_errors(tempfile.gettempdir()), tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
             path = Path(folder) / "pack.tar"
             _write_tar(pack, path)
             store.upload(key, path)
-    blob = store.find(manifest_key)
+    blob = store.find(where)
     if blob is None or blob.data != text:
-        store.put(manifest_key, text)
+        store.put(where, text)
 
 
 def _store_shortcut(manifest: Manifest, found: Shortcut | None, store: Store) -> None:
@@ -207,7 +213,7 @@ def _digests(manifest: Manifest) -> dict[str, str]:
 
 def list_datasets(store: Store) -> list[str]:
     """Return the sorted names of the data sets in the store."""
-    return sorted({key.split("/")[1] for key in store.keys("datasets/") if key.endswith(f"/{MANIFEST}")})
+    return sorted({second_part(key) for key in store.keys(DATASETS) if key.endswith(f"/{MANIFEST}")})
 
 
 def list_categories(store: Store, dataset: str) -> list[str]:
@@ -216,7 +222,7 @@ def list_categories(store: Store, dataset: str) -> list[str]:
     Raises:
         MissingInputError: no such data set; names those that are there.
     """
-    keys = store.keys(f"datasets/{dataset}/") if is_name(dataset) else ()
+    keys = store.keys(dataset_key(dataset)) if is_name(dataset) else ()
     found = sorted({key.split("/")[2] for key in keys if key.endswith(f"/{MANIFEST}")})
     if not found:
         raise MissingInputError(_not_there("data set", dataset, store, list_datasets(store)))
@@ -233,7 +239,7 @@ def load_manifest(store: Store, dataset: str, category: str) -> Manifest:
     names = list_categories(store, dataset)
     if category not in names:
         raise MissingInputError(_not_there(f"category of {dataset}", category, store, names))
-    return Manifest.from_json(store.get(f"{_folder_key(dataset, category)}/{MANIFEST}").data)
+    return Manifest.from_json(store.get(manifest_key(dataset, category)).data)
 
 
 def _not_there(what: str, got: str, store: Store, names: list[str]) -> str:
@@ -262,7 +268,7 @@ def unpack(store: Store, dataset: str, category: str, digest: str, cache: Path) 
         if not (target / _INDEX).is_file():
             with locked(cache / "datasets" / f"{digest}.lock"):
                 if not (target / _INDEX).is_file():
-                    _fetch(store, _tar_key(dataset, category, digest), digest, target)
+                    _fetch(store, archive_key(dataset, category, digest), digest, target)
         _verify_cache(target)
     return target
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from defectbench.data.duplicates import frame, near_duplicates
 from defectbench.data.layouts import Reading, Source
 from defectbench.data.manifest import GOOD
+from defectbench.data.orientation import MVTEC_AD
 from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
@@ -272,15 +273,35 @@ def published_counts() -> dict[str, tuple[int, int, int]]:
     }
 
 
+_NOT_ROTATED = "; training rotates these parts only with --any-orientation"
+
+
+def mvtec_categories(report: Report) -> frozenset[str]:
+    """Return the categories that are MVTec AD's own: of its layout, names and published counts."""
+    published = published_counts()
+    return frozenset(
+        one.category
+        for one in report.counts
+        if report.reading.layout == "mvtec" and _triple_of(one) == published.get(one.category)
+    )
+
+
+def _triple_of(counts: Counts) -> tuple[int, int, int]:
+    """Return the numbers that :func:`published_counts` gives."""
+    return counts.train_good, counts.test_good, sum(counts.defects.values())
+
+
 def _published(reading: Reading, counts: Sequence[Counts]) -> Iterator[str]:
     """Yield a note for each category that bears a name of MVTec AD but has other counts."""
     published = published_counts()
     named = [one for one in counts if reading.layout == "mvtec" and one.category in published]
     for one in named:
-        got = (one.train_good, one.test_good, sum(one.defects.values()))
+        got = _triple_of(one)
         if got != published[one.category]:
-            yield f"{one.category}: {_triple(got)}; MVTec AD's has {_triple(published[one.category])}"
-    if any((c.train_good, c.test_good, sum(c.defects.values())) == published[c.category] for c in named):
+            own = _triple(published[one.category])
+            rotated = _NOT_ROTATED if one.category in MVTEC_AD else ""
+            yield f"{one.category}: {_triple(got)}; MVTec AD's has {own}{rotated}"
+    if any(_triple_of(one) == published[one.category] for one in named):
         yield "MVTec AD is licensed CC BY-NC-SA 4.0: not for commercial use"
 
 

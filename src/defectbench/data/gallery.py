@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from defectbench.data.archive import MANIFEST, unpack
+from defectbench.data.archive import unpack
 from defectbench.data.manifest import Image, Manifest
 from defectbench.errors import DataError
 from defectbench.stores.base import Store
+from defectbench.stores.layout import MANIFEST
 from defectbench.util.image_io import read_mask, read_picture
 
 

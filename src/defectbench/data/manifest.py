@@ -59,11 +59,17 @@ class Image:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One category of a data set. ``images`` are sorted by id; ids are unique."""
+    """One category of a data set.
+
+    Attributes:
+        images: sorted by id; ids are unique.
+        any_orientation: whether parts come in any orientation; None where an older version imported them.
+    """
 
     dataset: str
     category: str
     images: tuple[Image, ...]
+    any_orientation: bool | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -97,13 +103,15 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Return the text stored as ``manifest.json``; ends with a newline."""
-        document = {
+        document: dict[str, Any] = {
             "schema": SCHEMA,
             "dataset": self.dataset,
             "category": self.category,
             "digest": self.digest,
             "images": [asdict(image) for image in self.images],
         }
+        if self.any_orientation is not None:
+            document["any_orientation"] = self.any_orientation
         return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
@@ -118,7 +126,10 @@ class Manifest:
             if document["schema"] != SCHEMA:
                 raise DataError(f"manifest has schema {document['schema']!r}, this version reads {SCHEMA}")
             images = tuple(Image(**record) for record in document["images"])
-            manifest = cls(document["dataset"], document["category"], images)
+            declared = document.get("any_orientation")
+            if declared not in (None, True, False):
+                raise ValueError(f"any_orientation is {declared!r}; true or false is allowed")
+            manifest = cls(document["dataset"], document["category"], images, declared)
             stated = document["digest"]
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"not a manifest: {error}") from error

@@ -82,11 +82,6 @@ class Shortcut:
             raise DataError(f"not a shortcut.json: {error}; import the data set again") from error
 
 
-def key(dataset: str, category: str, digest: str) -> str:
-    """Return where the store keeps it: beside the archive that it was measured on."""
-    return f"datasets/{dataset}/{category}/{digest}.shortcut.json"
-
-
 def looks(picture: NDArray[np.uint8]) -> Looks:
     """Return a picture's statistics, (20,): size, colours, contrast, sharpness and noise of the whole.
 

@@ -20,10 +20,10 @@ from typing import Any
 from defectbench.errors import CheckpointError, ConflictError, DefectbenchError, MissingObjectError
 from defectbench.execution.fitting import FitState, SavedFit
 from defectbench.execution.lease import Lease
-from defectbench.records.cell import path
 from defectbench.records.predictions import HistoryPoint
-from defectbench.records.result import versions
+from defectbench.records.result import differing_versions, versions
 from defectbench.stores.base import ABSENT, Store
+from defectbench.stores.layout import CHECKPOINT, cell_key
 from defectbench.util.files import disk_errors, draft_path, remove_stale_drafts
 from defectbench.weights.store import digest_of
 
@@ -35,7 +35,7 @@ EVERY = 300.0
 _AGAIN = 30.0
 """Seconds until the next try after one that failed."""
 
-_POINTER, _FOLDER = "checkpoint.json", "checkpoints"
+_FOLDER = "checkpoints"
 _BLOB = re.compile(rf"([0-9]+)/{_FOLDER}/[0-9a-f]+")
 _log = logging.getLogger(__name__)
 
@@ -79,12 +79,12 @@ class Pointer:
             document: dict[str, Any] = json.loads(data)
             schema, fit = document.pop("schema"), document.pop("fit")
             if schema != SCHEMA:
-                raise CheckpointError(f"{_POINTER} has schema {schema!r}, this version reads {SCHEMA}")
+                raise CheckpointError(f"{CHECKPOINT} has schema {schema!r}, this version reads {SCHEMA}")
             pointer = cls(fit=_read_fit(fit), **document)
             if not _BLOB.fullmatch(pointer.blob):
-                raise CheckpointError(f"{_POINTER} names no checkpoint: {pointer.blob!r}")
+                raise CheckpointError(f"{CHECKPOINT} names no checkpoint: {pointer.blob!r}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"not a {_POINTER}: {error}") from error
+            raise CheckpointError(f"not a {CHECKPOINT}: {error}") from error
         return pointer
 
 
@@ -95,7 +95,7 @@ def _read_fit(document: dict[str, Any]) -> FitState:
     fit, usual = FitState(history=points, **document), FitState()
     wrong = [name for name in document if type(getattr(fit, name)) is not type(getattr(usual, name))]
     if wrong:
-        raise CheckpointError(f"{_POINTER}: {wrong[0]} is {document[wrong[0]]!r}")
+        raise CheckpointError(f"{CHECKPOINT}: {wrong[0]} is {document[wrong[0]]!r}")
     return fit
 
 
@@ -169,11 +169,11 @@ class StoredCheckpoints:
             # The cell is ours, says the next beat: so it was our own put, whose answer was lost, or that of
             # a holder before us who did not know better.
             self._lease.beat()
-            found = self._store.find(self._key(_POINTER))
+            found = self._store.find(self._key(CHECKPOINT))
             self._seen = self._put(pointer, found.version if found else ABSENT)
 
     def _put(self, pointer: Pointer, expected: str) -> str:
-        return self._store.put(self._key(_POINTER), pointer.to_json(), expected=expected)
+        return self._store.put(self._key(CHECKPOINT), pointer.to_json(), expected=expected)
 
     def find(self) -> SavedFit | None:
         """Bring the last checkpoint here; None where there is none that this attempt can go on with.
@@ -195,7 +195,7 @@ class StoredCheckpoints:
 
     def _adopt(self) -> Pointer | None:
         """Return the pointer, this attempt's fence written into it."""
-        found = self._store.find(self._key(_POINTER))
+        found = self._store.find(self._key(CHECKPOINT))
         self._seen = found.version if found else ABSENT
         if found is None:
             return None
@@ -211,10 +211,8 @@ class StoredCheckpoints:
         """Raise CheckpointError where going on would not end with the bits of an undisturbed fit."""
         if pointer.cell != self._lease.key:
             raise CheckpointError(f"it is of cell {pointer.cell}")
-        made, here = pointer.versions, versions()
-        names = sorted(name for name in {*made, *here} if made.get(name) != here.get(name))
-        if names:
-            other = (f"{name} {made.get(name, 'none')} (here {here.get(name, 'none')})" for name in names)
+        other = differing_versions(pointer.versions)
+        if other:
             raise CheckpointError(f"it was made with {', '.join(other)}")
 
     def _fetch(self, pointer: Pointer) -> None:
@@ -231,7 +229,7 @@ class StoredCheckpoints:
         if not self._dirty:
             return
         try:
-            self._store.delete(self._key(_POINTER))
+            self._store.delete(self._key(CHECKPOINT))
         except DefectbenchError as error:
             _log.warning("cell %s: its checkpoint could not be removed: %s", self._lease.key, error)
         self._remove_blobs(but="")
@@ -254,7 +252,7 @@ class StoredCheckpoints:
         return folder
 
     def _key(self, *parts: str) -> str:
-        return path(self._lease.key, *parts)
+        return cell_key(self._lease.key, *parts)
 
 
 def remove_leftovers(store: Store, key: str) -> None:
@@ -263,14 +261,14 @@ def remove_leftovers(store: Store, key: str) -> None:
     A store out of reach is only logged, for the cell is done.
     """
     try:
-        for name in [_POINTER, *(blob for _, blob in _blobs(store, key))]:
-            store.delete(path(key, name))
+        for name in [CHECKPOINT, *(blob for _, blob in _blobs(store, key))]:
+            store.delete(cell_key(key, name))
     except DefectbenchError as error:
         _log.warning("cell %s: its checkpoints could not be removed: %s", key, error)
 
 
 def _blobs(store: Store, key: str) -> list[tuple[int, str]]:
     """Return the attempt and the path below the cell of each checkpoint blob that lies in the store."""
-    start = path(key, "")
+    start = cell_key(key)
     found = (_BLOB.fullmatch(name.removeprefix(start)) for name in store.keys(start))
     return [(int(blob[1]), blob[0]) for blob in found if blob]

@@ -166,7 +166,7 @@ def recipe_of(cell: Cell, weights: Mapping[str, Path], device: str) -> ModelSett
         weights_digest="+".join(fit.weights[name] for name in sorted(fit.weights)) or "none",
         device=device,
         balance=fit.balance,
-        turns=fit.turns,
+        rotate_and_flip=fit.rotate_and_flip,
     )
 
 
@@ -179,9 +179,9 @@ def training_data_of(cell: Cell, images: ImageSet) -> TrainingData:
     pictures: Pictures = images.select([name for name, _ in fit.train])
     labels = np.array([label for _, label in fit.train], np.int64)
     masks = _masks(cell, images)
-    if fit.defect_turns:
-        turned = RotatedPictures(pictures, labels == 1)
-        pictures, labels, masks = turned, labels[turned.places], turned.masks(masks)
+    if fit.rotate_defects:
+        rotated = RotatedPictures(pictures, labels == 1)
+        pictures, labels, masks = rotated, labels[rotated.places], rotated.masks(masks)
     return TrainingData(
         pictures=pictures,
         labels=labels,

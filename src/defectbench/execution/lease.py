@@ -22,6 +22,7 @@ from typing import Any
 
 from defectbench.errors import BugError, ConflictError, DefectbenchError, LeaseLostError
 from defectbench.stores.base import ABSENT, Store
+from defectbench.stores.layout import attempts_of, cell_key, lease_key
 
 PATIENCE = 90.0
 """Seconds that a lease must be seen unchanged before it may be taken over."""
@@ -131,17 +132,9 @@ def take_lease(
     return _claim(store, key, heir, found.version, patience, clock)
 
 
-def lease_key(key: str) -> str:
-    """Return the object's key.
-
-    >>> lease_key("abc")
-    'cells/abc/lease.json'
-    """
-    return f"cells/{key}/lease.json"
-
-
 class Lease:
-    """A lease that this worker holds, as long as :attr:`lost` is false. Made by :func:`take_lease`; thread-safe.
+    """A lease that this worker holds, as long as :attr:`lost` is false. Made by :func:`take_lease`;
+    thread-safe.
 
     Attributes:
         key: the cell's.
@@ -173,7 +166,7 @@ class Lease:
     @property
     def prefix(self) -> str:
         """Where all that this attempt writes lies: ``cells/<key>/<fence>/``."""
-        return f"cells/{self.key}/{self.fence}/"
+        return f"{cell_key(self.key, str(self.fence))}/"
 
     @property
     def lost(self) -> bool:
@@ -289,9 +282,7 @@ def _claim(
 
 def _last_attempt(store: Store, key: str) -> int:
     """Return the highest fence number that an attempt has written under: a lost lease.json resets nothing."""
-    prefix = f"cells/{key}/"
-    heads = {name.removeprefix(prefix).partition("/")[0] for name in store.keys(prefix)}
-    return max((int(head) for head in heads if head.isdecimal()), default=0)
+    return max((attempt for attempt, _ in attempts_of(key, store.keys(cell_key(key)))), default=0)
 
 
 def _now() -> str:

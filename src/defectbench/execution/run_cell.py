@@ -32,11 +32,12 @@ from defectbench.execution.fit_and_score import CellOutcome, CellProgress
 from defectbench.execution.lease import Lease, LeaseRecord
 from defectbench.models.choose import load_class
 from defectbench.models.pictures.images import ImageSet
-from defectbench.records.cell import Cell, path
+from defectbench.records.cell import Cell
 from defectbench.records.predictions import history_to_parquet
 from defectbench.records.result import PREDICTIONS, Failure, Result, versions
 from defectbench.records.state import CellState
 from defectbench.stores.base import ABSENT, Store
+from defectbench.stores.layout import LOG, cell_key, failure_key, result_key, spec_key
 from defectbench.util.files import draft_path
 from defectbench.util.memory import ran_out
 from defectbench.util.shutdown import Stop
@@ -78,7 +79,7 @@ def read_cell(store: Store, key: str) -> Cell:
     Raises:
         MissingInputError: there is none.
     """
-    blob = store.find(path(key, "spec.json"))
+    blob = store.find(spec_key(key))
     if blob is None:
         raise MissingInputError(f"no cell {key} in {store.url}: `defectbench run SWEEP` writes the specs")
     return Cell.from_json(blob.data)
@@ -193,13 +194,13 @@ def _publish(cell: Cell, store: Store, lease: Lease, outcome: CellOutcome) -> Re
         contents["heatmaps.npz"] = outcome.heat_maps
     files: dict[str, str] = {}
     for name, data in contents.items():
-        store.put(path(cell.key, str(lease.fence), name), data)
+        store.put(cell_key(cell.key, str(lease.fence), name), data)
         files[f"{lease.fence}/{name}"] = hashlib.sha256(data).hexdigest()
     result = _result(cell, outcome, files)
     # A holder that lost the cell learns it here, before the result and not after.
     lease.beat()
-    seen = store.find(path(cell.key, "result.json"))
-    store.put(path(cell.key, "result.json"), result.to_json(), expected=seen.version if seen else ABSENT)
+    seen = store.find(result_key(cell.key))
+    store.put(result_key(cell.key), result.to_json(), expected=seen.version if seen else ABSENT)
     log.info("cell %s: done, %s", cell.key, dict(result.metrics))
     return result
 
@@ -237,7 +238,7 @@ def _record_failure(store: Store, lease: Lease, error: Exception) -> None:
     text = "".join(traceback.format_exception(error))
     failure = Failure(code, str(error) or type(error).__name__, text, lease.fence)
     try:
-        store.put(path(lease.key, "failure.json"), failure.to_json())
+        store.put(failure_key(lease.key), failure.to_json())
     except DefectbenchError as second:
         log.error("the failure of cell %s could not be recorded: %s", lease.key, second)
 
@@ -272,7 +273,7 @@ def _attempt_log(store: Store, lease: Lease) -> Iterator[None]:
 
     def write() -> None:
         try:
-            store.put(lease.prefix + "log.txt", buffer.getvalue().encode())
+            store.put(lease.prefix + LOG, buffer.getvalue().encode())
         except DefectbenchError as error:
             log.debug("the log of cell %s could not be written: %s", lease.key, error)
 

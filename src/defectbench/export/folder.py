@@ -207,12 +207,12 @@ def _with_graph(finished: FinishedCell, bundle: Bundle, model: Model, draft: Pat
     """Write the ONNX graph and hold it to the cell's log-odds."""
     from defectbench.models.classifiers import onnx_graph
 
-    onnx_graph.write(model, draft / ONNX)
+    onnx_graph.write_graph(model, draft / ONNX)
     paths, stored = finished.paths(), finished.predictions.score
     chosen = np.unique(np.linspace(0, len(paths) - 1, _ONNX_CHECKED).astype(np.int64))
     pictures = FilePictures([paths[place] for place in chosen], bundle.image_size)
     found = onnx_graph.log_odds(draft / ONNX, pictures, bundle.threads)
-    largest = onnx_graph.check(found, stored[chosen])
+    largest = onnx_graph.check_graph(found, stored[chosen])
     proof = replace(bundle.proof, onnx_images=len(found), onnx_largest_difference=largest)
     return replace(bundle, proof=proof, files=digests(draft), opset=onnx_graph.OPSET)
 

@@ -13,20 +13,18 @@ from defectbench import catalog
 from defectbench.catalog import Entry
 from defectbench.data.archive import unpack
 from defectbench.data.manifest import Manifest
-from defectbench.errors import ConfigurationError, MissingInputError, UsageError
+from defectbench.errors import ConfigurationError, MissingInputError
 from defectbench.execution import fit_and_score
 from defectbench.execution.run_cell import read_cell
 from defectbench.export.scores import Tell
 from defectbench.models.base import Model
 from defectbench.models.choose import build_model
 from defectbench.models.pictures.images import ImageSet
-from defectbench.records.cell import Cell
+from defectbench.records.cell import Cell, find_cell
 from defectbench.records.predictions import Predictions
-from defectbench.records.result import Result, find_failure, find_result, read_predictions, versions
+from defectbench.records.result import Result, differing_versions, find_failure, find_result, read_predictions
 from defectbench.stores.base import Store
 from defectbench.weights import store as weights
-
-_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -68,21 +66,12 @@ def find_key(store: Store, start: str) -> str:
         MissingInputError: there is none.
         UsageError: there are several; some are named.
     """
-    if not start.isalnum():
-        raise UsageError(
-            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
-        )
-    keys = sorted({key.split("/")[1] for key in store.keys(f"cells/{start}")})
-    if not keys:
+    key = find_cell(store, start)
+    if key is None:
         raise MissingInputError(
             f"no cell {start} in {store.url}: `defectbench plan SWEEP --format json` lists a sweep's cells"
         )
-    if len(keys) > 1:
-        more = ", ..." if len(keys) > _SHOWN else ""
-        raise UsageError(
-            f"{len(keys)} cells start with {start!r}: {', '.join(keys[:_SHOWN])}{more}; say more of it"
-        )
-    return keys[0]
+    return key
 
 
 def gather_cell(store: Store, key: str, cache: Path) -> FinishedCell:
@@ -165,15 +154,8 @@ def check_scores(finished: FinishedCell, found: NDArray[np.float64]) -> None:
     )
 
 
-def differences(result: Result) -> list[str]:
-    """Return in words which libraries have other versions here than where the cell ran."""
-    made, here = result.versions, versions(result.versions)
-    names = sorted(name for name in {*made, *here} if made.get(name) != here.get(name))
-    return [f"{name} {made.get(name, 'none')} (here {here.get(name, 'none')})" for name in names]
-
-
 def _reason(result: Result) -> str:
-    other = differences(result)
+    other = differing_versions(result.versions)
     if other:
         return f"It was fitted with {', '.join(other)}: export it where these are installed"
     if result.device != "cpu":

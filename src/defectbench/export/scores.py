@@ -125,7 +125,7 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: Path, device: str) -> ExportedModel:
-        """Read the folder of an export; errors as in :func:`defectbench.export.bundle.read_bundle` and ``load``."""
+        """Read the folder of an export; errors as in :func:`~defectbench.export.bundle.read_bundle`."""
         bundle = read_bundle(folder)
         return cls(bundle, load_model(bundle, folder, device))
 

@@ -1,6 +1,7 @@
 """How a model fares on defects of a type that it never saw, and how sure a difference on them is.
 
-A *block* is one training set's tested images in one fold. Blocks of several training sets share images: the same goods,
+A *block* is one training set's tested images in one fold. Blocks of several training sets share images: the
+same goods,
 and in mode ``one`` the same defects. So a resample draws images once for all blocks, within each fold and
 type, and every block weighs its images by that draw.
 """

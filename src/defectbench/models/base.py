@@ -55,7 +55,7 @@ class ModelSettings:
         weights_digest: names the weights in the keys of cached features; ``none`` for random ones.
         device: ``auto`` (CUDA where there is one, else CPU), ``cpu``, ``cuda`` or ``mps``.
         balance: how a classifier meets the imbalance: ``weights``, ``oversample`` or ``none``.
-        turns: whether defects and goods alike may be turned by 90 degrees and mirrored.
+        rotate_and_flip: whether defects and goods alike may be rotated by 90 degrees and mirrored.
     """
 
     options: Mapping[str, Setting]
@@ -67,7 +67,7 @@ class ModelSettings:
     weights_digest: str = "none"
     device: str = "auto"
     balance: str = "weights"
-    turns: bool = False
+    rotate_and_flip: bool = False
 
     def whole(self, name: str, least: int = 1) -> int:
         """Return a setting that is a whole number, at least ``least``; raises UsageError otherwise."""
@@ -143,8 +143,8 @@ def check_goods(training: TrainingData) -> None:
         raise DataError("no training picture: a detector learns from goods, at least 1")
     if training.labels.any():
         raise DataError(
-            f"{int(training.labels.sum())} of {len(training.labels)} training pictures are labelled abnormal: a "
-            "detector learns from goods alone"
+            f"{int(training.labels.sum())} of {len(training.labels)} training pictures are abnormal: "
+            "a detector learns from goods alone"
         )
 
 
@@ -257,7 +257,7 @@ class Resumable(Model):
 
     @abstractmethod
     def resume(self, training: TrainingData, report: FitCallback, saved: Path) -> None:
-        """Go on with a fit of the same settings and training set; ends as :meth:`fit` would have, bit for bit.
+        """Go on with a fit of the same settings and training set; ends as :meth:`fit` would, bit for bit.
 
         Raises:
             CheckpointError: ``saved`` is no such fit; nothing was reported, and :meth:`fit` may be called.

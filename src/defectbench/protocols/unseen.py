@@ -81,7 +81,7 @@ class _TrainingSet:
         return f"{self.mode}/{self.kind}/{tested}"
 
     def splits(self, fold: Split) -> Iterator[Split]:
-        """Yield the splits of one fold: seen and unseen types, each for the training set and for its control."""
+        """Yield the splits of one fold: seen and unseen types, each for the training set and its control."""
         learnt = self._of(fold.defects, self.seen)
         tuned = self._of(fold.tune, self.seen)
         if not learnt:
@@ -120,7 +120,8 @@ class _TrainingSet:
     def _any(self, fold: Split, names: Sequence[str], number: int, purpose: str) -> tuple[str, ...]:
         """Draw ``number`` defects of any type from ``names``."""
         whole = self._of(names, frozenset(self.kinds))
-        # Named by what is learnt: of two types, "one" and "all but the other" are one training set and one control.
+        # Named by what is learnt: of two types, "one" and "all but the other" are the same training set and
+        # need one control.
         training = "+".join(sorted(self.seen))
         rng = generator(self.manifest, self.split_seed, f"unseen/{fold.fold}/{purpose}/{training}")
         return tuple(sorted(whole[place] for place in rng.permutation(len(whole))[:number]))

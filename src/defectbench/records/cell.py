@@ -10,10 +10,15 @@ from typing import Any
 
 from defectbench.catalog import Family, Setting
 from defectbench.data.manifest import canonical_json
-from defectbench.errors import DataError
+from defectbench.errors import DataError, UsageError
+from defectbench.stores.base import Store
+from defectbench.stores.layout import CELLS, second_part
 
 SCHEMA = 1
 _KEY_LENGTH = 20
+_IN_JSON = {"rotate_and_flip": "turns", "rotate_defects": "defect_turns"}
+"""Field -> its name in spec.json, where it is another: keys hash the names that version 0.1.0 wrote."""
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class Fit:
         settings: the catalog's settings with the sweep's overrides.
         weights: weights' name -> SHA-256 of the file; empty for random weights and for models without.
         fit_version: of the catalog's entry.
-        turns: both classes may be turned by 90 degrees and mirrored.
-        defect_turns: each defect is shown at four rotations, goods are not (the original study's holdout).
+        rotate_and_flip: both classes may be rotated by 90 degrees and mirrored.
+        rotate_defects: each defect is shown at four rotations, goods are not (the original study's holdout).
         package: the package that the model comes from, ``name==version``; empty for this one.
     """
 
@@ -48,20 +53,23 @@ class Fit:
     seed: int
     threads: int
     balance: str
-    turns: bool = False
-    defect_turns: bool = False
+    rotate_and_flip: bool = False
+    rotate_defects: bool = False
     package: str = ""
-
-    def document(self) -> dict[str, Any]:
-        """Return it as plain data, ``package`` only where there is one: keys of our models go without it."""
-        plain = asdict(self)
-        if not self.package:
-            del plain["package"]
-        return plain
 
     def key(self) -> str:
         """Return the name of the fit: 20 hex digits of the SHA-256 over its canonical JSON."""
-        return hashlib.sha256(canonical_json(self.document())).hexdigest()[:_KEY_LENGTH]
+        return hashlib.sha256(canonical_json(self.to_document())).hexdigest()[:_KEY_LENGTH]
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what the key is a hash of, and what ``spec.json`` keeps of it.
+
+        ``package`` only where there is one: the keys of our own models go without it.
+        """
+        plain = {_IN_JSON.get(name, name): value for name, value in asdict(self).items()}
+        if not self.package:
+            del plain["package"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Cell:
 
     def to_json(self) -> bytes:
         """Return the text of ``spec.json``."""
-        document = {"schema": SCHEMA, **asdict(self), "fit": self.fit.document()}
+        document = {"schema": SCHEMA, **asdict(self), "fit": self.fit.to_document()}
         return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
     @classmethod
@@ -123,13 +131,25 @@ def _read_fit(document: dict[str, Any]) -> Fit:
     }
     train = tuple((name, label) for name, label in document.pop("train"))
     tune, calibration = tuple(document.pop("tune")), tuple(document.pop("calibration"))
+    for field_name, written in _IN_JSON.items():
+        document[field_name] = document.pop(written)
     return Fit(train=train, tune=tune, calibration=calibration, settings=settings, **document)
 
 
-def path(key: str, *parts: str) -> str:
-    """Return the store's key of a cell's file.
+def find_cell(store: Store, start: str) -> str | None:
+    """Return the key of the one cell whose key starts so; None where there is none.
 
-    >>> path("ab12", "3", "log.txt")
-    'cells/ab12/3/log.txt'
+    Raises:
+        UsageError: ``start`` is no part of a key, or several cells start so; some are named.
     """
-    return "/".join(("cells", key, *parts))
+    if not start.isalnum():
+        raise UsageError(
+            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
+        )
+    keys = sorted({second_part(key) for key in store.keys(f"{CELLS}{start}")})
+    if len(keys) > 1:
+        more = ", ..." if len(keys) > _SHOWN else ""
+        raise UsageError(
+            f"{len(keys)} cells start with {start!r}: {', '.join(keys[:_SHOWN])}{more}; say more of it"
+        )
+    return keys[0] if keys else None

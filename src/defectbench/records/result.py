@@ -14,9 +14,9 @@ from typing import Any
 
 from defectbench.catalog import Family
 from defectbench.errors import DataError, ExitCode, MissingInputError
-from defectbench.records.cell import path
 from defectbench.records.predictions import Predictions
 from defectbench.stores.base import Store
+from defectbench.stores.layout import cell_key, failure_key, result_key
 
 SCHEMA = 1
 PREDICTIONS = "predictions.parquet"
@@ -124,12 +124,12 @@ def find_result(store: Store, key: str) -> Result | None:
     Raises:
         DataError: ``result.json`` is damaged or another cell's.
     """
-    blob = store.find(path(key, "result.json"))
+    blob = store.find(result_key(key))
     if blob is None:
         return None
     result = Result.from_json(blob.data)
     if result.cell != key:
-        raise DataError(f"cells/{key}/result.json is of cell {result.cell}")
+        raise DataError(f"{result_key(key)} is of cell {result.cell}")
     return result
 
 
@@ -155,9 +155,9 @@ def read_file(store: Store, result: Result, name: str) -> bytes:
     place = result.file(name)
     if place is None:
         raise DataError(f"cell {result.cell} has no {name}")
-    data = store.get(path(result.cell, place)).data
+    data = store.get(cell_key(result.cell, place)).data
     if hashlib.sha256(data).hexdigest() != result.files[place]:
-        raise DataError(f"cells/{result.cell}/{place} is not what its result.json says: retry the cell")
+        raise DataError(f"{cell_key(result.cell, place)} is not what its result.json says: retry the cell")
     return data
 
 
@@ -168,7 +168,7 @@ def read_predictions(store: Store, result: Result) -> Predictions:
 
 def find_failure(store: Store, key: str) -> Failure | None:
     """Return how the cell failed for good, or None."""
-    blob = store.find(path(key, "failure.json"))
+    blob = store.find(failure_key(key))
     return None if blob is None else Failure.from_json(blob.data)
 
 
@@ -181,7 +181,7 @@ def finished_cells(store: Store, cells: Sequence[str]) -> set[str]:
 def forget_failures(store: Store, cells: Sequence[str]) -> None:
     """Remove the failure records of cells that are to be tried again."""
     for key in cells:
-        store.delete(path(key, "failure.json"))
+        store.delete(failure_key(key))
 
 
 def versions(more: Iterable[str] = ()) -> dict[str, str]:
@@ -197,3 +197,10 @@ def versions(more: Iterable[str] = ()) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def differing_versions(made: Mapping[str, str]) -> list[str]:
+    """Return in words which libraries have other versions here than something was ``made`` with."""
+    here = versions(made)
+    names = sorted(name for name in {*made, *here} if made.get(name) != here.get(name))
+    return [f"{name} {made.get(name, 'none')} (here {here.get(name, 'none')})" for name in names]

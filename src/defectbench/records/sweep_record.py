@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from defectbench.catalog import Family
-from defectbench.errors import DataError
+from defectbench.errors import DataError, MissingInputError, UsageError, nearest
 from defectbench.protocols.base import Split
+from defectbench.stores.base import Store
+from defectbench.stores.layout import SWEEPS, second_part, sweep_key
 
 SCHEMA = 1
 
@@ -83,6 +85,11 @@ class Record:
     readings: tuple[Reading, ...]
     notes: tuple[str, ...] = ()
 
+    def narrowed(self, narrowing: Narrowing) -> list[str]:
+        """Return the keys of the cells that are meant, as :func:`narrow_cells` does."""
+        allowed = ({each.label for each in self.contestants}, set(self.categories))
+        return narrow_cells(narrowing, self.cells, models_of(self), allowed)
+
     @property
     def categories(self) -> tuple[str, ...]:
         """The sweep's categories in order."""
@@ -124,6 +131,82 @@ def _read_split(item: Any) -> CategorySplit:
     return CategorySplit(item["category"], Split(**split))
 
 
-def path(name: str) -> str:
-    """Return the store's key of a sweep's record."""
-    return f"sweeps/{name}.json"
+def read_record(store: Store, name: str) -> Record:
+    """Return a sweep's record.
+
+    Raises:
+        MissingInputError: the store knows no such sweep; names those it knows.
+    """
+    blob = store.find(sweep_key(name))
+    if blob is None:
+        known = [second_part(key) for key in store.keys(SWEEPS) if key.endswith(".json")]
+        hint = (
+            nearest(name, known)
+            if known
+            else "it has none yet: `defectbench run SWEEP` or `defectbench submit SWEEP` makes one"
+        )
+        raise MissingInputError(f"no sweep {name!r} in {store.url}; {hint}")
+    return Record.from_json(blob.data)
+
+
+def models_of(record: Record) -> dict[str, str]:
+    """Return each cell's model, by the label that the sweep gives it."""
+    found: dict[str, str] = {}
+    for reading in record.readings:
+        found.setdefault(reading.cell, reading.label)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Narrowing:
+    """Which cells of a sweep are meant; nothing named means all.
+
+    Attributes:
+        models: the sweep's labels.
+        cells: how their keys start.
+    """
+
+    models: Sequence[str] = ()
+    categories: Sequence[str] = ()
+    cells: Sequence[str] = ()
+
+
+WHOLE = Narrowing()
+"""All cells."""
+
+
+def narrow_cells(
+    narrowing: Narrowing,
+    cells: Mapping[str, str],
+    labels: Mapping[str, str],
+    allowed: tuple[Set[str], Set[str]],
+) -> list[str]:
+    """Return the keys of the cells that are meant, in order.
+
+    Args:
+        cells: key -> category.
+        labels: key -> the sweep's label of the model.
+        allowed: the sweep's models and its categories, those without a cell too.
+
+    Raises:
+        UsageError: a name or key that the sweep does not have.
+    """
+    models, categories, starts = narrowing.models, narrowing.categories, narrowing.cells
+    _check_known("model", models, allowed[0])
+    _check_known("category", categories, allowed[1])
+    for start in starts:
+        if not any(key.startswith(start) for key in cells):
+            raise UsageError(f"no cell {start!r} in this sweep: `defectbench plan SWEEP` lists them")
+    return [
+        key
+        for key, category in cells.items()
+        if (not models or labels[key] in models)
+        and (not categories or category in categories)
+        and (not starts or any(key.startswith(start) for start in starts))
+    ]
+
+
+def _check_known(what: str, names: Sequence[str], allowed: Set[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise UsageError(f"unknown {what} {name!r}; {nearest(name, allowed)}")

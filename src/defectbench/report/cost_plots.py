@@ -11,8 +11,8 @@ import numpy as np
 
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
 from defectbench.report.label_placement import Label, place_labels
-from defectbench.report.plots import cells_of
 from defectbench.report.wording import amount
+from defectbench.tables.conditions import cells_of
 from defectbench.tables.cost import COSTS, Tradeoff
 
 if TYPE_CHECKING:

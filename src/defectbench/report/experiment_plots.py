@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
-from defectbench.report.plots import cells_of, name_lines
+from defectbench.report.plots import name_lines
+from defectbench.tables.conditions import cells_of
 from defectbench.tables.learning_curve import CrossoverRow, LearningRow
 from defectbench.tables.rows import ConditionRow
 from defectbench.tables.unseen import SeenUnseenRow

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from defectbench.report import curve_axes
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
+from defectbench.tables.conditions import cells_of
 from defectbench.tables.rows import ComparisonRow, CurveRow, Curves, ScoreRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-class Traced(Protocol):
-    """A row that knows its cells."""
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """Keys of the cells it was read from."""
 
 
 def roc(curves: Curves) -> Drawing:
@@ -106,11 +99,6 @@ def differences(rows: Sequence[ComparisonRow], margin: float) -> Drawing:
         parts = [f"{row.category} {_interval(row.difference, row.low, row.high)}" for row in rows]
         text = f"Classifier minus detector by category, margin ±{margin:g}: {'; '.join(parts)}."
         return finish(figure, "differences", text, cells=cells_of(rows))
-
-
-def cells_of(rows: Iterable[Traced]) -> list[str]:
-    """Return the cells of all rows."""
-    return [cell for row in rows for cell in row.cells]
 
 
 def _interval(value: float, low: float, high: float) -> str:

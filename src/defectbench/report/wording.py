@@ -19,6 +19,7 @@ _SHOWN = 3
 _MINUS = "−"
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
+
 def number(value: float | None, digits: int = 3) -> str:
     """Return a figure with fixed digits and a true minus sign; a dash where it is not defined.
 

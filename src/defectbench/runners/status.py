@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defectbench.errors import MissingInputError, UsageError, describe_exit_code, nearest
+from defectbench.errors import describe_exit_code
 from defectbench.execution.events import clock
 from defectbench.execution.lease import LeaseRecord, read_lease
-from defectbench.records import sweep_record as records
 from defectbench.records.result import Failure, find_failure, find_verified_result
 from defectbench.records.state import CellState
-from defectbench.records.sweep_record import Record
+from defectbench.records.sweep_record import Record, models_of
 from defectbench.runners.job_view import JobView
 from defectbench.stores.base import Store
 
@@ -46,56 +45,6 @@ class CellStatus:
     detail: str = ""
     code: int | None = None
     progress: Mapping[str, Any] | None = None
-
-
-def read_record(store: Store, name: str) -> Record:
-    """Return the record of the sweep ``name``.
-
-    Raises:
-        MissingInputError: no such sweep ran here or was submitted.
-    """
-    blob = store.find(records.path(name))
-    if blob is None:
-        raise MissingInputError(
-            f"no sweep {name!r} in {store.url}: `defectbench run` or `defectbench submit` writes its record"
-        )
-    return Record.from_json(blob.data)
-
-
-def models_of(record: Record) -> dict[str, str]:
-    """Return each cell's model, by the label that the sweep gives it."""
-    found: dict[str, str] = {}
-    for reading in record.readings:
-        found.setdefault(reading.cell, reading.label)
-    return found
-
-
-def narrowed(
-    record: Record, models: Sequence[str] = (), categories: Sequence[str] = (), cells: Sequence[str] = ()
-) -> list[str]:
-    """Return the record's cells of the named models, categories and keys; nothing named means all.
-
-    Raises:
-        UsageError: a name or key that the sweep does not have.
-    """
-    labels = models_of(record)
-    for what, names, allowed in (
-        ("model", models, {each.label for each in record.contestants}),
-        ("category", categories, set(record.categories)),
-    ):
-        for name in names:
-            if name not in allowed:
-                raise UsageError(f"unknown {what} {name!r}; {nearest(name, allowed)}")
-    for start in cells:
-        if not any(key.startswith(start) for key in record.cells):
-            raise UsageError(f"no cell {start!r} in {record.name}: `defectbench status` lists them")
-    return [
-        key
-        for key, category in record.cells.items()
-        if (not models or labels[key] in models)
-        and (not categories or category in categories)
-        and (not cells or any(key.startswith(start) for start in cells))
-    ]
 
 
 def read_stored_states(store: Store, keys: Sequence[str]) -> dict[str, StoredState]:

@@ -310,7 +310,8 @@ def _words(board: Leaderboard, by_size: Choice, by_count: Choice | None, missing
     else:
         sizes = ", ".join(f"{one.row.model} {one.row.size:.4g}" for one in by_count.candidates)
         parts.append(
-            f"By parameters (millions, counted after {TRAINING_PICTURES} pictures of {SIDE} x {SIDE}: a memory bank "
+            f"By parameters (millions, counted after {TRAINING_PICTURES} pictures of {SIDE} x {SIDE}: "
+            f"a memory bank "
             f"grows with the pictures) the candidates are {sizes}; the choice is {by_count.chosen.model}: "
             f"{by_count.decided}."
         )

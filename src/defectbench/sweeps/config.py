@@ -68,12 +68,18 @@ class SourceLines:
 
 
 class Data(StrictModel):
-    """Which images. ``categories`` None means all of the data set."""
+    """Which images.
+
+    Attributes:
+        categories: None means all of the data set.
+        any_orientation: categories whose parts come in any; None: as the data set declares.
+    """
 
     dataset: Name
     categories: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
+    any_orientation: tuple[Name, ...] | None = None
 
-    @field_validator("categories")
+    @field_validator("categories", "any_orientation")
     @classmethod
     def _once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
         return distinct(value, "category") if value else value
@@ -457,7 +463,7 @@ def _plainly(kind: str, context: Mapping[str, Any]) -> str | None:
         )
     if kind in _RANGES:
         return _RANGES[kind].format(**context)
-    if context.get("class_name") == "ModelChoice":
+    if context.get("class_name") == ModelChoice.__name__:
         return "expected a model's name, or a mapping with `name` or `timm`"
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"])

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from defectbench.errors import DataError
-from defectbench.records.cell import Cell, Fit, path
+from defectbench.records.cell import Cell, Fit
 from defectbench.records.result import find_result
 from defectbench.stores.base import Store
+from defectbench.stores.layout import CELLS, RESULT, second_part, spec_key
 from defectbench.sweeps.plan import Plan
 
 SAMPLES = 400
@@ -70,8 +71,7 @@ def estimate_hours(plan: Plan, keys: Sequence[str], store: Store) -> tuple[Model
 
 def finished_rates(store: Store, first: Sequence[str]) -> tuple[CellRates, ...]:
     """Return the rates of finished cells: those of ``first``, then others, :data:`SAMPLES` at most."""
-    ended = (name.split("/") for name in store.keys("cells/") if name.endswith("/result.json"))
-    there = [key for _, key, *_ in ended]
+    there = [second_part(name) for name in store.keys(CELLS) if name.endswith(f"/{RESULT}")]
     ours = set(there) & set(first)
     own = [key for key in first if key in ours]
     rest = [key for key in there if key not in ours]
@@ -82,7 +82,7 @@ def finished_rates(store: Store, first: Sequence[str]) -> tuple[CellRates, ...]:
 
 def _measured(store: Store, key: str) -> CellRates | None:
     try:
-        result, spec = find_result(store, key), store.find(path(key, "spec.json"))
+        result, spec = find_result(store, key), store.find(spec_key(key))
         if result is None or spec is None:
             return None
         cell = Cell.from_json(spec.data)
@@ -95,7 +95,7 @@ def _measured(store: Store, key: str) -> CellRates | None:
 def _pictures_shown(fit: Fit) -> int:
     """Return how many pictures a fit goes through."""
     defects = sum(label for _, label in fit.train)
-    return (len(fit.train) + (3 * defects if fit.defect_turns else 0)) * max(1, fit.epochs)
+    return (len(fit.train) + (3 * defects if fit.rotate_defects else 0)) * max(1, fit.epochs)
 
 
 def _images(plan: Plan) -> Mapping[str, frozenset[str]]:

@@ -9,25 +9,26 @@ from pathlib import Path
 
 from defectbench.data.archive import list_categories, load_manifest
 from defectbench.data.manifest import Manifest
-from defectbench.errors import DataError, MissingWeightsError, SweepError, UsageError, nearest
+from defectbench.data.orientation import comes_in_any_orientation
+from defectbench.errors import DataError, MissingWeightsError, SweepError, nearest
 from defectbench.protocols.base import Split
 from defectbench.protocols.choose import describe
-from defectbench.records import sweep_record as records
 from defectbench.records.cell import Cell, Fit
-from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel
+from defectbench.records.sweep_record import (
+    CategorySplit,
+    Narrowing,
+    Reading,
+    Record,
+    SweepModel,
+    narrow_cells,
+)
 from defectbench.stores.base import Store
+from defectbench.stores.layout import spec_key, sweep_key
 from defectbench.sweeps.config import ModelConfig, Sweep, contenders, resolve_models
 from defectbench.weights import store as weights
 
 _WRITERS = 8
 """Specs that are written at once: thousands, one after the other, take minutes on S3."""
-
-TURNABLE = frozenset({"bottle", "hazelnut", "leather", "tile", "grass", "gravel"})
-"""Categories whose parts come in any orientation, and where no defect is one of orientation or handedness.
-
-In these both classes are turned and mirrored in training. In all others nothing is: turning defects alone
-would make orientation a label, and turning a metal nut makes its `flip` defect good.
-"""
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Plan:
 
     Attributes:
         cells: key -> cell, by category, then model, in the order of running.
+        rotated: categories whose parts come in any orientation: training rotates and mirrors both classes.
         missing: model label -> why its weights cannot be had. Its cells can be shown but not run.
         notes: what the protocols were asked for and cannot do on a category, in words.
     """
@@ -49,6 +51,7 @@ class Plan:
     digests: Mapping[str, str]
     missing: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    rotated: tuple[str, ...] = ()
 
     @property
     def saved(self) -> int:
@@ -70,26 +73,16 @@ class Plan:
             notes=self.notes,
         )
 
-    def narrowed(
-        self, models: Sequence[str] = (), categories: Sequence[str] = (), cells: Sequence[str] = ()
-    ) -> dict[str, Cell]:
-        """Return the cells of the named models, categories and keys; nothing named means all.
+    def narrowed(self, narrowing: Narrowing) -> dict[str, Cell]:
+        """Return the cells that are meant.
 
         Raises:
             UsageError: a name or key that the sweep does not have.
         """
-        _known("model", models, {model.label for model in self.models})
-        _known("category", categories, set(self.digests))
-        for start in cells:
-            if not any(key.startswith(start) for key in self.cells):
-                raise UsageError(f"no cell {start!r} in {self.sweep.name}: `defectbench plan` lists them")
-        return {
-            key: cell
-            for key, cell in self.cells.items()
-            if (not models or self.labels[key] in models)
-            and (not categories or cell.category in categories)
-            and (not cells or any(key.startswith(start) for start in cells))
-        }
+        categories_of = {key: cell.category for key, cell in self.cells.items()}
+        allowed = ({model.label for model in self.models}, set(self.digests))
+        kept = narrow_cells(narrowing, categories_of, self.labels, allowed)
+        return {key: self.cells[key] for key in kept}
 
     def need_weights(self, keys: Sequence[str]) -> None:
         """Refuse to go on where weights of these cells are missing.
@@ -119,8 +112,11 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     readings: list[Reading] = []
     digests: dict[str, str] = {}
     notes: list[str] = []
+    rotated: list[str] = []
     for manifest in _manifests(sweep, store):
         digests[manifest.category] = manifest.digest
+        if comes_in_any_orientation(manifest, sweep.data.any_orientation):
+            rotated.append(manifest.category)
         own = _splits(sweep, manifest, notes)
         for model in models:
             for place, split in enumerate(own, start=len(splits)):
@@ -133,7 +129,18 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         splits += [CategorySplit(manifest.category, split) for split in own]
     if not splits:
         raise DataError(notes)
-    return Plan(sweep, models, cells, labels, tuple(splits), tuple(readings), digests, missing, tuple(notes))
+    return Plan(
+        sweep=sweep,
+        models=models,
+        cells=cells,
+        labels=labels,
+        splits=tuple(splits),
+        readings=tuple(readings),
+        digests=digests,
+        missing=missing,
+        notes=tuple(notes),
+        rotated=tuple(rotated),
+    )
 
 
 def _splits(sweep: Sweep, manifest: Manifest, notes: list[str]) -> list[Split]:
@@ -155,9 +162,9 @@ def write_plan(plan: Plan, store: Store, keys: Sequence[str]) -> None:
 
     def spec(key: str) -> None:
         wanted = plan.cells[key].to_json()
-        here = store.find(f"cells/{key}/spec.json")
+        here = store.find(spec_key(key))
         if here is None or here.data != wanted:
-            store.put(f"cells/{key}/spec.json", wanted)
+            store.put(spec_key(key), wanted)
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         # A list, so that the first error is raised.
@@ -166,19 +173,26 @@ def write_plan(plan: Plan, store: Store, keys: Sequence[str]) -> None:
     digests = {plan.labels[key]: plan.cells[key].fit.weights for key in keys}
     for label in files.keys() & digests.keys():
         weights.push_file(store, digests[label], files[label])
-    store.put(records.path(plan.sweep.name), plan.record().to_json())
+    store.put(sweep_key(plan.sweep.name), plan.record().to_json())
 
 
 def _manifests(sweep: Sweep, store: Store) -> Iterator[Manifest]:
     """Yield the sweep's categories' manifests in the sweep's order."""
     there = list_categories(store, sweep.data.dataset)
-    for position, name in enumerate(sweep.data.categories or there):
+    _check_categories(sweep, "categories", there)
+    _check_categories(sweep, "any_orientation", there)
+    for name in sweep.data.categories or there:
+        yield load_manifest(store, sweep.data.dataset, name)
+
+
+def _check_categories(sweep: Sweep, key: str, there: Sequence[str]) -> None:
+    """Raise SweepError where a list below ``data`` names a category that the data set does not have."""
+    for position, name in enumerate(getattr(sweep.data, key) or ()):
         if name not in there:
-            place = sweep.line("data", "categories", position)
+            place = sweep.line("data", key, position)
             raise SweepError(
                 f"{place}: {sweep.data.dataset} has no category {name!r}; {nearest(name, there)}"
             )
-        yield load_manifest(store, sweep.data.dataset, name)
 
 
 def _weights(models: Sequence[ModelConfig], store: Store) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
@@ -213,8 +227,9 @@ def _cell(
         seed=seed,
         threads=sweep.threads,
         balance=model.balance,
-        turns=entry.family == "classifier" and manifest.category in TURNABLE,
-        defect_turns=split.defect_turns and entry.family != "detector",
+        rotate_and_flip=entry.family == "classifier"
+        and comes_in_any_orientation(manifest, sweep.data.any_orientation),
+        rotate_defects=split.defect_turns and entry.family != "detector",
         package=entry.requirement,
     )
     return Cell(
@@ -254,9 +269,3 @@ def _contestant(model: ModelConfig) -> SweepModel:
         changed,
         model.entry.requirement,
     )
-
-
-def _known(what: str, names: Sequence[str], allowed: set[str]) -> None:
-    for name in names:
-        if name not in allowed:
-            raise UsageError(f"unknown {what} {name!r}; {nearest(name, allowed)}")

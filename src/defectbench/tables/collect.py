@@ -21,7 +21,7 @@ import numpy as np
 from defectbench.catalog import Family
 from defectbench.data.archive import find_shortcut
 from defectbench.data.shortcut import Shortcut
-from defectbench.errors import DataError, MissingInputError, nearest
+from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics.image import (
     METRICS,
     ConfusionCounts,
@@ -33,11 +33,11 @@ from defectbench.metrics.image import (
     threshold_free,
 )
 from defectbench.protocols.base import Split
-from defectbench.records import sweep_record as records
 from defectbench.records.predictions import Predictions
 from defectbench.records.result import PREDICTIONS, Failure, Result, find_failure, find_result, read_file
-from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel
+from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel, read_record
 from defectbench.stores.base import Store
+from defectbench.stores.layout import views_key
 
 _AT_ONCE = 256
 """Cells whose predictions are decoded together."""
@@ -84,8 +84,8 @@ class FigureRow:
 
     Attributes:
         folds, expected: how many folds have results, and how many the sweep has; each draw's are counted.
-        figures: name -> figure, names of :data:`defectbench.metrics.image.METRICS`. Threshold figures are those of
-            the default threshold. Where a condition is drawn several times: the mean over draws.
+        figures: name -> figure, names of :data:`defectbench.metrics.image.METRICS`. Threshold figures are
+            those of the default threshold. Where a condition is drawn several times: the mean over draws.
         counts: at the default threshold, pooled over folds, summed over draws.
         tuned: counts at the tuned threshold; None where the protocol has none.
         promised: mean false-alarm rate that the calibrated thresholds promise; NaN without.
@@ -227,22 +227,6 @@ class Collected:
         )
 
 
-def read_record(store: Store, name: str) -> Record:
-    """Return a sweep's record.
-
-    Raises:
-        MissingInputError: the store knows no such sweep; names those it knows.
-    """
-    blob = store.find(records.path(name))
-    if blob is None:
-        known = [
-            key[len("sweeps/") : -len(".json")] for key in store.keys("sweeps/") if key.endswith(".json")
-        ]
-        hint = nearest(name, known) if known else "it has none yet: `defectbench run SWEEP` makes one"
-        raise MissingInputError(f"no sweep {name!r} in {store.url}; {hint}")
-    return Record.from_json(blob.data)
-
-
 def collect(store: Store, name: str) -> Collected:
     """Read what a sweep's cells gave so far. A damaged result is left out, said, and spoils nothing else."""
     return collect_record(store, read_record(store, name))
@@ -359,7 +343,7 @@ def write_views(store: Store, collected: Collected) -> None:
     schema = pa.schema([(name, types.get(name, pa.string())) for name in _VIEW_COLUMNS])
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
-    store.put(f"sweeps/{collected.record.name}/views.parquet", buffer.getvalue())
+    store.put(views_key(collected.record.name), buffer.getvalue())
 
 
 _VIEW_COLUMNS = ("cell", "protocol", "condition", "fold", "image_id", "role", "threshold")

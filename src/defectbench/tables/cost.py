@@ -74,8 +74,8 @@ def cost(label: str, every: Sequence[Result], own: Sequence[Result], splits: Seq
 
     Args:
         every: all its finished cells.
-        own: those that detection reads, which its quality comes from: a training set of one defect or of one type
-            takes other seconds. Where there are none, all of them count.
+        own: those that detection reads, which its quality comes from: a training set of one defect or of
+            one type takes other seconds. Where there are none, all of them count.
     """
     results = own or every
 

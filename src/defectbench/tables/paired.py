@@ -141,8 +141,8 @@ def cautions(goods: int, defects: int, best: float, endpoint: str, warning: str 
     Args:
         goods, defects: distinct tested images.
         best: the larger figure that the interval is about.
-        warning: what :func:`defectbench.metrics.comparison.caution` says; by default asked of ``best``, where that is an
-            AUROC.
+        warning: what :func:`defectbench.metrics.comparison.caution` says; by default asked of ``best``,
+            where that is an AUROC.
     """
     if not warning and endpoint == comparison.AUROC:
         warning = comparison.caution(min(goods, defects), best)

@@ -138,7 +138,8 @@ class ThresholdRow:
         promised, resolution: false-alarm rate of a calibrated threshold, and 1/(n+1) of the calibration
             goods.
         observed: the false-alarm rate on the tested goods.
-        observed_low, observed_high: its 95 % interval, from the goods of the seed in the middle; NaN for the oracle.
+        observed_low, observed_high: its 95 % interval, from the goods of the seed in the middle; NaN for
+            the oracle.
         broken: so many false alarms came that the promise cannot have held (less than 1 in 1,000 by chance).
         precision_at_rate, cost: at the sweep's defect rate and prices; NaN without.
     """
@@ -195,7 +196,8 @@ class ConditionRow:
         spread: its standard deviation over draws, the seeds' mean; NaN where there are fewer than two.
         draws: how many draws have results; 0 where nothing is drawn.
         seeds: the endpoint of each seed that has a result.
-        recall, observed, precision, accuracy, f1: at the default threshold, counts pooled over folds, draws and
+        recall, observed, precision, accuracy, f1: at the default threshold, counts pooled over folds, draws
+        and
             seeds; observed is the share of false alarms. NaN without a threshold.
         f1_oracle: the oracle's, averaged over folds, draws and seeds.
         all_abnormal: F1 of calling every tested image abnormal, which both must be held against.

@@ -1,6 +1,7 @@
 """The report's tables: the page, the CSV files and the command line show the same figures.
 
-All but ``conditions`` are about the ``detection`` protocol. Figures come from :mod:`defectbench.tables.collect`,
+All but ``conditions`` are about the ``detection`` protocol. Figures come from
+:mod:`defectbench.tables.collect`,
 intervals and verdicts from :mod:`defectbench.metrics.comparison`; what shows the rows computes nothing.
 """
 

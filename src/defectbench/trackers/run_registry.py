@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, replace
 
 from defectbench.errors import ConflictError, DataError, MissingInputError, TryAgainError
 from defectbench.stores.base import ABSENT, Store
+from defectbench.stores.layout import tracking_key
 from defectbench.trackers.base import TrackedRun, Tracker
 
 SCHEMA = 1
@@ -75,7 +76,7 @@ class RunRegistry:
 
     @property
     def _prefix(self) -> str:
-        return f"tracking/{self.sweep}/"
+        return tracking_key(self.sweep)
 
     def hold(self, name: str, run: TrackedRun) -> RunRef:
         """Return the reference of ``name``, its run created if nobody has yet."""
@@ -151,7 +152,7 @@ class RunRegistry:
         return found[0] if found else self.tracker.create(self.experiment, run, ref.started, ref.claim)
 
     def _forget(self, name: str, page: _Page, version: str) -> None:
-        """Take the reference out and remove its run; nothing happens when somebody else just wrote the page."""
+        """Take the reference out and remove its run, unless somebody else just wrote the page."""
         ref = page.get(self.experiment)
         if ref is None:
             return

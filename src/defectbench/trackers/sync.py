@@ -19,12 +19,13 @@ from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics.comparison import ENDPOINTS
 from defectbench.metrics.image import ConfusionCounts, counts_at
 from defectbench.protocols.choose import PRIMARY
-from defectbench.records.cell import Cell, path
+from defectbench.records.cell import Cell
 from defectbench.records.predictions import HistoryPoint, history_from_parquet
 from defectbench.records.result import Failure, Result, read_file, read_predictions
-from defectbench.records.sweep_record import Reading, Record
+from defectbench.records.sweep_record import Reading, Record, read_record
 from defectbench.stores.base import Store
-from defectbench.tables.collect import Collected, FigureRow, collect_record, read_record, write_views
+from defectbench.stores.layout import spec_key
+from defectbench.tables.collect import Collected, FigureRow, collect_record, write_views
 from defectbench.trackers.base import RunAttachments, TrackedRun, Tracker
 from defectbench.trackers.contact_sheet import contact_sheet
 from defectbench.trackers.run_registry import RunRegistry
@@ -246,7 +247,7 @@ class _SyncJob:
         return _COLOURS[labels.index(parent.label) % len(_COLOURS)]
 
     def _cell(self, key: str) -> Cell:
-        return Cell.from_json(self.store.get(path(key, "spec.json")).data)
+        return Cell.from_json(self.store.get(spec_key(key)).data)
 
     def _sweep_params(self, readings: Sequence[Reading]) -> dict[str, str]:
         document = self.collected.record.document
@@ -358,7 +359,7 @@ def _counted(counts: ConfusionCounts) -> dict[str, float]:
 
 def _model_params(cell: Cell) -> dict[str, str]:
     fit = cell.fit
-    names = ("image_size", "epochs", "patience", "balance", "threads", "fit_version", "turns")
+    names = ("image_size", "epochs", "patience", "balance", "threads", "fit_version", "rotate_and_flip")
     settings = {f"setting.{name}": str(value) for name, value in fit.settings.items()}
     weights = {f"weights.{name}": digest for name, digest in fit.weights.items()}
     return {name: str(getattr(fit, name)) for name in names} | settings | weights

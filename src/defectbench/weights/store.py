@@ -1,4 +1,5 @@
-"""Weights in the store: ``weights/<name>/<sha256>``. Nothing here asks a hub (:mod:`defectbench.weights.hub` does).
+"""Weights in the store: ``weights/<name>/<sha256>``. Nothing here asks a hub
+(:mod:`defectbench.weights.hub` does).
 
 Published weights have timm's full name; a user's own file, which takes their place in one sweep, lies under
 ``file-<name>``, so that ``pretrained`` never meets it.
@@ -16,6 +17,7 @@ from pathlib import Path
 from defectbench.catalog import Entry, Setting, Weights, entries
 from defectbench.errors import MissingInputError, MissingWeightsError, TryAgainError, UsageError
 from defectbench.stores.base import Store
+from defectbench.stores.layout import weights_key
 from defectbench.util.files import disk_errors, draft_path, locked, move_into_place, remove_stale_drafts
 
 FETCH_PATIENCE = 3600.0
@@ -94,7 +96,7 @@ def only(name: str, store: Store, who: str = "this command") -> str:
     Raises:
         MissingWeightsError: there is none, or several; says what to do.
     """
-    digests = [key.rsplit("/", 1)[1] for key in store.keys(f"weights/{name}/")]
+    digests = [key.rsplit("/", 1)[1] for key in store.keys(weights_key(name))]
     if len(digests) == 1:
         return digests[0]
     if digests:
@@ -212,7 +214,7 @@ def push_file(store: Store, weights: Mapping[str, str], path: Path) -> None:
 
 
 def _upload(store: Store, name: str, digest: str, path: Path) -> None:
-    key = f"weights/{name}/{digest}"
+    key = weights_key(name, digest)
     if key not in set(store.keys(key)):
         store.upload(key, path)
 
@@ -246,7 +248,7 @@ def _fetch(store: Store, name: str, digest: str, cache: Path) -> Path:
 def _download(store: Store, name: str, digest: str, part: Path) -> None:
     """Bring the file to ``part``; raise MissingWeightsError unless it is the one that is meant."""
     try:
-        store.download(f"weights/{name}/{digest}", part)
+        store.download(weights_key(name, digest), part)
     except MissingInputError as error:
         raise MissingWeightsError(f"weights {name} {digest[:12]} are not in {store.url}") from error
     got = digest_of(part)

@@ -58,12 +58,14 @@ def synth(
 
     Args:
         directory: must not be there yet, or be empty.
-        categories: names of scenes, or category name -> scene (:data:`~defectbench.data.synthetic.scenes.AS_MVTEC`).
+        categories: names of scenes, or category name -> scene
+            (:data:`~defectbench.data.synthetic.scenes.AS_MVTEC`).
         size: side in pixels, 32 to 1024.
         train_good, test_good, defects_per_type: pictures of each category; each type gets the last number.
         seed: 0 or more.
         types: category -> its defect types -> what is rendered for them, of the five of
-            :data:`~defectbench.data.synthetic.defects.DEFECTS` (:data:`~defectbench.data.synthetic.scenes.MVTEC_TYPES`). A
+            :data:`~defectbench.data.synthetic.defects.DEFECTS`
+            (:data:`~defectbench.data.synthetic.scenes.MVTEC_TYPES`). A
             category that is not among them has all five under their own names.
 
     Raises:

@@ -1,8 +1,9 @@
 """Whether a model does all that it must at a size: fit, score, explain, save, load, and score the same.
 
-``python -m defectbench.models.checks.full_check SIDE MEMORY NAME`` does it for one model, with random weights, two
-tiny batches and one thread, without network and in bounded memory, and prints a line of JSON;
-:func:`full_check` starts that and reads it, so that a model that takes too much ends nothing but its own check.
+``python -m defectbench.models.checks.full_check SIDE MEMORY NAME`` does it for one model, with random
+weights, two tiny batches and one thread, without network and in bounded memory, and prints a line of JSON;
+:func:`full_check` starts that and reads it, so that a model that takes too much ends nothing but its own
+check.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Whether a model takes pictures of a size: asked of the model itself, in a process of its own.
 
 A model is built with random weights, is given no epoch, and inspects one picture: a real forward pass and a
-heat map, without training. ``python -m defectbench.models.checks.size_check SIDE NAME...`` does it, on one thread,
+heat map, without training. ``python -m defectbench.models.checks.size_check SIDE NAME...`` does it, on one
+thread,
 and prints a line of JSON for each model; :func:`size_check` starts that and reads it. So the caller loads no
 model's library, and a model that takes too much memory or time ends nothing but its own probe.
 """

@@ -26,7 +26,7 @@ class RawGradCAM(GradCAM):  # type: ignore[misc]
     rectified and keeps its own grid and range. Scaled maps would peak at 1 on good pictures too.
     """
 
-    def __init__(self, model: nn.Module, target: Target) -> None:
+    def __init__(self, model: nn.Module, target: TargetLayer) -> None:
         # GradCAM's own constructor cannot ask for the input's gradient, which frozen parameters need.
         BaseCAM.__init__(
             self, model, [target.layer], reshape_transform=target.as_map, compute_input_gradient=True
@@ -50,7 +50,7 @@ class RawGradCAM(GradCAM):  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class TargetLayer:
     """Where a map is taken.
 
     Attributes:
@@ -62,7 +62,7 @@ class Target:
     as_map: Callable[[Tensor], Tensor] | None = None
 
 
-def target_of(model: nn.Module) -> Target:
+def target_of(model: nn.Module) -> TargetLayer:
     """Return the last layer with a spatial grid that the logit depends on.
 
     Layers that give tokens or put channels last would lead Grad-CAM astray without a word. TinyViT's last
@@ -73,17 +73,17 @@ def target_of(model: nn.Module) -> Target:
     net: Any = model
     match type(model).__name__:
         case "TinyVit":
-            return Target(net.stages[-1].blocks[-1].local_conv)
+            return TargetLayer(net.stages[-1].blocks[-1].local_conv)
         case "ResNet":
-            return Target(net.layer4[-1])
+            return TargetLayer(net.layer4[-1])
         case "MobileNetV3" | "EfficientNet":
-            return Target(net.blocks[-1])
+            return TargetLayer(net.blocks[-1])
         case "SwinTransformerV2" | "SwinTransformer":
-            return Target(net.layers[-1].blocks[-1], _channels_first)
+            return TargetLayer(net.layers[-1].blocks[-1], _channels_first)
         case "VisionTransformer":
-            return Target(net.blocks[-1].norm1, partial(_patches, prefix=net.num_prefix_tokens))
+            return TargetLayer(net.blocks[-1].norm1, partial(_patches, prefix=net.num_prefix_tokens))
         case _:
-            return Target(net.get_submodule(net.feature_info[-1]["module"]))
+            return TargetLayer(net.get_submodule(net.feature_info[-1]["module"]))
 
 
 def _channels_first(values: Tensor) -> Tensor:

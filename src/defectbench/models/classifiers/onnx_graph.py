@@ -57,7 +57,7 @@ class _Graph(nn.Module):
         return logits[:, 0]
 
 
-def write(model: Model, path: Path) -> None:
+def write_graph(model: Model, path: Path) -> None:
     """Write the fitted classifier's graph, weights inside: one picture in, its log-odds out."""
     if not isinstance(model, TimmClassifier):
         raise BugError(f"{type(model).__name__} has no graph")
@@ -97,7 +97,7 @@ def log_odds(path: Path, pictures: Pictures, threads: int) -> NDArray[np.float64
     return np.array(found, np.float64)
 
 
-def check(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
+def check_graph(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> float:
     """Return the largest difference between onnxruntime's log-odds and torch's.
 
     Raises:

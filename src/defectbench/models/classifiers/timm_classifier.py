@@ -35,7 +35,7 @@ from defectbench.models.features.versions import made_with
 from defectbench.models.training import checkpoint
 from defectbench.models.training.augment import augmented
 from defectbench.models.training.balance import class_weights, epoch_order
-from defectbench.models.training.memory_fit import LEAST, MicroBatcher
+from defectbench.models.training.micro_batches import LEAST, MicroBatcher
 
 Tick = Callable[[], None]
 """Says that a piece of work is done; may raise."""
@@ -146,7 +146,7 @@ class _WholeNetwork:
     def __init__(self, model: nn.Module, training: TrainingData, settings: ModelSettings) -> None:
         self.module = model
         self._training = training
-        self._turns = settings.turns
+        self._rotate_and_flip = settings.rotate_and_flip
         self._device = next(model.parameters()).device.type
 
     def train(self) -> None:
@@ -154,7 +154,9 @@ class _WholeNetwork:
 
     def logits(self, chosen: NDArray[np.int64], rng: np.random.Generator) -> Tensor:
         pictures = self._training.pictures
-        values = np.stack([augmented(pictures[int(i)], rng, turns=self._turns) for i in chosen])
+        values = np.stack(
+            [augmented(pictures[int(i)], rng, rotate_and_flip=self._rotate_and_flip) for i in chosen]
+        )
         inputs = torch.from_numpy(values).to(self._device).permute(0, 3, 1, 2)
         return self._forward(backbone.standardised(inputs, self.module))
 
@@ -338,7 +340,7 @@ class _ClassifierTraining:
             "room": self._batcher.state(),
             "best": {"figures": self._best.figures, "waited": self._best.waited, "state": self._best.state},
         }
-        checkpoint.write(path, state)
+        checkpoint.write_checkpoint(path, state)
 
     def restore(self, path: Path) -> None:
         """Take up a fit where it was saved; CheckpointError where the file is no such fit."""

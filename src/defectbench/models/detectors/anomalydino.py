@@ -36,7 +36,7 @@ _ROWS = 65536
 class AnomalyDino(Model):
     """AnomalyDINO (Damm et al. 2024): cosine distance of each patch to its nearest good patch.
 
-    All good patches are kept, none is masked out and none is turned: the paper's full-shot setting without
+    All good patches are kept, none is masked out and none is rotated: the paper's full-shot setting without
     its masks, which it chooses by category. Score: the mean of the highest hundredth of the distances. The
     search is ours, in blocks, so that no picture needs all distances at once.
 

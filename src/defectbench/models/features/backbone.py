@@ -123,7 +123,7 @@ def fill(model: nn.Module, path: Path, name: str) -> None:
 
 
 def _load(model: nn.Module, path: Path, name: str, *, new_head: bool) -> None:
-    state = weight_formats.as_timm_has_it(weight_formats.read(path), model)
+    state = weight_formats.as_timm_has_it(weight_formats.read_weights(path), model)
     expected = model.state_dict()
     # Files older than torch 0.4.1 do not count batches, and nothing here reads the count.
     state |= {key: expected[key] for key in expected.keys() - state.keys() if key.endswith(_COUNTER)}

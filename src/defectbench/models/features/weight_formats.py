@@ -22,7 +22,7 @@ _PARALLEL = "module."
 """What a network that was trained on several GPUs puts before its keys; FixRes' files have it."""
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """Return key -> tensor of a safetensors file or of a torch state dict (never running its pickle).
 
     Raises:

@@ -13,15 +13,15 @@ _QUARTERS = 4
 
 
 class RotatedPictures:
-    """All of ``pictures``, those marked in ``turned`` at 0, 90, 180 and 270 degrees, the others once.
+    """All of ``pictures``, those marked in ``rotated`` at 0, 90, 180 and 270 degrees, the others once.
 
     Attributes:
         places: (n,) index into ``pictures`` of each picture shown.
     """
 
-    def __init__(self, pictures: Pictures, turned: NDArray[np.bool_]) -> None:
+    def __init__(self, pictures: Pictures, rotated: NDArray[np.bool_]) -> None:
         self._pictures = pictures
-        shown = [(i, q) for i, marked in enumerate(turned) for q in range(_QUARTERS if marked else 1)]
+        shown = [(i, q) for i, marked in enumerate(rotated) for q in range(_QUARTERS if marked else 1)]
         self.places = np.array([place for place, _ in shown], np.int64)
         self._quarters = [quarter for _, quarter in shown]
 
@@ -30,12 +30,12 @@ class RotatedPictures:
         return len(self._quarters)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """One picture, turned."""
+        """One picture, rotated."""
         picture = self._pictures[int(self.places[index])]
         return np.ascontiguousarray(np.rot90(picture, self._quarters[index]))
 
     def masks(self, masks: Mapping[int, NDArray[np.bool_]]) -> dict[int, NDArray[np.bool_]]:
-        """Return the masks of the pictures shown, turned alike; ``masks`` are by place in ``pictures``."""
+        """Return the masks of the pictures shown, rotated alike; ``masks`` are by place in ``pictures``."""
         return {
             index: np.rot90(masks[int(place)], quarter)
             for index, (place, quarter) in enumerate(zip(self.places, self._quarters, strict=True))
@@ -45,7 +45,7 @@ class RotatedPictures:
     def features(
         self, extractor: str, compute: Callable[[NDArray[np.uint8]], NDArray[np.float32]]
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield features in order: kept ones for upright pictures, the turned ones computed one by one."""
+        """Yield features in order: kept ones for upright pictures, the rotated ones computed one by one."""
         upright = self._pictures.features(extractor, compute)
         for index, quarter in enumerate(self._quarters):
             yield next(upright) if quarter == 0 else compute(self[index][None])[0]

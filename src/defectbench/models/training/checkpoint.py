@@ -17,14 +17,14 @@ from defectbench.errors import CheckpointError
 State = dict[str, Any]
 
 
-def write(path: Path, state: Mapping[str, Any]) -> None:
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write nested dicts and lists of tensors, numbers and texts."""
     torch.save(dict(state), path)
 
 
 @contextmanager
 def restoring(path: Path) -> Iterator[State]:
-    """Give what :func:`write` wrote, tensors on the CPU; whatever goes wrong inside is a CheckpointError."""
+    """Give what :func:`write_checkpoint` wrote, on the CPU; errors inside are CheckpointErrors."""
     try:
         yield torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler and load_state_dict raise whatever the bytes lead them to

@@ -34,7 +34,7 @@ from defectbench.models.base import (
 )
 from defectbench.models.features import backbone, device
 from defectbench.models.training import checkpoint
-from defectbench.models.training.memory_fit import MicroBatcher
+from defectbench.models.training.micro_batches import MicroBatcher
 
 State = dict[str, Tensor]
 
@@ -411,7 +411,7 @@ class _DetectorTraining:
             "now": now and {"order": torch.from_numpy(now.order), "losses": now.losses},
             "best": {"auroc": best.auroc, "waited": best.waited, "state": best.state},
         }
-        checkpoint.write(path, state)
+        checkpoint.write_checkpoint(path, state)
 
     def restore(self, path: Path) -> None:
         """Take up a fit where it was saved; CheckpointError where the file is no such fit."""

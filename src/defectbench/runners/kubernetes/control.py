@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from defectbench.errors import PERMANENT, ExitCode, TryAgainError
 from defectbench.records.state import CellState
+from defectbench.records.sweep_record import WHOLE, Narrowing
 from defectbench.runners.chart.chart import label_value
 from defectbench.runners.job_view import JobView
 from defectbench.runners.kubernetes.api import Cluster
@@ -55,27 +56,21 @@ def delete_all(cluster: Cluster, views: Sequence[JobView]) -> list[JobView]:
     return [each for each, was in zip(views, there, strict=True) if was]
 
 
-def cancel_jobs(
-    cluster: Cluster,
-    sweep: str,
-    models: Sequence[str] = (),
-    categories: Sequence[str] = (),
-    cells: Sequence[str] = (),
-) -> list[JobView]:
-    """End the live Jobs of a sweep, or those of the named models, categories and cells' starts.
+def cancel_jobs(cluster: Cluster, sweep: str, narrowing: Narrowing = WHOLE) -> list[JobView]:
+    """End the live Jobs of a sweep, or those of the cells that are meant.
 
     Returns:
         The Jobs that were asked to end. A Job that holds a named cell goes with all its cells.
     """
-    labels = [set(map(label_value, names)) for names in (models, categories)]
+    labels = [set(map(label_value, names)) for names in (narrowing.models, narrowing.categories)]
     views = [each.view for each in find_jobs(cluster, sweep)]
     chosen = [
         each
         for each in views
         if each.live
-        and (not models or each.model in labels[0])
-        and (not categories or each.category in labels[1])
-        and (not cells or any(key.startswith(start) for key in each.cells for start in cells))
+        and (not narrowing.models or each.model in labels[0])
+        and (not narrowing.categories or each.category in labels[1])
+        and (not narrowing.cells or any(key.startswith(tuple(narrowing.cells)) for key in each.cells))
     ]
     return delete_all(cluster, chosen)
 

@@ -5,42 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from defectbench.errors import MissingInputError, UsageError
-from defectbench.records.cell import path
+from defectbench.errors import MissingInputError
 from defectbench.records.result import find_failure, find_result
 from defectbench.records.state import CellState
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import holder
 from defectbench.stores.base import Store
+from defectbench.stores.layout import LOG, attempts_of, cell_key
 
 POLL = 5.0
 """Seconds between two looks at a log that is followed; workers write it every 30."""
 
 
-def find_cell(store: Store, start: str) -> str | None:
-    """Return the cell whose key starts so; None where there is none.
-
-    Raises:
-        UsageError: several do.
-    """
-    found: dict[str, None] = {}
-    for key in store.keys(f"cells/{start}"):
-        found.setdefault(key.split("/")[1])
-        if len(found) > 1:
-            raise UsageError(
-                f"several cells start with {start!r}: {', '.join(found)}...; give more of the key"
-            )
-    return next(iter(found), None)
-
-
 def attempts(store: Store, cell: str) -> list[int]:
     """Return the attempts that have a log, in order."""
-    prefix = path(cell, "")
-    heads = (key.removeprefix(prefix).split("/") for key in store.keys(prefix))
-    return sorted(int(parts[0]) for parts in heads if parts[0].isdecimal() and parts[1:] == ["log.txt"])
+    files = attempts_of(cell, store.keys(cell_key(cell)))
+    return sorted(attempt for attempt, name in files if name == LOG)
 
 
-def read(store: Store, cell: str, attempt: int | None = None) -> str | None:
+def read_log(store: Store, cell: str, attempt: int | None = None) -> str | None:
     """Return an attempt's log, the latest by default; None where the store has none yet.
 
     Raises:
@@ -53,7 +36,7 @@ def read(store: Store, cell: str, attempt: int | None = None) -> str | None:
         known = f"attempts with a log: {', '.join(map(str, there))}" if there else "no attempt has one yet"
         raise MissingInputError(f"cell {cell} has no log of attempt {attempt}; {known}")
     chosen = there[-1] if attempt is None else attempt
-    return store.get(path(cell, str(chosen), "log.txt")).data.decode(errors="replace")
+    return store.get(cell_key(cell, str(chosen), LOG)).data.decode(errors="replace")
 
 
 def follow(store: Store, cell: str, sleep: Callable[[float], None] = time.sleep) -> Iterator[str]:
@@ -64,7 +47,7 @@ def follow(store: Store, cell: str, sleep: Callable[[float], None] = time.sleep)
         there = attempts(store, cell)
         # Attempts that ended before the first look are left out; none that comes later is.
         for attempt in [each for each in there if shown and each >= min(shown)] or there[-1:]:
-            text = read(store, cell, attempt) or ""
+            text = read_log(store, cell, attempt) or ""
             if len(text) > shown.get(attempt, 0):
                 yield text[shown.get(attempt, 0) :]
             shown[attempt] = len(text)

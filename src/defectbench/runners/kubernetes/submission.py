@@ -17,6 +17,7 @@ from defectbench.errors import (
     TryAgainError,
 )
 from defectbench.records.result import finished_cells, forget_failures
+from defectbench.records.sweep_record import WHOLE, Narrowing, read_record
 from defectbench.runners.chart import chart
 from defectbench.runners.chart.chart import JobEntry, Manifest
 from defectbench.runners.chart.values import Values
@@ -25,8 +26,9 @@ from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.checks import check_namespace, check_needs
 from defectbench.runners.kubernetes.control import RetryScope
 from defectbench.runners.kubernetes.submit import WINDOW, JobOutcome, PlacedJob, Submission
-from defectbench.runners.status import StoredState, read_record, read_stored_states
+from defectbench.runners.status import StoredState, read_stored_states
 from defectbench.stores.base import Store
+from defectbench.stores.layout import sweep_key
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import SourceLines, Sweep, lay_over, parse_sweep, read_sweep
 from defectbench.sweeps.networks import check_networks
@@ -39,7 +41,7 @@ class SubmitRequest:
 
     Attributes:
         values: of the chart, as given.
-        models, categories, cells: narrow it; empty takes all.
+        narrowing: which of its cells.
         window: Jobs that may be live.
     """
 
@@ -47,9 +49,7 @@ class SubmitRequest:
     cluster: Cluster
     values: Values
     overrides: Sequence[str] = ()
-    models: Sequence[str] = ()
-    categories: Sequence[str] = ()
-    cells: Sequence[str] = ()
+    narrowing: Narrowing = WHOLE
     window: int = WINDOW
 
 
@@ -64,7 +64,7 @@ class SubmittableSweep:
         warnings: what could not be looked at.
     """
 
-    order: SubmitRequest
+    request: SubmitRequest
     plan: Plan
     entries: Sequence[JobEntry]
     done: frozenset[str]
@@ -84,7 +84,7 @@ class SubmittableSweep:
     @property
     def summary(self) -> str:
         """One line: where, how many Jobs, how many GPUs."""
-        cluster, jobs = self.order.cluster, self.unfinished
+        cluster, jobs = self.request.cluster, self.unfinished
         each = max((entry.resources.gpu for entry in jobs), default=0)
         gpus = f"GPU limit {each} a Job, {self.gpus} in all" if each else "no GPU"
         return (
@@ -94,7 +94,7 @@ class SubmittableSweep:
 
     def manifests(self) -> Iterator[Manifest]:
         """Render its Jobs, one by one."""
-        return _render(self.order, self.plan.sweep, self.entries)
+        return _render(self.request, self.plan.sweep, self.entries)
 
 
 def load_sweep(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep:
@@ -108,7 +108,7 @@ def load_sweep(store: Store, sweep: str, overrides: Sequence[str] = ()) -> Sweep
         return read_sweep(Path(sweep), overrides)
     document = _as_written(read_record(store, sweep).document)
     laid = frozenset(lay_over(document, overrides))
-    return parse_sweep(document, SourceLines(f"sweeps/{sweep}.json", {}, laid))
+    return parse_sweep(document, SourceLines(sweep_key(sweep), {}, laid))
 
 
 def _as_written(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,47 +124,47 @@ def _without_none(value: Any) -> Any:
     return [_without_none(each) for each in value] if isinstance(value, list) else value
 
 
-def prepare(order: SubmitRequest, sweep: Sweep) -> SubmittableSweep:
+def prepare(request: SubmitRequest, sweep: Sweep) -> SubmittableSweep:
     """Look for all that a sweep needs; submit nothing.
 
     Raises:
         DefectbenchError: what is missing: data (66), weights or the image (69), a Secret or a volume (78)...
     """
-    plan = plans.make_plan(sweep, order.store)
-    wanted = plan.narrowed(order.models, order.categories, order.cells)
-    done = frozenset(finished_cells(order.store, list(wanted)))
+    plan = plans.make_plan(sweep, request.store)
+    wanted = plan.narrowed(request.narrowing)
+    done = frozenset(finished_cells(request.store, list(wanted)))
     todo = [key for key in wanted if key not in done]
     plan.need_weights(todo)
     check_networks(sweep, {plan.labels[key] for key in todo})
     entries = chart.group(sweep, plan.cells, plan.labels, wanted=wanted)
-    values = chart.values(sweep, entries, order.store.url, order.values)
+    values = chart.values(sweep, entries, request.store.url, request.values)
     if lacking := chart.missing_packages([plan.cells[key] for key in todo], values):
         raise MissingWeightsError(lacking)
-    if order.store.local_path is not None and not chart.has_store_volume(values):
+    if request.store.local_path is not None and not chart.has_store_volume(values):
         raise ConfigurationError(
-            f"pods cannot reach the directory {order.store.url}: give --store s3://..., or the volume that "
+            f"pods cannot reach the directory {request.store.url}: give --store s3://..., or the volume that "
             "holds it: --set-values store.volume.persistentVolumeClaim.claimName=NAME"
         )
     warnings = chart.warnings(sweep, values, os.environ)
-    first = next(_render(order, sweep, entries[:1]), None) if todo else None
+    first = next(_render(request, sweep, entries[:1]), None) if todo else None
     if first is not None:
-        warnings += check_needs(order.cluster, first)
-    return SubmittableSweep(order, plan, entries, done, todo, warnings)
+        warnings += check_needs(request.cluster, first)
+    return SubmittableSweep(request, plan, entries, done, todo, warnings)
 
 
 def prepare_all(
-    order: SubmitRequest, sweeps: Sequence[str]
+    request: SubmitRequest, sweeps: Sequence[str]
 ) -> tuple[list[SubmittableSweep], dict[str, DefectbenchError]]:
     """Prepare several sweeps, given by file or name: those that are ready, and what each of the others lacks.
 
     Raises:
         TryAgainError, NoRightsError: store or cluster cannot be asked, so nothing is known of any sweep.
     """
-    check_namespace(order.cluster)
+    check_namespace(request.cluster)
     ready, lacking = [], {}
     for name in sweeps:
         try:
-            ready.append(prepare(order, load_sweep(order.store, name, order.overrides)))
+            ready.append(prepare(request, load_sweep(request.store, name, request.overrides)))
         except (TryAgainError, NoRightsError):
             raise
         except DefectbenchError as error:
@@ -178,8 +178,8 @@ def submit_sweeps(ready: SubmittableSweep, hear: Callable[[PlacedJob], None]) ->
     Raises:
         StoppedError, DefectbenchError: as :meth:`Submission.run`.
     """
-    plans.write_plan(ready.plan, ready.order.store, ready.todo)
-    work = Submission(ready.order.cluster, ready.done, ready.order.window, hear)
+    plans.write_plan(ready.plan, ready.request.store, ready.todo)
+    work = Submission(ready.request.cluster, ready.done, ready.request.window, hear)
     return work.run(ready.manifests())
 
 
@@ -190,9 +190,9 @@ def retry_sweep(
 
     Safe to repeat at any point: what was deleted and not made again is pending, and `submit` makes it.
     """
-    order = ready.order
-    there = {each.view.name: each for each in find.jobs(order.cluster)}
-    known = read_stored_states(order.store, ready.todo)
+    request = ready.request
+    there = {each.view.name: each for each in find.jobs(request.cluster)}
+    known = read_stored_states(request.store, ready.todo)
     chosen = []
     for entry in ready.unfinished:
         reason = control.may_retry(there.get(entry.name), _cells(entry, known), only)
@@ -201,13 +201,13 @@ def retry_sweep(
         else:
             chosen.append(entry)
     old = [there[entry.name].view for entry in chosen if entry.name in there]
-    control.delete_all(order.cluster, old)
-    control.wait_gone(order.cluster, old)
+    control.delete_all(request.cluster, old)
+    control.wait_gone(request.cluster, old)
     keys = [key for entry in chosen for key in entry.cells if key in known]
-    plans.write_plan(ready.plan, order.store, keys)
-    forget_failures(order.store, [key for key in keys if known[key].failure is not None])
-    work = Submission(order.cluster, ready.done, order.window, hear)
-    return work.run(_render(order, ready.plan.sweep, chosen)) if chosen else {}
+    plans.write_plan(ready.plan, request.store, keys)
+    forget_failures(request.store, [key for key in keys if known[key].failure is not None])
+    work = Submission(request.cluster, ready.done, request.window, hear)
+    return work.run(_render(request, ready.plan.sweep, chosen)) if chosen else {}
 
 
 def closing_code(placed: Mapping[str, PlacedJob]) -> ExitCode:
@@ -222,6 +222,6 @@ def _cells(entry: JobEntry, known: Mapping[str, StoredState]) -> list[StoredStat
     return [known.get(key, StoredState(finished=True)) for key in entry.cells]
 
 
-def _render(order: SubmitRequest, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
-    values = chart.values(sweep, entries, order.store.url, order.values)
-    return chart.render(values, order.cluster.namespace, order.cluster.version())
+def _render(request: SubmitRequest, sweep: Sweep, entries: Sequence[JobEntry]) -> Iterator[Manifest]:
+    values = chart.values(sweep, entries, request.store.url, request.values)
+    return chart.render(values, request.cluster.namespace, request.cluster.version())

@@ -1,0 +1,202 @@
+"""One cell's end: codes, stops, deadlines, and who is told."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from defectbench.errors import ConflictError, DataError, DeadlineError, ExitCode, StoppedError, TryAgainError
+from defectbench.execution import fit_and_score, run_cell
+from defectbench.execution.events import Event
+from defectbench.execution.lease import Lease, read_lease, take_lease
+from defectbench.execution.worker import Worker
+from defectbench.records.result import find_failure, find_result
+from defectbench.records.state import CellState
+from defectbench.stores.base import Store
+from defectbench.stores.directory import DirectoryStore
+from defectbench.sweeps import plan as plans
+from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.util.shutdown import Stop
+from fakes import put_category
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's is."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (DataError("x"), ExitCode.DATA),
+        (ConflictError("x"), ExitCode.TRY_AGAIN),
+        (MemoryError(), ExitCode.TRY_AGAIN),
+        (OutOfMemoryError("CUDA out of memory"), ExitCode.TRY_AGAIN),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ExitCode.TRY_AGAIN),
+        (OSError(errno.ENOSPC, "No space left on device"), ExitCode.TRY_AGAIN),
+        (OSError(errno.ENOENT, "No such file"), ExitCode.BUG),
+        (RuntimeError("shapes differ"), ExitCode.BUG),
+        (ZeroDivisionError(), ExitCode.BUG),
+    ],
+)
+def test_an_errors_code_says_whether_to_try_again(error: BaseException, code: ExitCode) -> None:
+    assert run_cell.code_of(error) is code
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> tuple[Store, list[str]]:
+    """A store with the specs of one detector's and three classifiers' cells."""
+    store = DirectoryStore(tmp_path / "store")
+    put_category(store, "parts", "bolt", 12, 6, 6, ("crack", "stain"), True)
+    document = {
+        "name": "small",
+        "data": {"dataset": "parts"},
+        "models": ["filterbank-knn", "filterbank-logreg"],
+        "weights": "none",
+        "image_size": 64,
+        "threads": 1,
+        "resources": {"deadline": "30s"},
+        "protocols": {"detection": {"folds": 3}},
+    }
+    plan = plans.make_plan(parse_sweep(document, SourceLines("small.yaml", {})), store)
+    plans.write_plan(plan, store, list(plan.cells))
+    return store, list(plan.cells)
+
+
+def worker(store: Store, tmp_path: Path, events: list[Event]) -> Worker:
+    return Worker(store, tmp_path / "cache", "cpu", None, Stop(), events.append)
+
+
+def test_a_worker_runs_its_cells_and_says_so(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
+    store, keys = cells
+    events: list[Event] = []
+    assert worker(store, tmp_path, events).run(keys) is ExitCode.DONE
+    assert [event.cell for event in events if event.state is CellState.FINISHED] == keys
+    assert all(find_result(store, key) for key in keys)
+    record = read_lease(store, keys[0])
+    assert record is not None
+    assert record.released
+
+
+def test_a_cell_held_by_another_is_taken_last(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
+    store, keys = cells
+    lease = take_lease(store, keys[0], "another")
+    assert isinstance(lease, Lease)
+    events: list[Event] = []
+
+    def say(event: Event) -> None:
+        events.append(event)
+        if event.cell == keys[-1] and event.state is CellState.FINISHED:
+            lease.release()
+
+    found = worker(store, tmp_path, events)
+    found.say = say
+    assert found.run(keys) is ExitCode.DONE
+    assert [event.cell for event in events if event.state is CellState.FINISHED] == [*keys[1:], keys[0]]
+    assert [event.message for event in events if event.state is CellState.WAITING] == ["another"]
+
+
+def test_a_finished_cell_loses_what_its_killed_worker_left(
+    cells: tuple[Store, list[str]], tmp_path: Path
+) -> None:
+    store, [key, *_] = cells
+    assert worker(store, tmp_path, []).run([key]) is ExitCode.DONE
+    whole = set(store.keys(f"cells/{key}/"))
+    for name in ("checkpoint.json", "1/checkpoints/0123abcd", "2/checkpoints/4567cdef"):
+        store.put(f"cells/{key}/{name}", b"left")
+    assert worker(store, tmp_path, []).run([key]) is ExitCode.DONE
+    assert set(store.keys(f"cells/{key}/")) == whole
+
+
+def test_a_worker_whose_listener_went_away_stops(
+    cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, keys = cells
+    said = (tmp_path / "said").open("w")
+    monkeypatch.setattr("sys.stdout", said)  # of its own: what lies below it is lost
+    found = worker(store, tmp_path, [])
+
+    def gone(event: Event) -> None:
+        raise BrokenPipeError
+
+    found.say = gone
+    assert found.run(keys) is ExitCode.STOPPED
+    assert not any(find_failure(store, key) for key in keys)
+    print("unheard", file=said, flush=True)
+    said.close()
+    assert (tmp_path / "said").read_text() == ""
+
+
+def place(store: Store, tmp_path: Path) -> run_cell.WorkerContext:
+    return run_cell.WorkerContext(store, tmp_path / "cache", "cpu", Stop(), lambda event: None)
+
+
+def test_the_deadline_counts_all_attempts(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
+    store, keys = cells
+    first = take_lease(store, keys[0], "first")
+    assert isinstance(first, Lease)
+    first.beat({"spent": 29.99})
+    first.release()
+    before = read_lease(store, keys[0])
+    # An attempt that was killed before its first beat hands the spent time on.
+    killed = take_lease(store, keys[0], "killed")
+    assert isinstance(killed, Lease)
+    assert read_lease(store, keys[0]).progress == {"spent": 29.99}  # type: ignore[union-attr]
+    with pytest.raises(DeadlineError, match="its deadline is 30 s"):
+        run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), killed, before)
+    failure = find_failure(store, keys[0])
+    assert failure is not None
+    assert failure.code is ExitCode.DEADLINE
+
+
+def test_a_stop_is_no_failure(cells: tuple[Store, list[str]], tmp_path: Path) -> None:
+    store, keys = cells
+    here = place(store, tmp_path)
+    here.stop.set()
+    lease = take_lease(store, keys[0], "me")
+    assert isinstance(lease, Lease)
+    with pytest.raises(StoppedError):
+        run_cell.run_cell(run_cell.read_cell(store, keys[0]), here, lease, None)
+    assert find_failure(store, keys[0]) is None
+    assert read_lease(store, keys[0]).released  # type: ignore[union-attr]
+
+
+def test_a_worker_that_lost_its_lease_writes_no_result(
+    cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, keys = cells
+    lease = take_lease(store, keys[0], "old")
+    assert isinstance(lease, Lease)
+    real = fit_and_score.fit_and_score
+
+    def robbed(*arguments: object) -> object:
+        outcome = real(*arguments)  # type: ignore[arg-type]
+        seen = take_lease(store, keys[0], "new")
+        heir = take_lease(store, keys[0], "new", seen=seen, patience=0)  # type: ignore[arg-type]
+        assert isinstance(heir, Lease)
+        return outcome
+
+    monkeypatch.setattr(fit_and_score, "fit_and_score", robbed)
+    with pytest.raises(TryAgainError, match="new took it over"):
+        run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
+    assert find_result(store, keys[0]) is None
+    assert find_failure(store, keys[0]) is None
+
+
+def test_pictures_are_decoded_before_the_fit_is_timed(
+    cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, keys = cells
+    lease = take_lease(store, keys[0], "me")
+    assert isinstance(lease, Lease)
+    kept: list[Path] = []
+
+    def run(*_: object) -> None:
+        kept.extend((tmp_path / "cache" / "pictures").rglob("*.npy"))
+        raise StoppedError("seen enough")
+
+    monkeypatch.setattr(fit_and_score, "fit_and_score", run)
+    with pytest.raises(StoppedError):
+        run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
+    assert len(kept) == 1
