@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -419,12 +419,16 @@ def test_logs_are_followed_until_the_cell_has_ended(
     store, plan = planned(bench)
     cell = next(iter(plan.cells.values()))
     store.put(cell_key(cell.key, "1", "log.txt"), b"one\n")
-    steps = [
+    steps: list[Callable[[], object]] = [
         lambda: store.put(cell_key(cell.key, "1", "log.txt"), b"one\ntwo\n"),
         lambda: store.put(cell_key(cell.key, "2", "log.txt"), b"three\n"),
         lambda: finish(store, plan, cell, {}),
     ]
-    text = "".join(logs.follow(store, cell.key, sleep=lambda seconds: steps.pop(0)()))
+
+    def sleep(seconds: float) -> None:
+        steps.pop(0)()
+
+    text = "".join(logs.follow(store, cell.key, sleep=sleep))
     assert text == "one\ntwo\nthree\n"
 
 

@@ -16,13 +16,17 @@ REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 
 @pytest.mark.torch
 @pytest.mark.parametrize(
-    ("kind", "chosen"), [("classifiers", "TinyViT-21M-512-distill"), ("detectors", "GLASS")]
+    ("kind", "options", "chosen"),
+    [
+        ("classifiers", [], "TinyViT-21M-512-distill"),
+        ("detectors", ["--third", "more", "--prefer", "accuracy"], "GLASS"),
+    ],
 )
 def test_select_takes_the_study_s_two(
-    kind: str, chosen: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    kind: str, options: list[str], chosen: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["select", kind, "--table", str(REFERENCE / f"{kind}.csv"), "--out", str(tmp_path)]
-    assert run([*words, "--format", "json"]) == 0
+    assert run([*words, *options, "--format", "json"]) == 0
     out, err = capfd.readouterr()
     found = json.loads((tmp_path / "selection.json").read_text(encoding="utf-8"))
     assert json.loads(out) == found
@@ -31,6 +35,8 @@ def test_select_takes_the_study_s_two(
     if kind == "detectors":
         measured = found["by_parameters"]
         assert measured["words"] in err
+        assert "the line would have chosen PatchCore Large" in err
+        assert "more code_repository_stars is better (as --third says)" in err
         assert all(row["size"] > 1 for row in measured["candidates"])
         told = {row["model"] for part in ("candidates", "excluded", "missing") for row in measured[part]}
         assert told == {row["model"] for part in ("candidates", "excluded") for row in found[part]}
@@ -52,6 +58,7 @@ def test_select_without_known_models_loads_no_library_of_theirs(tmp_path: Path) 
     assert not loaded & {"torch", "timm", "anomalib", "lightning", "mlflow", "pandas"}
     assert "dominated by Small" in done.stdout
     assert "code is empty" in done.stdout
+    assert "less size is better (the default; --third more turns it round)" in done.stderr
     assert "chosen: Small (the only candidate)" in done.stderr
 
 
@@ -63,6 +70,19 @@ def test_select_without_known_models_loads_no_library_of_theirs(tmp_path: Path) 
         ("model,top1,size\nA,high,1\n", "detectors", 65, "t.csv:2: top1: got 'high'"),
         ("model,top1,size,code\nA,1,1,\n", "detectors", 65, "t.csv:2: A: code is empty"),
         ("model,top1,size\nGLASS,1,1\n", "classifiers", 64, "t.csv:2: 'GLASS' is a detector"),
+        (
+            "model,top1,stars\nA,1,30\n",
+            "detectors",
+            64,
+            "t.csv: column 3 is 'stars', which can count either way; say --third more",
+        ),
+        ("model,top1,repo_stars\nA,1,30\n", "classifiers", 64, "say --third more (better known counts"),
+        (
+            "model,top1,size,stars,rank\nA,1,1,19,101\n",
+            "detectors",
+            65,
+            "A: rank 101 is above 100; stars 19 is below 20",
+        ),
         ("model,top1,size\nA,1,1\n", "models", 64, "'models' is not one of 'classifiers', 'detectors'"),
     ],
 )

@@ -48,8 +48,11 @@ def finished(cluster: Cluster, namespace: str, job: str) -> str:
 def start(cluster: Cluster, namespace: str, name: str) -> dict[str, Any]:
     """A Job that waits; its pod, once it runs."""
     cluster.apply(restricted_job(name, namespace, "sleep 600", **GPU))
-    phases = lambda: [pod["status"]["phase"] for pod in cluster.pods(namespace, name)]  # noqa: E731
-    wait_until(lambda: phases() == ["Running"], 0.5)
+
+    def runs() -> bool:
+        return [pod["status"]["phase"] for pod in cluster.pods(namespace, name)] == ["Running"]
+
+    wait_until(runs, 0.5)
     return cluster.pods(namespace, name)[0]
 
 

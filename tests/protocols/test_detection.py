@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +14,7 @@ from defectbench.data.manifest import GOOD, Manifest, make_manifest
 from defectbench.errors import DataError
 from defectbench.protocols.base import Split, part_training_goods
 from defectbench.protocols.detection import Detection
-from manifests import category
+from manifests import categories, category
 
 
 def splits(manifest: Manifest, seed: int = 0, **options: object) -> list[Split]:
@@ -88,19 +90,67 @@ def test_calibration_is_a_fixed_fifth_of_the_training_part() -> None:
     assert all(split.calibration == calibration for split in splits(manifest, 0, folds=5))
 
 
-def test_holdout_cuts_as_the_original_study() -> None:
-    manifest = category(30, 20, {"crack": 12, "stain": 12})
-    detector, classifier = splits(manifest, scheme="holdout")
-    assert detector.families == ("detector",)
+def counted(manifest: Manifest, names: Iterable[str]) -> tuple[int, int]:
+    """Return (goods, defects)."""
+    labels = [manifest.by_id[name].label for name in names]
+    return labels.count(0), labels.count(1)
+
+
+@pytest.mark.parametrize(
+    ("goods", "defects", "detector_tests", "classifier"),
+    [
+        # MVTec AD's bottle, hazelnut, carpet, grid: tested as the published figures of the study have it.
+        (20, {"broken_large": 20, "broken_small": 22, "contamination": 21}, (10, 32), (31, 16, 16)),
+        (40, {"crack": 18, "cut": 17, "hole": 18, "print": 17}, (20, 35), (35, 17, 18)),
+        (28, {"color": 19, "cut": 17, "hole": 17, "metal": 17, "thread": 19}, (14, 45), (44, 22, 23)),
+        (21, {"bent": 12, "broken": 12, "glue": 11, "metal": 11, "thread": 11}, (11, 29), (28, 14, 15)),
+        (3, {"crack": 3}, (2, 2), (1, 1, 1)),
+        (4, {"crack": 5}, (2, 3), (2, 1, 2)),
+    ],
+)
+def test_holdout_has_the_sizes_of_the_original_study(
+    goods: int, defects: dict[str, int], detector_tests: tuple[int, int], classifier: tuple[int, int, int]
+) -> None:
+    manifest = category(30, goods, defects)
+    ours, theirs = reversed(splits(manifest, scheme="holdout"))
+    number = sum(defects.values())
+    assert counted(manifest, theirs.test) == detector_tests
+    assert counted(manifest, theirs.tune) == (goods - detector_tests[0], number - detector_tests[1])
+    learnt, validated, tested = classifier
+    assert len(ours.defects) == learnt
+    assert counted(manifest, ours.tune) == (goods - detector_tests[0], validated)
+    assert counted(manifest, ours.test) == (detector_tests[0], tested)
+
+
+@settings(max_examples=60, deadline=None)
+@given(manifest=categories(), seed=st.integers(0, 3))
+def test_holdout_uses_every_labelled_image_once_and_trains_on_no_good_of_the_test_part(
+    manifest: Manifest, seed: int
+) -> None:
+    detector, classifier = splits(manifest, seed, scheme="holdout")
+    labelled = sorted(image.id for image in manifest.labelled)
+    assert sorted((*detector.tune, *detector.test)) == labelled
+    assert sorted((*classifier.defects, *classifier.tune, *classifier.test)) == labelled
+    for split in (detector, classifier):
+        assert split.goods == tuple(sorted(image.id for image in manifest.train))
+        assert split.calibration == ()
+        assert all((*counted(manifest, split.test), *counted(manifest, split.tune))), "both classes in each"
+    assert set(classifier.test) <= set(detector.test)
+    assert (detector.families, classifier.families) == (("detector",), ("classifier", "supervised"))
     assert detector.tuning("detector") == detector.tune
-    assert sorted((*detector.tune, *detector.test)) == sorted(image.id for image in manifest.labelled)
-    assert len(detector.test) == 22
-    defects = [name for name, label in classifier.train("classifier") if label]
-    assert (len(defects), sum(manifest.by_id[name].label for name in classifier.test)) == (12, 6)
-    assert classifier.defect_turns
-    assert len(classifier.train("classifier")) == 30 + 10 + 12
-    everyone = {*defects, *classifier.tune, *classifier.test}
-    assert len(everyone) == 12 + len(classifier.tune) + len(classifier.test)
+    assert (detector.detector_stops, classifier.rotate_defects) == (True, True)
+    assert not detector.rotate_defects
+
+
+def test_holdout_draws_over_the_class_without_strata() -> None:
+    manifest = category(20, 12, {"crack": 8, "hole": 8, "stain": 8})
+    drawn = set()
+    for seed in range(8):
+        detector, _ = splits(manifest, seed, scheme="holdout")
+        kinds = Counter(manifest.by_id[name].defect_type for name in detector.test)
+        assert kinds.total() - kinds[GOOD] == 12
+        drawn.add((kinds["crack"], kinds["hole"], kinds["stain"]))
+    assert len(drawn) > 2, "strata would give 4, 4, 4 each time"
 
 
 def test_both_is_crossfit_and_beside_it_the_holdout_under_its_own_name() -> None:
@@ -112,6 +162,16 @@ def test_both_is_crossfit_and_beside_it_the_holdout_under_its_own_name() -> None
     )
     assert {split.protocol for split in found[4:]} == {"holdout"}
     assert Detection(scheme="both", folds=3).model_dump() == {"scheme": "both", "folds": 3}
+
+
+def test_holdout_needs_some_of_each_class_in_every_part() -> None:
+    with pytest.raises(DataError) as caught:
+        splits(category(1, 2, {"crack": 2}), scheme="holdout")
+    assert caught.value.problems == (
+        "bolt: 1 training goods, the detection protocol needs at least 2",
+        "bolt: 2 good labelled images, the detection protocol needs at least 3",
+        "bolt: 2 defective labelled images, the detection protocol needs at least 3",
+    )
 
 
 def test_a_category_too_small_is_refused_with_all_that_it_lacks() -> None:

@@ -128,8 +128,65 @@ def test_a_type_too_rare_to_learn_and_test_is_said() -> None:
     }
 
 
+BOTTLE = {"broken_large": 20, "broken_small": 22, "contamination": 21}
+HAZELNUT = {"crack": 18, "cut": 17, "hole": 18, "print": 17}
+CARPET = {"color": 19, "cut": 17, "hole": 17, "metal_contamination": 17, "thread": 19}
+GRID = {"bent": 12, "broken": 12, "glue": 11, "metal_contamination": 11, "thread": 11}
+
+
 @pytest.mark.parametrize(
-    "options", [{"modes": []}, {"modes": ["two"]}, {"modes": ["one", "one"]}, {"mode": "one"}]
+    ("defects", "kind", "learnt", "validated"),
+    [
+        (BOTTLE, "broken_small", 16, 6),
+        (HAZELNUT, "crack", 13, 5),
+        (CARPET, "color", 14, 5),
+        (GRID, "bent", 9, 3),
+        ({"z": 2, "a": 1}, "z", 1, 1),
+        ({"crack": 3, "combined": 9, "stain": 2}, "crack", 2, 1),
+    ],
+)
+def test_mode_study_learns_the_largest_type_and_tests_all_others_without_goods(
+    defects: dict[str, int], kind: str, learnt: int, validated: int
+) -> None:
+    manifest = category(30, 12, defects)
+    (split,) = splits(manifest, modes=["study"])
+    goods = tuple(image.id for image in manifest.labelled if not image.label)
+    assert split.condition == f"study/{kind}/unseen"
+    assert split.setting == {"mode": "study", "type": kind, "tested": "unseen", "control": 0}
+    assert (len(split.defects), len(split.tune)) == (learnt, validated + 12)
+    assert types(manifest, split.defects) == types(manifest, split.tune) == {kind}
+    assert set(goods) < set(split.tune)
+    assert split.goods == tuple(sorted(image.id for image in manifest.train))
+    tested = {image.id for image in manifest.labelled if image.defect_type not in ("good", kind, "combined")}
+    assert set(split.test) == tested
+    assert not set(split.test) & {*split.defects, *split.tune}
+    assert (split.rotate_defects, split.families, split.calibration) == (True, LEARNERS, ())
+
+
+def test_mode_study_changes_nothing_of_the_others() -> None:
+    assert splits(modes=["one", "study", "all_but_one"])[:-1] == splits(modes=["one", "all_but_one"])
+    assert splits() == splits(modes=["one", "all_but_one"])
+    assert splits(modes=["study"], seed=1) != splits(modes=["study"])
+
+
+def test_mode_study_needs_no_folds() -> None:
+    small = category(4, 1, {"crack": 2, "stain": 1})
+    assert len(splits(small, folds=9, modes=["study"])) == 1
+    with pytest.raises(DataError, match="bolt: 1 good labelled images"):
+        splits(small, folds=9, modes=["one", "study"])
+    with pytest.raises(DataError, match="bolt: 0 good labelled images"):
+        splits(category(4, 0, {"crack": 2, "stain": 1}), modes=["study"])
+
+
+def test_mode_study_says_that_a_type_is_too_small() -> None:
+    made = Unseen(modes=("study",)).splits(category(20, 9, {"crack": 1, "stain": 1}), 0, 4)
+    assert made.splits == ()
+    assert made.notes == ("mode study: crack, the largest type, has 1 defect: 2 are needed",)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"modes": []}, {"modes": ["two"]}, {"modes": ["one", "one"]}, {"modes": ["Study"]}, {"mode": "one"}],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

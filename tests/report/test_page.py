@@ -307,6 +307,36 @@ def test_holdout_has_no_verdict(tmp_path: Path) -> None:
     assert "classifier, supervised" in text
 
 
+@pytest.mark.parametrize("scheme", ["holdout", "both"])
+def test_holdout_shows_what_was_tested_and_chance_beside_its_figures(tmp_path: Path, scheme: str) -> None:
+    store, _, page = report(tmp_path, protocols={"detection": {"scheme": scheme}})
+    text = text_of(page)
+    assert "everything abnormal" in text
+    rows = [row for row in collect(store, "madeup").rows() if row.condition == "holdout"]
+    assert {(row.family, row.goods, row.defects) for row in rows} == {
+        ("classifier", 6, 3),
+        ("detector", 6, 6),
+    }
+    for row in rows:
+        assert f"{row.goods} + {row.defects}" in text
+        shown = wording.number(row.all_abnormal) if scheme == "holdout" else wording.percent(row.all_abnormal)
+        assert " ".join(shown.split()) in text
+
+
+def test_the_study_s_form_of_unseen_is_told_on_the_page(tmp_path: Path) -> None:
+    protocols = {"unseen": {"modes": ["study"]}}
+    store, _, page = report(tmp_path, protocols=protocols)
+    html = page.read_text(encoding="utf-8")
+    assert "As in the original study" in html
+    assert 'aria-label="Seen against unseen"' not in html
+    tables = Tables(collect(store, "madeup"))
+    assert tables.unseen_study
+    for line in tables.unseen_study:
+        assert f"{line.found} of {line.defects}" in html
+    for score in tables.unseen_scores:
+        assert score.image_id in html
+
+
 def test_a_family_alone_has_no_verdict(tmp_path: Path) -> None:
     text = text_of(report(tmp_path, models=("filterbank-knn", "padim"), contenders=None)[2])
     assert "no classifier or no detector" in text

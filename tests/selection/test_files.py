@@ -14,9 +14,9 @@ import pytest
 from defectbench.catalog import BY_TABLE_NAME
 from defectbench.errors import TryAgainError, UsageError
 from defectbench.models.checks.size_check import SizeCheckResult
-from defectbench.selection.files import TableRow, draw, rows, to_json, write
-from defectbench.selection.leaderboard import parse, read
-from defectbench.selection.rule import Kind, Selection, select
+from defectbench.selection.files import SelectionRow, draw, rows, to_json, write_selection
+from defectbench.selection.leaderboard import Kind, parse_leaderboard, read_leaderboard
+from defectbench.selection.rule import Better, Prefer, Selection, select_model
 from defectbench.tables.files import to_csv
 from parts import mounted
 
@@ -29,18 +29,21 @@ PARAMETERS = {"tinyvit-21m-512": 20_691_697, "glass": 72_821_032, "patchcore": 7
 """As counted by `defectbench select detectors`, with torch 2.13 and anomalib 2.7."""
 
 
-def study(kind: Kind) -> Selection:
-    board = read(TESTS / "reference" / f"{kind}.csv")
-    return select(
+def study(kind: Kind, prefer: Prefer = "accuracy", better: Better = "more") -> Selection:
+    """Choose as the study did: by the line for classifiers, and by stars and accuracy for detectors."""
+    board = read_leaderboard(TESTS / "reference" / f"{kind}.csv", kind)
+    return select_model(
         board,
         kind,
         lambda names: {name: SizeCheckResult(True, "", PARAMETERS[name]) for name in names},
-        KNOWN,
+        better=better if kind == "detectors" else None,
+        prefer=prefer if kind == "detectors" else "line",
+        catalog=KNOWN,
     )
 
 
 def of(text: str, kind: Kind = "classifiers") -> Selection:
-    return select(parse(text.encode(), "t.csv"), kind, lambda names: {}, {})
+    return select_model(parse_leaderboard(text.encode(), "t.csv", kind), kind, lambda names: {}, catalog={})
 
 
 @pytest.mark.parametrize("kind", ["classifiers", "detectors"])
@@ -53,21 +56,45 @@ def test_selection_json_names_the_study_s_two() -> None:
     assert chosen == {"classifiers": "TinyViT-21M-512-distill", "detectors": "GLASS"}
 
 
+@pytest.mark.parametrize(
+    ("better", "prefer", "chosen", "farthest"),
+    [
+        ("more", "line", "PatchCore Large", "PatchCore Large"),
+        ("more", "accuracy", "GLASS", "PatchCore Large"),
+        ("less", "line", "GLASS", "GLASS"),
+        ("less", "accuracy", "GLASS", "GLASS"),
+    ],
+)
+def test_selection_says_which_way_it_chose(
+    better: Better, prefer: Prefer, chosen: str, farthest: str
+) -> None:
+    selection = study("detectors", prefer, better)
+    found = json.loads(to_json(selection))
+    assert (found["chosen"], found["farthest_above_the_line"], found["prefer"]) == (chosen, farthest, prefer)
+    assert found["third"] == {"column": "code_repository_stars", "better": better, "declared": True}
+    text = draw(selection).text
+    assert f"{better} of the latter is better" in text
+    assert farthest in text
+
+
 def test_selection_csv_has_a_row_for_each_of_the_table_s() -> None:
-    found = list(csv.DictReader(io.StringIO(to_csv(rows(study("detectors")), TableRow))))
-    assert [row["status"] for row in found] == ["chosen", *["excluded"] * 5]
+    found = list(csv.DictReader(io.StringIO(to_csv(rows(study("detectors")), SelectionRow))))
+    assert [row["status"] for row in found] == ["chosen", *["candidate"] * 5]
     assert found[0] == {
         "line": "2",
         "model": "GLASS",
         "accuracy": "99.9",
         "size": "253.0",
         "status": "chosen",
-        "residual": "0.0",
+        "residual": "-0.270437257",
         "entry": "glass",
         "check": "512: passed",
-        "reason": "the only candidate",
+        "reason": "the most accurate candidate; the line would have chosen PatchCore Large "
+        "(+1.436 from the line, GLASS -0.270)",
     }
-    assert all(row["reason"].startswith("dominated by GLASS") and row["residual"] == "" for row in found[1:])
+    fewer = list(csv.DictReader(io.StringIO(to_csv(rows(study("detectors", better="less")), SelectionRow))))
+    assert [row["status"] for row in fewer] == ["chosen", *["excluded"] * 5]
+    assert all(row["reason"].startswith("dominated by GLASS") and row["residual"] == "" for row in fewer[1:])
 
 
 @pytest.mark.parametrize("kind", ["classifiers", "detectors"])
@@ -84,7 +111,15 @@ def test_selection_figure_is_the_same_again_and_says_what_it_shows(kind: Kind) -
     assert selection.choice.chosen.model in drawing.text
     written = {" ".join(part.itertext()).strip() for part in root.iter("{http://www.w3.org/2000/svg}text")}
     assert {row.model for row in selection.board.rows} <= written, "every model is named in the figure"
-    assert ("trend line" in written) == (kind == "classifiers")
+    assert "trend line" in written
+    assert ("the line's choice" in written) == (kind == "detectors")
+
+
+def test_selection_figure_of_one_candidate_has_no_line() -> None:
+    text = draw(study("detectors", better="less")).file()
+    assert ">trend line<" not in text
+    assert ">the line's choice<" not in text
+    assert ">trend line<" in draw(study("detectors")).file()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +142,7 @@ def test_selection_figure_of_odd_tables(text: str) -> None:
 def test_selection_is_written_whole_and_again(tmp_path: Path) -> None:
     table = TESTS / "reference" / "classifiers.csv"
     for _ in range(2):
-        write(study("classifiers"), tmp_path / "new" / "out", table)
+        write_selection(study("classifiers"), tmp_path / "new" / "out", table)
     names = sorted(path.name for path in (tmp_path / "new" / "out").iterdir())
     assert names == ["selection.csv", "selection.json", "selection.svg"]
 
@@ -116,7 +151,7 @@ def test_selection_never_replaces_its_table(tmp_path: Path) -> None:
     table = tmp_path / "selection.csv"
     table.write_text("m,a,s\nA,1,1\n")
     with pytest.raises(UsageError, match="is the table itself; name another folder"):
-        write(of(table.read_text()), tmp_path, table)
+        write_selection(of(table.read_text()), tmp_path, table)
     assert table.read_text() == "m,a,s\nA,1,1\n"
     assert list(tmp_path.iterdir()) == [table]
 
@@ -124,9 +159,9 @@ def test_selection_never_replaces_its_table(tmp_path: Path) -> None:
 def test_selection_needs_a_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UsageError, match="is a file; name a folder"):
-        write(of("m,a,s\nA,1,1\n"), tmp_path / "out", tmp_path / "t.csv")
+        write_selection(of("m,a,s\nA,1,1\n"), tmp_path / "out", tmp_path / "t.csv")
 
 
 def test_selection_on_a_full_disk(tmp_path: Path) -> None:
     with mounted(tmp_path / "disk", "size=4k") as disk, pytest.raises(TryAgainError, match="disk is full"):
-        write(study("classifiers"), disk / "out", tmp_path / "t.csv")
+        write_selection(study("classifiers"), disk / "out", tmp_path / "t.csv")

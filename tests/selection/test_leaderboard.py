@@ -7,34 +7,49 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import DataError, MissingInputError
-from defectbench.selection.leaderboard import FILTERS, RULES, Row, parse, read
+from defectbench.selection.leaderboard import Kind, LeaderboardRow, parse_leaderboard, read_leaderboard
 
 REFERENCE = Path(__file__).resolve().parents[1] / "reference"
 
 
-def rows(text: str) -> tuple[Row, ...]:
-    return parse(text.encode(), "t.csv").rows
+def rows(text: str, kind: Kind = "classifiers") -> tuple[LeaderboardRow, ...]:
+    return parse_leaderboard(text.encode(), "t.csv", kind).rows
 
 
 def test_leaderboard_reads_columns_by_their_place() -> None:
-    board = read(REFERENCE / "detectors.csv")
+    board = read_leaderboard(REFERENCE / "detectors.csv", "detectors")
     assert board.columns == ("model", "mvtec_image_auroc_percent", "code_repository_stars")
-    assert board.rows[0] == Row(2, "GLASS", 99.9, 253.0)
+    assert board.rows[0] == LeaderboardRow(2, "GLASS", 99.9, 253.0)
     assert [row.line for row in board.rows] == [2, 3, 4, 5, 6, 7]
-    assert board.filters == ()
-    assert read(REFERENCE / "classifiers.csv").filters == ("params_millions",)
+    assert board.filters == {}
+    filters = read_leaderboard(REFERENCE / "classifiers.csv", "classifiers").filters
+    assert filters == {"params_millions": "at most 100"}
 
 
 def test_leaderboard_takes_what_spreadsheets_write() -> None:
     text = '\ufeffname,top1,size\r\n\r\n"B, large", 80.5 ,3e1\r\n,,\r\n"C",70,2\r\n'
-    assert rows(text) == (Row(3, "B, large", 80.5, 30.0), Row(5, "C", 70.0, 2.0))
+    assert rows(text) == (LeaderboardRow(3, "B, large", 80.5, 30.0), LeaderboardRow(5, "C", 70.0, 2.0))
 
 
 def test_leaderboard_filters_only_where_a_column_is_named_so() -> None:
-    text = "m,a,s,rank,code,stars,Rank\nA,1,1,300,url,many,999\nB,1,1,301,,many,999\n"
+    text = "m,a,s,rank,code,stars,Rank,github_stars\nA,1,1,300,url,20,999,1\nB,1,1,301,,19,999,many\n"
     first, second = rows(text)
     assert first.refused == ()
-    assert second.refused == ("rank 301 is above 300", "code is empty")
+    assert second.refused == ("rank 301 is above 300", "stars 19 is below 20", "code is empty")
+    board = parse_leaderboard(text.encode(), "t.csv", "classifiers")
+    assert board.filters == {"rank": "at most 300", "stars": "at least 20", "code": "not empty"}
+
+
+@pytest.mark.parametrize(("kind", "limit"), [("classifiers", 300), ("detectors", 100)])
+def test_leaderboard_ranks_each_family_by_its_own_limit(kind: Kind, limit: int) -> None:
+    inside, outside = rows(f"m,a,s,rank\nA,1,1,{limit}\nB,1,1,{limit + 1}\n", kind)
+    assert (inside.refused, outside.refused) == ((), (f"rank {limit + 1} is above {limit}",))
+
+
+@pytest.mark.parametrize("kind", ["classifiers", "detectors"])
+def test_leaderboard_filters_stars_where_they_are_column_3(kind: Kind) -> None:
+    few, enough = rows("m,a,stars\nA,1,19\nB,1,20\n", kind)
+    assert (few.refused, enough.refused) == (("stars 19 is below 20",), ())
 
 
 def test_leaderboard_filters_the_size_where_it_is_params_millions() -> None:
@@ -46,14 +61,13 @@ def test_leaderboard_never_reads_other_columns() -> None:
     assert rows("m,a,s,paper\nA,1,1,\nB,1,2,nan\n")[1].refused == ()
 
 
-def test_every_filter_says_its_rule() -> None:
-    assert set(FILTERS) == set(RULES)
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "t.csv:1: columns none; at least 3 are needed, with commas between them: model, accuracy, size"),
+        (
+            "",
+            "t.csv:1: columns none; at least 3 are needed, with commas between them: model, accuracy, size",
+        ),
         ("m;a;s\nA;1;1\n", "t.csv:1: columns m;a;s; at least 3 are needed"),
         ("m,a\nA,1\n", "t.csv:1: columns m, a; at least 3 are needed"),
         ("m,a,s\n", "t.csv: no row below the header; at least 1 is needed"),
@@ -62,7 +76,9 @@ def test_every_filter_says_its_rule() -> None:
             "m,params_millions,top1\nA,1,1\n",
             "t.csv:1: column 2 is 'params_millions'; it must be the accuracy",
         ),
-        ("m,a,code\nA,1,1\n", "t.csv:1: column 3 is 'code'; it must be the size"),
+        ("m,a,code\nA,1,1\n", "t.csv:1: column 3 is 'code'; it must be the size or popularity"),
+        ("m,stars,s\nA,1,1\n", "t.csv:1: column 2 is 'stars'; it must be the accuracy"),
+        ("m,a,s,stars\nA,1,1,many\n", "t.csv:2: stars: got 'many'; a number is allowed, at least 20 to pass"),
         ("m,a,s,rank,rank\nA,1,1,1,1\n", "t.csv:1: column 'rank' stands there twice; once is allowed"),
         ("m,a,s\nA,many,1\n", "t.csv:2: a: got 'many'; a number from 0 to 100 is allowed"),
         ("m,a,s\nA,,1\n", "t.csv:2: a: got ''; a number from 0 to 100 is allowed"),
@@ -100,10 +116,10 @@ def test_leaderboard_says_all_that_is_wrong_at_once() -> None:
 
 def test_leaderboard_names_the_line_that_is_no_text() -> None:
     with pytest.raises(DataError, match=r"t\.csv:3: not UTF-8 text"):
-        parse(b"m,a,s\nA,1,1\n\xff,1,1\n", "t.csv")
+        parse_leaderboard(b"m,a,s\nA,1,1\n\xff,1,1\n", "t.csv", "detectors")
 
 
 def test_leaderboard_that_is_not_there(tmp_path: Path) -> None:
     for path in (tmp_path / "none.csv", tmp_path):
         with pytest.raises(MissingInputError, match="cannot read the table"):
-            read(path)
+            read_leaderboard(path, "detectors")

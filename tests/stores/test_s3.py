@@ -133,7 +133,7 @@ class Forgetful:
         self.swallowed = 0
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self.before_hanging_up = lambda: None
+        self.before_hanging_up: Callable[[], object] = lambda: None
         threading.Thread(target=self._serve, daemon=True).start()
 
     def close(self) -> None:

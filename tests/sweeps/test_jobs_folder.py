@@ -12,6 +12,7 @@ import pytest
 
 from defectbench import catalog
 from defectbench.__main__ import run
+from defectbench.data.archive import load_manifest
 from defectbench.data.synthetic.scenes import MVTEC_TYPES
 from defectbench.data.synthetic.synth import synth
 from defectbench.stores.directory import DirectoryStore
@@ -71,20 +72,56 @@ def test_the_study_has_its_three_experiments(study: Plan) -> None:
     plan = study
     assert tuple(plan.digests) == STUDY
     assert plan.notes == ()
-    assert {model.image_size for model in plan.models} == {512}
+    assert {model.label: model.image_size for model in plan.models} == {"tinyvit-21m-512": 512, "glass": 256}
     types = sum(len(MVTEC_TYPES[name]) for name in STUDY)
     found = fits(plan)
     # Numbers: cross-fitted, and by the original's holdout, of which each family has its own split.
     assert found["detection", "tinyvit-21m-512"] == 4 * 4
     assert found["holdout", "tinyvit-21m-512"] == 4
     assert found["detection", "glass"] == found["holdout", "glass"] == 4
-    # Unseen: each type alone and all but it, with a control each, in four folds.
-    assert found["unseen", "tinyvit-21m-512"] == types * 2 * 2 * 4
+    # Unseen: each type alone and all but it, with a control each, in four folds; and the study's own form.
+    assert found["unseen", "tinyvit-21m-512"] == types * 2 * 2 * 4 + 4
     # A detector has one fit a seed, whatever the protocol; the holdout teaches it the calibration goods too.
     assert Counter(plan.labels.values()) == {
-        "tinyvit-21m-512": 4 * 4 + 4 + types * 2 * 2 * 4,
+        "tinyvit-21m-512": 4 * 4 + 4 + types * 2 * 2 * 4 + 4,
         "glass": 4 * 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "detector", "classifier"),
+    [
+        ("bottle", (209, 0, 10, 31, 10, 32), (209, 31, 10, 16, 10, 16)),
+        ("hazelnut", (391, 0, 20, 35, 20, 35), (391, 35, 20, 17, 20, 18)),
+        ("carpet", (280, 0, 14, 44, 14, 45), (280, 44, 14, 22, 14, 23)),
+        ("grid", (264, 0, 10, 28, 11, 29), (264, 28, 10, 14, 11, 15)),
+    ],
+)
+def test_the_study_has_the_original_s_split_sizes(
+    study: Plan, store: DirectoryStore, name: str, detector: tuple[int, ...], classifier: tuple[int, ...]
+) -> None:
+    """Goods and defects that train, validate and test, as the original's confusion matrices have them."""
+    manifest = load_manifest(store, "mvtec", name)
+
+    def sizes(label: str) -> tuple[int, ...]:
+        fit = next(
+            study.cells[reading.cell].fit
+            for reading in study.readings
+            if (placed := study.splits[reading.split]).category == name
+            and (placed.split.protocol, reading.label) == ("holdout", label)
+        )
+        tested = next(
+            placed.split.test
+            for placed in study.splits
+            if (placed.category, placed.split.protocol) == (name, "holdout")
+            and ("detector" in placed.split.families) == (label == "glass")
+        )
+        taught = Counter(taught for _, taught in fit.train)
+        labels = [Counter(manifest.by_id[image].label for image in part) for part in (fit.tune, tested)]
+        return taught[0], taught[1], *(count[label] for count in labels for label in (0, 1))
+
+    assert sizes("glass") == detector
+    assert sizes("tinyvit-21m-512") == classifier
 
 
 def test_the_study_takes_the_overrides_of_a_small_machine(store: DirectoryStore) -> None:
@@ -96,6 +133,7 @@ def test_the_study_takes_the_overrides_of_a_small_machine(store: DirectoryStore)
         "protocols.scarcity.defects=[2,8]",
         "epochs=1",
         "image_size=128",
+        "models.1.image_size=128",
         "protocols.scarcity.draws=2",
         "protocols.unseen.modes=[one]",
         "weights=none",
@@ -168,7 +206,7 @@ def test_the_study_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.Monkey
         "threads=1",
         "image_size=64",
         "protocols.detection.folds=3",
-        "protocols.unseen.modes=[one]",
+        "protocols.unseen.modes=[one,study]",
         "protocols.scarcity.defects=[2,4]",
         "protocols.scarcity.draws=1",
     )
@@ -181,6 +219,8 @@ def test_the_study_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [row.category for row in tables.comparisons] == ["bottle"]
     assert all(line.defects == 18 for line in tables.explanations)
     assert {entry.tested for entry in tables.unseen} == set(MVTEC_TYPES["bottle"])
+    assert {line.tested for line in tables.unseen_study} == set(MVTEC_TYPES["bottle"]) - {"broken_large"}
+    assert len(tables.unseen_scores) == 12
     assert [crossing.complete for crossing in tables.crossovers] == [True]
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     for heading in ("Verdict", "Explanation", "Holdout", "Unseen", "Scarcity"):

@@ -331,6 +331,26 @@ def test_supervised_detectors_are_taught_what_classifiers_are(store: DirectorySt
     assert all(not label for (name, _), fit in read.items() if name == models[2] for _, label in fit.train)
 
 
+@pytest.mark.parametrize("scheme", ["holdout", "both"])
+def test_a_record_whose_holdout_trained_on_goods_of_the_test_part_is_refused(
+    store: DirectoryStore, scheme: str
+) -> None:
+    """As the holdout was once cut: half of the test goods among the classifier's training goods."""
+    put_plain(store, "old", category(25, 12, {"crack": 6, "stain": 6}))
+    record = planned(store, data={"dataset": "old"}, protocols={"detection": {"scheme": scheme}}).record()
+    assert Record.from_json(record.to_json()) == record
+    splits = [
+        replace(placed, split=replace(placed.split, goods=(*placed.split.goods, "test/good/000")))
+        if placed.split.rotate_defects
+        else placed
+        for placed in record.splits
+    ]
+    with pytest.raises(
+        DataError, match=r"whose holdout let goods of the test part train.*run the sweep again"
+    ):
+        Record.from_json(replace(record, splits=tuple(splits)).to_json())
+
+
 def test_notes_say_what_a_protocol_cannot_do_and_the_rest_goes_on(store: DirectoryStore) -> None:
     put_category(store, "some", "one", 25, 12, 12, ("crack",), True)
     put_category(store, "some", "tiny", 25, 12, 2, ("crack", "stain"), True)

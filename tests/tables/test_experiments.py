@@ -179,7 +179,7 @@ def test_the_control_is_the_learners_alone_and_has_learnt_any_type(blind: Tables
     assert min(entry.value for entry in controls) > 0.8
 
 
-def test_what_novelty_costs_is_told_with_its_interval(blind: Tables) -> None:
+def test_what_unseen_types_cost_is_told_with_its_interval(blind: Tables) -> None:
     lines = {(line.label, line.mode): line for line in blind.seen_unseen}
     assert len(lines) == 4
     for mode in ("one", "all_but_one"):
@@ -215,6 +215,61 @@ def spoilt_tables(path: Path) -> Tables:
         return image.label * (2.5 - LOSS[cell.fit.model] * share)
 
     return tables(path, seen, goods=120, defects=120, training_goods=100, protocols={"contamination": {}})
+
+
+def finds_stains(cell: Cell, image: Image) -> float:
+    """A fit finds stains and misses scratches; its tuning images are far from its threshold."""
+    if image.id in cell.fit.tune:
+        return 20.0 * image.label
+    return {"stain": 40.0, "scratch": -40.0}.get(image.defect_type, 20.0)
+
+
+STUDY_FORM = {
+    "goods": 10,
+    "defects": 13,
+    "protocols": {"unseen": {"modes": ["study"]}},
+}
+"""Five cracks, which are learnt, four scratches and four stains."""
+
+
+def test_the_study_s_form_of_unseen_has_a_recall_and_no_other_figure(tmp_path: Path) -> None:
+    found = tables(tmp_path, finds_stains, seeds=(0, 1), **STUDY_FORM)
+    assert [(line.seed, line.tested, line.found, line.defects) for line in found.unseen_study] == [
+        (seed, *rest) for seed in (0, 1) for rest in (("scratch", 0, 4), ("stain", 4, 4))
+    ]
+    for line in found.unseen_study:
+        assert (line.type, line.label, line.recall) == ("crack", LEARNER, line.found / 4)
+        assert (line.tuning_goods, line.tuning_alarms) == (10, 0)
+        assert line.low <= line.recall <= line.high
+    (row,) = found.conditions
+    assert (row.condition, row.goods, row.defects, row.recall) == ("study/crack/unseen", 0, 8, 0.5)
+    for name in ("value", "came", "precision", "accuracy", "f1", "f1_oracle", "all_abnormal"):
+        assert math.isnan(getattr(row, name)), name
+    assert not found.unseen
+    assert not found.seen_unseen
+
+
+def test_the_study_s_form_of_unseen_lists_every_score(tmp_path: Path) -> None:
+    found = tables(tmp_path, finds_stains, **STUDY_FORM).unseen_scores
+    assert len({line.image_id for line in found}) == len(found) == 8
+    assert [line.score for line in found] == sorted((line.score for line in found), reverse=True)
+    assert all(
+        line.abnormal == (line.defect_type == "stain") == (line.score > line.threshold) for line in found
+    )
+
+
+def test_the_study_s_form_of_unseen_stands_beside_ours(tmp_path: Path) -> None:
+    both = {"unseen": {"modes": ["one", "study"]}, "detection": {"folds": 3}}
+    found = tables(tmp_path, finds_stains, **STUDY_FORM | {"protocols": both})
+    alone = tables(
+        tmp_path / "alone", finds_stains, **STUDY_FORM | {"protocols": both | {"unseen": {"modes": ["one"]}}}
+    )
+    assert len(found.unseen_study) == 2
+    assert {entry.mode for entry in found.unseen} == {"one"}
+    assert found.unseen == alone.unseen
+    assert found.seen_unseen == alone.seen_unseen
+    assert not alone.unseen_study
+    assert not alone.unseen_scores
 
 
 def test_contamination_lowers_the_detector_by_what_was_planted(tmp_path: Path) -> None:

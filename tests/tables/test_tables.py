@@ -26,6 +26,7 @@ from defectbench.tables.worst_images import WORST, worst
 from fakes import made_up_sweep
 
 CONTENDERS = ["mobilenetv3-small", "padim"]
+UNSEEN = ("unseen", "seen_unseen", "unseen_study", "unseen_scores")
 
 
 def sweep(path: Path, **options: object) -> Tables:
@@ -179,6 +180,10 @@ def test_holdout_pairs_nothing(tmp_path: Path) -> None:
     for line in everything:
         of = tested[line.category, str(line.family)]
         assert line.precision == of.test_defects / (of.test_defects + of.test_goods)
+        assert (line.goods, line.defects) == (of.test_goods, of.test_defects)
+    chance = {(line.category, line.family): line.f1 for line in everything}
+    for line in tables.thresholds:
+        assert line.all_abnormal == chance[line.category, line.family]
 
 
 def test_thresholds_stand_in_the_designs_order(whole: Tables) -> None:
@@ -262,7 +267,7 @@ def test_files_hold_every_row(whole: Tables) -> None:
     for name in FILES:
         lines = list(csv.DictReader(io.StringIO(files[f"{name}.csv"].decode())))
         assert len(lines) == len(getattr(whole, name))
-        further = ("matched", "conditions", "unseen", "seen_unseen", "learning", "crossovers")
+        further = ("matched", "conditions", "learning", "crossovers", *UNSEEN)
         assert bool(lines) == (name not in further), "detection is no further protocol"
         assert len(parquet.read_table(io.BytesIO(files[f"{name}.parquet"]))) == len(lines)
     first = next(csv.DictReader(io.StringIO(files["scores.csv"].decode())))

@@ -173,8 +173,16 @@ class ConfusionCounts:
         return missed + (1 - defect_rate) * self.false_alarm_rate * false_alarm
 
     def figures(self) -> dict[str, float]:
-        """Return the figures of kind ``threshold`` under their names in :data:`METRICS`."""
-        return {metric.name: getattr(self, metric.name) for metric in METRICS if metric.kind == "threshold"}
+        """Return the figures of kind ``threshold`` under their names in :data:`METRICS`.
+
+        Where no good image was tested nothing could be a false alarm: all but the recall are NaN then.
+
+        >>> Counts(tp=3, fp=0, tn=0, fn=1).figures()["recall"], Counts(tp=3, fp=0, tn=0, fn=1).figures()["f1"]
+        (0.75, nan)
+        """
+        names = [metric.name for metric in METRICS if metric.kind == "threshold"]
+        known = names if self.fp + self.tn else ["recall"]
+        return {name: getattr(self, name) if name in known else NAN for name in names}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -33,7 +34,7 @@ class Split:
         test: labelled images that the tables of this split are made of.
         families: who reads it.
         detector_stops: the tuning images end a detector's fit too (holdout only).
-        defect_turns: each defect is learnt at four rotations (holdout only).
+        rotate_defects: each defect is learnt at four rotations (the original study's splits only).
         contaminants: defects that every family is taught as good (contamination only).
         draw: which of several random draws of one condition; None where nothing is drawn several times.
         setting: what the condition's text says, name by name: ``{"n": 4}``.
@@ -49,7 +50,7 @@ class Split:
     test: tuple[str, ...]
     families: tuple[Family, ...] = EVERYONE
     detector_stops: bool = False
-    defect_turns: bool = False
+    rotate_defects: bool = False
     contaminants: tuple[str, ...] = ()
     draw: int | None = None
     setting: Mapping[str, str | int | float] = field(default_factory=dict)
@@ -145,12 +146,21 @@ def part_training_goods(manifest: Manifest, split_seed: int) -> tuple[tuple[str,
     return tuple(sorted(order[fifth:])), tuple(sorted(order[:fifth]))
 
 
+def cut(names: Sequence[str], *shares: float) -> list[tuple[str, ...]]:
+    """Cut names at cumulative shares, every place rounded down as ``int()`` does; each part sorted.
+
+    >>> [len(part) for part in cut([str(n) for n in range(70)], 0.5, 0.75)]
+    [35, 17, 18]
+    """
+    places = [0, *(int(share * len(names)) for share in shares), len(names)]
+    return [tuple(sorted(names[start:end])) for start, end in pairwise(places)]
+
+
 def deal(manifest: Manifest, split_seed: int, purpose: str, pattern: Sequence[int]) -> list[tuple[str, ...]]:
     """Cut the labelled images into parts, goods and each defect type spread evenly; ids sorted in each part.
 
     Args:
-        pattern: the parts in the order of dealing: ``range(4)`` for four folds, ``(0, 1, 0, 2)`` for a half
-            and two quarters.
+        pattern: the parts in the order of dealing: ``range(4)`` for four folds.
     """
     parts: list[list[str]] = [[] for _ in range(max(pattern) + 1)]
     dealt = 0

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from defectbench.data.manifest import Manifest
-from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, deal
+from defectbench.protocols.base import (
+    LEARNERS,
+    Description,
+    Protocol,
+    Split,
+    Splits,
+    cut,
+    generator,
+    shuffled,
+)
 from defectbench.protocols.folds import FOLDS, check_size, crossfit
 from defectbench.util.strict_yaml import Whole, refuse
 
 HOLDOUT = "holdout"
-"""What the holdout is called in tables where it stands beside crossfit."""
+"""The holdout's condition, and its protocol in tables where it stands beside crossfit."""
+
+_FEWEST = 3
+"""Images of each class that give a half and two quarters with one in each."""
 
 
 class Detection(Protocol):
@@ -39,8 +52,9 @@ class Detection(Protocol):
             HOLDOUT,
             "The original study's single split: the detector is stopped by half of the labelled images and "
             "tested on the other half; the classifier learns half of the defects at four rotations and is "
-            "tested on a quarter. The families' test images differ, so nothing is paired; the threshold is "
-            "the tuned one.",
+            "tested on a quarter of them, with the goods that the detector is tested on. The shares of defects "
+            "differ, and so does the F1 of calling everything abnormal, which each F1 must be held against: "
+            "nothing is paired. The threshold is the tuned one.",
             paired=False,
         ),
     )
@@ -68,49 +82,58 @@ class Detection(Protocol):
         """Return one split a fold, the holdout's split of each family, or both."""
         if self.scheme == "holdout":
             return Splits(tuple(holdout(manifest, split_seed, self.name)))
-        cut = crossfit(manifest, split_seed, folds, self.name)
+        crossed = crossfit(manifest, split_seed, folds, self.name)
         # Under a name of its own: what is told of detection is paired, and the holdout is not.
         single = holdout(manifest, split_seed, HOLDOUT) if self.scheme == "both" else ()
-        return Splits((*cut, *single))
+        return Splits((*crossed, *single))
 
 
 def holdout(manifest: Manifest, split_seed: int, protocol: str) -> Iterator[Split]:
     """Yield the original study's splits, one for each family.
 
-    Detector: all training goods; the test part halved into validation (which stops it) and test.
-    Classifier: half of the defects at four rotations, a quarter to validate, a quarter to test. The
-    original's counts of goods are unknown; we cut the test goods 1/2, 1/4, 1/4 as well, and the first half
-    joins the training goods.
+    Goods and defects of the test part are each drawn into one order, without strata, and cut by the
+    cumulative shares, rounded down. Goods: half validates, half tests, for both families; none trains.
+    Defects: a detector validates on half and is tested on half; a classifier learns half at four rotations,
+    validates on a quarter and is tested on the last quarter, which is a part of the detector's test half.
+    Detectors are stopped by their validation images, and all goods of the training part train.
 
     Args:
         protocol: whose splits they become.
+
+    Raises:
+        DataError: too few images to have some of each class in every part.
     """
-    check_size(manifest, 4, protocol)
-    halves = deal(manifest, split_seed, "holdout/detector", (0, 1))
-    quarters = deal(manifest, split_seed, "holdout/classifier", (0, 1, 0, 2))
-    goods = tuple(image.id for image in manifest.train)
-    learnt = manifest.by_id
-    yield Split(
+    check_size(manifest, _FEWEST, protocol)
+    goods, defects = (
+        shuffled(of, generator(manifest, split_seed, f"holdout/{label}"))
+        for label in (0, 1)
+        if (of := [image for image in manifest.labelled if image.label == label])
+    )
+    tuned, tested = cut(goods, 0.5)
+    whole = Split(
         protocol=protocol,
-        condition="holdout",
+        condition=HOLDOUT,
         fold=0,
-        goods=goods,
+        goods=tuple(sorted(image.id for image in manifest.train)),
         calibration=(),
         defects=(),
-        tune=halves[0],
-        test=halves[1],
+        tune=(),
+        test=(),
+    )
+    halves = cut(defects, 0.5)
+    yield replace(
+        whole,
+        tune=tuple(sorted((*tuned, *halves[0]))),
+        test=tuple(sorted((*tested, *halves[1]))),
         families=("detector",),
         detector_stops=True,
     )
-    yield Split(
-        protocol=protocol,
-        condition="holdout",
-        fold=0,
-        goods=tuple(sorted((*goods, *(name for name in quarters[0] if not learnt[name].label)))),
-        calibration=(),
-        defects=tuple(name for name in quarters[0] if learnt[name].label),
-        tune=quarters[1],
-        test=quarters[2],
+    learnt, *quarters = cut(defects, 0.5, 0.75)
+    yield replace(
+        whole,
+        defects=learnt,
+        tune=tuple(sorted((*tuned, *quarters[0]))),
+        test=tuple(sorted((*tested, *quarters[1]))),
         families=LEARNERS,
-        defect_turns=True,
+        rotate_defects=True,
     )

@@ -10,11 +10,23 @@ from pydantic import Field, field_validator
 
 from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, generator
-from defectbench.protocols.folds import crossfit, of_label
+from defectbench.protocols.base import (
+    LEARNERS,
+    Description,
+    Protocol,
+    Split,
+    Splits,
+    cut,
+    generator,
+    shuffled,
+)
+from defectbench.protocols.folds import check_size, crossfit, of_label
 from defectbench.util.strict_yaml import distinct
 
-Mode = Literal["one", "all_but_one"]
+Mode = Literal["one", "all_but_one", "study"]
+
+STUDY = "study"
+"""The mode that is the original study's own experiment: not cross-fitted, and no good is tested."""
 
 
 class Unseen(Protocol):
@@ -22,10 +34,11 @@ class Unseen(Protocol):
 
     Conditions read ``mode/type/tested``: ``one/scratch/unseen`` has learnt scratches and is tested on all
     other types; ``all_but_one/scratch/unseen`` has learnt all others and is tested on scratches. Its
-    ``/control`` has learnt as many defects of any type and is tested on the same images.
+    ``/control`` has learnt as many defects of any type and is tested on the same images. The original study's
+    is ``study/scratch/unseen``: the type with most images is learnt, all others are tested without goods.
 
     Attributes:
-        modes: learn ``one`` type, or ``all_but_one``.
+        modes: learn ``one`` type, or ``all_but_one``, cross-fitted; or as the original ``study``.
         leave_out: types that are neither learnt nor tested, because they mix others.
     """
 
@@ -34,7 +47,8 @@ class Unseen(Protocol):
         Description(
             name,
             "A classifier that has learnt one defect type (one), or all but one (all_but_one), tested on the "
-            "goods and the seen or the unseen types. Its control has learnt as many defects of any type.",
+            "goods and the seen or the unseen types. Its control has learnt as many defects of any type. "
+            "Mode study is the original study's form: not cross-fitted, and no good is tested.",
         ),
     )
     modes: tuple[Mode, ...] = Field(default=("one", "all_but_one"), min_length=1)
@@ -46,21 +60,74 @@ class Unseen(Protocol):
         return distinct(value, "entry")
 
     def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:
-        """Return up to four splits for each fold, mode and type; without any to learn or test, none."""
+        """Return up to four splits for each fold, mode and type, and one of the mode ``study``.
+
+        Without any defect to learn or to test there is none.
+        """
         kinds = tuple(kind for kind in manifest.defect_types if kind not in self.leave_out)
         if len(kinds) < 2:
             raise DataError(
                 f"{manifest.category}: {len(kinds)} defect type{'s' * (len(kinds) != 1)} "
                 f"({', '.join(kinds) or 'none'}), the unseen protocol needs at least 2"
             )
+        crossed = [mode for mode in self.modes if mode != STUDY]
+        made = self._crossfit(manifest, split_seed, folds, kinds, crossed) if crossed else Splits(())
+        if STUDY not in self.modes:
+            return made
+        single = study(manifest, split_seed, kinds, self.name)
+        return Splits(made.splits + single.splits, made.notes + single.notes)
+
+    def _crossfit(
+        self, manifest: Manifest, split_seed: int, folds: int, kinds: tuple[str, ...], modes: Sequence[Mode]
+    ) -> Splits:
         training_sets = [
-            _TrainingSet(manifest, split_seed, mode, kind, kinds) for mode in self.modes for kind in kinds
+            _TrainingSet(manifest, split_seed, mode, kind, kinds) for mode in modes for kind in kinds
         ]
-        cut = crossfit(manifest, split_seed, folds, self.name)
-        found = tuple(split for fold in cut for training in training_sets for split in training.splits(fold))
+        parts = crossfit(manifest, split_seed, folds, self.name)
+        found = tuple(
+            split for fold in parts for training in training_sets for split in training.splits(fold)
+        )
         there = {split.condition for split in found}
         wanted = [training.condition(tested) for training in training_sets for tested in ("seen", "unseen")]
         return Splits(found, _notes([name for name in wanted if name not in there]))
+
+
+def study(manifest: Manifest, split_seed: int, kinds: Sequence[str], protocol: str) -> Splits:
+    """Return the original study's split: the type with most images is learnt, all others are tested.
+
+    Three quarters of the type, rounded down, are learnt at four rotations together with all training goods;
+    the rest of it validates with all goods of the test part. So no good is left to test, and the tables have
+    a recall and no false alarms. Of types with equally many images the first in alphabetical order is learnt.
+
+    Args:
+        kinds: the types that are learnt or tested, at least two.
+        protocol: whose split it becomes.
+
+    Raises:
+        DataError: too few goods.
+    """
+    check_size(manifest, 1, protocol)
+    of_type = {kind: [image for image in manifest.labelled if image.defect_type == kind] for kind in kinds}
+    kind = max(sorted(kinds), key=lambda name: len(of_type[name]))
+    order = shuffled(of_type[kind], generator(manifest, split_seed, f"unseen/{STUDY}/{kind}"))
+    learnt, validation = cut(order, 0.75)
+    if not learnt:
+        return Splits((), (f"mode {STUDY}: {kind}, the largest type, has 1 defect: 2 are needed",))
+    goods = tuple(image.id for image in manifest.labelled if not image.label)
+    split = Split(
+        protocol=protocol,
+        condition=f"{STUDY}/{kind}/unseen",
+        fold=0,
+        goods=tuple(sorted(image.id for image in manifest.train)),
+        calibration=(),
+        defects=learnt,
+        tune=tuple(sorted((*goods, *validation))),
+        test=tuple(sorted(image.id for name in kinds if name != kind for image in of_type[name])),
+        families=LEARNERS,
+        rotate_defects=True,
+        setting={"mode": STUDY, "type": kind, "tested": "unseen", "control": 0},
+    )
+    return Splits((split,))
 
 
 @dataclass(frozen=True)

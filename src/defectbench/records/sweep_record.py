@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 from defectbench.catalog import Family
 from defectbench.errors import DataError, MissingInputError, UsageError, nearest
 from defectbench.protocols.base import Split
+from defectbench.protocols.detection import HOLDOUT
 from defectbench.stores.base import Store
 from defectbench.stores.layout import SWEEPS, second_part, sweep_key
 
 SCHEMA = 1
+_IN_JSON = {"rotate_defects": "defect_turns"}
+"""Field of a split -> its name in the record, where it is another: version 0.1.0 wrote it so."""
+_FIELDS = {written: name for name, written in _IN_JSON.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +102,18 @@ class Record:
 
     def to_json(self) -> bytes:
         """Return the text of ``sweeps/<name>.json``."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, separators=(",", ":")).encode() + b"\n"
+        document = {"schema": SCHEMA, **asdict(self)}
+        for placed in document["splits"]:
+            placed["split"] = {_IN_JSON.get(name, name): value for name, value in placed["split"].items()}
+        return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Record:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            DataError: it is no record, or of another schema.
+            DataError: it is no record, or of another schema; or its holdout is that of an earlier version,
+                which let goods of the test part train.
         """
         try:
             document = json.loads(data)
@@ -112,10 +121,12 @@ class Record:
             if schema != SCHEMA:
                 raise DataError(f"the sweep's record has schema {schema!r}, this version reads {SCHEMA}")
             contenders = document.pop("contenders")
+            splits = tuple(_read_split(item) for item in document.pop("splits"))
+            _check_holdout(splits)
             return cls(
                 contestants=tuple(SweepModel(**item) for item in document.pop("contestants")),
                 contenders=tuple(contenders) if contenders else None,
-                splits=tuple(_read_split(item) for item in document.pop("splits")),
+                splits=splits,
                 readings=tuple(Reading(**item) for item in document.pop("readings")),
                 notes=tuple(document.pop("notes", ())),
                 **document,
@@ -126,9 +137,23 @@ class Record:
 
 def _read_split(item: Any) -> CategorySplit:
     split: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in item["split"].items()
+        _FIELDS.get(name, name): tuple(value) if isinstance(value, list) else value
+        for name, value in item["split"].items()
     }
     return CategorySplit(item["category"], Split(**split))
+
+
+def _check_holdout(splits: Sequence[CategorySplit]) -> None:
+    """Refuse a holdout of an earlier version: there the classifier's goods were more than the detector's."""
+    goods: dict[str, set[tuple[str, ...]]] = defaultdict(set)
+    for placed in splits:
+        if placed.split.condition == HOLDOUT:
+            goods[placed.category].add(placed.split.goods)
+    if any(len(learnt) > 1 for learnt in goods.values()):
+        raise DataError(
+            "the sweep's record is of an earlier version, whose holdout let goods of the test part train, "
+            "unlike the original study's: run the sweep again"
+        )
 
 
 def read_record(store: Store, name: str) -> Record:

@@ -15,8 +15,8 @@ import numpy as np
 from defectbench.errors import UsageError
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
 from defectbench.report.label_placement import Label, place_labels
-from defectbench.selection.leaderboard import RULES, Row
-from defectbench.selection.rule import SIDE, Choice, Line, Selection
+from defectbench.selection.leaderboard import LeaderboardRow
+from defectbench.selection.rule import SIDE, Choice, Line, Selection, Third
 from defectbench.tables.files import to_csv
 from defectbench.util.files import disk_errors, written_whole
 
@@ -29,13 +29,14 @@ _DIGITS = 9
 
 
 @dataclass(frozen=True, slots=True)
-class TableRow:
+class SelectionRow:
     """A row of selection.csv.
 
     Attributes:
         line: in the table that was read.
+        size: its column 3, a size or a popularity.
         status: ``chosen``, ``candidate`` or ``excluded``.
-        residual: distance above the line in units of accuracy, None for an excluded row.
+        residual: distance above the line in units of accuracy, negative below it; None for an excluded row.
         entry: the model's name in the catalog, or None.
         check: whether it was shown to take 512 x 512.
         reason: why it is excluded, or what decided for the chosen one.
@@ -52,7 +53,7 @@ class TableRow:
     reason: str
 
 
-def write(selection: Selection, out: Path, table: Path) -> Drawing:
+def write_selection(selection: Selection, out: Path, table: Path) -> Drawing:
     """Write the three files into ``out``, each whole, over older ones; return the figure.
 
     Args:
@@ -65,7 +66,7 @@ def write(selection: Selection, out: Path, table: Path) -> Drawing:
     drawing = draw(selection)
     files = {
         f"{_NAME}.json": to_json(selection),
-        f"{_NAME}.csv": to_csv(rows(selection), TableRow),
+        f"{_NAME}.csv": to_csv(rows(selection), SelectionRow),
         f"{_NAME}.svg": drawing.file(),
     }
     if out.exists() and not out.is_dir():
@@ -78,13 +79,13 @@ def write(selection: Selection, out: Path, table: Path) -> Drawing:
     return drawing
 
 
-def rows(selection: Selection) -> list[TableRow]:
+def rows(selection: Selection) -> list[SelectionRow]:
     """Return a row for each of the table's, in its order."""
     choice = selection.choice
     reasons = {one.row.model: one.reason for one in choice.excluded} | {choice.chosen.model: choice.decided}
     residuals = {one.row.model: round(one.residual, _DIGITS) + 0.0 for one in choice.candidates}
     return [
-        TableRow(
+        SelectionRow(
             row.line,
             row.model,
             row.accuracy,
@@ -118,7 +119,13 @@ def document(selection: Selection) -> dict[str, Any]:
         "schema": 1,
         "kind": selection.kind,
         "table": {"file": board.file, "sha256": board.sha256, "rows": len(board.rows), "columns": names},
-        "filters": {name: RULES[name] for name in board.filters},
+        "filters": dict(board.filters),
+        "third": {
+            "column": board.columns[2],
+            "better": selection.third.better,
+            "declared": selection.declared,
+        },
+        "prefer": selection.prefer,
         "chosen": choice.chosen.model,
         **_known(selection, choice.chosen.model),
         **_choice(choice, partial(_known, selection)),
@@ -133,6 +140,7 @@ def _choice(choice: Choice, more: Callable[[str], Mapping[str, Any]]) -> dict[st
     return {
         "decided": choice.decided,
         "trend": trend,
+        "farthest_above_the_line": choice.farthest.row.model,
         "candidates": [
             {**_row(one.row), "residual": _short(one.residual), **more(one.row.model)}
             for one in choice.candidates
@@ -147,7 +155,7 @@ def _known(selection: Selection, model: str) -> dict[str, Any]:
     return {"entry": selection.entries.get(model), "check": selection.checks[model]}
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: LeaderboardRow) -> dict[str, Any]:
     return {"line": row.line, "model": row.model, "accuracy": row.accuracy, "size": row.size}
 
 
@@ -178,25 +186,28 @@ def draw(selection: Selection) -> Drawing:
     with new_figure(6.2, 3.9) as (figure, axes), warnings.catch_warnings():
         # Whether the viewer's font has a character is not for ours to say.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        _scale(axes, board.rows, board.columns)
+        _scale(axes, board.rows, board.columns, selection.third)
         if choice.line is not None:
             _draw_line(axes, choice.line, [one.row.size for one in choice.candidates])
         _dots(axes, excluded, "o", 22, ink("paper"), ink("muted"), "excluded")
-        others = [one.row for one in choice.candidates[1:]]
+        farthest = choice.farthest.row
+        others = [one.row for one in choice.candidates[1:] if one.row != farthest]
         _dots(axes, others, "o", 26, ink("ink"), ink("ink"), "candidate")
+        if farthest != choice.chosen:
+            _dots(axes, [farthest], "D", 60, ink("paper"), colour, "the line's choice")
         _dots(axes, [choice.chosen], "D", 60, colour, colour, "chosen")
         if choice.line is not None:
-            _draw_distance(axes, choice.chosen, choice.line, colour)
+            _draw_distance(axes, farthest, choice.line, colour)
         engine: Any = figure.get_layout_engine()
         engine.set(w_pad=0.08, h_pad=0.08)
         title = f"Chosen of {len(board.rows)} {selection.kind}: {choice.chosen.model}"
         axes.set_title(title, loc="left", color=ink("ink"), fontsize=9)
-        figure.legend(loc="outside lower center", ncols=4, frameon=False, labelcolor=ink("muted"))
+        figure.legend(loc="outside lower center", ncols=5, frameon=False, labelcolor=ink("muted"))
         _name_dots(axes, board.rows, choice, colour)
         return finish(figure, _NAME, _text(selection), paper=True)
 
 
-def _scale(axes: Axes, all_rows: Sequence[Row], columns: Sequence[str]) -> None:
+def _scale(axes: Axes, all_rows: Sequence[LeaderboardRow], columns: Sequence[str], third: Third) -> None:
     """Set the axes: sizes on a logarithmic scale with round numbers, and room for the names."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -209,7 +220,8 @@ def _scale(axes: Axes, all_rows: Sequence[Row], columns: Sequence[str]) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"{columns[2].replace('_', ' ')} (logarithmic)", color=ink("muted"))
+    name = third.column.replace("_", " ")
+    axes.set_xlabel(f"{name} (logarithmic; {third.better} is better)", color=ink("muted"))
     axes.set_ylabel(columns[1].replace("_", " "), color=ink("muted"))
     axes.grid(color=ink("band"), linewidth=0.7)
     axes.set_axisbelow(True)
@@ -222,12 +234,12 @@ def _draw_line(axes: Axes, line: Line, sizes: Sequence[float]) -> None:
     axes.plot(ends, heights, color=ink("muted"), linewidth=1.2, linestyle=(0, (5, 3)), label="trend line")
 
 
-def _draw_distance(axes: Axes, chosen: Row, line: Line, colour: str) -> None:
-    axes.plot([chosen.size] * 2, [line.at(chosen.size), chosen.accuracy], color=colour, linewidth=1.2)
+def _draw_distance(axes: Axes, farthest: LeaderboardRow, line: Line, colour: str) -> None:
+    axes.plot([farthest.size] * 2, [line.at(farthest.size), farthest.accuracy], color=colour, linewidth=1.2)
 
 
 def _dots(
-    axes: Axes, group: Sequence[Row], marker: str, area: float, face: str, edge: str, label: str
+    axes: Axes, group: Sequence[LeaderboardRow], marker: str, area: float, face: str, edge: str, label: str
 ) -> None:
     if group:
         sizes, heights = [row.size for row in group], [row.accuracy for row in group]
@@ -242,7 +254,7 @@ def _dots(
         axes.scatter(sizes, heights, label=label, **style)
 
 
-def _name_dots(axes: Axes, all_rows: Sequence[Row], choice: Choice, colour: str) -> None:
+def _name_dots(axes: Axes, all_rows: Sequence[LeaderboardRow], choice: Choice, colour: str) -> None:
     """Write each model's name beside its dot, the chosen one's first and in its colour."""
     colours = {one.row.model: ink("ink") for one in choice.candidates} | {choice.chosen.model: colour}
     ordered = sorted(all_rows, key=lambda row: (row.model != choice.chosen.model, row.model not in colours))
@@ -268,7 +280,8 @@ def _text(selection: Selection) -> str:
     board, choice = selection.board, selection.choice
     shown = [f"{one.row.model} {one.residual + 0.0:+.3f}" for one in choice.candidates]
     parts = [
-        f"{board.columns[1]} over {board.columns[2]} of {len(board.rows)} {selection.kind}.",
+        f"{board.columns[1]} over {board.columns[2]} of {len(board.rows)} {selection.kind}; "
+        f"{selection.third.better} of the latter is better.",
         f"Chosen: {choice.chosen.model}, {choice.decided}.",
         f"Candidates and their distance above the line: {', '.join(shown)}."
         if choice.line is not None

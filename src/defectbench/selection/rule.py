@@ -1,19 +1,21 @@
-"""The rule by which a study chooses a model from a table: accuracy against the logarithm of size.
+"""The rule by which a study chooses a model from a table: accuracy against the logarithm of column 3.
 
-A row stays a candidate when no other has strictly higher accuracy and strictly smaller size. A least-squares
-line of accuracy over log(size) goes through the candidates; the one farthest above it is chosen, once a real
-forward pass has shown that it takes the size of pictures that is wanted. If it does not, its row is dropped
-and the rule applied again.
+Column 3 is a size, where less is better, or a popularity, where more is: :class:`Third` says which, and
+nothing guesses it. A row stays a candidate when no other is strictly better in both. A least-squares line of
+accuracy over log(column 3) goes through the candidates; the one farthest above it is chosen, or the most
+accurate one where that is preferred, once a real forward pass has shown that it takes the size of pictures
+that is wanted. If it does not, its row is dropped and the rule applied again.
 
 *Farthest above* is the vertical distance; the perpendicular one differs by one factor for all, so it chooses
-the same. The unit of size moves the line sideways and changes no distance. One candidate, or several of one
-size, have no slope: the line is level then, at their mean. Distances within :data:`LEVEL` of the largest
-count as equal; then higher accuracy decides, then smaller size, then the name in alphabetical order.
+the same. The unit of column 3 moves the line sideways and changes no distance. One candidate, or several of
+one size, have no slope: the line is level then, at their mean. Distances within :data:`LEVEL` of the largest
+count as equal; then higher accuracy decides, then the better column 3, then the name in alphabetical order.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,9 +23,10 @@ from typing import Literal
 from defectbench.catalog import BY_TABLE_NAME, Entry
 from defectbench.errors import DataError, UsageError
 from defectbench.models.checks.size_check import TRAINING_PICTURES, SizeCheckResult
-from defectbench.selection.leaderboard import PARAMETERS, Leaderboard, Row, refusals
+from defectbench.selection.leaderboard import PARAMETERS, STARS, Kind, Leaderboard, LeaderboardRow, refusals
 
-Kind = Literal["classifiers", "detectors"]
+Better = Literal["less", "more"]
+Prefer = Literal["line", "accuracy"]
 Ask = Callable[[Sequence[str]], Mapping[str, SizeCheckResult]]
 """Catalog names -> what their models make of a picture of :data:`SIDE`."""
 
@@ -38,8 +41,34 @@ PASSED = f"{SIDE}: passed"
 
 
 @dataclass(frozen=True, slots=True)
+class Third:
+    """What column 3 is.
+
+    Attributes:
+        column: its name.
+        better: whether less of it is better, as of a size, or more, as of a popularity.
+    """
+
+    column: str = "size"
+    better: Better = "less"
+
+    def beats(self, one: LeaderboardRow, other: LeaderboardRow) -> bool:
+        """Whether ``one`` is strictly better in column 3."""
+        return one.size < other.size if self.better == "less" else one.size > other.size
+
+    def rank(self, row: LeaderboardRow) -> float:
+        """Return what sorts the better first."""
+        return row.size if self.better == "less" else -row.size
+
+    @property
+    def says(self) -> str:
+        """What decides a tie, in words."""
+        return f"{'smaller' if self.better == 'less' else 'larger'} {self.column}"
+
+
+@dataclass(frozen=True, slots=True)
 class Line:
-    """Accuracy = ``intercept`` + ``slope`` x ln(size)."""
+    """Accuracy = ``intercept`` + ``slope`` x ln(column 3)."""
 
     slope: float
     intercept: float
@@ -53,7 +82,7 @@ class Line:
 class Candidate:
     """A row that no other dominates, and how far above the line it lies, in units of accuracy."""
 
-    row: Row
+    row: LeaderboardRow
     residual: float
 
 
@@ -61,7 +90,7 @@ class Candidate:
 class Excluded:
     """A row that is no candidate, and why."""
 
-    row: Row
+    row: LeaderboardRow
     reason: str
 
 
@@ -72,24 +101,26 @@ class Choice:
     Attributes:
         candidates: at least one, best first: the first is chosen.
         line: through the candidates; None where there is one alone.
+        farthest: what the line chooses; the chosen one itself unless accuracy is preferred.
         excluded: the other rows, in the table's order.
         decided: in words, what the chosen row has before the next.
     """
 
     candidates: tuple[Candidate, ...]
     line: Line | None
+    farthest: Candidate
     excluded: tuple[Excluded, ...]
     decided: str
 
     @property
-    def chosen(self) -> Row:
+    def chosen(self) -> LeaderboardRow:
         """The row that is chosen."""
         return self.candidates[0].row
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """The same rule on the parameters, in millions, that models of the catalog have.
+class ChoiceByParameters:
+    """The same rule on the parameters, in millions, that models of the catalog have: fewer are better.
 
     Attributes:
         choice: None where no model could be measured, or none passes.
@@ -109,6 +140,9 @@ class Selection:
     Attributes:
         board: the table.
         entries: model -> the name of its entry in the catalog, for those that have one.
+        third: column 3, and whether less or more of it is better.
+        declared: whether the caller said so, or less is the default.
+        prefer: what chooses among the candidates, the ``line`` or ``accuracy``.
         checks: model -> :data:`PASSED`, :data:`NOT_CHECKED`, or ``512: failed`` with the reason.
         measured: for detectors whose table has no parameters; else None.
     """
@@ -118,28 +152,41 @@ class Selection:
     choice: Choice
     entries: Mapping[str, str]
     checks: Mapping[str, str]
-    measured: Measured | None
+    measured: ChoiceByParameters | None
+    third: Third
+    declared: bool
+    prefer: Prefer
 
 
-def select(
-    board: Leaderboard, kind: Kind, ask: Ask, catalog: Mapping[str, Entry] = BY_TABLE_NAME
+def select_model(
+    board: Leaderboard,
+    kind: Kind,
+    ask: Ask,
+    *,
+    better: Better | None = None,
+    prefer: Prefer = "line",
+    catalog: Mapping[str, Entry] = BY_TABLE_NAME,
 ) -> Selection:
     """Choose from a table. ``ask`` is called only about models that the catalog has.
 
     Args:
+        better: whether less or more of column 3 is better; None for less, which a column of stars does not
+            allow: there it must be said.
+        prefer: the candidate farthest above the ``line``, or the one of highest ``accuracy``.
         catalog: the table's name of a model -> its entry.
 
     Raises:
-        UsageError: the table has a model of the other family.
+        UsageError: column 3 holds stars and ``better`` is None; or the table has a model of the other family.
         DataError: no row passes the filters, or none that does takes the size.
         TryAgainError, ConfigurationError, BugError: the chosen model could not be asked.
     """
+    third = _third(board, better)
     entries = _entries(board, kind, catalog)
     by_parameters = kind == "detectors" and PARAMETERS not in board.columns
     asked = [entries[row.model].name for row in board.rows if row.model in entries and not row.refused]
     told = dict(ask(asked)) if by_parameters and asked else {}
     dropped: dict[str, str] = {}
-    choice = _choose_passing(board, dropped)
+    choice = _choose_passing(board, third, prefer, dropped)
     while (entry := entries.get(choice.chosen.model)) is not None:
         if entry.name not in told:
             told |= ask([entry.name])
@@ -149,12 +196,23 @@ def select(
         if answer.takes:
             break
         dropped[choice.chosen.model] = f"does not take {SIDE} x {SIDE} pixels: {answer.says}"
-        choice = _choose_passing(board, dropped)
+        choice = _choose_passing(board, third, prefer, dropped)
     probes = {model: told[entry.name] for model, entry in entries.items() if entry.name in told}
     checks = {row.model: _check(probes.get(row.model)) for row in board.rows}
-    measured = _measure(board, choice, probes, entries) if by_parameters else None
+    measured = _measure(board, kind, prefer, choice, probes, entries) if by_parameters else None
     names = {model: entry.name for model, entry in entries.items()}
-    return Selection(kind, board, choice, names, checks, measured)
+    return Selection(kind, board, choice, names, checks, measured, third, better is not None, prefer)
+
+
+def _third(board: Leaderboard, better: Better | None) -> Third:
+    """Return what column 3 is; refuse to guess what stars are worth."""
+    column = board.columns[2]
+    if better is None and STARS in re.split(r"[^a-z]+", column.lower()):
+        raise UsageError(
+            f"{board.file}: column 3 is {column!r}, which can count either way; say --third more (better "
+            "known counts as better) or --third less"
+        )
+    return Third(column, better or "less")
 
 
 def _entries(board: Leaderboard, kind: Kind, catalog: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -177,7 +235,7 @@ def _check(answer: SizeCheckResult | None) -> str:
     return PASSED if answer.takes else f"{SIDE}: failed: {answer.says}"
 
 
-def _choose_passing(board: Leaderboard, dropped: Mapping[str, str]) -> Choice:
+def _choose_passing(board: Leaderboard, third: Third, prefer: Prefer, dropped: Mapping[str, str]) -> Choice:
     """Apply the rule to the rows that are neither refused by a filter nor dropped."""
     reasons = {row.model: "; ".join(row.refused) for row in board.rows if row.refused}
     reasons |= dropped
@@ -187,7 +245,7 @@ def _choose_passing(board: Leaderboard, dropped: Mapping[str, str]) -> Choice:
             [f"{board.file}: no row is left to choose from; at least 1 is needed"]
             + [f"{board.file}:{row.line}: {row.model}: {reasons[row.model]}" for row in board.rows]
         )
-    choice = choose(rows)
+    choice = choose_row(rows, third, prefer)
     out = [Excluded(row, reasons[row.model]) for row in board.rows if row.model in reasons]
     return replace(choice, excluded=_in_order([*choice.excluded, *out]))
 
@@ -196,8 +254,8 @@ def _in_order(excluded: Iterable[Excluded]) -> tuple[Excluded, ...]:
     return tuple(sorted(excluded, key=lambda one: one.row.line))
 
 
-def choose(rows: Collection[Row]) -> Choice:
-    """Apply the rule to rows, at least one. Neither their order nor the unit of size changes the choice.
+def choose_row(rows: Collection[LeaderboardRow], third: Third = Third(), prefer: Prefer = "line") -> Choice:
+    """Apply the rule to rows, at least one. Neither their order nor column 3's unit changes the choice.
 
     >>> small, middle = Row(2, "small", 80, 10), Row(3, "middle", 86, 20)
     >>> choice = choose([small, middle, Row(4, "large", 88, 40), Row(5, "old", 79, 30)])
@@ -206,46 +264,55 @@ def choose(rows: Collection[Row]) -> Choice:
     >>> choice.excluded[0].reason
     'dominated by middle: accuracy 86 against 79, size 20 against 30'
     """
-    ordered = sorted(rows, key=_by_merit)
-    candidates = [row for row in ordered if not any(dominates(other, row) for other in ordered)]
-    line = fit(candidates) if len(candidates) > 1 else None
-    residuals = {row.model: row.accuracy - line.at(row.size) if line else 0.0 for row in candidates}
-    highest = max(residuals.values())
-    level = [row for row in candidates if residuals[row.model] >= highest - LEVEL]
-    rest = [row for row in candidates if row not in level]
-    rest.sort(key=lambda row: (-residuals[row.model], _by_merit(row)))
+    ordered = sorted(rows, key=lambda row: _merit(row, third))
+    kept = [row for row in ordered if not any(dominates(other, row, third) for other in ordered)]
+    line = fit(kept) if len(kept) > 1 else None
+    candidates = [Candidate(row, row.accuracy - line.at(row.size) if line else 0.0) for row in kept]
+    level, rest = _level(candidates)
+    by_line = [*level, *rest]
     excluded = (
-        Excluded(row, _dominated(row, next(other for other in ordered if dominates(other, row))))
+        Excluded(row, _dominated(row, next(one for one in ordered if dominates(one, row, third)), third))
         for row in rows
-        if row.model not in residuals
+        if row not in kept
     )
     return Choice(
-        tuple(Candidate(row, residuals[row.model]) for row in [*level, *rest]),
+        tuple(candidates if prefer == "accuracy" else by_line),
         line,
+        by_line[0],
         _in_order(excluded),
-        _decided(level, len(candidates)),
+        _decided_by_accuracy(candidates, by_line[0], third)
+        if prefer == "accuracy"
+        else _decided(level, len(candidates), third),
     )
 
 
-def _by_merit(row: Row) -> tuple[float, float, str]:
-    """Sort higher accuracy first, then smaller size, then by name."""
-    return -row.accuracy, row.size, row.model
+def _merit(row: LeaderboardRow, third: Third) -> tuple[float, float, str]:
+    """Sort higher accuracy first, then the better column 3, then by name."""
+    return -row.accuracy, third.rank(row), row.model
 
 
-def dominates(one: Row, other: Row) -> bool:
-    """Whether ``one`` has strictly higher accuracy and strictly smaller size."""
-    return one.accuracy > other.accuracy and one.size < other.size
+def _level(candidates: Sequence[Candidate]) -> tuple[list[Candidate], list[Candidate]]:
+    """Return those highest above the line, and the others from high to low; ties keep their order."""
+    highest = max(one.residual for one in candidates)
+    level = [one for one in candidates if one.residual >= highest - LEVEL]
+    rest = [one for one in candidates if one.residual < highest - LEVEL]
+    return level, sorted(rest, key=lambda one: -one.residual)
 
 
-def _dominated(row: Row, by: Row) -> str:
+def dominates(one: LeaderboardRow, other: LeaderboardRow, third: Third = Third()) -> bool:
+    """Whether ``one`` has strictly higher accuracy and is strictly better in column 3."""
+    return one.accuracy > other.accuracy and third.beats(one, other)
+
+
+def _dominated(row: LeaderboardRow, by: LeaderboardRow, third: Third) -> str:
     return (
         f"dominated by {by.model}: accuracy {by.accuracy:g} against {row.accuracy:g}, "
-        f"size {by.size:g} against {row.size:g}"
+        f"{third.column} {by.size:g} against {row.size:g}"
     )
 
 
-def fit(rows: Sequence[Row]) -> Line:
-    """Return the least-squares line of accuracy over ln(size); level where all have one size."""
+def fit(rows: Sequence[LeaderboardRow]) -> Line:
+    """Return the least-squares line of accuracy over ln(column 3); level where all have one size."""
     mean = math.fsum(row.accuracy for row in rows) / len(rows)
     if len({row.size for row in rows}) == 1:
         return Line(0.0, mean)
@@ -257,26 +324,48 @@ def fit(rows: Sequence[Row]) -> Line:
     return Line(slope, mean - slope * middle)
 
 
-def _decided(level: Sequence[Row], candidates: int) -> str:
+def _decided(level: Sequence[Candidate], candidates: int, third: Third) -> str:
     """Say what the first of the rows that lie equally far above the line has before the others."""
     if candidates == 1:
         return "the only candidate"
     if len(level) == 1:
         return "farthest above the line"
-    first, second, *_ = level
-    by = (
-        "higher accuracy"
-        if first.accuracy > second.accuracy
-        else "smaller size"
-        if first.size < second.size
-        else "alphabetical order"
+    others = ", ".join(one.row.model for one in level[1:])
+    return f"as far above the line as {others}; {_tie(level[0].row, level[1].row, third)} decides"
+
+
+def _decided_by_accuracy(ordered: Sequence[Candidate], farthest: Candidate, third: Third) -> str:
+    """Say why the first is the most accurate, and what the line would have chosen."""
+    if len(ordered) == 1:
+        return "the only candidate"
+    first, second, *_ = (one.row for one in ordered)
+    says = "the most accurate candidate"
+    if first.accuracy == second.accuracy:
+        others = ", ".join(one.row.model for one in ordered[1:] if one.row.accuracy == first.accuracy)
+        says = f"as accurate as {others}; {_tie(first, second, third)} decides"
+    if farthest.row == first:
+        return f"{says}, and what the line would have chosen"
+    return (
+        f"{says}; the line would have chosen {farthest.row.model} ({farthest.residual:+.3f} from the line, "
+        f"{first.model} {ordered[0].residual:+.3f})"
     )
-    return f"as far above the line as {', '.join(row.model for row in level[1:])}; {by} decides"
+
+
+def _tie(first: LeaderboardRow, second: LeaderboardRow, third: Third) -> str:
+    """Say what ``first`` has before ``second``, which the rule took for equal."""
+    if first.accuracy > second.accuracy:
+        return "higher accuracy"
+    return third.says if third.beats(first, second) else "alphabetical order"
 
 
 def _measure(
-    board: Leaderboard, by_size: Choice, probes: Mapping[str, SizeCheckResult], entries: Mapping[str, Entry]
-) -> Measured:
+    board: Leaderboard,
+    kind: Kind,
+    prefer: Prefer,
+    by_size: Choice,
+    probes: Mapping[str, SizeCheckResult],
+    entries: Mapping[str, Entry],
+) -> ChoiceByParameters:
     """Apply the rule to the models whose parameters were counted."""
     missing: dict[str, str] = {}
     rows, out = [], []
@@ -290,15 +379,15 @@ def _measure(
             missing[row.model] = answer.says
         else:
             counted = replace(row, size=answer.parameters / 1e6)
-            against = refusals({PARAMETERS: str(counted.size)})
+            against = refusals({PARAMETERS: str(counted.size)}, kind)
             if against:
                 out.append(Excluded(counted, "; ".join(against)))
             else:
                 rows.append(counted)
-    choice = choose(rows) if rows else None
+    choice = choose_row(rows, Third("millions of parameters"), prefer) if rows else None
     if choice is not None:
         choice = replace(choice, excluded=_in_order([*choice.excluded, *out]))
-    return Measured(choice, missing, _words(board, by_size, choice, missing))
+    return ChoiceByParameters(choice, missing, _words(board, by_size, choice, missing))
 
 
 def _words(board: Leaderboard, by_size: Choice, by_count: Choice | None, missing: Mapping[str, str]) -> str:

@@ -229,7 +229,7 @@ def _cell(
         balance=model.balance,
         rotate_and_flip=entry.family == "classifier"
         and comes_in_any_orientation(manifest, sweep.data.any_orientation),
-        rotate_defects=split.defect_turns and entry.family != "detector",
+        rotate_defects=split.rotate_defects and entry.family != "detector",
         package=entry.requirement,
     )
     return Cell(

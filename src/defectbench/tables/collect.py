@@ -89,7 +89,8 @@ class FigureRow:
         counts: at the default threshold, pooled over folds, summed over draws.
         tuned: counts at the tuned threshold; None where the protocol has none.
         promised: mean false-alarm rate that the calibrated thresholds promise; NaN without.
-        all_abnormal: F1 of calling every image abnormal.
+        goods, defects: distinct images tested, over folds and draws.
+        all_abnormal: F1 of calling every one of them abnormal; NaN where no good is tested.
         cells: keys, in order of folds.
         draws: how many draws have results; 0 where nothing is drawn.
         spread: name -> standard deviation of the figure over draws; empty with fewer than two.
@@ -107,6 +108,8 @@ class FigureRow:
     counts: ConfusionCounts | None
     tuned: ConfusionCounts | None
     promised: float
+    goods: int
+    defects: int
     all_abnormal: float
     cells: tuple[str, ...]
     draws: int = 0
@@ -196,6 +199,8 @@ class Collected:
             draws[fold.split.draw].append(fold)
         drawn = [self._figures(each) for each in draws.values()]
         labels = np.concatenate([fold.test.label for fold in folds])
+        names = np.concatenate([fold.test.image_id for fold in folds])
+        goods, defects = (len(np.unique(names[labels == label])) for label in (0, 1))
         return FigureRow(
             label=first.reading.label,
             family=self.contestant(first.reading.label).family,
@@ -209,7 +214,9 @@ class Collected:
             counts=_pooled(folds, [fold.threshold for fold in folds]),
             tuned=_pooled(folds, [fold.tuned for fold in folds]),
             promised=float(np.mean([fold.calibrated.false_alarm_rate for fold in folds])),
-            all_abnormal=f1_all_abnormal(labels),
+            goods=goods,
+            defects=defects,
+            all_abnormal=f1_all_abnormal(labels) if (labels == 0).any() else math.nan,
             cells=cells,
             draws=len(draws.keys() - {None}),
             spread=_over_draws(drawn, _deviation) if len(drawn) > 1 else {},

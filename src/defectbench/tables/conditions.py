@@ -46,6 +46,8 @@ def _line(rows: Sequence[FigureRow], endpoint: str) -> ConditionRow:
         accuracy=calls.get("accuracy", math.nan),
         f1=calls.get("f1", math.nan),
         f1_oracle=mean(row.figures["f1_oracle"] for row in rows),
+        goods=first.goods,
+        defects=first.defects,
         all_abnormal=mean(row.all_abnormal for row in rows),
         folds=sum(row.folds for row in rows),
         expected=sum(row.expected for row in rows),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
 from defectbench.data.check import published_counts
+from defectbench.metrics.image import ConfusionCounts
 from defectbench.tables.conditions import cells_of, mean
 from defectbench.tables.tables import Tables
 
@@ -21,6 +23,9 @@ class PublishedRow:
         model, source: as published; ``catalog`` is our name of the model.
         value: published, 0 to 1.
         label: our model; empty where the sweep does not have it, and ``ours`` is then NaN.
+        all_abnormal: F1 of calling every published test image abnormal, which an F1 must be held against; NaN
+            where the figure is no F1.
+        ours_all_abnormal: the same of the images that ours was tested on.
         same: whether the category has as many images as MVTec AD's; else these are other images.
     """
 
@@ -32,6 +37,8 @@ class PublishedRow:
     value: float
     label: str
     ours: float
+    all_abnormal: float
+    ours_all_abnormal: float
     same: bool
     cells: tuple[str, ...]
 
@@ -52,7 +59,10 @@ def _of(tables: Tables, category: str) -> Iterator[PublishedRow]:
 
 
 def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> PublishedRow:
-    rows = tables.rows_of(row["category"], label)
+    of_f1 = row["figure"] == "f1_oracle"
+    rows = tables.holdout_rows_of(row["category"], label) if of_f1 else []
+    rows = rows or tables.rows_of(row["category"], label)
+    goods, defects = (int(row[name] or 0) for name in ("goods", "defects"))
     return PublishedRow(
         category=row["category"],
         figure=row["figure"],
@@ -62,6 +72,8 @@ def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> Publis
         value=round(float(row["percent"]) / 100, 6),
         label=label,
         ours=mean(one.figures[row["figure"]] for one in rows),
+        all_abnormal=ConfusionCounts(defects, goods, 0, 0).f1 if of_f1 else math.nan,
+        ours_all_abnormal=mean(one.all_abnormal for one in rows) if of_f1 else math.nan,
         same=same,
         cells=cells_of(rows),
     )
@@ -70,8 +82,17 @@ def _line(tables: Tables, row: dict[str, str], label: str, same: bool) -> Publis
 def _same(tables: Tables, category: str) -> bool:
     """Return whether a split of the category has the published numbers of images."""
     wanted = published_counts().get(category)
+    if wanted is None:
+        return False
+    goods, test_goods, defects = wanted
+    # A holdout tests half of the goods, and the last half or quarter of the defects.
+    tested = (
+        {(test_goods, defects)}
+        if tables.paired
+        else {(test_goods - test_goods // 2, defects - int(share * defects)) for share in (0.5, 0.75)}
+    )
     return any(
-        (line.goods + line.calibration, line.test_goods, line.test_defects) == wanted
+        line.goods + line.calibration == goods and (line.test_goods, line.test_defects) in tested
         for line in tables.categories
         if line.category == category
     )

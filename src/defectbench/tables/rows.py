@@ -142,6 +142,8 @@ class ThresholdRow:
             the oracle.
         broken: so many false alarms came that the promise cannot have held (less than 1 in 1,000 by chance).
         precision_at_rate, cost: at the sweep's defect rate and prices; NaN without.
+        goods, defects: distinct images tested.
+        all_abnormal: F1 of calling every one of them abnormal, which the line's F1 must be held against.
     """
 
     category: str
@@ -161,6 +163,9 @@ class ThresholdRow:
     f1: float
     precision_at_rate: float
     cost: float
+    goods: int
+    defects: int
+    all_abnormal: float
     cells: tuple[str, ...]
 
 
@@ -200,7 +205,9 @@ class ConditionRow:
         and
             seeds; observed is the share of false alarms. NaN without a threshold.
         f1_oracle: the oracle's, averaged over folds, draws and seeds.
-        all_abnormal: F1 of calling every tested image abnormal, which both must be held against.
+        goods, defects: distinct images tested, over folds and draws.
+        all_abnormal: F1 of calling every one of them abnormal, which both must be held against; NaN where no
+            good is tested.
         folds, expected: fits read, over all seeds and draws, and how many the sweep has.
     """
 
@@ -219,6 +226,8 @@ class ConditionRow:
     accuracy: float
     f1: float
     f1_oracle: float
+    goods: int
+    defects: int
     all_abnormal: float
     folds: int
     expected: int

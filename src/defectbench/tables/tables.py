@@ -22,6 +22,7 @@ from defectbench.metrics import comparison
 from defectbench.metrics.image import image_ap, image_auroc, precision_recall_curve, roc_curve
 from defectbench.protocols.base import EVERYONE, Split
 from defectbench.protocols.choose import PRIMARY
+from defectbench.protocols.detection import HOLDOUT
 from defectbench.records.result import Result
 from defectbench.records.sweep_record import Reading, SweepModel
 from defectbench.tables import cost, paired, worst_images
@@ -50,6 +51,7 @@ from defectbench.tables.rows import (
 from defectbench.tables.sample_size import SampleSizeRow, size_up
 from defectbench.tables.thresholds import ThresholdTable
 from defectbench.tables.unseen import SeenUnseenRow, UnseenRow, UnseenTables
+from defectbench.tables.unseen_study import UnseenScore, UnseenStudy, study_recalls, study_scores
 from defectbench.weights.store import described, needed
 
 EXPLANATION = (
@@ -82,6 +84,8 @@ FILES = (
     "conditions",
     "unseen",
     "seen_unseen",
+    "unseen_study",
+    "unseen_scores",
     "learning",
     "crossovers",
     "cells",
@@ -216,6 +220,11 @@ class Tables:
         """Return detection's lines of one model and category, one for each seed."""
         return self._rows.get((category, label), [])
 
+    def holdout_rows_of(self, category: str, label: str) -> list[FigureRow]:
+        """Return the lines of one model and category in the holdout beside crossfit, one for each seed."""
+        wanted = (HOLDOUT, category, label)
+        return [row for row in self._all_rows if (row.protocol, row.category, row.label) == wanted]
+
     @cached_property
     def thresholds(self) -> tuple[ThresholdRow, ...]:
         """Calls by each rule, in the order in which they may be trusted, within each category."""
@@ -251,6 +260,16 @@ class Tables:
     def seen_unseen(self) -> tuple[SeenUnseenRow, ...]:
         """Seen against unseen defects; empty without the unseen protocol."""
         return self._unseen.seen_unseen()
+
+    @cached_property
+    def unseen_study(self) -> tuple[UnseenStudy, ...]:
+        """Recall on types never learnt, in the original study's form; empty without that mode."""
+        return study_recalls(self.collected)
+
+    @cached_property
+    def unseen_scores(self) -> tuple[UnseenScore, ...]:
+        """Scores of the images behind ``unseen_study``."""
+        return study_scores(self.collected)
 
     @cached_property
     def learning(self) -> tuple[LearningRow, ...]:

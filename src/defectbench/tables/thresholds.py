@@ -86,17 +86,18 @@ class ThresholdTable:
             counts = ConfusionCounts(tp=int(labels.sum()), fp=int((labels == 0).sum()), tn=0, fn=0)
             figures = {"observed": counts.false_alarm_rate} | self._prices(counts) | counts.figures()
             family = self._families[first.label] if len(tested) > 1 else None
-            yield _threshold(category, "", family, "everything abnormal", (), figures)
+            composed = (counts.fp, counts.tp, counts.f1)
+            yield _threshold(category, "", family, "everything abnormal", (), figures, composed)
 
     def _calls(
         self, rows: Sequence[FigureRow], rule: str, counts: Sequence[ConfusionCounts], **promise: float
     ) -> ThresholdRow:
-        pooled, first = reduce(add, counts), rows[0]
+        pooled = reduce(add, counts)
         middle = _middle(counts)
         low, high = share_interval(middle.fp, middle.fp + middle.tn)
         observed = {"observed": pooled.false_alarm_rate, "observed_low": low, "observed_high": high}
         figures = promise | observed | self._prices(pooled) | pooled.figures()
-        return _threshold(first.category, first.label, first.family, rule, cells_of(rows), figures)
+        return _of_model(rows, rule, figures)
 
     def _prices(self, counts: ConfusionCounts) -> dict[str, float]:
         """Return what the sweep's defect rate and prices make of the counts."""
@@ -110,9 +111,13 @@ class ThresholdTable:
 
 def _oracle(rows: Sequence[FigureRow]) -> ThresholdRow:
     """Only its F1, as in result.json: an average over folds, each with the threshold that suits it."""
-    figures = {"f1": mean(row.figures["f1_oracle"] for row in rows)}
+    return _of_model(rows, "oracle", {"f1": mean(row.figures["f1_oracle"] for row in rows)})
+
+
+def _of_model(rows: Sequence[FigureRow], rule: str, figures: Mapping[str, float]) -> ThresholdRow:
     first = rows[0]
-    return _threshold(first.category, first.label, first.family, "oracle", cells_of(rows), figures)
+    composed = (first.goods, first.defects, first.all_abnormal)
+    return _threshold(first.category, first.label, first.family, rule, cells_of(rows), figures, composed)
 
 
 def _threshold(
@@ -122,7 +127,9 @@ def _threshold(
     rule: str,
     cells: tuple[str, ...],
     figures: Mapping[str, float],
+    composed: tuple[int, int, float],
 ) -> ThresholdRow:
+    """Return a line; ``composed``: goods and defects tested, and the F1 of calling all of them abnormal."""
     names = (
         "promised",
         "resolution",
@@ -135,7 +142,19 @@ def _threshold(
     )
     values = {name: figures.get(name, math.nan) for name in names}
     broken = bool(figures.get("chance", 1.0) < _UNLIKELY)
-    return ThresholdRow(category, label, family, rule, broken=broken, cells=cells, **values)
+    goods, defects, chance = composed
+    return ThresholdRow(
+        category,
+        label,
+        family,
+        rule,
+        broken=broken,
+        goods=goods,
+        defects=defects,
+        all_abnormal=chance,
+        cells=cells,
+        **values,
+    )
 
 
 def _middle(counts: Sequence[ConfusionCounts]) -> ConfusionCounts:

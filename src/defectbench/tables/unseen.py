@@ -14,7 +14,7 @@ from defectbench.catalog import Family
 from defectbench.data.manifest import GOOD
 from defectbench.metrics.comparison import ENDPOINTS, FoldScores, fold_average, fold_weight
 from defectbench.metrics.unseen import UnseenBlock, difference
-from defectbench.protocols.unseen import Unseen
+from defectbench.protocols.unseen import STUDY, Unseen
 from defectbench.tables.collect import Collected, Fold
 from defectbench.tables.conditions import fitted_by, mean
 from defectbench.tables.paired import cautions, tested
@@ -87,7 +87,7 @@ _Key = tuple[str, str, str, str, bool]
 
 
 class UnseenTables:
-    """The tables of a sweep's ``unseen`` protocol."""
+    """The tables of a sweep's ``unseen`` protocol, its cross-fitted modes."""
 
     def __init__(self, collected: Collected, endpoint: str) -> None:
         self._collected = collected
@@ -97,6 +97,8 @@ class UnseenTables:
         self._training_sets: dict[_Key, list[Fold]] = defaultdict(list)
         for fold in collected.folds(protocol=Unseen.name):
             told = fold.split.setting
+            if told["mode"] == STUDY:  # without goods: a table of its own
+                continue
             training = (str(told["mode"]), str(told["type"]), bool(told["control"]))
             self._training_sets[fold.category, fold.reading.label, *training].append(fold)
 
@@ -111,7 +113,7 @@ class UnseenTables:
     def seen_unseen(self) -> tuple[SeenUnseenRow, ...]:
         """Return seen against unseen, a line for each category, model and mode."""
         lines = dict.fromkeys(key[:3] for key in self._training_sets)
-        return tuple(self._novelty(*line) for line in lines)
+        return tuple(self._seen_unseen_row(*line) for line in lines)
 
     def _entry(self, key: _Key, tested: str, folds: Sequence[Fold]) -> UnseenRow:
         category, label, mode, training, control = key
@@ -141,7 +143,7 @@ class UnseenTables:
         values = [self._figure(labels.astype(bool), scores) for labels, scores in tested]
         return fold_average(values, [fold_weight(labels) for labels, _ in tested])
 
-    def _novelty(self, category: str, label: str, mode: str) -> SeenUnseenRow:
+    def _seen_unseen_row(self, category: str, label: str, mode: str) -> SeenUnseenRow:
         own = self._of(category, label, mode, False)
         seen, unseen = (_tested(own, name) for name in ("seen", "unseen"))
         control = _tested(self._of(category, label, mode, True), "unseen")

@@ -289,8 +289,10 @@ class StoreContract:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         workers = [subprocess.Popen(command, **pipes) for _ in range(4)]
         for worker in workers:
+            assert worker.stdout is not None
             assert worker.stdout.readline() == "ready\n"
         for worker in workers:
+            assert worker.stdin is not None
             worker.stdin.write("go\n")
             worker.stdin.flush()
         numbers = [int(number) for worker in workers for number in worker.communicate()[0].split()]

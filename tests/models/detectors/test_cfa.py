@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ def distances_and_gradient(features: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_distances_in_blocks_and_their_gradient_are_those_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     features = torch.rand(2, 8, 3, 5, generator=torch.Generator().manual_seed(2))
-    means = Means()
+    means: Any = Means()
     all_of_them = means.compute_distance(features).topk(6, largest=False).values
     whole, its_gradient = distances_and_gradient(features)
     monkeypatch.setattr(cfa, "_AT_ONCE", 7 * 12)

@@ -47,7 +47,11 @@ def training_data(tuned: bool = True) -> TrainingData:
 
 
 def model_settings(epochs: int = EPOCHS, patience: int = 0) -> ModelSettings:
-    own = {"backbone": "test_resnet.r160_in1k", "batch_size": 4, "learning_rate": 3e-3}
+    own: dict[str, catalog.Setting] = {
+        "backbone": "test_resnet.r160_in1k",
+        "batch_size": 4,
+        "learning_rate": 3e-3,
+    }
     return ModelSettings(
         {**catalog.find("glass").settings, **own}, SIDE, epochs, patience, seed=3, device="cpu"
     )

@@ -276,8 +276,10 @@ def test_processes_share_one_cache_bit_for_bit(manifest: Manifest, root: Path, t
         subprocess.Popen([sys.executable, "-c", CHILD, str(root), str(tmp_path / cache), str(seed)], **pipes)
         for seed, cache in enumerate(caches)
     ]
-    assert [child.stdout.readline() for child in children] == ["ready\n"] * 4
+    said_first = [child.stdout.readline() for child in children if child.stdout is not None]
+    assert said_first == ["ready\n"] * 4
     for child in children:
+        assert child.stdin is not None
         child.stdin.write("go\n")
         child.stdin.flush()
     said = [child.communicate()[0].split() for child in children]

@@ -114,7 +114,7 @@ class MicroBatcher:
     def _backward(self, loss: Tensor) -> None:
         """Add the loss's gradients; what the second computing of activations does to averages is undone."""
         kept = self._buffers() if self.saving else {}
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self._restore(kept)
 
     def _lower(self, reason: str) -> None:
