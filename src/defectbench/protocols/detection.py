@@ -52,9 +52,9 @@ class Detection(Protocol):
             HOLDOUT,
             "The original study's single split: the detector is stopped by half of the labelled images and "
             "tested on the other half; the classifier learns half of the defects at four rotations and is "
-            "tested on a quarter of them, with the goods that the detector is tested on. The shares of defects "
-            "differ, and so does the F1 of calling everything abnormal, which each F1 must be held against: "
-            "nothing is paired. The threshold is the tuned one.",
+            "tested on a quarter of them, with the goods that the detector is tested on. The shares of "
+            "defects differ, and so does the F1 of calling everything abnormal, which each F1 must be held "
+            "against: nothing is paired. The threshold is the tuned one.",
             paired=False,
         ),
     )
