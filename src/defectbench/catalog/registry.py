@@ -68,7 +68,7 @@ def find(name: str) -> Entry:
     found = foreign()
     if name in found.clashes:
         raise ConfigurationError(f"model {found.clashes[name]}")
-    own = _by_name()
+    own = by_name()
     if name not in own:
         raise UsageError(f"unknown model {name!r}; {nearest(name, own)}{found.remarks}")
     return own[name]
@@ -120,7 +120,8 @@ def check_package(model: str, package: str) -> None:
 
 
 @cache
-def _by_name() -> dict[str, Entry]:
+def by_name() -> dict[str, Entry]:
+    """Return name -> entry, of all that have a name of their own."""
     return {entry.name: entry for entry in entries()}
 
 
