@@ -73,4 +73,4 @@ class ThumbnailKnn(Model):
         """Return the picture in grey and small, as one row of numbers from 0 to 1."""
         side = self.settings.whole("thumbnail")
         small = Image.fromarray(picture).convert("L").resize((side, side), Image.Resampling.BOX)
-        return (np.asarray(small, np.float32) / 255).reshape(-1)
+        return (np.asarray(small) / 255).astype(np.float32).reshape(-1)
