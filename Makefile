@@ -13,7 +13,7 @@ CLUSTER := $(PYTHON) tools/cluster
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 LOCAL = $(or $(IMAGE),defectbench:$(VERSION))
 
-.PHONY: all help sync demo test lint format docs bench submit-all submit-one mlflow parts parts-bench cluster \
+.PHONY: all help sync demo test lint format docs site bench submit-all submit-one mlflow parts parts-bench cluster \
 	cluster-down image image-push image-slim image-test clean
 
 all: test
@@ -26,8 +26,9 @@ $(BENCH_UV):
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
 
+# Compiled at once: else each worker compiles what it is the first to import, and the first run is slow.
 .venv/.synced: $(BENCH_UV) uv.lock pyproject.toml
-	$(BENCH_UV) sync --locked --all-extras
+	$(BENCH_UV) sync --locked --all-extras --compile-bytecode
 	touch .venv/.synced
 
 sync: .venv/.synced ## the Python environment, as locked
@@ -57,6 +58,9 @@ format: .venv/.synced ## ruff, mending
 docs: .venv/.synced ## write docs/commands.md and the table of the chart's values anew
 	$(RUN) python docs/commands.py
 	$(RUN) python docs/values.py
+
+site: docs ## the docs as a site, site/index.html; a warning or a broken link is an error
+	$(RUN) python -m sphinx -W --keep-going -q -d .parts/doctrees -b html docs site
 
 bench: .venv/.synced ## measure, minutes to an hour; figures and machine to standard output
 	for script in benchmarks/*.py; do OMP_NUM_THREADS=2 $(RUN) python $$script || exit 1; done
@@ -106,4 +110,4 @@ image-test: ## build the whole image likewise, run deep models in it; size and t
 	docker/try.sh docker.io/library/$(LOCAL)
 
 clean: cluster-down ## remove the environment, the parts and the demo's pictures; never a store
-	rm -rf .venv .uv .parts .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data
+	rm -rf .venv .uv .parts site .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -49,6 +50,7 @@ LAYERS = (
     "runners",
     "doctor",
     "testing",
+    "api",
     "cli",
     "__main__",
 )
@@ -85,6 +87,12 @@ RULES: dict[str, Callable[[Sources], list[str]]] = {
 
 def test_every_package_has_a_layer() -> None:
     assert {package_of(name) for name in SOURCES} - {""} == set(LAYERS)
+
+
+def test_architecture_page_lists_the_layers_in_order() -> None:
+    page = (SOURCE.parents[1] / "docs" / "architecture.md").read_text()
+    table = page.partition("| package |")[2].partition("\n\n")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == LAYERS
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -144,6 +152,11 @@ SLOW = {
 
 def test_command_line_loads_nothing_slow() -> None:
     assert not loaded("import defectbench.cli") & (SLOW | {"numpy", "pydantic", "rich", "yaml"})
+
+
+def test_package_loads_nothing_of_its_own() -> None:
+    light = loaded("import defectbench; defectbench.__version__; dir(defectbench)")
+    assert not light & (SLOW | {"numpy", "pyarrow", "pydantic", "rich", "yaml", "click", "jinja2"})
 
 
 def test_running_loads_no_model_library_before_its_workers() -> None:

@@ -14,7 +14,7 @@ from defectbench.errors import DataError, MissingInputError, TryAgainError, Usag
 from defectbench.stores.directory import DirectoryStore
 from defectbench.util.image_io import read_mask
 
-SMALL = {"categories": ["brick", "coin"], "size": 64, "train_good": 3, "test_good": 2, "defects_per_type": 1}
+SMALL = {"categories": ["brick", "coin"], "size": 64, "train_good": 3, "test_good": 3, "defects_per_type": 1}
 
 
 @pytest.fixture(scope="module")

@@ -37,10 +37,10 @@ def test_layout_mvtec_is_recognised(tmp_path):
     ]
     scratch = found["cup/test/scratch/000.png"]
     assert (scratch.id, scratch.defect_type, scratch.part) == ("test/scratch/000", "scratch", "test")
-    assert scratch.mask == tmp_path / "cup/ground_truth/scratch/000_mask.png"
+    assert scratch.masks == (tmp_path / "cup/ground_truth/scratch/000_mask.png",)
     assert scratch.mask_path == "ground_truth/scratch/000_mask.png"
-    assert found["cup/test/stain/000.png"].mask == tmp_path / "cup/ground_truth/stain/000.png"
-    assert found["cup/test/good/000.png"].mask is None
+    assert found["cup/test/stain/000.png"].masks == (tmp_path / "cup/ground_truth/stain/000.png",)
+    assert found["cup/test/good/000.png"].masks == ()
 
 
 def test_layout_mvtec_of_one_category(tmp_path):
@@ -52,13 +52,15 @@ def test_layout_mvtec_pairs_masks_by_name_alone(tmp_path):
     picture(tmp_path / "cup/test/scratch/001.png", 5)
     picture(tmp_path / "cup/ground_truth/scratch/002_mask.png")
     reading = read_layout(tmp_path)
-    assert by_path(reading)["cup/test/scratch/001.png"].mask is None
+    assert by_path(reading)["cup/test/scratch/001.png"].masks == ()
     assert reading.spare_masks == (tmp_path / "cup/ground_truth/scratch/002_mask.png",)
 
 
-def test_layout_mvtec_refuses_defects_in_train(tmp_path):
-    picture(mvtec(tmp_path) / "cup/train/scratch/000.png")
-    assert "train holds good/ alone" in read_layout(tmp_path).problems[0]
+def test_layout_mvtec_moves_defects_of_train_to_the_labelled_part(tmp_path):
+    picture(mvtec(tmp_path) / "cup/train/scratch/000.png", 9)
+    reading = read_layout(tmp_path)
+    assert by_path(reading)["cup/test/scratch/train_000.png"].part == "test"
+    assert reading.notes == ("cup: 1 defects of train go to the labelled part: training is on goods alone",)
 
 
 def test_layout_reads_hostile_names_and_ignores_junk(tmp_path):
@@ -72,8 +74,11 @@ def test_layout_reads_hostile_names_and_ignores_junk(tmp_path):
     reading = read_layout(tmp_path)
     trained = {source.file.name for source in reading.sources if source.part == "train"}
     assert trained == {*names, "000.png"}
-    assert len(reading.notes) == 1
-    assert "readme.txt" in reading.notes[0]
+    unused = {entry.why: {file.name for file in entry.files} for entry in reading.account.unused}
+    assert unused == {
+        "left by a system, a drive or a viewer": {".DS_Store", "Thumbs.db", "._000.png", "desktop.ini"},
+        "not a picture by its name": {"readme.txt"},
+    }
 
 
 def visa(root, rows):
@@ -100,7 +105,7 @@ def test_layout_visa_follows_its_table(tmp_path):
         "test/good/0001.JPG",
         "train/good/0000.JPG",
     ]
-    assert reading.sources[0].mask == tmp_path / "candle/Data/Masks/Anomaly/000.png"
+    assert reading.sources[0].masks == (tmp_path / "candle/Data/Masks/Anomaly/000.png",)
     assert reading.spare_masks == (spare,)
 
 
@@ -132,7 +137,7 @@ def test_layout_folder_takes_common_names(tmp_path, good, bad):
     picture(tmp_path / "masks/dent/b.png")
     reading = read_layout(tmp_path)
     parts = [source.part for source in reading.sources if source.defect_type == "good"]
-    bads = {source.path: source.mask.name for source in reading.sources if source.defect_type != "good"}
+    bads = {source.path: source.masks[0].name for source in reading.sources if source.defect_type != "good"}
     assert reading.layout == "folder"
     assert (parts.count("train"), parts.count("test")) == (4, 1)
     assert bads == {"test/defect/a.png": "a_mask.png", "test/dent/b.png": "b.png"}
@@ -175,14 +180,15 @@ def test_layout_folder_cut_of_a_small_set_leaves_goods_on_both_sides(tmp_path, g
         assert tested[0] <= sum(cut(tmp_path / str(seed)).values()) <= tested[1]
 
 
-def test_layout_folder_refuses_masks_of_one_picture_in_two_places(tmp_path):
+def test_layout_folder_unites_masks_of_one_picture_in_two_places(tmp_path):
     for number in range(5):
         picture(tmp_path / "good" / f"{number}.png", number)
     picture(tmp_path / "bad/dent/b.png", 51)
     first, second = picture(tmp_path / "ground_truth/dent/b.png"), picture(tmp_path / "masks/dent/b_mask.png")
-    assert read_layout(tmp_path).problems == (
-        f"{second}: a second mask for the picture of {first}; keep one",
-    )
+    reading = read_layout(tmp_path)
+    assert by_path(reading)[f"{tmp_path.name}/test/dent/b.png"].masks == (first, second)
+    assert reading.problems == ()
+    assert "1 pictures have several masks, which are united" in reading.notes[0]
 
 
 def test_layout_folder_keeps_equal_files_together(tmp_path):

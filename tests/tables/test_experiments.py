@@ -243,7 +243,7 @@ def test_the_study_s_form_of_unseen_has_a_recall_and_no_other_figure(tmp_path: P
         assert line.low <= line.recall <= line.high
     (row,) = found.conditions
     assert (row.condition, row.goods, row.defects, row.recall) == ("study/crack/unseen", 0, 8, 0.5)
-    for name in ("value", "came", "precision", "accuracy", "f1", "f1_oracle", "all_abnormal"):
+    for name in ("value", "observed", "precision", "accuracy", "f1", "f1_oracle", "all_abnormal"):
         assert math.isnan(getattr(row, name)), name
     assert not found.unseen
     assert not found.seen_unseen

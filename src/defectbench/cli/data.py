@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +17,19 @@ from defectbench.cli.options import (
     say_table,
     store_option,
 )
+from defectbench.data.names import LAYOUT_NAMES
 
 if TYPE_CHECKING:
-    from defectbench.data.check import Report
+    from defectbench.data.check import CheckReport
     from defectbench.data.manifest import Manifest
 
 layout_option = click.option(
     "--layout",
-    type=click.Choice(["mvtec", "visa", "folder"]),
+    type=click.Choice(LAYOUT_NAMES),
     help="How the files lie.  [default: recognised]",
+)
+links_option = click.option(
+    "--follow-links", is_flag=True, help="Read what links out of SRC lead to; without it they are refused."
 )
 source_argument = click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 
@@ -84,18 +89,25 @@ def synth(
 @data.command()
 @source_argument
 @layout_option
+@links_option
 @format_option
-def check(source: Path, layout: str | None, form: str) -> None:
-    """Validate SRC and report all problems at once; import nothing."""
+def check(source: Path, layout: str | None, follow_links: bool, form: str) -> None:
+    """Validate SRC, a folder or a table of pictures; report all problems at once; import nothing."""
     from defectbench.data.check import check as find
     from defectbench.data.layouts import read_layout
     from defectbench.errors import DataError
 
     with progress_bar() as step:
-        report = find(read_layout(source, layout), step)
+        report = find(read_layout(source, layout, follow_links=follow_links), step)
     if form == "json":
         say_json(
-            {"problems": list(report.problems), "notes": list(report.notes), "categories": _counts(report)}
+            {
+                "layout": report.reading.layout,
+                "problems": list(report.problems),
+                "notes": list(report.notes),
+                "categories": _counts(report),
+                "files": _account(report),
+            }
         )
     else:
         _say_counts(report)
@@ -108,6 +120,7 @@ def check(source: Path, layout: str | None, form: str) -> None:
 @store_option
 @click.option("--name", help="What the store calls it.  [default: the folder's name]")
 @layout_option
+@links_option
 @click.option(
     "--any-orientation",
     multiple=True,
@@ -115,7 +128,12 @@ def check(source: Path, layout: str | None, form: str) -> None:
     help="Its parts come in any orientation: training rotates and mirrors them. May be given again.",
 )
 def import_(
-    source: Path, store: str, name: str | None, layout: str | None, any_orientation: tuple[str, ...]
+    source: Path,
+    store: str,
+    name: str | None,
+    layout: str | None,
+    follow_links: bool,
+    any_orientation: tuple[str, ...],
 ) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
     from defectbench.data.archive import import_dataset
@@ -126,6 +144,7 @@ def import_(
             open_store(store),
             name=name,
             layout=layout,
+            follow_links=follow_links,
             any_orientation=any_orientation,
             progress=step,
             report=_say_counts,
@@ -192,22 +211,60 @@ def _words(value: object) -> object:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _say_counts(report: Report) -> None:
+def _say_counts(report: CheckReport) -> None:
     """Print what a check found, except its problems, which end the command."""
     rows = _counts(report)
     if rows:
         say_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+    for line in _account_lines(report):
+        note(line)
     for text in report.notes:
         note(f"note: {text}")
 
 
-def _counts(report: Report) -> list[dict[str, Any]]:
+def _account_lines(report: CheckReport) -> Iterator[str]:
+    """Yield what became of every file: one line of sums, one for each reason not to use some."""
+    from defectbench.data.layouts.walk import listed
+
+    account, root = report.reading.account, report.reading.root
+    unused = sum(len(entry.files) for entry in account.unused)
+    yield (
+        f"layout {report.reading.layout}, {account.total} files: {account.pictures} pictures, "
+        f"{account.masks} masks, {unused} not used"
+    )
+    for entry in account.unused:
+        yield f"not used: {len(entry.files)} ({entry.why}; {listed(entry.files, root)})"
+
+
+def _account(report: CheckReport) -> dict[str, Any]:
+    """Return what became of every file; ``total`` is the sum."""
+    from defectbench.data.layouts.walk import shown
+
+    account, root = report.reading.account, report.reading.root
+    return {
+        "total": account.total,
+        "pictures": account.pictures,
+        "masks": account.masks,
+        "not_used": [
+            {
+                "why": entry.why,
+                "number": len(entry.files),
+                "first": [shown(file.relative_to(root)) for file in entry.files[:3]],
+            }
+            for entry in account.unused
+        ],
+    }
+
+
+def _counts(report: CheckReport) -> list[dict[str, Any]]:
+    from defectbench.data.layouts.walk import shown
+
     return [
         {
             "category": counts.category,
             "train_good": counts.train_good,
             "test_good": counts.test_good,
-            "defects": ", ".join(f"{kind} {number}" for kind, number in counts.defects.items()),
+            "defects": ", ".join(f"{shown(kind)} {number}" for kind, number in counts.defects.items()),
             "masks": counts.masks,
         }
         for counts in report.counts

@@ -72,9 +72,9 @@ kube_context_option = click.option(
 
 def sweep_name(sweep: str) -> str:
     """Return the name of a sweep that is given by its name or by its file."""
-    from defectbench.sweeps.config import read_sweep
+    from defectbench.sweeps.source import sweep_name as name_of
 
-    return read_sweep(Path(sweep)).name if Path(sweep).suffix in (".yaml", ".yml") else sweep
+    return name_of(sweep)
 
 
 def _bundled(command: Command, into: str, fields: Sequence[str], make: Callable[..., Any]) -> Command:

@@ -171,29 +171,16 @@ def run(
 ) -> None:
     """Run a sweep here. What is finished is skipped; what failed before is tried again."""
     from defectbench.cli.local_board import LocalBoard
-    from defectbench.records.result import finished_cells, forget_failures
-    from defectbench.runners.local import LocalRunner
-    from defectbench.sweeps.networks import check_networks
-    from defectbench.sweeps.plan import write_plan
+    from defectbench.runners.local_sweep import cell_titles, local_runner, write_unfinished
 
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
     cells = planned.narrowed(narrowing)
-    done = finished_cells(place, list(cells))
-    todo = [key for key in cells if key not in done]
-    planned.need_weights(todo)
-    check_networks(planned.sweep, {planned.labels[key] for key in todo})
-    write_plan(planned, place, todo)
-    forget_failures(place, todo)
-    note(_sum(planned, cells, done))
+    todo = write_unfinished(planned, place, list(cells))
+    note(_sum(planned, cells, set(cells) - set(todo)))
     uri = None if no_track else _tracker(place, tracking_uri)
-    runner = LocalRunner(
-        store=store,
-        workers=workers,
-        extra=["--cache", str(cache_or_default(cache)), "--device", device],
-        environment=_environment(planned, uri),
-    )
-    titles = {key: f"{planned.labels[key]} {cells[key].category}" for key in todo}
+    runner = local_runner(planned, store, workers, cache=cache, device=device, tracking_uri=uri)
+    titles = cell_titles(planned, todo)
     with LocalBoard(titles) as board:
         ended = runner.run(todo, board.hear)
     raise click.exceptions.Exit(_close(ended, titles))
@@ -278,14 +265,6 @@ def _cell(planned: Plan, key: str, finished: bool) -> dict[str, object]:
         "tune": len(cell.fit.tune),
         "finished": finished,
     }
-
-
-def _environment(planned: Plan, uri: str | None) -> dict[str, str]:
-    """Return the workers' variables. Threads are set before a library makes its pools."""
-    from defectbench.execution.events import thread_variables
-
-    # The URI may hold a password: it goes by the environment, never by an argument list.
-    return {**thread_variables(planned.sweep.threads), "MLFLOW_TRACKING_URI": uri or ""}
 
 
 def _close(ended: Mapping[str, Event], titles: Mapping[str, str]) -> int:

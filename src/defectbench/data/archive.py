@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from defectbench.data.check import Fact, Report, check, mvtec_categories
+from defectbench.data.check import CheckReport, Fact, check, mvtec_categories
 from defectbench.data.layouts import Source, read_layout
 from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
+from defectbench.data.mask_checks import united
 from defectbench.data.names import check_name, is_name
 from defectbench.data.orientation import MVTEC_AD, check_declared
 from defectbench.data.progress import ProgressCallback, no_progress
@@ -32,7 +33,7 @@ from defectbench.stores.layout import (
     shortcut_key,
 )
 from defectbench.util.files import disk_errors, locked
-from defectbench.util.image_io import mask_png, read_mask
+from defectbench.util.image_io import mask_png
 
 _INDEX = ".index.json"
 _CHUNK = 1 << 20
@@ -44,9 +45,10 @@ def import_dataset(
     *,
     name: str | None = None,
     layout: str | None = None,
+    follow_links: bool = False,
     any_orientation: Collection[str] = (),
     progress: ProgressCallback = no_progress,
-    report: Callable[[Report], None] = lambda report: None,
+    report: Callable[[CheckReport], None] = lambda report: None,
 ) -> list[Manifest]:
     """Check the data set, put every category into the store, and return their manifests, sorted by category.
 
@@ -56,7 +58,8 @@ def import_dataset(
     Args:
         source: folder of the data set.
         name: of the data set in the store; the folder's name by default.
-        layout: ``mvtec``, ``visa``, ``folder``, or None to recognise it.
+        layout: its name, or None to recognise it.
+        follow_links: read what links out of the folder lead to as well.
         any_orientation: categories whose parts come in any orientation; of MVTec AD's own it is known.
         report: called with what the check found, before anything is written.
 
@@ -67,10 +70,8 @@ def import_dataset(
         MissingInputError: no such folder.
         TryAgainError: the disk or the store is full or out of reach.
     """
-    reading = read_layout(source, layout)
+    reading = read_layout(source, layout, follow_links=follow_links)
     dataset = check_name(name or reading.root.name, "data set")
-    for category in reading.categories:
-        check_name(category, "category")
     check_declared(any_orientation, reading.categories)
     found = check(reading, progress)
     report(found)
@@ -94,7 +95,7 @@ class _Pack:
     files: dict[str, Path | bytes]
 
 
-def _pack(report: Report, dataset: str, category: str, any_orientation: bool) -> _Pack:
+def _pack(report: CheckReport, dataset: str, category: str, any_orientation: bool) -> _Pack:
     images: list[Image] = []
     contents: dict[str, Path | bytes] = {}
     for source in report.reading.sources:
@@ -124,10 +125,13 @@ def _image(source: Source, fact: Fact, mask: Path | bytes | None) -> Image:
 
 
 def _mask_content(source: Source) -> Path | bytes | None:
-    """Return the mask's own file where it is a PNG of 0 and 255, else such a PNG."""
-    if source.mask is None or source.defect_type == GOOD:
+    """Return the mask's own file where it is one PNG of 0 and 255, else such a PNG of all its masks."""
+    if not source.masks or source.defect_type == GOOD:
         return None
-    return source.mask if _is_plain(source.mask) else mask_png(read_mask(source.mask))
+    first, *others = source.masks
+    if isinstance(first, Path) and not others and _is_plain(first):
+        return first
+    return mask_png(united(source.masks))
 
 
 def _is_plain(mask: Path) -> bool:

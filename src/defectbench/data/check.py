@@ -6,7 +6,7 @@ import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,13 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.data.duplicates import frame, near_duplicates
-from defectbench.data.layouts import Reading, Source
+from defectbench.data.layouts.base import DatasetReading, Source
+from defectbench.data.layouts.labels import fold
+from defectbench.data.layouts.walk import shown
+from defectbench.data.limits import check_names, check_sizes
 from defectbench.data.manifest import GOOD
+from defectbench.data.mask_checks import (
+    Flat,
+    Marked,
+    check_inversion,
+    check_masks,
+    check_missing,
+    check_parts,
+    looks_flat,
+)
+from defectbench.data.names import is_name
 from defectbench.data.orientation import MVTEC_AD
 from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
-from defectbench.util.image_io import read_mask_values, read_picture, traits
+from defectbench.util.image_io import read_picture, traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ class Fact:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
+class CategoryCounts:
     """How many pictures a category has; ``defects`` by type, ``masks`` of abnormal pictures."""
 
     category: str
@@ -53,7 +66,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CheckReport:
     """What a check found.
 
     Attributes:
@@ -65,17 +78,20 @@ class Report:
         shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
     """
 
-    reading: Reading
+    reading: DatasetReading
     problems: tuple[str, ...]
     notes: tuple[str, ...]
-    counts: tuple[Counts, ...]
+    counts: tuple[CategoryCounts, ...]
     facts: Mapping[Path, Fact]
     shortcuts: Mapping[str, Shortcut]
 
 
-def check(reading: Reading, progress: ProgressCallback = no_progress) -> Report:
+def check(reading: DatasetReading, progress: ProgressCallback = no_progress) -> CheckReport:
     """Open every picture and mask and return all problems and notes."""
     problems, notes = [*reading.problems], [*reading.notes]
+    problems += check_names(reading.categories, reading.sources)
+    if not is_name(reading.root.name):
+        notes.append(f"the folder's name {reading.root.name!r} cannot name a data set: import it with --name")
     facts: dict[Path, Fact] = {}
     shortcuts: dict[str, Shortcut] = {}
     done = 0
@@ -83,15 +99,23 @@ def check(reading: Reading, progress: ProgressCallback = no_progress) -> Report:
         sources = [source for source in reading.sources if source.category == category]
         frames: dict[Path, NDArray[np.float32]] = {}
         seen: dict[str, list[Looks]] = {"train": [], "test": []}
+        masks = _MaskFacts()
         for source in sources:
-            problems += _read(source, facts, frames, seen)
+            problems += _read(source, facts, frames, seen, masks)
             done += 1
             progress(f"checking {category}", done, len(reading.sources))
-        problems += [*_names(sources), *_twins(sources), *_missing_parts(category, sources)]
-        mask_problems, mask_notes = _masks(category, sources)
-        same_problems, same_notes = _identical(sources, facts)
-        problems += [*mask_problems, *same_problems, *_near(sources, facts, frames)]
-        notes += mask_notes + same_notes + [*_uncommon(category, sources, facts)]
+        problems += [*_names(sources), *_twins(sources)]
+        for found_problems, found_notes in (
+            check_sizes(category, sources),
+            check_missing(category, sources, reading.root),
+            check_inversion(category, sources, masks.marked),
+            check_parts(category, masks.flat, len(frames)),
+            _identical(sources, facts),
+        ):
+            problems += found_problems
+            notes += found_notes
+        problems += _near(sources, facts, frames)
+        notes += _uncommon(category, sources, facts)
         told = discriminate(seen["train"], seen["test"])
         if told is not None:
             shortcuts[category] = told
@@ -99,7 +123,17 @@ def check(reading: Reading, progress: ProgressCallback = no_progress) -> Report:
     counts = tuple(_counts(reading, category) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
-    return Report(reading, tuple(problems), tuple(notes), counts, facts, shortcuts)
+    return CheckReport(
+        reading, tuple(map(shown, problems)), tuple(map(shown, notes)), counts, facts, shortcuts
+    )
+
+
+@dataclass(slots=True)
+class _MaskFacts:
+    """How much the masks of a category mark, by picture; and its pictures that look like masks."""
+
+    marked: dict[Path, Marked] = field(default_factory=dict)
+    flat: dict[Source, Flat] = field(default_factory=dict)
 
 
 def _read(
@@ -107,8 +141,9 @@ def _read(
     facts: dict[Path, Fact],
     frames: dict[Path, NDArray[np.float32]],
     seen: dict[str, list[Looks]],
+    masks: _MaskFacts,
 ) -> Iterator[str]:
-    """Decode the picture into ``facts``, ``frames`` and, a good one, ``seen``; yield the problems of it."""
+    """Decode the picture, note what it holds in the four collections, and yield the problems of it."""
     try:
         data = source.file.read_bytes()
         picture = read_picture(data, str(source.file))
@@ -119,38 +154,15 @@ def _read(
     else:
         height, width = picture.shape[:2]
         pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
-        facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data))
+        uncommon = traits(data)
+        facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, uncommon)
         frames[source.file] = frame(picture)
         if source.defect_type == GOOD:
             seen[source.part].append(looks(picture))
-        if source.mask:
-            yield from _mask_faults(source, source.mask, (height, width))
-
-
-def _mask_faults(source: Source, mask: Path, size: tuple[int, int]) -> Iterator[str]:
-    try:
-        values = read_mask_values(mask)
-    except DataError as error:
-        yield from error.problems
-        return
-    if values.shape != size:
-        (height, width), shown = values.shape, f"{size[1]} x {size[0]}"
-        hint = ", as the file without its EXIF turn; turn the mask" if values.shape == size[::-1] else ""
-        yield f"{mask}: {width} x {height}, but {source.file.name} is shown at {shown}{hint}"
-    if source.defect_type == GOOD:
-        if values.any():
-            yield f"{mask}: marks a defect in a picture that is called good"
-    elif not values.any():
-        yield f"{mask}: marks nothing, but {source.file.name} is called {source.defect_type}"
-    elif not _is_binary(values):
-        found = np.unique(values)
-        yield f"{mask}: not binary: {len(found)} values from {found[0]} to {found[-1]}; save it as 0 and 255"
-
-
-def _is_binary(values: NDArray[np.int64]) -> bool:
-    """0 and one other value; or 0 and small numbers, each a kind of defect, as VisA has them."""
-    found = np.unique(values)
-    return len(found) <= 2 or bool(found[-1] < 32)
+        how = looks_flat(picture, deep=any(text.startswith("16-bit") for text in uncommon))
+        if how:
+            masks.flat[source] = how
+        yield from check_masks(source, (height, width), masks.marked)
 
 
 def _names(sources: Sequence[Source]) -> Iterator[str]:
@@ -164,30 +176,16 @@ def _twins(sources: Sequence[Source]) -> Iterator[str]:
     """Yield a problem for files that would get one id."""
     by_id: dict[str, list[Source]] = defaultdict(list)
     for source in sources:
-        by_id[source.id].append(source)
-    for name, twins in by_id.items():
+        by_id[fold(source.id)].append(source)
+    for twins in by_id.values():
         if len(twins) > 1:
+            names = sorted({twin.id for twin in twins})
             listed = ", ".join(str(twin.file) for twin in twins)
-            yield f"{twins[0].category}: several files would have the id {name!r}: {listed}; rename them"
-
-
-def _missing_parts(category: str, sources: Sequence[Source]) -> Iterator[str]:
-    parts = Counter((source.part, source.defect_type == GOOD) for source in sources)
-    if not parts["train", True]:
-        yield f"{category}: no good picture to train on"
-    if not parts["test", True]:
-        yield f"{category}: no good picture in the test part"
-    if not parts["test", False]:
-        yield f"{category}: no defective picture in the test part"
-
-
-def _masks(category: str, sources: Sequence[Source]) -> tuple[list[str], list[str]]:
-    """Return problems and notes about masks that are not there."""
-    bad = [source for source in sources if source.defect_type != GOOD]
-    bare = [source for source in bad if source.mask is None]
-    if bad and len(bare) == len(bad):
-        return [], [f"{category}: no masks, so the explanation cannot be measured"]
-    return [f"{s.file}: its mask is missing; looked for {s.mask_path}" for s in bare], []
+            alike = " (but for case or letter form)" if len(names) > 1 else ""
+            yield (
+                f"{twins[0].category}: several files would have the id {names[0]!r}{alike}: {listed}; "
+                "rename them"
+            )
 
 
 def _identical(sources: Sequence[Source], facts: Mapping[Path, Fact]) -> tuple[list[str], list[str]]:
@@ -251,15 +249,15 @@ def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fac
         yield f"{category}: {len(paths)} pictures are {text}; the first is {paths[0]}"
 
 
-def _counts(reading: Reading, category: str) -> Counts:
+def _counts(reading: DatasetReading, category: str) -> CategoryCounts:
     own = [source for source in reading.sources if source.category == category]
     bad = [source for source in own if source.defect_type != GOOD]
-    return Counts(
+    return CategoryCounts(
         category,
         train_good=sum(source.part == "train" for source in own),
         test_good=sum(source.part == "test" and source.defect_type == GOOD for source in own),
         defects=dict(sorted(Counter(source.defect_type for source in bad).items())),
-        masks=sum(source.mask is not None for source in bad),
+        masks=sum(bool(source.masks) for source in bad),
     )
 
 
@@ -276,7 +274,7 @@ def published_counts() -> dict[str, tuple[int, int, int]]:
 _NOT_ROTATED = "; training rotates these parts only with --any-orientation"
 
 
-def mvtec_categories(report: Report) -> frozenset[str]:
+def mvtec_categories(report: CheckReport) -> frozenset[str]:
     """Return the categories that are MVTec AD's own: of its layout, names and published counts."""
     published = published_counts()
     return frozenset(
@@ -286,12 +284,12 @@ def mvtec_categories(report: Report) -> frozenset[str]:
     )
 
 
-def _triple_of(counts: Counts) -> tuple[int, int, int]:
+def _triple_of(counts: CategoryCounts) -> tuple[int, int, int]:
     """Return the numbers that :func:`published_counts` gives."""
     return counts.train_good, counts.test_good, sum(counts.defects.values())
 
 
-def _published(reading: Reading, counts: Sequence[Counts]) -> Iterator[str]:
+def _published(reading: DatasetReading, counts: Sequence[CategoryCounts]) -> Iterator[str]:
     """Yield a note for each category that bears a name of MVTec AD but has other counts."""
     published = published_counts()
     named = [one for one in counts if reading.layout == "mvtec" and one.category in published]

@@ -12,7 +12,13 @@ from typing import Any, Literal
 
 from defectbench.errors import DataError
 
-Part = Literal["train", "test"]
+Part = Literal["train", "test", "uncertain"]
+UNCERTAIN: Part = "uncertain"
+"""The part of images whose label nobody is sure of: never learnt, tuned on or tested, only scored."""
+
+UNKNOWN_LABEL = -1
+"""The label of an uncertain image."""
+
 GOOD = "good"
 """The defect type of an image without a defect, as MVTec AD names the folder."""
 
@@ -37,12 +43,13 @@ class Image:
         id: names the picture in splits and predictions: its path without the suffix, ``test/scratch/003``.
         path: inside the category's archive, MVTec layout, with forward slashes.
         sha256: of the file.
-        part: the layout's part, ``train`` or ``test``.
-        label: 0 good, 1 abnormal.
+        part: the layout's part, ``train`` or ``test``; ``uncertain`` for a label that nobody is sure of.
+        label: 0 good, 1 abnormal; -1 where uncertain.
         defect_type: the folder's name; ``good`` for label 0.
         width, height: in pixels, as a viewer shows the picture (EXIF rotation applied).
         mask: path of the ground truth, or None where there is none.
         mask_sha256: of the mask's file, or None.
+        group: names the part, lot, module, camera or day that the image belongs to; None for none.
     """
 
     id: str
@@ -55,6 +62,19 @@ class Image:
     height: int
     mask: str | None = None
     mask_sha256: str | None = None
+    group: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """What the image is cut and resampled with: its group, else itself."""
+        return f"image {self.id}" if self.group is None else f"group {self.group}"
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the record that the digest covers. Without a group it is that of version 0.1.0."""
+        document = asdict(self)
+        if self.group is None:
+            del document["group"]
+        return document
 
 
 @dataclass(frozen=True)
@@ -74,7 +94,7 @@ class Manifest:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) over the images' records. Neither the data set's nor the category's name enters."""
-        return hashlib.sha256(canonical_json([asdict(image) for image in self.images])).hexdigest()
+        return hashlib.sha256(canonical_json([image.to_document() for image in self.images])).hexdigest()
 
     @cached_property
     def by_id(self) -> Mapping[str, Image]:
@@ -97,6 +117,16 @@ class Manifest:
         return tuple(image for image in self.images if image.part == "test")
 
     @cached_property
+    def uncertain(self) -> tuple[Image, ...]:
+        """Images whose label nobody is sure of."""
+        return tuple(image for image in self.images if image.part == UNCERTAIN)
+
+    @cached_property
+    def grouped(self) -> bool:
+        """Whether any image belongs to a group."""
+        return any(image.group is not None for image in self.images)
+
+    @cached_property
     def defect_types(self) -> tuple[str, ...]:
         """Sorted names of the defect types of the labelled images, without ``good``."""
         return tuple(sorted({image.defect_type for image in self.labelled if image.label}))
@@ -108,7 +138,7 @@ class Manifest:
             "dataset": self.dataset,
             "category": self.category,
             "digest": self.digest,
-            "images": [asdict(image) for image in self.images],
+            "images": [image.to_document() for image in self.images],
         }
         if self.any_orientation is not None:
             document["any_orientation"] = self.any_orientation

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench import catalog
-from defectbench.data.manifest import Manifest
+from defectbench.data.manifest import UNCERTAIN, Manifest
 from defectbench.errors import BugError, DataError
 from defectbench.execution.fitting import Checkpointer, Fitting, NoCheckpoints
 from defectbench.metrics.image import quantile_threshold, threshold_free
@@ -94,6 +94,8 @@ def roles(cell: Cell, manifest: Manifest) -> dict[str, Role]:
             found[image.id] = "validation"
         elif image.part == "test":
             found[image.id] = "held_out"
+        elif image.part == UNCERTAIN:
+            found[image.id] = "uncertain"
     return found
 
 
@@ -218,7 +220,7 @@ def _score(cell: Cell, model: Model, images: ImageSet, tell: Tell) -> CellOutcom
         else:
             if cell.keep_heat_maps:
                 kept.append(_shrunk(prediction.heat_map))
-            if measurable:
+            if measurable and role != "uncertain":
                 limit = quantile.value() if np.isnan(limit) else limit
                 explanation = _explain(name, prediction, images, limit, pool if role == "held_out" else None)
         scored.append(_Scored(name, role, prediction.score, explanation))

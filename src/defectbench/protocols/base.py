@@ -6,13 +6,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 
 from defectbench.catalog import Family
-from defectbench.data.manifest import GOOD, Image, Manifest
+from defectbench.data.manifest import GOOD, Manifest
+from defectbench.protocols.groups import boundary, deal_groups, shuffled, units_of
 from defectbench.util.strict_yaml import StrictModel
 
 EVERYONE: tuple[Family, ...] = ("classifier", "detector", "supervised")
@@ -134,26 +134,17 @@ def generator(manifest: Manifest, split_seed: int, purpose: str) -> np.random.Ge
     return np.random.default_rng(int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big"))
 
 
-def shuffled(images: Sequence[Image], rng: np.random.Generator) -> list[str]:
-    """Return the images' ids in random order."""
-    return [images[index].id for index in rng.permutation(len(images))]
-
-
 def part_training_goods(manifest: Manifest, split_seed: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cut the training part into (training goods, calibration goods): four fifths and a fifth, sorted."""
-    order = shuffled(manifest.train, generator(manifest, split_seed, "calibration"))
-    fifth = max(1, round(len(order) / 5))
-    return tuple(sorted(order[fifth:])), tuple(sorted(order[:fifth]))
+    """Cut the training part into (training goods, calibration goods): four fifths and a fifth, sorted.
 
-
-def cut(names: Sequence[str], *shares: float) -> list[tuple[str, ...]]:
-    """Cut names at cumulative shares, every place rounded down as ``int()`` does; each part sorted.
-
-    >>> [len(part) for part in cut([str(n) for n in range(70)], 0.5, 0.75)]
-    [35, 17, 18]
+    Groups stay whole, and each has at least one group.
     """
-    places = [0, *(int(share * len(names)) for share in shares), len(names)]
-    return [tuple(sorted(names[start:end])) for start, end in pairwise(places)]
+    order = shuffled(manifest.train, generator(manifest, split_seed, "calibration"))
+    fifth = boundary(manifest, order, max(1, round(len(order) / 5)))
+    if fifth in (0, len(order)):  # the first group, or all but the last, is nearer to a fifth than a cut is
+        sizes = [len(unit) for unit in units_of([manifest.by_id[name] for name in order])]
+        fifth = sizes[0] if fifth == 0 else len(order) - sizes[-1]
+    return tuple(sorted(order[fifth:])), tuple(sorted(order[:fifth]))
 
 
 def deal(manifest: Manifest, split_seed: int, purpose: str, pattern: Sequence[int]) -> list[tuple[str, ...]]:
@@ -161,7 +152,16 @@ def deal(manifest: Manifest, split_seed: int, purpose: str, pattern: Sequence[in
 
     Args:
         pattern: the parts in the order of dealing: ``range(4)`` for four folds.
+
+    Raises:
+        DataError: groups that are never split leave a part without a good or a defect.
     """
+    if any(image.group is not None for image in manifest.labelled):
+        rng = generator(manifest, split_seed, purpose)
+        units = units_of(manifest.labelled)
+        dealt_units = [units[place] for place in rng.permutation(len(units))]
+        found = deal_groups(dealt_units, max(pattern) + 1, manifest.category)
+        return [tuple(sorted(part)) for part in found]
     parts: list[list[str]] = [[] for _ in range(max(pattern) + 1)]
     dealt = 0
     for kind in (GOOD, *manifest.defect_types):

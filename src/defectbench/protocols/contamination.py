@@ -13,6 +13,7 @@ from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
 from defectbench.protocols.base import Description, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit
+from defectbench.protocols.groups import apart, shuffled
 from defectbench.util.strict_yaml import Number, distinct
 
 _STEPS = 1000
@@ -71,12 +72,15 @@ class _Mixed:
         taught, kept = (replaced(share, len(names)) for names in (fold.goods, fold.calibration))
         # One order from both its ends: what is taught at a small share is never calibration at a larger one.
         contaminants, among = self._pool[:taught], self._pool[len(self._pool) - kept :]
+        # A group of which some contaminate is neither calibration as well nor learnt as a defect.
+        among = apart(self.manifest, among, contaminants)
+        defects = apart(self.manifest, fold.defects, (*contaminants, *among))
         return replace(
             fold,
             condition=f"share={share:g}",
             goods=tuple(sorted(self._goods[taught:])),
             calibration=tuple(sorted((*self._calibration[kept:], *among))),
-            defects=tuple(sorted(set(fold.defects) - set(contaminants) - set(among))),
+            defects=tuple(sorted(defects)),
             contaminants=tuple(sorted(contaminants)),
             setting={"share": share},
         )
@@ -95,7 +99,7 @@ class _Mixed:
 
     def _order(self, names: Sequence[str], purpose: str) -> Sequence[str]:
         rng = generator(self.manifest, self.split_seed, f"contamination/{purpose}")
-        return [names[place] for place in rng.permutation(len(names))]
+        return shuffled([self.manifest.by_id[name] for name in names], rng)
 
 
 def replaced(share: float, goods: int) -> int:

@@ -9,17 +9,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from defectbench.data.manifest import Manifest
-from defectbench.protocols.base import (
-    LEARNERS,
-    Description,
-    Protocol,
-    Split,
-    Splits,
-    cut,
-    generator,
-    shuffled,
-)
+from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import FOLDS, check_size, crossfit
+from defectbench.protocols.groups import apart, cut, shuffled
 from defectbench.util.strict_yaml import Whole, refuse
 
 HOLDOUT = "holdout"
@@ -109,7 +101,8 @@ def holdout(manifest: Manifest, split_seed: int, protocol: str) -> Iterator[Spli
         for label in (0, 1)
         if (of := [image for image in manifest.labelled if image.label == label])
     )
-    tuned, tested = cut(goods, 0.5)
+    # The original had no groups. Here a good that shares one with a defect has no part to go to.
+    tuned, tested = cut(manifest, apart(manifest, goods, defects), 0.5)
     whole = Split(
         protocol=protocol,
         condition=HOLDOUT,
@@ -120,7 +113,7 @@ def holdout(manifest: Manifest, split_seed: int, protocol: str) -> Iterator[Spli
         tune=(),
         test=(),
     )
-    halves = cut(defects, 0.5)
+    halves = cut(manifest, defects, 0.5)
     yield replace(
         whole,
         tune=tuple(sorted((*tuned, *halves[0]))),
@@ -128,7 +121,7 @@ def holdout(manifest: Manifest, split_seed: int, protocol: str) -> Iterator[Spli
         families=("detector",),
         detector_stops=True,
     )
-    learnt, *quarters = cut(defects, 0.5, 0.75)
+    learnt, *quarters = cut(manifest, defects, 0.5, 0.75)
     yield replace(
         whole,
         defects=learnt,

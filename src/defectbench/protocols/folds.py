@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from defectbench.data.manifest import Image, Manifest
 from defectbench.errors import DataError
 from defectbench.protocols.base import Split, deal, part_training_goods
+from defectbench.protocols.groups import units_of
 
 FOLDS = 4
 """How many, where a sweep does not say."""
@@ -54,16 +57,22 @@ def check_size(manifest: Manifest, least: int, protocol: str) -> None:
         DataError: all that it lacks.
     """
     problems = [
-        f"{manifest.category}: {len(images)} {what}, the {protocol} protocol needs at least {needed}"
+        f"{manifest.category}: {_said(images, what)}, the {protocol} protocol needs at least {needed}"
         for what, images, needed in (
             ("training goods", manifest.train, 2),
             ("good labelled images", _labelled(manifest, 0), least),
             ("defective labelled images", _labelled(manifest, 1), least),
         )
-        if len(images) < needed
+        if len(units_of(images)) < needed
     ]
     if problems:
         raise DataError(problems)
+
+
+def _said(images: Sequence[Image], what: str) -> str:
+    """Say how many images there are, and in how many groups, which count where there are any."""
+    units = len(units_of(images))
+    return f"{len(images)} {what}" + (f" in {units} groups" if units < len(images) else "")
 
 
 def _labelled(manifest: Manifest, label: int) -> list[Image]:

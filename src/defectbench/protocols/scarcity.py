@@ -11,6 +11,7 @@ from pydantic import Field, field_validator
 from defectbench.data.manifest import Manifest
 from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit, of_label
+from defectbench.protocols.groups import shuffled, whole_groups
 from defectbench.util.strict_yaml import Whole, distinct
 
 FEWEST_TUNING = 8
@@ -89,14 +90,14 @@ def _drawn(
 ) -> Iterator[Split]:
     """Yield one draw's splits of one fold: each takes the beginning of one random order of the pool."""
     rng = generator(manifest, split_seed, f"scarcity/{fold.fold}/{draw}")
-    order = [fold.defects[place] for place in rng.permutation(len(fold.defects))]
+    order = shuffled([manifest.by_id[name] for name in fold.defects], rng)
     for n in numbers:
-        tuning = [name for place, name in enumerate(order[:n]) if n >= FEWEST_TUNING and tunes(place)]
+        tuning = whole_groups(manifest, order[:n], tunes) if n >= FEWEST_TUNING else set()
         goods = of_label(manifest, fold.tune, 0) if tuning else ()
         yield replace(
             fold,
             condition=f"n={n}",
-            defects=tuple(sorted(set(order[:n]) - set(tuning))),
+            defects=tuple(sorted(set(order[:n]) - tuning)),
             tune=tuple(sorted((*goods, *tuning))),
             families=LEARNERS,
             draw=draw,

@@ -10,17 +10,9 @@ from pydantic import Field, field_validator
 
 from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.protocols.base import (
-    LEARNERS,
-    Description,
-    Protocol,
-    Split,
-    Splits,
-    cut,
-    generator,
-    shuffled,
-)
+from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import check_size, crossfit, of_label
+from defectbench.protocols.groups import apart, cut, shuffled
 from defectbench.util.strict_yaml import distinct
 
 Mode = Literal["one", "all_but_one", "study"]
@@ -110,10 +102,12 @@ def study(manifest: Manifest, split_seed: int, kinds: Sequence[str], protocol: s
     of_type = {kind: [image for image in manifest.labelled if image.defect_type == kind] for kind in kinds}
     kind = max(sorted(kinds), key=lambda name: len(of_type[name]))
     order = shuffled(of_type[kind], generator(manifest, split_seed, f"unseen/{STUDY}/{kind}"))
-    learnt, validation = cut(order, 0.75)
+    learnt, validation = cut(manifest, order, 0.75)
     if not learnt:
         return Splits((), (f"mode {STUDY}: {kind}, the largest type, has 1 defect: 2 are needed",))
-    goods = tuple(image.id for image in manifest.labelled if not image.label)
+    labelled = {label: [image.id for image in manifest.labelled if image.label == label] for label in (0, 1)}
+    goods = apart(manifest, labelled[0], labelled[1])
+    others = [image.id for name in kinds if name != kind for image in of_type[name]]
     split = Split(
         protocol=protocol,
         condition=f"{STUDY}/{kind}/unseen",
@@ -122,7 +116,7 @@ def study(manifest: Manifest, split_seed: int, kinds: Sequence[str], protocol: s
         calibration=(),
         defects=learnt,
         tune=tuple(sorted((*goods, *validation))),
-        test=tuple(sorted(image.id for name in kinds if name != kind for image in of_type[name])),
+        test=tuple(sorted(apart(manifest, others, order))),
         families=LEARNERS,
         rotate_defects=True,
         setting={"mode": STUDY, "type": kind, "tested": "unseen", "control": 0},
@@ -191,7 +185,7 @@ class _TrainingSet:
         # need one control.
         training = "+".join(sorted(self.seen))
         rng = generator(self.manifest, self.split_seed, f"unseen/{fold.fold}/{purpose}/{training}")
-        return tuple(sorted(whole[place] for place in rng.permutation(len(whole))[:number]))
+        return tuple(sorted(shuffled([self.manifest.by_id[name] for name in whole], rng)[:number]))
 
 
 def _notes(missing: Sequence[str]) -> tuple[str, ...]:

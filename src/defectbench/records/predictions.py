@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from defectbench.data.manifest import UNKNOWN_LABEL
 from defectbench.errors import DataError, MissingInputError
 
 if TYPE_CHECKING:
     import pyarrow
 
-Role = Literal["held_out", "validation", "calibration"]
+Role = Literal["held_out", "validation", "calibration", "uncertain"]
 """What an image was to a fit: no influence on it; tuned it; one of the calibration goods."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -45,7 +46,7 @@ class PredictionRow:
 
     Attributes:
         image_id: as in the manifest.
-        label: 0 good, 1 abnormal.
+        label: 0 good, 1 abnormal; -1 where nobody is sure, in the role ``uncertain`` alone.
         defect_type: as in the manifest.
         role: what the image was to the fit.
         score: raw, higher = more abnormal.
@@ -221,8 +222,13 @@ def _problems(rows: Predictions) -> list[str]:
     problems = [f"image {name} is there more than once" for name in twice]
     roles = sorted(set(rows.role.tolist()) - set(ROLES))
     problems += [f"unknown role {role!r}; allowed: {', '.join(ROLES)}" for role in roles]
-    labels = sorted(set(rows.label.tolist()) - {0, 1})
-    problems += [f"unknown label {label}; allowed: 0 (good), 1 (abnormal)" for label in labels]
+    sure = rows.role != "uncertain"
+    labels = sorted(
+        (set(rows.label[sure].tolist()) - {0, 1}) | (set(rows.label[~sure].tolist()) - {UNKNOWN_LABEL})
+    )
+    problems += [
+        f"unknown label {label}; allowed: 0 (good), 1 (abnormal), -1 (uncertain)" for label in labels
+    ]
     return problems
 
 

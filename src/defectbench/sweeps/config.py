@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 
 import yaml
@@ -44,16 +46,23 @@ Name = Annotated[str, Field(pattern=_NAME)]
 Path_ = tuple[str | int, ...]
 """Where a value stands in the file: keys and list positions from the top."""
 
+_NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 @dataclass(frozen=True)
 class SourceLines:
-    """Lines of a YAML file's values."""
+    """Lines of a YAML file's values.
+
+    Attributes:
+        lines: None where a sweep is no text.
+        option: by what the values at ``overridden`` were set.
+    """
 
     file: str
-    lines: Mapping[Path_, int]
+    lines: Mapping[Path_, int] | None
     overridden: frozenset[Path_] = frozenset()
+    option: str = "--set"
 
     def of(self, path: Sequence[str | int]) -> str:
         """Return ``file:line`` of the value at ``path``, or of the nearest one around it."""
@@ -61,7 +70,9 @@ class SourceLines:
         # What was laid over a value hides the lines of all that the file had there.
         for depth in range(1, len(place) + 1):
             if place[:depth] in self.overridden:
-                return f"--set {'.'.join(map(str, place[:depth]))}"
+                return f"{self.option} {'.'.join(map(str, place[:depth]))}"
+        if self.lines is None:
+            return self.file
         while place and place not in self.lines:
             place = place[:-1]
         return f"{self.file}:{self.lines.get(place, 1)}"
@@ -343,8 +354,8 @@ def contenders(sweep: Sweep) -> tuple[str, str] | None:
     return first["classifier"][0], first["detector"][0]
 
 
-def read_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
-    """Read a sweep, ``overrides`` (``key.path=value``, the value in YAML) laid over it.
+def read_sweep(file: Path, overrides: Sequence[str] = (), values: Mapping[str, Any] = _NO_VALUES) -> Sweep:
+    """Read a sweep's file, as :func:`parse_text` reads a text.
 
     Raises:
         MissingInputError: there is no such file.
@@ -356,16 +367,31 @@ def read_sweep(file: Path, overrides: Sequence[str] = ()) -> Sweep:
         raise MissingInputError(f"cannot read the sweep {file}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SweepError(f"{file}:1: not UTF-8 text: {error.reason}") from error
+    return parse_text(text, str(file), overrides, values)
+
+
+def parse_text(
+    text: str, file: str, overrides: Sequence[str] = (), values: Mapping[str, Any] = _NO_VALUES
+) -> Sweep:
+    """Read a sweep from YAML.
+
+    Args:
+        file: what messages call it.
+        overrides: ``key.path=value``, the value in YAML, laid over it.
+        values: key path -> value, laid over it likewise; only one of the two may be given.
+
+    Raises:
+        SweepError: all that is wrong with it, each with its line.
+    """
     node, document = _load(text, file)
     if not isinstance(document, dict):
         raise SweepError(f"{file}:1: a sweep is a mapping with name, data, models, weights and protocols")
-    where = SourceLines(
-        str(file), dict(_lines(node, (), str(file))), frozenset(lay_over(document, overrides))
-    )
-    return parse_sweep(document, where)
+    laid = (*lay_over(document, overrides), *lay_values(document, values))
+    option = "override" if values else "--set"
+    return parse_sweep(document, SourceLines(file, dict(_lines(node, (), file)), frozenset(laid), option))
 
 
-def _load(text: str, file: Path) -> tuple[yaml.Node | None, Any]:
+def _load(text: str, file: str) -> tuple[yaml.Node | None, Any]:
     """Return a YAML text's nodes, for the lines, and its values."""
     try:
         return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
@@ -517,8 +543,18 @@ def lay_over(document: dict[str, Any], overrides: Sequence[str], option: str = "
             new = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
             raise SweepError(f"{option} {text}: the value is not YAML") from error
-        names = [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name)]
-        yield _put(document, names, new, f"{option} {text}")
+        yield _put(document, _key_path(name), new, f"{option} {text}")
+
+
+def lay_values(document: dict[str, Any], values: Mapping[str, Any]) -> Iterator[Path_]:
+    """Lay values over the document in place, key path -> value; yield the paths, as :func:`lay_over` does."""
+    for name, value in values.items():
+        yield _put(document, _key_path(name), deepcopy(value), f"override {name}")
+
+
+def _key_path(name: str) -> list[str]:
+    """Return the keys of a dotted path; ``\\.`` is a dot inside a key."""
+    return [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name)]
 
 
 def _put(document: dict[str, Any], names: Sequence[str], new: Any, told: str) -> Path_:

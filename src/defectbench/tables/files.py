@@ -30,15 +30,21 @@ def to_csv(rows: Sequence[Any], kind: type) -> str:
 
 
 def to_parquet(rows: Sequence[Any], kind: type) -> bytes:
-    """Return rows of the dataclass ``kind`` as Parquet: typed columns, NaN null, lists as lists."""
-    import pyarrow as pa
+    """Return the table of :func:`to_arrow` as Parquet."""
     import pyarrow.parquet as pq
+
+    buffer = io.BytesIO()
+    pq.write_table(to_arrow(rows, kind), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def to_arrow(rows: Sequence[Any], kind: type) -> pa.Table:
+    """Return rows of the dataclass ``kind`` as a table: typed columns, NaN null, lists as lists."""
+    import pyarrow as pa
 
     schema = pa.schema([(name, _type(hint)) for name, hint in get_type_hints(kind).items()])
     columns = {name: [_defined(getattr(row, name)) for row in rows] for name in schema.names}
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
-    return buffer.getvalue()
+    return pa.table(columns, schema=schema)
 
 
 def _type(hint: Any) -> pa.DataType:

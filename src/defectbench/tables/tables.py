@@ -11,13 +11,14 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
 from defectbench import catalog
 from defectbench.catalog import Family
 from defectbench.data.shortcut import Shortcut
+from defectbench.errors import UsageError, nearest
 from defectbench.metrics import comparison
 from defectbench.metrics.image import image_ap, image_auroc, precision_recall_curve, roc_curve
 from defectbench.protocols.base import EVERYONE, Split
@@ -29,7 +30,7 @@ from defectbench.tables import cost, paired, worst_images
 from defectbench.tables.collect import Collected, FigureRow, Fold
 from defectbench.tables.conditions import cells_of, conditions, mean
 from defectbench.tables.cost import CostChoice, Tradeoff
-from defectbench.tables.files import as_files
+from defectbench.tables.files import as_files, to_arrow
 from defectbench.tables.learning_curve import CrossoverRow, LearningRow, LearningTables
 from defectbench.tables.matched import matched_pairs
 from defectbench.tables.rows import (
@@ -53,6 +54,9 @@ from defectbench.tables.thresholds import ThresholdTable
 from defectbench.tables.unseen import SeenUnseenRow, UnseenRow, UnseenTables
 from defectbench.tables.unseen_study import UnseenScore, UnseenStudy, study_recalls, study_scores
 from defectbench.weights.store import described, needed
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 EXPLANATION = (
     "pixel_auroc",
@@ -338,6 +342,16 @@ class Tables:
         for name in FILES:
             rows, kind = getattr(self, name), _kind(name)
             yield from as_files(name, rows, kind)
+
+    def arrow(self, name: str) -> pa.Table:
+        """Return the table of one of :data:`FILES`.
+
+        Raises:
+            UsageError: no such table; names those there are.
+        """
+        if name not in FILES:
+            raise UsageError(f"no table {name!r}; {nearest(name, FILES)}")
+        return to_arrow(getattr(self, name), _kind(name))
 
     def _in_order(self, lines: Mapping[tuple[str, str], list[_Line]]) -> Iterator[list[_Line]]:
         """Yield what there is by category and model, both in the sweep's order."""

@@ -1,0 +1,9 @@
+"""Layouts of data sets: which file is a picture, which a mask, and what is neither."""
+
+from __future__ import annotations
+
+from defectbench.data.layouts.assemble import FEW, TEST_SHARE
+from defectbench.data.layouts.base import DatasetReading, Source
+from defectbench.data.layouts.registry import LAYOUTS, read_layout
+
+__all__ = ["FEW", "LAYOUTS", "TEST_SHARE", "DatasetReading", "Source", "read_layout"]
