@@ -13,7 +13,7 @@ import pytest
 
 import small_models
 from defectbench import catalog
-from defectbench.catalog import Entry
+from defectbench.catalog import Entry, registry
 from defectbench.data.archive import load_manifest, unpack
 from defectbench.data.manifest import Manifest
 from defectbench.execution import fit_and_score
@@ -227,7 +227,7 @@ def cheat(monkeypatch: pytest.MonkeyPatch) -> str:
     module.Cheat = Cheat  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "planted_cheat", module)
     entry = replace(catalog.find("filterbank-logreg"), builder="planted_cheat:Cheat")
-    monkeypatch.setattr(catalog, "_BY_NAME", {**catalog._BY_NAME, entry.name: entry})
+    monkeypatch.setitem(registry.by_name(), entry.name, entry)
     return entry.name
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import catalog
+from defectbench.catalog import registry
 from defectbench.errors import BugError, ConfigurationError, DeadlineError, StoppedError
 from defectbench.execution import fit_and_score, run_cell
 from defectbench.execution.events import Event
@@ -38,7 +38,7 @@ class StopAfter(Stop):
 
 @pytest.fixture(autouse=True)
 def stepper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_BY_NAME", planted())
+    monkeypatch.setitem(registry.by_name(), NAME, planted()[NAME])
 
 
 def prepared(store: Store, deadline: str = "1h") -> str:

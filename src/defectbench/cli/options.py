@@ -25,7 +25,8 @@ store_option = click.option(
     default="./bench",
     show_default=True,
     metavar="URL",
-    help="Where data and results lie: s3://bucket/prefix or a directory.  [env: DEFECTBENCH_STORE]",
+    help="Where data and results lie: s3://bucket/prefix, a directory, or a URL that a package knows.  "
+    "[env: DEFECTBENCH_STORE]",
 )
 tracking_option = click.option(
     "--tracking-uri",

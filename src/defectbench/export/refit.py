@@ -87,7 +87,7 @@ def gather_cell(store: Store, key: str, cache: Path) -> FinishedCell:
         failure = find_failure(store, key)
         ended = f"failed ({failure.code}): {failure.message}" if failure else "has not finished"
         raise MissingInputError(f"cell {key} {ended}; only a finished cell can be exported")
-    entry = catalog.find(cell.fit.model)
+    entry = catalog.find_of(cell.fit.model, cell.fit.package)
     if entry.fit_version != cell.fit.fit_version:
         raise ConfigurationError(
             f"cell {key} was fitted by version {cell.fit.fit_version} of {entry.name}'s fit, this "

@@ -23,11 +23,11 @@ from pydantic import (
 )
 
 from defectbench import catalog
-from defectbench.catalog import SETTINGS, Entry, Setting
-from defectbench.errors import MissingInputError, SweepError, UsageError, nearest
+from defectbench.catalog import Entry, Setting
+from defectbench.errors import ConfigurationError, MissingInputError, SweepError, UsageError, nearest
 from defectbench.metrics.comparison import ENDPOINTS
 from defectbench.protocols.base import Protocol
-from defectbench.protocols.choose import PROTOCOLS
+from defectbench.protocols.choose import CLASHES, PROTOCOLS, REMARKS
 from defectbench.protocols.detection import Detection
 from defectbench.protocols.folds import FOLDS
 from defectbench.util.strict_yaml import Number, StrictModel, Whole, distinct, refuse
@@ -149,15 +149,20 @@ class ModelChoice(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _know_every_key(cls, value: Any) -> Any:
-        """Accept a bare name; move the model's own settings into ``overrides``."""
+        """Accept a bare name, or ``timm: NAME``; move the model's own settings into ``overrides``."""
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, Mapping):
             return value
+        value, key = _named(value)
         try:
             entry = catalog.find(str(value.get("name")))
-        except UsageError as error:
-            refuse(str(error), "name")
+        except (UsageError, ConfigurationError) as error:
+            refuse(str(error), key)
+        if catalog.TIMM in entry.name and "architecture" in value:
+            refuse(
+                f"the network is {entry.settings['architecture']}: leave `architecture` out", "architecture"
+            )
         own = {key: setting for key, setting in value.items() if key in entry.settings}
         plain = {key: setting for key, setting in value.items() if key not in entry.settings}
         fields = [name for name in cls.model_fields if name != "overrides"]
@@ -165,7 +170,7 @@ class ModelChoice(StrictModel):
             if key not in fields:
                 refuse(f"unknown key {key!r}; {nearest(str(key), [*fields, *entry.settings])}", str(key))
         for key, setting in own.items():
-            own[key] = _allowed(setting, entry.settings[key], str(key))
+            own[key] = _allowed(setting, entry, str(key))
         return {**plain, "overrides": own}
 
 
@@ -207,6 +212,11 @@ class Sweep(StrictModel):
         if isinstance(value, Mapping):
             if not value:
                 refuse(f"no protocol given; allowed: {', '.join(sorted(PROTOCOLS))}")
+            for name in map(str, value):
+                if name in CLASHES:
+                    refuse(f"protocol {CLASHES[name]}", name)
+                if name not in PROTOCOLS:
+                    refuse(f"unknown key {name!r}; {nearest(name, PROTOCOLS)}{REMARKS}", name)
             return {name: {} if options is None else options for name, options in value.items()}
         return value
 
@@ -262,7 +272,7 @@ class Sweep(StrictModel):
         return self
 
     def _labels(self) -> list[str]:
-        return [choice.label or choice.name for choice in self.models]
+        return [choice.label or catalog.find(choice.name).label for choice in self.models]
 
     def _image_size(self, choice: ModelChoice) -> int:
         return choice.image_size or self.image_size or catalog.find(choice.name).image_size
@@ -312,7 +322,7 @@ def _resolve(sweep: Sweep, choice: ModelChoice) -> ModelConfig:
     entry = catalog.find(choice.name)
     resources = sweep.resources.model_dump() | (choice.resources or {})
     return ModelConfig(
-        label=choice.label or entry.name,
+        label=choice.label or entry.label,
         entry=entry,
         settings={**entry.settings, **choice.overrides},
         image_size=sweep._image_size(choice),
@@ -480,7 +490,7 @@ def _plainly(kind: str, context: Mapping[str, Any]) -> str | None:
     if kind in _RANGES:
         return _RANGES[kind].format(**context)
     if context.get("class_name") == ModelChoice.__name__:
-        return "expected a model's name or a mapping with `name`"
+        return "expected a model's name, or a mapping with `name` or `timm`"
     if kind == "string_pattern_mismatch":
         return _PATTERNS.get(context["pattern"])
     return _PLAINLY.get(kind) or _PLAINLY.get(kind.split("_")[0])
@@ -579,9 +589,22 @@ def _step(place: Any, name: str, above: str, told: str) -> str | int:
     return int(name)
 
 
-def _allowed(value: Any, default: Setting, key: str) -> Setting:
+def _named(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return a model's keys with ``timm: NAME`` as the catalog's name, and the key that names it."""
+    if "timm" not in value:
+        return value, "name"
+    if "name" in value:
+        refuse("give `timm: NETWORK` or `name: MODEL`, not both", "timm")
+    network = value["timm"]
+    if not isinstance(network, str) or not network:
+        refuse("expected timm's name of a network, such as resnet34.a1_in1k, got " + repr(network), "timm")
+    plain = {key: setting for key, setting in value.items() if key != "timm"}
+    return {"name": f"{catalog.TIMM}{network}", **plain}, "timm"
+
+
+def _allowed(value: Any, entry: Entry, key: str) -> Setting:
     """Return a model's own setting as the catalog keeps it, or refuse what its rule does not allow."""
-    rule = SETTINGS[key]
+    rule, default = entry.rule(key), entry.settings[key]
     if not rule.reads(value):
         refuse(f"expected {rule} (the catalog's is {_shown(default)}), got {_shown(value)}", key)
     if isinstance(default, float):

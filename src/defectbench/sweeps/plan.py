@@ -12,6 +12,7 @@ from defectbench.data.manifest import Manifest
 from defectbench.data.orientation import comes_in_any_orientation
 from defectbench.errors import DataError, MissingWeightsError, SweepError, nearest
 from defectbench.protocols.base import Split
+from defectbench.protocols.choose import describe
 from defectbench.records.cell import Cell, Fit
 from defectbench.records.sweep_record import (
     CategorySplit,
@@ -229,6 +230,7 @@ def _cell(
         rotate_and_flip=entry.family == "classifier"
         and comes_in_any_orientation(manifest, sweep.data.any_orientation),
         rotate_defects=split.rotate_defects and entry.family != "detector",
+        package=entry.requirement,
     )
     return Cell(
         fit=fit,
@@ -236,7 +238,7 @@ def _cell(
         dataset=manifest.dataset,
         category=manifest.category,
         weights_kind=_kind(model),
-        keep_heat_maps=split.protocol == "detection",
+        keep_heat_maps=describe(split.protocol).heat_maps,
         deadline=model.resources.deadline_seconds,
         sweep=sweep.name,
     )
@@ -259,5 +261,11 @@ def _contestant(model: ModelConfig) -> SweepModel:
     if model.entry.family != "detector" and model.balance != "weights":
         changed["balance"] = model.balance
     return SweepModel(
-        model.label, model.entry.name, model.entry.family, _kind(model), model.image_size, changed
+        model.label,
+        model.entry.name,
+        model.entry.family,
+        _kind(model),
+        model.image_size,
+        changed,
+        model.entry.requirement,
     )
