@@ -27,7 +27,8 @@ from defectbench.runners.chart import chart
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweeps.config import Resources, SourceLines, parse_sweep
+from defectbench.sweeps.config import Resources, parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import make_plan
 from parts import BUCKET, ROOT, S3Server, find_helm
 from resumable_classifier import NAME, planted

@@ -31,7 +31,8 @@ from defectbench.records.cell import Cell
 from defectbench.records.predictions import Predictions
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from fakes import put_category
 
 SIDE = 64

@@ -30,8 +30,10 @@ from defectbench.runners.status import StoredState, read_stored_states
 from defectbench.stores.base import Store
 from defectbench.stores.layout import sweep_key
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, Sweep, lay_over, parse_sweep, read_sweep
+from defectbench.sweeps.config import Sweep, parse_sweep, read_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.networks import check_networks
+from defectbench.sweeps.overrides import lay_over
 from defectbench.sweeps.plan import Plan
 
 
