@@ -64,8 +64,12 @@ def find_key(store: Store, start: str) -> str:
 
     Raises:
         MissingInputError: there is none.
-        UsageError: there are several; some are named.
+        UsageError: ``start`` is no part of a key, or there are several; some are named.
     """
+    if not start.isalnum():
+        raise UsageError(
+            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
+        )
     key = find_cell(store, start)
     if key is None:
         raise MissingInputError(

@@ -140,12 +140,10 @@ def find_cell(store: Store, start: str) -> str | None:
     """Return the key of the one cell whose key starts so; None where there is none.
 
     Raises:
-        UsageError: ``start`` is no part of a key, or several cells start so; some are named.
+        UsageError: several cells start so; some are named.
     """
-    if not start.isalnum():
-        raise UsageError(
-            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
-        )
+    if not start.isalnum():  # no part of a key, and a slash would search elsewhere in the store
+        return None
     keys = sorted({second_part(key) for key in store.keys(f"{CELLS}{start}")})
     if len(keys) > 1:
         more = ", ..." if len(keys) > _SHOWN else ""
