@@ -13,7 +13,7 @@ from defectbench import catalog
 from defectbench.catalog import Entry
 from defectbench.data.archive import unpack
 from defectbench.data.manifest import Manifest
-from defectbench.errors import ConfigurationError, MissingInputError
+from defectbench.errors import ConfigurationError, MissingInputError, UsageError
 from defectbench.execution import fit_and_score
 from defectbench.execution.run_cell import read_cell
 from defectbench.export.scores import Tell
