@@ -144,7 +144,10 @@ def summary(folder: Path) -> str:
     arrows = {(one, other) for one, others in graph.items() for other in others if one and other}
     between = {(package_of(one), package_of(other)) for one, other in arrows}
     crossing = sum(one != other for one, other in between)
-    return f"{len(packages)} packages, {crossing} arrows between them, {len(arrows)} between {len(graph)} modules"
+    return (
+        f"{len(packages)} packages, {crossing} arrows between them; "
+        f"{len(graph)} modules, {len(arrows)} arrows between them"
+    )
 
 
 if __name__ == "__main__":
