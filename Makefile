@@ -26,9 +26,10 @@ $(BENCH_UV):
 	$(PYTHON) -m venv .uv
 	.uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.5,<1'
 
-# Compiled at once: else each worker compiles what it is the first to import, and the first run is slow.
+# Compiled at once, our own modules too: where Python may not write bytecode, every start would compile them anew.
 .venv/.synced: $(BENCH_UV) uv.lock pyproject.toml
 	$(BENCH_UV) sync --locked --all-extras --compile-bytecode
+	.venv/bin/python -m compileall -q src
 	touch .venv/.synced
 
 sync: .venv/.synced ## the Python environment, as locked

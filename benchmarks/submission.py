@@ -32,7 +32,8 @@ from defectbench.runners.chart import chart
 from defectbench.runners.chart.chart import JobEntry
 from defectbench.runners.kubernetes.api import Cluster, connect
 from defectbench.runners.kubernetes.submit import CONCURRENCY, Submission
-from defectbench.sweeps.config import Resources, SourceLines, Sweep, parse_sweep
+from defectbench.sweeps.config import Resources, Sweep, parse_sweep
+from defectbench.sweeps.locations import SourceLines
 
 RUN = os.environ.setdefault("DEFECTBENCH_BENCHMARK_RUN", secrets.token_hex(3))
 """Names this run's namespaces: those of the last one may still be on their way out."""

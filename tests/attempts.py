@@ -16,7 +16,8 @@ from defectbench.execution.lease import HeldLease, Lease, read_lease, take_lease
 from defectbench.records.result import Result, find_verified_result, read_file
 from defectbench.stores.base import Store
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.util.shutdown import Stop
 from fakes import put_category
 

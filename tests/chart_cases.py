@@ -10,7 +10,8 @@ import yaml
 
 from defectbench.runners.chart import chart
 from defectbench.runners.chart.values import Values, split_image
-from defectbench.sweeps.config import Resources, SourceLines, Sweep, parse_sweep
+from defectbench.sweeps.config import Resources, Sweep, parse_sweep
+from defectbench.sweeps.locations import SourceLines
 
 GOLDEN = Path(__file__).parent / "runners" / "chart" / "golden"
 URL = "s3://bench/study"

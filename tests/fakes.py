@@ -26,7 +26,8 @@ from defectbench.records.sweep_record import Record
 from defectbench.stores.base import Store
 from defectbench.stores.layout import archive_key, cell_key, manifest_key
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import Plan
 from defectbench.util.image_io import mask_png
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from defectbench.records.cell import Fit
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import make_plan
 from defectbench.weights.store import push_weights
 from manifests import category

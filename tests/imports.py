@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -134,3 +135,20 @@ def _folder(module: str) -> str:
     """Return the package inside a package that a module lies in, else the module itself."""
     parts = module.split(".")
     return ".".join(parts[:2]) if len(parts) > 2 else module
+
+
+def summary(folder: Path) -> str:
+    """Say how many packages there are, and how many arrows of imports between them and between modules."""
+    graph = imports(read_sources(folder))
+    packages = {package_of(name) for name in graph} - {""}
+    arrows = {(one, other) for one, others in graph.items() for other in others if one and other}
+    between = {(package_of(one), package_of(other)) for one, other in arrows}
+    crossing = sum(one != other for one, other in between)
+    return (
+        f"{len(packages)} packages, {crossing} arrows between them; "
+        f"{len(graph)} modules, {len(arrows)} arrows between them"
+    )
+
+
+if __name__ == "__main__":
+    print(summary(Path(sys.argv[1])))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench import catalog
+from defectbench.catalog import registry
 from defectbench.errors import CheckpointError
 from defectbench.models.base import (
     FitCallback,
@@ -106,11 +107,11 @@ def blocks(picture: NDArray[np.uint8]) -> NDArray[np.float64]:
 def planted() -> dict[str, catalog.Entry]:
     """The catalog's entries by name, with the stepper in its place."""
     entry = replace(catalog.find(NAME), builder="resumable_classifier:Stepper", epochs=EPOCHS, resumes=True)
-    return {**catalog._BY_NAME, NAME: entry}
+    return {**registry.by_name(), NAME: entry}
 
 
 if __name__ == "__main__":
-    catalog._BY_NAME = planted()
+    registry.by_name().update(planted())
     from defectbench.__main__ import main
 
     main()

@@ -49,6 +49,7 @@ LAYERS = (
     "export",
     "runners",
     "doctor",
+    "testing",
     "api",
     "cli",
     "__main__",
@@ -71,6 +72,7 @@ LIBRARIES: dict[str, str | tuple[str, ...]] = {
     "helm_python": "runners.chart.helm",
     "click": ("cli", "__main__"),
     "pandas": (),
+    "pytest": "testing.",
 }
 """Library -> where alone it may be imported: how the module's name begins."""
 

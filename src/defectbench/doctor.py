@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from typing import Literal
 from urllib.error import HTTPError, URLError
 
-from defectbench.catalog import ENTRIES
+from defectbench.catalog import entries
 from defectbench.data.archive import list_datasets
 from defectbench.errors import (
     DefectbenchError,
@@ -144,7 +144,7 @@ def _tracker(target: Target, place: Store | None) -> Finding:
     named = target.tracking or os.environ.get("MLFLOW_TRACKING_URI")
     uri = named if place is None else tracking_uri(place, target.tracking)
     if uri is None:
-        return Finding("tracker", "not there", "an S3 store has none of its own; name one by --tracking-uri")
+        return Finding("tracker", "not there", "this store has none of its own; name one by --tracking-uri")
     if find_spec("mlflow") is None and not named:
         return Finding("tracker", "not there", "the extra mlflow is not installed; results are in the store")
     tracker = open_tracker(uri)
@@ -196,7 +196,7 @@ def _device() -> Finding:
 def _weights(place: Store) -> Finding:
     """Return how many of the catalog's weights the store has."""
     there = {second_part(key) for key in place.keys(WEIGHTS)}
-    known = {item.name for entry in ENTRIES for item in entry.weights}
+    known = {item.name for entry in entries() for item in entry.weights}
     have = sorted(known & there)
     says = f"{len(have)} of the catalog's {len(known)}: {', '.join(have) or 'none'}"
     if not have:

@@ -15,7 +15,8 @@ from defectbench.data.orientation import MVTEC_AD, comes_in_any_orientation
 from defectbench.data.synthetic.synth import synth
 from defectbench.errors import SweepError, UsageError
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweeps.config import SourceLines, Sweep, parse_sweep
+from defectbench.sweeps.config import Sweep, parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import make_plan
 from fakes import put_category
 

@@ -37,7 +37,9 @@ def test_page_holds_the_results_as_they_are_kept(writer: Any, results: list[dict
 
 def test_every_kept_result_is_of_the_catalog_and_passed(results: list[dict[str, Any]]) -> None:
     names = [result["name"] for result in results]
-    assert sorted(names) == sorted(entry.name for entry in catalog.ENTRIES), "models check NAME --size 512"
+    # A model that nobody has measured yet says so: its entry has no figures.
+    measured = [entry.name for entry in catalog.ENTRIES if entry.measured is not None]
+    assert sorted(names) == sorted(measured), "models check NAME --size 512"
     for result in results:
         entry = catalog.find(result["name"])
         assert result["code"] == 0, result["says"]

@@ -21,13 +21,14 @@ from attempts import arrays, assert_same, document, finish, prepared, put_pictur
 from chart_cases import job as entry
 from chart_cases import values
 from cluster import BUSYBOX, Cluster, fresh_namespace
-from defectbench import catalog
+from defectbench.catalog import registry
 from defectbench.errors import PERMANENT
 from defectbench.runners.chart import chart
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore
-from defectbench.sweeps.config import Resources, SourceLines, parse_sweep
+from defectbench.sweeps.config import Resources, parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import make_plan
 from parts import BUCKET, ROOT, S3Server, find_helm
 from resumable_classifier import NAME, planted
@@ -44,11 +45,11 @@ EARLY = 7
 """Steps after which a fit is disturbed: it has a checkpoint, and its end is some way off."""
 
 SITE = """\
-from defectbench import catalog
+from defectbench.catalog import registry
 from defectbench.execution import lease
 from resumable_classifier import planted
 
-catalog._BY_NAME = planted()
+registry.by_name().update(planted())
 lease.Lease.beating.__defaults__ = (3.0,)
 lease.take_lease.__kwdefaults__["patience"] = 12.0
 """
@@ -147,7 +148,7 @@ class Disturbed:
 def disturbed(node: Cluster, space: str, pods_s3: S3Server, tmp_path_factory: Any) -> Iterator[Disturbed]:
     """Submit the sweep and disturb each of its cells once; nobody waits for their ends yet."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalog, "_BY_NAME", planted())
+        patch.setitem(registry.by_name(), NAME, planted()[NAME])
         for name, value in pods_s3.environment.items():
             patch.setenv(name, value)
         folder = tmp_path_factory.mktemp("disturbed")

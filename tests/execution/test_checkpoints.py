@@ -16,6 +16,7 @@ from defectbench.execution import checkpoints
 from defectbench.execution.checkpoints import Pointer, StoredCheckpoints
 from defectbench.execution.fitting import FitState
 from defectbench.execution.lease import PATIENCE, HeldLease, Lease, take_lease
+from defectbench.records import result
 from defectbench.records.predictions import HistoryPoint
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
@@ -229,7 +230,7 @@ def test_other_versions_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "2.6", "numpy": "1"})
     checkpointer(store, first, tmp_path, clock).save(SAVED, writes(b"state"))
     first.release()
-    monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "2.7", "scipy": "1"})
+    monkeypatch.setattr(result, "versions", lambda *packages: {"torch": "2.7", "scipy": "1"})
     found = checkpointer(store, taken(store, clock), tmp_path, clock)
     with pytest.raises(CheckpointError, match=r"numpy 1 \(here none\), scipy none \(here 1\), torch 2.6 \("):
         found._check(Pointer.from_json(store.get(POINTER).data))

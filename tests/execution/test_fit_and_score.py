@@ -13,7 +13,7 @@ import pytest
 
 import small_models
 from defectbench import catalog
-from defectbench.catalog import Entry
+from defectbench.catalog import Entry, registry
 from defectbench.data.archive import load_manifest, unpack
 from defectbench.data.manifest import Manifest
 from defectbench.execution import fit_and_score
@@ -31,7 +31,8 @@ from defectbench.records.cell import Cell
 from defectbench.records.predictions import Predictions
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from fakes import put_category
 
 SIDE = 64
@@ -227,7 +228,7 @@ def cheat(monkeypatch: pytest.MonkeyPatch) -> str:
     module.Cheat = Cheat  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "planted_cheat", module)
     entry = replace(catalog.find("filterbank-logreg"), builder="planted_cheat:Cheat")
-    monkeypatch.setattr(catalog, "_BY_NAME", {**catalog._BY_NAME, entry.name: entry})
+    monkeypatch.setitem(registry.by_name(), entry.name, entry)
     return entry.name
 
 

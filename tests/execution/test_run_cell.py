@@ -17,7 +17,8 @@ from defectbench.records.state import CellState
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.util.shutdown import Stop
 from fakes import put_category
 

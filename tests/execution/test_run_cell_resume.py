@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from defectbench import catalog
+from defectbench.catalog import registry
 from defectbench.errors import BugError, ConfigurationError, DeadlineError, StoppedError
 from defectbench.execution import fit_and_score, run_cell
 from defectbench.execution.events import Event
@@ -16,7 +16,8 @@ from defectbench.records.result import Result, find_failure, find_verified_resul
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.util.shutdown import Stop
 from fakes import put_category
 from resumable_classifier import NAME, planted
@@ -38,7 +39,7 @@ class StopAfter(Stop):
 
 @pytest.fixture(autouse=True)
 def stepper(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "_BY_NAME", planted())
+    monkeypatch.setitem(registry.by_name(), NAME, planted()[NAME])
 
 
 def prepared(store: Store, deadline: str = "1h") -> str:

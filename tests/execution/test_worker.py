@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from attempts import assert_same, finish, pointer, prepared, steps
-from defectbench import catalog
+from defectbench.catalog import registry
 from defectbench.errors import TryAgainError
 from defectbench.execution.lease import HeldLease, Lease, read_lease, take_lease
 from defectbench.records.result import find_failure, find_verified_result
@@ -70,7 +70,7 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
 def stepper() -> Iterator[None]:
     """This process knows the stepper, too."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(catalog, "_BY_NAME", planted())
+        patch.setitem(registry.by_name(), NAME, planted()[NAME])
         yield
 
 

@@ -27,7 +27,8 @@ from defectbench.records.result import Result, find_result, read_predictions
 from defectbench.stores.directory import DirectoryStore
 from defectbench.stores.layout import cell_key
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.util.shutdown import Stop
 from fakes import put_category
 

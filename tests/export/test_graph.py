@@ -24,7 +24,8 @@ from defectbench.models.pictures.images import FilePictures
 from defectbench.records.result import find_result
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.util.shutdown import Stop
 from fakes import put_category
 

@@ -222,7 +222,7 @@ def test_a_wrong_value_is_refused_in_plain_words(tmp_path: Path, line: str, word
         (
             "  - filterbank-logreg\n",
             "  - 5\n",
-            "FILE:4: models.0: expected a model's name or a mapping with `name`",
+            "FILE:4: models.0: expected a model's name, or a mapping with `name` or `timm`",
         ),
         (
             "{dataset: parts, categories: [bolt, nut]}",

@@ -11,8 +11,9 @@ from defectbench.records.result import find_result
 from defectbench.stores.directory import DirectoryStore
 from defectbench.stores.layout import cell_key
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
 from defectbench.sweeps.estimate import ModelHours, estimate_hours
+from defectbench.sweeps.locations import SourceLines
 from fakes import made_up_sweep
 
 KNN = "filterbank-knn"

@@ -23,7 +23,8 @@ from defectbench.records.cell import Cell
 from defectbench.records.sweep_record import Narrowing, Record
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import Plan
 from defectbench.weights import store as weights
 from fakes import put_category

@@ -181,7 +181,7 @@ def test_push_says_at_the_end_all_that_cannot_be_had(
         for name, path in (("first", "/broken"), ("second", second), ("third", "/file"))
     ]
     entry = replace(catalog.find("padim"), weights=tuple(made_up))
-    monkeypatch.setattr(weights, "ENTRIES", (entry,))
+    monkeypatch.setattr(weights, "entries", lambda: (entry,))
     monkeypatch.setattr(catalog, "find", lambda name: entry)
     assert run(["weights", "push", "--model", "padim", "--store", store.url]) == code
     said = capsys.readouterr().err
@@ -215,7 +215,7 @@ def textures(monkeypatch: pytest.MonkeyPatch) -> str:
     """A model that needs pictures, in the catalog."""
     wanted = Weights("textures", "made up", "CC0-1.0", kind="pictures")
     entry = replace(catalog.find("padim"), weights=(wanted,))
-    monkeypatch.setattr(weights, "ENTRIES", (*catalog.ENTRIES, entry))
+    monkeypatch.setattr(weights, "entries", lambda: (*catalog.ENTRIES, entry))
     return wanted.name
 
 

@@ -15,7 +15,8 @@ from defectbench.execution.lease import Lease, take_lease
 from defectbench.records.cell import Cell
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import Plan
 from defectbench.util.files import locked
 from defectbench.util.shutdown import Stop

@@ -13,9 +13,14 @@
 {{- if hasPrefix "s3://" (lower .Values.store.url) }}true{{ end -}}
 {{- end }}
 
+{{/* "true" where the store is a directory: no URL, or a file's. */}}
+{{- define "defectbench.directory" -}}
+{{- if or (hasPrefix "file:" (lower .Values.store.url)) (not (contains "://" .Values.store.url)) }}true{{ end -}}
+{{- end }}
+
 {{/* What pods call the store: a directory store on a volume lies where the volume is mounted. */}}
 {{- define "defectbench.store" -}}
-{{- if and .Values.store.volume (not (include "defectbench.s3" .)) -}}
+{{- if and .Values.store.volume (include "defectbench.directory" .) -}}
 {{ .Values.store.mountPath }}
 {{- else -}}
 {{ .Values.store.url }}
@@ -24,7 +29,7 @@
 
 {{/* "true" where a volume is mounted that outlives a container and may belong to somebody else. */}}
 {{- define "defectbench.claims" -}}
-{{- $found := or .Values.cache.volume (and .Values.store.volume (not (include "defectbench.s3" .))) -}}
+{{- $found := or .Values.cache.volume (and .Values.store.volume (include "defectbench.directory" .)) -}}
 {{- range .Values.extraVolumes -}}
 {{- if or .persistentVolumeClaim .ephemeral .csi }}{{ $found = true }}{{ end -}}
 {{- end -}}

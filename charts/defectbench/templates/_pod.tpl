@@ -84,7 +84,7 @@ containers:
         mountPath: /cache
       - name: shm
         mountPath: /dev/shm
-      {{- if and $values.store.volume (not (include "defectbench.s3" .root)) }}
+      {{- if and $values.store.volume (include "defectbench.directory" .root) }}
       - name: store
         mountPath: {{ $values.store.mountPath | quote }}
       {{- end }}
@@ -106,7 +106,7 @@ volumes:
     emptyDir:
       medium: Memory
       sizeLimit: {{ .job.resources.shm | default $values.shm }}
-  {{- if and $values.store.volume (not (include "defectbench.s3" .root)) }}
+  {{- if and $values.store.volume (include "defectbench.directory" .root) }}
   - name: store
     {{- toYaml $values.store.volume | nindent 4 }}
   {{- end }}

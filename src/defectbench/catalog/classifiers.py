@@ -9,6 +9,9 @@ from defectbench.catalog.entry import Entry, Weights
 from defectbench.catalog.networks import DINOV2_S, DINOV2_SIDES, WIDE_RESNET50
 from defectbench.catalog.rules import Setting
 
+TIMM = "timm:"
+"""How the names of models begin that no entry stands for: ``timm:resnet34.a1_in1k``."""
+
 _TIMM = "https://github.com/huggingface/pytorch-image-models"
 _EARLY = "cosine schedule; stops when the tuning images' AUROC has not risen for `patience` epochs"
 _CLASSIFIER_SETTINGS: Mapping[str, Setting] = MappingProxyType(
@@ -88,6 +91,16 @@ def _noisystudent(variant: int, size: int, digest: str) -> Entry:
     )
 
 
+def timm_entry(network: str) -> Entry:
+    """Return the entry of any timm network, fine-tuned. Whether timm has it only timm knows.
+
+    Nobody here has read the licence of its weights: whether it allows commercial use is unknown.
+    """
+    weights = Weights(network, f"timm {network}", "see timm's page of it", commercial=None)
+    source = "a timm network that the sweep names"
+    return _classifier(TIMM + network, network, source, 224, weights=(weights,))
+
+
 CLASSIFIERS: tuple[Entry, ...] = (
     Entry(
         name="filterbank-logreg",
@@ -101,6 +114,7 @@ CLASSIFIERS: tuple[Entry, ...] = (
         heat_map="each place's share of the log-odds",
         settings=MappingProxyType({"penalty": 1.0}),
         extra=None,
+        baseline=True,
         fit_version=2,
     ),
     _classifier(

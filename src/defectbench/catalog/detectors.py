@@ -98,6 +98,7 @@ DETECTORS: tuple[Entry, ...] = (
         heat_map="each patch's distance to its nearest good patch",
         settings=MappingProxyType({"neighbours": 1, "bank": 20000}),
         extra=None,
+        baseline=True,
     ),
     Entry(
         name="padim",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
-from defectbench.catalog.rules import Setting
+from defectbench.catalog.rules import SETTINGS, Rule, Setting
 
 Family = Literal["classifier", "detector", "supervised"]
 
@@ -91,6 +92,9 @@ class Entry:
         fit_version: raised whenever a change of ours makes the same settings fit differently.
         resumes: a fit that was stopped goes on from its last checkpoint; the others start it anew.
         measured: its size and its cost, from :mod:`defectbench.catalog.measured`; None where nothing is.
+        rules: what settings may be that no model of this package has.
+        baseline: it needs no weights and learns no features: it keeps the deep models honest.
+        package, version: of the distribution that registers it, filled when it is found; empty for ours.
     """
 
     name: str
@@ -115,6 +119,24 @@ class Entry:
     fit_version: int = 1
     resumes: bool = False
     measured: Measured | None = None
+    rules: Mapping[str, Rule] = field(default_factory=lambda: MappingProxyType({}))
+    baseline: bool = False
+    package: str = ""
+    version: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tables call it where a sweep gives no label: its name, as a label may be written."""
+        return re.sub(r"^[^A-Za-z0-9]+", "", self.name.rpartition(":")[2])[:63]
+
+    @property
+    def requirement(self) -> str:
+        """Its package as pip names it, ``name==version``; empty for ours."""
+        return f"{self.package}=={self.version}" if self.package else ""
+
+    def rule(self, setting: str) -> Rule:
+        """Return what a sweep may set ``setting`` to."""
+        return self.rules[setting] if setting in self.rules else SETTINGS[setting]
 
     def takes(self, size: int) -> bool:
         """Whether the model takes pictures of ``size`` x ``size`` pixels."""
@@ -135,6 +157,7 @@ class Entry:
         return sides + steps + because
 
     @property
-    def commercial(self) -> bool:
-        """Whether the licences of all its weights allow commercial use."""
-        return all(weights.commercial for weights in self.weights)
+    def commercial(self) -> bool | None:
+        """Whether the licences of all its weights allow commercial use; None where that is unknown of one."""
+        allowed = {weights.commercial for weights in self.weights}
+        return False if False in allowed else None if None in allowed else True

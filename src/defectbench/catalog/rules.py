@@ -82,8 +82,8 @@ class Names:
     def reads(self, value: object) -> bool:
         """Whether a sweep may give this value."""
         if not self.many:
-            return _is_name(value)
-        if not isinstance(value, list | tuple) or not value or not all(map(_is_name, value)):
+            return is_name(value)
+        if not isinstance(value, list | tuple) or not value or not all(map(is_name, value)):
             return False
         return len(set(value)) == len(value)
 
@@ -94,17 +94,20 @@ class Names:
         )
 
 
-def _is_name(value: object) -> bool:
+def is_name(value: object) -> bool:
     """Whether a value is a network's or a layer's name, as timm and torch.nn write them."""
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", value) is not None
 
 
 Rule = Bounds | Flag | Names
 
+NETWORK = "a timm network"
+"""What :class:`Names` allows of settings whose network timm must have."""
+
 SETTINGS: Mapping[str, Rule] = MappingProxyType(
     {
-        "architecture": Names("a timm network"),
-        "backbone": Names("a timm network"),
+        "architecture": Names(NETWORK),
+        "backbone": Names(NETWORK),
         "layers": Names("the backbone's layers", many=True),
         "learning_rate": Bounds(0, 1, above=True),
         "weight_decay": Bounds(0, 1),
@@ -116,8 +119,8 @@ SETTINGS: Mapping[str, Rule] = MappingProxyType(
         "bank": Bounds(1, whole=True),
         "features": Bounds(1, whole=True),
         "coreset": Bounds(0, 1, above=True),
-        "second_backbone": Names("a timm network"),
-        "third_backbone": Names("a timm network"),
+        "second_backbone": Names(NETWORK),
+        "third_backbone": Names(NETWORK),
         "second_layers": Names("the second backbone's layers", many=True),
         "third_layers": Names("the third backbone's layers", many=True),
         "layer": Names("a layer of the backbone"),

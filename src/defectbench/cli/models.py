@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -24,16 +23,28 @@ def models() -> None:
 @format_option
 def list_(form: str) -> None:
     """List every model that a sweep may name."""
-    from defectbench.catalog import ENTRIES
+    from defectbench.catalog import entries
 
+    _tell_problems()
     if form == "json":
-        say_json([_plain(entry.name) for entry in ENTRIES])
+        say_json([_plain(entry.name) for entry in entries()])
         return
+    foreign = any(entry.package for entry in entries())
     rows = [
-        (entry.name, entry.family, f"{entry.image_size} px", entry.licence, _terms(entry), entry.ends)
-        for entry in ENTRIES
+        (
+            entry.name,
+            *((_package(entry),) if foreign else ()),
+            entry.family,
+            f"{entry.image_size} px",
+            entry.licence,
+            _terms(entry),
+            entry.ends,
+        )
+        for entry in entries()
     ]
-    say_table(("model", "family", "size", "licence of the code", "of pretrained weights", "ends"), rows)
+    head = ("family", "size", "licence of the code", "of pretrained weights", "ends")
+    say_table(("model", *(("package",) if foreign else ()), *head), rows)
+    note("note: any other timm network is a model too: `{timm: NETWORK, label: ...}` in a sweep")
 
 
 @models.command()
@@ -47,7 +58,9 @@ def show(name: str, form: str) -> None:
     else:
         entry["resumes"] = _RESUMES[bool(entry["resumes"])]
         say_table(("", name), [(key, _lines(value)) for key, value in entry.items() if key != "name"])
-        if not entry["commercial"]:
+        if entry["commercial"] is None:
+            note(f"note: check the licence of the pretrained weights of {name}: commercial use is unknown")
+        elif not entry["commercial"]:
             note(f"note: the pretrained weights of {name} are not for commercial use")
         note("note: MVTec AD itself is CC BY-NC-SA 4.0, so what learns from it is not for commercial use")
 
@@ -67,10 +80,10 @@ def check(
     Random weights, no network, one thread, one process a model, in bounded memory (Linux). A model that does
     not take the size is checked at the next one that it takes. Ends with the code of the first that failed.
     """
-    from defectbench.catalog import ENTRIES, find
+    from defectbench.catalog import entries, find
     from defectbench.models.checks.full_check import full_check
 
-    asked = [entry.name for entry in ENTRIES] if whole else [find(name).name for name in names]
+    asked = [entry.name for entry in entries()] if whole else [find(name).name for name in names]
     if not asked:
         raise click.UsageError("say which models: NAME..., or --all")
     results = []
@@ -78,6 +91,8 @@ def check(
         note(f"{result.name}: {result.says}")
         results.append(result)
     if form == "json":
+        from dataclasses import asdict
+
         say_json([asdict(result) for result in results])
     else:
         say_table(_CHECKED, [_checked(result, size) for result in results])
@@ -110,6 +125,18 @@ def _checked(result: FullCheckResult, size: int) -> tuple[object, ...]:
     )
 
 
+def _tell_problems() -> None:
+    """Name the packages whose models cannot be used."""
+    from defectbench.catalog import problems
+
+    for problem in problems():
+        note(f"note: {problem}")
+
+
+def _package(entry: Entry) -> str:
+    return f"{entry.package} {entry.version}" if entry.package else "-"
+
+
 def _terms(entry: Entry) -> str:
     """Return the terms of a model's weights."""
     return "; ".join(dict.fromkeys(weights.terms for weights in entry.weights)) or "needs none"
@@ -117,14 +144,18 @@ def _terms(entry: Entry) -> str:
 
 def _plain(name: str) -> dict[str, object]:
     """Return a catalog entry as plain data."""
-    from defectbench.catalog import SETTINGS, find
+    from dataclasses import asdict, replace
+
+    from defectbench.catalog import find
 
     entry = find(name)
-    plain = asdict(replace(entry, settings={}))
+    plain = asdict(replace(entry, settings={}, rules={}))
+    del plain["rules"]  # `allowed` says them in words
+    plain |= {"package": entry.package or None, "version": entry.version or None}
     plain["settings"] = dict(entry.settings)
     plain["commercial"] = entry.commercial
     plain["sizes"] = entry.sizes
-    plain["allowed"] = {setting: str(SETTINGS[setting]) for setting in entry.settings}
+    plain["allowed"] = {setting: str(entry.rule(setting)) for setting in entry.settings}
     return plain
 
 

@@ -46,6 +46,8 @@ def prepare(
 
     for text in chart.warnings(planned.sweep, values, os.environ):
         note(f"note: {text}")
+    if lacking := chart.missing_packages(cells.values(), values):
+        note(f"note: {lacking}")
     if write_specs:
         planned.need_weights(list(cells))
         write_plan(planned, place, list(cells))

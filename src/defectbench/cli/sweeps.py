@@ -113,7 +113,7 @@ def _print_plan(
     say_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
-    note(f"tracker: {uri or 'none; an S3 store has none of its own, see --tracking-uri'}")
+    note(f"tracker: {uri or 'none; this store has none of its own, see --tracking-uri'}")
     rotated = ", ".join(planned.rotated) or "none"
     note(f"parts in any orientation, rotated and mirrored in training: {rotated}")
     for each in guessed:
@@ -218,7 +218,7 @@ def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) 
     place = open_store(store)
     uri = choose(place, tracking_uri)
     if uri is None:
-        raise UsageError("an S3 store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
+        raise UsageError("this store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
     found = sync_sweep(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
     note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
 

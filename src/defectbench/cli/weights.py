@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,17 +34,17 @@ def weights() -> None:
 @format_option
 def list_weights(store: str, form: str) -> None:
     """List which weights the catalog's models need and what the store has."""
-    from defectbench.catalog import ENTRIES
+    from defectbench.catalog import entries
     from defectbench.stores.layout import WEIGHTS
 
     there = [key.split("/")[1:3] for key in open_store(store).keys(WEIGHTS)]
     rows = []
-    for needed in sorted({item for entry in ENTRIES for item in entry.weights}, key=lambda item: item.name):
+    for needed in sorted({item for entry in entries() for item in entry.weights}, key=lambda item: item.name):
         rows.append(
             {
                 "weights": needed.name,
                 "kind": needed.kind,
-                "models": [entry.name for entry in ENTRIES if needed in entry.weights],
+                "models": [entry.name for entry in entries() if needed in entry.weights],
                 "licence": needed.licence,
                 "commercial": needed.commercial,
                 "source": needed.source,
@@ -109,11 +108,11 @@ def _push_file(place: Store, name: str, path: Path) -> None:
 
 
 def _check_name(name: str) -> None:
-    from defectbench.catalog import ENTRIES
+    from defectbench.catalog import entries
     from defectbench.errors import UsageError, nearest
     from defectbench.weights.store import is_full_name
 
-    known = {item.name for entry in ENTRIES for item in entry.weights}
+    known = {item.name for entry in entries() for item in entry.weights}
     if name not in known and not is_full_name(name):
         raise UsageError(f"no model needs weights {name!r}; {nearest(name, known)}")
     if name not in known:
@@ -133,6 +132,8 @@ def _mirror(place: Store, names: Iterable[str]) -> None:
             note(f"{name}: is in {place.url}")
             continue
         published = described(name)
+        import tempfile
+
         with tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
             file = Path(folder) / "file"
             try:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from defectbench.cli.options import cache_option, device_option, store_option, tracking_option
-from defectbench.execution.events import Event
-from defectbench.records.state import CellState
 from defectbench.util.shutdown import Stop
+
+if TYPE_CHECKING:
+    from defectbench.execution.events import Event
 
 
 @click.command()
@@ -72,5 +74,7 @@ def _print_event(event: Event) -> None:
 
 def _print_line(event: Event) -> None:
     """Print for people, on standard error, how a cell ended."""
+    from defectbench.records.state import CellState
+
     if event.state is not CellState.RUNNING or event.phase == "":
         click.echo(f"{event.cell} {event.state} {event.message}".rstrip(), err=True)

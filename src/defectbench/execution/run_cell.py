@@ -119,6 +119,7 @@ def _perform(
     """Fetch data and weights, then fit and score."""
     log.info("cell %s: %s on %s, seed %d", cell.key, cell.fit.model, cell.category, cell.fit.seed)
     with place.stop.at_once():  # nothing to save yet
+        entry = catalog.find_of(cell.fit.model, cell.fit.package)
         root = unpack(place.store, cell.dataset, cell.category, cell.fit.data_digest, place.cache)
         manifest = Manifest.from_json((root / "manifest.json").read_bytes())
         files = weights.fetch(place.store, cell.fit.weights, place.cache)
@@ -126,7 +127,7 @@ def _perform(
         images = ImageSet(manifest, root, cell.fit.image_size, place.cache, cell.fit.threads)
         images.prepare()
         # Seconds of imports: done while a stop may still end the process at once.
-        load_class(catalog.find(cell.fit.model))
+        load_class(entry)
     return fit_and_score.fit_and_score(cell, images, files, place.device, watch.on_progress, checkpointer)
 
 
@@ -223,7 +224,7 @@ def _result(cell: Cell, outcome: CellOutcome, files: dict[str, str]) -> Result:
         metrics=outcome.metrics,
         cost=outcome.cost,
         calibration_threshold=threshold if threshold == threshold else None,
-        versions=versions(),
+        versions=versions([cell.fit.package.partition("==")[0]] if cell.fit.package else ()),
         device=outcome.device,
         files=files,
     )

@@ -89,6 +89,7 @@ class Bundle:
         files: path below the folder -> SHA-256; without the card and the document itself.
         state: which of them the model loads.
         opset: of ``model.onnx``, or None without it.
+        package: the package that the model comes from, ``name==version``; empty for ours.
     """
 
     cell: str
@@ -116,6 +117,7 @@ class Bundle:
     files: Mapping[str, str]
     state: str
     opset: int | None = None
+    package: str = ""
 
     def to_json(self) -> bytes:
         """Return the text of ``model.json``."""
@@ -203,8 +205,9 @@ def load_model(bundle: Bundle, folder: Path, device: str) -> Model:
     Raises:
         ConfigurationError: this version of defectbench fits the model otherwise, or a library is missing.
         UsageError: this version has no such model.
+        MissingWeightsError: the package that the model comes from is not here in its version.
     """
-    entry = catalog.find(bundle.model)
+    entry = catalog.find_of(bundle.model, bundle.package)
     if entry.fit_version != bundle.fit_version:
         raise ConfigurationError(
             f"{bundle.model} was exported with version {bundle.fit_version} of its fit, this defectbench has "

@@ -149,6 +149,7 @@ def _write_state(finished: FinishedCell, request: ExportRequest, model: Model, d
         versions=finished.result.versions,
         files=digests(draft),
         state=state,
+        package=fit.package,
     )
 
 

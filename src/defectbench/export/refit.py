@@ -14,7 +14,7 @@ from defectbench.catalog import Entry
 from defectbench.data.archive import unpack
 from defectbench.data.manifest import Manifest
 from defectbench.data.progress import ProgressCallback
-from defectbench.errors import ConfigurationError, MissingInputError
+from defectbench.errors import ConfigurationError, MissingInputError, UsageError
 from defectbench.execution import fit_and_score
 from defectbench.execution.run_cell import read_cell
 from defectbench.models.base import Model
@@ -64,8 +64,12 @@ def find_key(store: Store, start: str) -> str:
 
     Raises:
         MissingInputError: there is none.
-        UsageError: there are several; some are named.
+        UsageError: ``start`` is no part of a key, or there are several; some are named.
     """
+    if not start.isalnum():
+        raise UsageError(
+            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
+        )
     key = find_cell(store, start)
     if key is None:
         raise MissingInputError(
@@ -87,7 +91,7 @@ def gather_cell(store: Store, key: str, cache: Path) -> FinishedCell:
         failure = find_failure(store, key)
         ended = f"failed ({failure.code}): {failure.message}" if failure else "has not finished"
         raise MissingInputError(f"cell {key} {ended}; only a finished cell can be exported")
-    entry = catalog.find(cell.fit.model)
+    entry = catalog.find_of(cell.fit.model, cell.fit.package)
     if entry.fit_version != cell.fit.fit_version:
         raise ConfigurationError(
             f"cell {key} was fitted by version {cell.fit.fit_version} of {entry.name}'s fit, this "

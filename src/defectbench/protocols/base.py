@@ -84,10 +84,37 @@ class Splits:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What reports and trackers must know of the splits that carry one protocol's name.
+
+    Attributes:
+        name: as in :attr:`Split.protocol`.
+        text: what it asks, in sentences, for the report.
+        paired: all families are tested on the same images of a fold. Without it nothing is compared in pairs.
+        heat_maps: its cells keep heat maps.
+        primary: the report's verdict and main tables are made of it; of one protocol alone.
+        draws: a condition is an average over random draws, whose spread is given.
+    """
+
+    name: str
+    text: str
+    paired: bool = True
+    heat_maps: bool = False
+    primary: bool = False
+    draws: bool = False
+
+
 class Protocol(StrictModel, ABC):
-    """One experiment. Its fields are its options in a sweep."""
+    """One experiment. Its fields are its options in a sweep.
+
+    Attributes:
+        name: what a sweep calls it.
+        descriptions: of each name that its splits carry; the first is of ``name``.
+    """
 
     name: ClassVar[str]
+    descriptions: ClassVar[tuple[Description, ...]]
 
     @abstractmethod
     def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.protocols.base import Protocol, Split, Splits, generator
+from defectbench.protocols.base import Description, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit
 from defectbench.protocols.groups import shuffled, without_groups_of
 from defectbench.util.strict_yaml import Number, distinct
@@ -29,6 +29,13 @@ class Contamination(Protocol):
     """
 
     name: ClassVar[str] = "contamination"
+    descriptions: ClassVar[tuple[Description, ...]] = (
+        Description(
+            name,
+            "A share of the training goods and of the calibration goods is replaced by defects, which both "
+            "families take for good.",
+        ),
+    )
     shares: tuple[Annotated[Number, Field(ge=0, lt=1)], ...] = Field(default=(0.0, 0.05, 0.1), min_length=1)
 
     @field_validator("shares")

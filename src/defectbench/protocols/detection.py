@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from defectbench.data.manifest import Manifest
-from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
+from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import FOLDS, check_size, crossfit
 from defectbench.protocols.groups import cut, shuffled, without_groups_of
 from defectbench.util.strict_yaml import Whole, refuse
@@ -32,6 +32,24 @@ class Detection(Protocol):
     """
 
     name: ClassVar[str] = "detection"
+    descriptions: ClassVar[tuple[Description, ...]] = (
+        Description(
+            name,
+            "Every labelled image is scored held-out by both families; each fold's model has learnt from the "
+            "others.",
+            heat_maps=True,
+            primary=True,
+        ),
+        Description(
+            HOLDOUT,
+            "The original study's single split: the detector is stopped by half of the labelled images and "
+            "tested on the other half; the classifier learns half of the defects at four rotations and is "
+            "tested on a quarter of them, with the goods that the detector is tested on. The shares of "
+            "defects differ, and so does the F1 of calling everything abnormal, which each F1 must be held "
+            "against: nothing is paired. The threshold is the tuned one.",
+            paired=False,
+        ),
+    )
     scheme: Literal["crossfit", "holdout", "both"] = "crossfit"
     folds: Whole = Field(default=FOLDS, ge=3, le=20)
 

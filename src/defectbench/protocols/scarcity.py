@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, field_validator
 
 from defectbench.data.manifest import Manifest
-from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
+from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import crossfit, of_label
 from defectbench.protocols.groups import shuffled, whole_groups
 from defectbench.util.strict_yaml import Whole, distinct
@@ -32,6 +32,15 @@ class Scarcity(Protocol):
     """
 
     name: ClassVar[str] = "scarcity"
+    descriptions: ClassVar[tuple[Description, ...]] = (
+        Description(
+            name,
+            "A classifier trained on n labelled defects, those that tune it included; mean over draws, ± "
+            "their standard deviation. Detectors learn from no defect: they are beside all, the fit of "
+            "detection.",
+            draws=True,
+        ),
+    )
     defects: tuple[Annotated[Whole, Field(ge=1)], ...] = Field(default=(1, 2, 4, 8, 16), min_length=1)
     draws: Whole = Field(default=_ENOUGH_DRAWS, ge=1, le=1000)
 

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
-from defectbench.protocols.base import LEARNERS, Protocol, Split, Splits, generator
+from defectbench.protocols.base import LEARNERS, Description, Protocol, Split, Splits, generator
 from defectbench.protocols.folds import check_size, crossfit, of_label
 from defectbench.protocols.groups import cut, shuffled, without_groups_of
 from defectbench.util.strict_yaml import distinct
@@ -35,6 +35,14 @@ class Unseen(Protocol):
     """
 
     name: ClassVar[str] = "unseen"
+    descriptions: ClassVar[tuple[Description, ...]] = (
+        Description(
+            name,
+            "A classifier that has learnt one defect type (one), or all but one (all_but_one), tested on the "
+            "goods and the seen or the unseen types. Its control has learnt as many defects of any type. "
+            "Mode study is the original study's form: not cross-fitted, and no good is tested.",
+        ),
+    )
     modes: tuple[Mode, ...] = Field(default=("one", "all_but_one"), min_length=1)
     leave_out: tuple[str, ...] = ("combined",)
 

@@ -37,6 +37,7 @@ class Fit:
         fit_version: of the catalog's entry.
         rotate_and_flip: both classes may be rotated by 90 degrees and mirrored.
         rotate_defects: each defect is shown at four rotations, goods are not (the original study's holdout).
+        package: the package that the model comes from, ``name==version``; empty for this one.
     """
 
     data_digest: str
@@ -55,14 +56,21 @@ class Fit:
     balance: str
     rotate_and_flip: bool = False
     rotate_defects: bool = False
+    package: str = ""
 
     def key(self) -> str:
         """Return the name of the fit: 20 hex digits of the SHA-256 over its canonical JSON."""
         return hashlib.sha256(canonical_json(self.to_document())).hexdigest()[:_KEY_LENGTH]
 
     def to_document(self) -> dict[str, Any]:
-        """Return what the key is a hash of, and what ``spec.json`` keeps of it."""
-        return {_IN_JSON.get(name, name): value for name, value in asdict(self).items()}
+        """Return what the key is a hash of, and what ``spec.json`` keeps of it.
+
+        ``package`` only where there is one: the keys of our own models go without it.
+        """
+        plain = {_IN_JSON.get(name, name): value for name, value in asdict(self).items()}
+        if not self.package:
+            del plain["package"]
+        return plain
 
 
 @dataclass(frozen=True)
@@ -134,12 +142,10 @@ def find_cell(store: Store, start: str) -> str | None:
     """Return the key of the one cell whose key starts so; None where there is none.
 
     Raises:
-        UsageError: ``start`` is no part of a key, or several cells start so; some are named.
+        UsageError: several cells start so; some are named.
     """
-    if not start.isalnum():
-        raise UsageError(
-            f"cell {start!r}: a key, or how it starts, as `defectbench plan SWEEP --format json` lists it"
-        )
+    if not start.isalnum():  # no part of a key, and a slash would search elsewhere in the store
+        return None
     keys = sorted({second_part(key) for key in store.keys(f"{CELLS}{start}")})
     if len(keys) > 1:
         # A short start may match thousands.

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -186,10 +186,14 @@ def forget_failures(store: Store, cells: Sequence[str]) -> None:
         store.delete(failure_key(key))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of each library that may decide a fit's bits, if it is there."""
+def versions(more: Iterable[str] = ()) -> dict[str, str]:
+    """Return the versions of Python and of each library that may decide a fit's bits, if it is there.
+
+    Args:
+        more: further distributions, such as the one that the model comes from.
+    """
     found = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    for name in dict.fromkeys((*_LIBRARIES, *more)):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -199,6 +203,6 @@ def versions() -> dict[str, str]:
 
 def differing_versions(made: Mapping[str, str]) -> list[str]:
     """Return in words which libraries have other versions here than something was ``made`` with."""
-    here = versions()
+    here = versions(made)
     names = sorted(name for name in {*made, *here} if made.get(name) != here.get(name))
     return [f"{name} {made.get(name, 'none')} (here {here.get(name, 'none')})" for name in names]

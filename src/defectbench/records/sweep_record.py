@@ -33,6 +33,7 @@ class SweepModel:
         model: catalog name.
         weights: ``none``, ``pretrained``, ``file`` or ``not needed``.
         changed: settings that are not the catalog's, which a report must name.
+        package: the package that it comes from, ``name==version``; empty for this one.
     """
 
     label: str
@@ -41,6 +42,7 @@ class SweepModel:
     weights: str
     image_size: int
     changed: Mapping[str, Any]
+    package: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Protocol, TypeVar
 
+from defectbench.protocols.contamination import Contamination
 from defectbench.report import cost_plots, experiment_plots, plots
 from defectbench.report.canvas import Drawing
 from defectbench.tables.cost import COSTS
@@ -81,7 +82,7 @@ class Figures:
     @cached_property
     def contaminations(self) -> tuple[Drawing, ...]:
         """Quality by share of contamination, one for each category."""
-        rows = [line for line in self._tables.conditions if line.protocol == "contamination"]
+        rows = [line for line in self._tables.conditions if line.protocol == Contamination.name]
         low = _lowest(line.value for line in rows)
         found = []
         for name, lines in _by_category(rows).items():

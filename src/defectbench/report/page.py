@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from defectbench.data.shortcut import SUSPICIOUS
 from defectbench.errors import NoRightsError, TryAgainError, UsageError
 from defectbench.metrics.image import METRICS
+from defectbench.protocols.choose import PRIMARY, describe
 from defectbench.report import wording
 from defectbench.report.evidence import Evidence, MapComparison, MistakePanels
 from defectbench.report.figures import Figures
@@ -128,7 +129,7 @@ class Report:
             wording=wording,
             metrics=METRICS,
             rules=_RULES,
-            experiments=wording.EXPERIMENTS,
+            describe=describe,
             calls=CALLS,
             costs=COSTS,
             suspicious=SUSPICIOUS,
@@ -167,7 +168,7 @@ class Report:
             for note in self.record.notes
             if note.startswith(f"{category}: ")
         ]
-        return "; ".join(note for note in own if "detection" in note) or "detection cannot split its images"
+        return "; ".join(note for note in own if PRIMARY in note) or f"{PRIMARY} cannot split its images"
 
     @cached_property
     def oracle_of(self) -> Mapping[tuple[str, str], ThresholdRow]:
@@ -281,7 +282,7 @@ class Report:
 
     def reference(self, category: str) -> ReferenceRow | None:
         """Return what a map that knows nothing would get; None where the masks cannot be had."""
-        folds = self.collected.folds(protocol="detection", category=category)
+        folds = self.collected.folds(protocol=PRIMARY, category=category)
         tested = dict.fromkeys(str(name) for fold in folds for name in fold.test.image_id)
         return self.evidence.reference(category, list(tested))
 

@@ -19,22 +19,6 @@ _SHOWN = 3
 _MINUS = "−"
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
-EXPERIMENTS = {
-    "holdout": "The original study's single split: the detector is stopped by half of the labelled images "
-    "and tested on the other half; the classifier learns half of the defects at four rotations and is tested "
-    "on a quarter of them, with the goods that the detector is tested on. The shares of defects differ, and "
-    "so does the F1 of calling everything abnormal, which each F1 must be held against: nothing is paired. "
-    "The threshold is the tuned one.",
-    "unseen": "A classifier that has learnt one defect type (one), or all but one (all_but_one), tested on "
-    "the goods and the seen or the unseen types. Its control has learnt as many defects of any type. "
-    "Mode study is the original study's form: not cross-fitted, and no good is tested.",
-    "scarcity": "A classifier trained on n labelled defects, those that tune it included; mean over draws, ± "
-    "their standard deviation. Detectors learn from no defect: they are beside all, the fit of detection.",
-    "contamination": "A share of the training goods and of the calibration goods is replaced by defects, "
-    "which both families take for good.",
-}
-"""What the protocols beyond detection ask."""
-
 
 def number(value: float | None, digits: int = 3) -> str:
     """Return a figure with fixed digits and a true minus sign; a dash where it is not defined.

@@ -10,6 +10,7 @@ from defectbench.models.pictures.images import default_cache
 from defectbench.records.result import finished_cells, forget_failures
 from defectbench.runners.local import LocalRunner
 from defectbench.stores.base import Store
+from defectbench.sweeps.networks import check_networks
 from defectbench.sweeps.plan import Plan, write_plan
 
 
@@ -21,10 +22,12 @@ def write_unfinished(plan: Plan, store: Store, cells: Sequence[str]) -> list[str
 
     Raises:
         MissingWeightsError: names every model whose weights are missing.
+        SweepError: a network that timm does not have, with its line.
     """
     done = finished_cells(store, cells)
     keys = [key for key in cells if key not in done]
     plan.need_weights(keys)
+    check_networks(plan.sweep, {plan.labels[key] for key in keys})
     write_plan(plan, store, keys)
     forget_failures(store, keys)
     return keys

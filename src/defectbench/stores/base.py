@@ -82,6 +82,9 @@ class Store(ABC):
 
     url: str
 
+    local_path: Path | None = None
+    """Where it lies on this machine, as a directory that other programs may see; None for all others."""
+
     readers: int = 8
     """How many reads are under way at once in :meth:`each`: while one waits for its answer, others go on."""
 

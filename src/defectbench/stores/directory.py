@@ -46,7 +46,7 @@ class DirectoryStore(Store):
     """A disk answers at once: threads would cost more than they wait less (three times at 10,000 cells)."""
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path).expanduser().absolute()
+        self.path = self.local_path = Path(path).expanduser().absolute()
         self.url = str(self.path)
         self._drafts = self.path / OWN_FOLDER / "drafts"
         self._ready = False

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -23,59 +21,21 @@ from pydantic import (
 )
 
 from defectbench import catalog
-from defectbench.catalog import SETTINGS, Entry, Setting
-from defectbench.errors import MissingInputError, SweepError, UsageError, nearest
+from defectbench.catalog import Entry, Setting
+from defectbench.errors import ConfigurationError, MissingInputError, SweepError, UsageError, nearest
 from defectbench.metrics.comparison import ENDPOINTS
 from defectbench.protocols.base import Protocol
-from defectbench.protocols.choose import PROTOCOLS
+from defectbench.protocols.choose import CLASHES, PROTOCOLS, REMARKS
 from defectbench.protocols.detection import Detection
 from defectbench.protocols.folds import FOLDS
+from defectbench.sweeps.locations import SourceLines, lines_of
+from defectbench.sweeps.messages import AMOUNT, NAME, TIME, refusal
+from defectbench.sweeps.overrides import lay_over, lay_values
 from defectbench.util.strict_yaml import Number, StrictModel, Whole, distinct, refuse
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-_AMOUNT = r"^(0*[1-9][0-9]*(\.[0-9]+)?|0+\.[0-9]*[1-9][0-9]*)(Ki|Mi|Gi|Ti|k|M|G|T)?$"
-_TIME = r"^0*[1-9][0-9]*(s|m|h|d)$"
-_PATTERNS = {
-    _NAME: "expected 1 to 63 letters, digits, '.', '_' or '-', a letter or digit first",
-    _AMOUNT: "expected an amount above 0, such as 512Mi or 8Gi",
-    _TIME: "expected a time above 0, such as 90s, 30m, 6h or 2d",
-}
-"""What the patterns mean, for people."""
-
-Name = Annotated[str, Field(pattern=_NAME)]
-Path_ = tuple[str | int, ...]
-"""Where a value is in the file: keys and list positions from the top."""
-
+Name = Annotated[str, Field(pattern=NAME)]
 _NO_VALUES: Mapping[str, Any] = MappingProxyType({})
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-@dataclass(frozen=True)
-class SourceLines:
-    """Lines of a YAML file's values.
-
-    Attributes:
-        lines: None where a sweep is no text.
-        option: by what the values at ``overridden`` were set.
-    """
-
-    file: str
-    lines: Mapping[Path_, int] | None
-    overridden: frozenset[Path_] = frozenset()
-    option: str = "--set"
-
-    def of(self, path: Sequence[str | int]) -> str:
-        """Return ``file:line`` of the value at ``path``, or of the nearest one around it."""
-        place = tuple(path)
-        # What was laid over a value hides the lines of all that the file had there.
-        for depth in range(1, len(place) + 1):
-            if place[:depth] in self.overridden:
-                return f"{self.option} {'.'.join(map(str, place[:depth]))}"
-        if self.lines is None:
-            return self.file
-        while place and place not in self.lines:
-            place = place[:-1]
-        return f"{self.file}:{self.lines.get(place, 1)}"
 
 
 class Data(StrictModel):
@@ -101,9 +61,9 @@ class Resources(StrictModel):
 
     gpu: Whole = Field(default=0, ge=0, le=16)
     cpu: Number = Field(default=2, gt=0, le=1024)
-    memory: str = Field(default="8Gi", pattern=_AMOUNT)
-    shm: str | None = Field(default=None, pattern=_AMOUNT)
-    deadline: str | None = Field(default=None, pattern=_TIME)
+    memory: str = Field(default="8Gi", pattern=AMOUNT)
+    shm: str | None = Field(default=None, pattern=AMOUNT)
+    deadline: str | None = Field(default=None, pattern=TIME)
 
     @property
     def deadline_seconds(self) -> float | None:
@@ -149,15 +109,20 @@ class ModelChoice(StrictModel):
     @model_validator(mode="before")
     @classmethod
     def _know_every_key(cls, value: Any) -> Any:
-        """Accept a bare name; move the model's own settings into ``overrides``."""
+        """Accept a bare name, or ``timm: NAME``; move the model's own settings into ``overrides``."""
         if isinstance(value, str):
             value = {"name": value}
         if not isinstance(value, Mapping):
             return value
+        value, key = _named(value)
         try:
             entry = catalog.find(str(value.get("name")))
-        except UsageError as error:
-            refuse(str(error), "name")
+        except (UsageError, ConfigurationError) as error:
+            refuse(str(error), key)
+        if catalog.TIMM in entry.name and "architecture" in value:
+            refuse(
+                f"the network is {entry.settings['architecture']}: leave `architecture` out", "architecture"
+            )
         own = {key: setting for key, setting in value.items() if key in entry.settings}
         plain = {key: setting for key, setting in value.items() if key not in entry.settings}
         fields = [name for name in cls.model_fields if name != "overrides"]
@@ -165,7 +130,7 @@ class ModelChoice(StrictModel):
             if key not in fields:
                 refuse(f"unknown key {key!r}; {nearest(str(key), [*fields, *entry.settings])}", str(key))
         for key, setting in own.items():
-            own[key] = _allowed(setting, entry.settings[key], str(key))
+            own[key] = _allowed(setting, entry, str(key))
         return {**plain, "overrides": own}
 
 
@@ -207,6 +172,11 @@ class Sweep(StrictModel):
         if isinstance(value, Mapping):
             if not value:
                 refuse(f"no protocol given; allowed: {', '.join(sorted(PROTOCOLS))}")
+            for name in map(str, value):
+                if name in CLASHES:
+                    refuse(f"protocol {CLASHES[name]}", name)
+                if name not in PROTOCOLS:
+                    refuse(f"unknown key {name!r}; {nearest(name, PROTOCOLS)}{REMARKS}", name)
             return {name: {} if options is None else options for name, options in value.items()}
         return value
 
@@ -262,7 +232,7 @@ class Sweep(StrictModel):
         return self
 
     def _labels(self) -> list[str]:
-        return [choice.label or choice.name for choice in self.models]
+        return [choice.label or catalog.find(choice.name).label for choice in self.models]
 
     def _image_size(self, choice: ModelChoice) -> int:
         return choice.image_size or self.image_size or catalog.find(choice.name).image_size
@@ -312,7 +282,7 @@ def _resolve(sweep: Sweep, choice: ModelChoice) -> ModelConfig:
     entry = catalog.find(choice.name)
     resources = sweep.resources.model_dump() | (choice.resources or {})
     return ModelConfig(
-        label=choice.label or entry.name,
+        label=choice.label or entry.label,
         entry=entry,
         settings={**entry.settings, **choice.overrides},
         image_size=sweep._image_size(choice),
@@ -378,7 +348,7 @@ def parse_text(
         raise SweepError(f"{file}:1: a sweep is a mapping with name, data, models, weights and protocols")
     laid = (*lay_over(document, overrides), *lay_values(document, values))
     option = "override" if values else "--set"
-    return parse_sweep(document, SourceLines(file, dict(_lines(node, (), file)), frozenset(laid), option))
+    return parse_sweep(document, SourceLines(file, dict(lines_of(node, (), file)), frozenset(laid), option))
 
 
 def _load(text: str, file: str) -> tuple[yaml.Node | None, Any]:
@@ -416,7 +386,7 @@ def parse_sweep(document: Mapping[str, Any], where: SourceLines) -> Sweep:
         for position, choice in enumerate(sweep.models):
             _check_resources(choice, sweep, where, position)
     except ValidationError as error:
-        raise _refusal(error, where) from None
+        raise refusal(error, where) from None
     sweep._where = where
     return sweep
 
@@ -426,162 +396,25 @@ def _check_resources(choice: ModelChoice, sweep: Sweep, where: SourceLines, posi
         Resources.model_validate(choice.resources or {})
     except ValidationError as error:
         path = ("models", position, "resources")
-        raise _refusal(error, where, path) from None
+        raise refusal(error, where, path) from None
 
 
-def _refusal(error: ValidationError, where: SourceLines, above: Path_ = ()) -> SweepError:
-    """Return all of pydantic's findings as one error."""
-    problems = error.errors()
-    # pydantic leaves a wrong item out and then finds its list too short: that is no second problem.
-    wrong = {problem["loc"][:-1] for problem in problems}
-    kept = [problem for problem in problems if problem["type"] != "too_short" or problem["loc"] not in wrong]
-    return SweepError("\n".join(_describe(problem, where, above) for problem in kept))
+def _named(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str]:
+    """Return a model's keys with ``timm: NAME`` as the catalog's name, and the key that names it."""
+    if "timm" not in value:
+        return value, "name"
+    if "name" in value:
+        refuse("give `timm: NETWORK` or `name: MODEL`, not both", "timm")
+    network = value["timm"]
+    if not isinstance(network, str) or not network:
+        refuse("expected timm's name of a network, such as resnet34.a1_in1k, got " + repr(network), "timm")
+    plain = {key: setting for key, setting in value.items() if key != "timm"}
+    return {"name": f"{catalog.TIMM}{network}", **plain}, "timm"
 
 
-def _describe(problem: Any, where: SourceLines, above: Path_ = ()) -> str:
-    """Put one of pydantic's findings into ``place: key: message``."""
-    context = problem.get("ctx") or {}
-    path = (*above, *_plain(problem["loc"]), *context.get("path", ()))
-    got = "" if problem["type"] in ("refused", "missing") else f", got {problem['input']!r}"
-    message = _wording(problem["type"], context) or problem["msg"]
-    name = ".".join(map(str, path)) or "sweep"
-    return f"{where.of(path)}: {name}: {message[0].lower()}{message[1:]}{got}"
-
-
-_WORDING = {
-    "missing": "is required",
-    "int": "expected a whole number",
-    "float": "expected a number",
-    "finite_number": "expected a finite number",
-    "string": "expected a text",
-    "tuple": "expected a list",
-    "dict": "expected a mapping",
-    "model": "expected a mapping",
-}
-
-_RANGES = {
-    "greater_than_equal": "expected {ge:g} or more",
-    "greater_than": "expected more than {gt:g}",
-    "less_than_equal": "expected {le:g} or less",
-    "less_than": "expected less than {lt:g}",
-    "literal_error": "expected {expected}",
-}
-
-
-def _wording(kind: str, context: Mapping[str, Any]) -> str | None:
-    """Return what pydantic's error ``kind`` means to a user; None where pydantic's message will do."""
-    if kind in ("too_short", "too_long"):
-        least, most = context.get("min_length"), context.get("max_length")
-        return (
-            f"expected a list of at least {least}"
-            if kind == "too_short"
-            else f"expected a list of {most} at most"
-        )
-    if kind in _RANGES:
-        return _RANGES[kind].format(**context)
-    if context.get("class_name") == ModelChoice.__name__:
-        return "expected a model's name or a mapping with `name`"
-    if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(context["pattern"])
-    return _WORDING.get(kind) or _WORDING.get(kind.split("_")[0])
-
-
-def _plain(path: Path_) -> Path_:
-    """Drop the names that pydantic puts into a path for the members of a union."""
-    return tuple(step for step in path if not (isinstance(step, str) and re.search(r"[\[(]", step)))
-
-
-def _lines(
-    node: yaml.Node | None, path: Path_, file: str, around: tuple[yaml.Node, ...] = ()
-) -> Iterator[tuple[Path_, int]]:
-    """Yield (path, line) of every value; for a mapping's value the line of its key.
-
-    Raises:
-        SweepError: a key is given twice, or an alias is inside what it names.
-    """
-    if node is not None and any(node is outer for outer in around):
-        raise SweepError(f"{file}:{node.start_mark.line + 1}: holds itself, by an alias")
-    inside = around if node is None else (*around, node)
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if key.value in seen:
-                raise SweepError(f"{file}:{line}: {key.value!r} stands twice")
-            seen.add(key.value)
-            yield (*path, key.value), line
-            yield from _lines(value, (*path, key.value), file, inside)
-    elif isinstance(node, yaml.SequenceNode):
-        for position, value in enumerate(node.value):
-            yield (*path, position), value.start_mark.line + 1
-            yield from _lines(value, (*path, position), file, inside)
-
-
-def lay_over(document: dict[str, Any], overrides: Sequence[str], option: str = "--set") -> Iterator[Path_]:
-    """Lay ``key.path=value`` over the document in place; yield the paths that were set.
-
-    The value is YAML; ``\\.`` is a dot inside a key.
-
-    Raises:
-        SweepError: an override that is none, or whose path is not in the document.
-    """
-    for text in overrides:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise SweepError(f"{option} {text}: expected key.path=value, for example seeds=[0,1]")
-        try:
-            new = yaml.safe_load(value)
-        except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-            raise SweepError(f"{option} {text}: the value is not YAML") from error
-        yield _put(document, _key_path(name), new, f"{option} {text}")
-
-
-def lay_values(document: dict[str, Any], values: Mapping[str, Any]) -> Iterator[Path_]:
-    """Lay values over the document in place, key path -> value; yield the paths, as :func:`lay_over` does."""
-    for name, value in values.items():
-        yield _put(document, _key_path(name), deepcopy(value), f"override {name}")
-
-
-def _key_path(name: str) -> list[str]:
-    """Return the keys of a dotted path; ``\\.`` is a dot inside a key."""
-    return [part.replace("\\.", ".") for part in re.split(r"(?<!\\)\.", name)]
-
-
-def _put(document: dict[str, Any], names: Sequence[str], new: Any, option: str) -> Path_:
-    """Set the value at ``names`` in the document, with the mappings on the way; return its path."""
-    place: Any = document
-    path: list[str | int] = []
-    for depth, name in enumerate(names):
-        step = _step(place, name, ".".join(map(str, path)), option)
-        path.append(step)
-        if depth == len(names) - 1:
-            place[step] = new
-        else:
-            inner = place.get(step) if isinstance(place, dict) else place[step]
-            if inner is None:
-                inner = {}
-            elif isinstance(inner, str) and path[:-1] == ["models"]:
-                inner = {"name": inner}  # a model by its bare name
-            place[step] = inner
-            place = inner
-    return tuple(path)
-
-
-def _step(place: Any, name: str, above: str, option: str) -> str | int:
-    """Return the key or list position that ``name`` means in ``place``, or refuse it."""
-    if isinstance(place, dict):
-        return name
-    if not isinstance(place, list):
-        raise SweepError(f"{option}: {above} is no mapping in this sweep")
-    if not re.fullmatch(r"[0-9]{1,6}", name) or int(name) >= len(place):
-        allowed = f"0 to {len(place) - 1}" if place else "none, it is empty"
-        raise SweepError(f"{option}: {above} is a list of {len(place)}; allowed positions: {allowed}")
-    return int(name)
-
-
-def _allowed(value: Any, default: Setting, key: str) -> Setting:
+def _allowed(value: Any, entry: Entry, key: str) -> Setting:
     """Return a model's own setting as the catalog keeps it, or refuse what its rule does not allow."""
-    rule = SETTINGS[key]
+    rule, default = entry.rule(key), entry.settings[key]
     if not rule.reads(value):
         refuse(f"expected {rule} (the catalog's is {_shown(default)}), got {_shown(value)}", key)
     if isinstance(default, float):

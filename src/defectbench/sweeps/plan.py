@@ -12,6 +12,7 @@ from defectbench.data.manifest import Manifest
 from defectbench.data.orientation import comes_in_any_orientation
 from defectbench.errors import DataError, MissingWeightsError, SweepError, nearest
 from defectbench.protocols.base import Split
+from defectbench.protocols.choose import describe
 from defectbench.records.cell import Cell, Fit
 from defectbench.records.sweep_record import (
     CategorySplit,
@@ -232,6 +233,7 @@ def _cell(
         rotate_and_flip=entry.family == "classifier"
         and comes_in_any_orientation(manifest, sweep.data.any_orientation),
         rotate_defects=split.rotate_defects and entry.family != "detector",
+        package=entry.requirement,
     )
     return Cell(
         fit=fit,
@@ -239,8 +241,8 @@ def _cell(
         dataset=manifest.dataset,
         category=manifest.category,
         weights_kind=_kind(model),
-        # The other protocols' tables ask for no overlays, and maps are most of a cell's bytes.
-        keep_heat_maps=split.protocol == "detection",
+        # Most protocols' tables ask for no overlays, and maps are most of a cell's bytes.
+        keep_heat_maps=describe(split.protocol).heat_maps,
         deadline=model.resources.deadline_seconds,
         sweep=sweep.name,
     )
@@ -264,5 +266,11 @@ def _model(model: ModelConfig) -> SweepModel:
     if model.entry.family != "detector" and model.balance != "weights":
         changed["balance"] = model.balance
     return SweepModel(
-        model.label, model.entry.name, model.entry.family, _kind(model), model.image_size, changed
+        model.label,
+        model.entry.name,
+        model.entry.family,
+        _kind(model),
+        model.image_size,
+        changed,
+        model.entry.requirement,
     )

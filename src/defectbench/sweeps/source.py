@@ -9,7 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from defectbench.errors import UsageError
-from defectbench.sweeps.config import SourceLines, Sweep, lay_values, parse_sweep, parse_text, read_sweep
+from defectbench.sweeps.config import Sweep, parse_sweep, parse_text, read_sweep
+from defectbench.sweeps.locations import SourceLines
+from defectbench.sweeps.overrides import lay_values
 
 SweepSource = Path | str | Mapping[str, Any]
 """A path; a text, which is YAML if it has several lines or starts with a brace, else a path; or a mapping."""

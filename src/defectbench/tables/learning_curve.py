@@ -12,11 +12,11 @@ import numpy as np
 from defectbench.catalog import Family
 from defectbench.metrics.comparison import AUROC, FoldScores
 from defectbench.metrics.crossover import Crossover, CrossoverPoint, Level, crossover
+from defectbench.protocols.scarcity import Scarcity
 from defectbench.tables.collect import Collected, Fold
 from defectbench.tables.conditions import fitted_by
 from defectbench.tables.paired import cautions, tested
 
-PROTOCOL = "scarcity"
 _WHOLE = "all"
 _SEED = 0
 
@@ -197,7 +197,7 @@ class LearningTables:
         self._margin = float(record.document["margin"])
         self._detector = record.contenders[1] if record.contenders else ""
         self._folds: dict[tuple[str, str], list[Fold]] = defaultdict(list)
-        for fold in collected.folds(protocol=PROTOCOL):
+        for fold in collected.folds(protocol=Scarcity.name):
             self._folds[fold.category, fold.reading.label].append(fold)
 
     def learning(self) -> tuple[LearningRow, ...]:
@@ -234,7 +234,7 @@ class LearningTables:
         """(category, model) -> fits that the sweep reads."""
         record = self._collected.record
         placed = ((record.splits[reading.split], reading.label) for reading in record.readings)
-        return Counter((one.category, label) for one, label in placed if one.split.protocol == PROTOCOL)
+        return Counter((one.category, label) for one, label in placed if one.split.protocol == Scarcity.name)
 
 
 def _conditions(folds: Sequence[Fold]) -> list[str]:

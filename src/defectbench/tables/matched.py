@@ -14,7 +14,11 @@ def matched_pairs(models: Sequence[SweepModel]) -> tuple[tuple[str, str], ...]:
         (ours.label, theirs.label)
         for theirs in models
         for ours in models
-        if theirs.family == "detector"
-        and catalog.find(theirs.model).matched_with == ours.model
-        and ours.weights == theirs.weights
+        if theirs.family == "detector" and _partner(theirs) == ours.model and ours.weights == theirs.weights
     )
+
+
+def _partner(detector: SweepModel) -> str:
+    """Return the classifier on the detector's backbone; empty where its package is not installed here."""
+    entry = catalog.known(detector.model, detector.package)
+    return "" if entry is None else entry.matched_with

@@ -21,7 +21,8 @@ from defectbench.data.shortcut import Shortcut
 from defectbench.errors import UsageError, nearest
 from defectbench.metrics import comparison
 from defectbench.metrics.image import image_ap, image_auroc, precision_recall_curve, roc_curve
-from defectbench.protocols.base import Split
+from defectbench.protocols.base import EVERYONE, Split
+from defectbench.protocols.choose import PRIMARY
 from defectbench.protocols.detection import HOLDOUT
 from defectbench.records.result import Result
 from defectbench.records.sweep_record import Reading, SweepModel
@@ -57,7 +58,6 @@ from defectbench.weights.store import described, needed
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PROTOCOL = "detection"
 EXPLANATION = (
     "pixel_auroc",
     "pixel_ap",
@@ -98,7 +98,6 @@ FILES = (
 
 _SEED = 0
 _NAN = math.nan
-_BASELINE = "defectbench.models.baselines:"
 _Line = TypeVar("_Line")
 
 
@@ -121,19 +120,20 @@ class Tables:
         self.defect_rate: float | None = record.document["defect_rate"]
         self.prices: Mapping[str, float] | None = record.document["prices"]
         self.labels = tuple(model.label for model in record.models)
-        splits = [placed for placed in record.splits if placed.split.protocol == PROTOCOL]
+        splits = [placed for placed in record.splits if placed.split.protocol == PRIMARY]
         self.scheme = splits[0].split.condition if splits else ""
-        self.paired = self.scheme == "crossfit"
+        # A holdout has a split for each family: their test images differ.
+        self.paired = bool(splits) and all(placed.split.families == EVERYONE for placed in splits)
         self.cuts = {
             name: len({s.split.fold for s in splits if s.category == name}) for name in record.categories
         }
         self._folds: dict[tuple[str, str], list[Fold]] = defaultdict(list)
-        for fold in collected.folds(protocol=PROTOCOL):
+        for fold in collected.folds(protocol=PRIMARY):
             self._folds[fold.category, fold.reading.label].append(fold)
         self._rows: dict[tuple[str, str], list[FigureRow]] = defaultdict(list)
         self._all_rows = collected.rows()
         for row in self._all_rows:
-            if row.protocol == PROTOCOL:
+            if row.protocol == PRIMARY:
                 self._rows[row.category, row.label].append(row)
 
     @cached_property
@@ -245,7 +245,7 @@ class Tables:
     @cached_property
     def conditions(self) -> tuple[ConditionRow, ...]:
         """What the protocols beyond detection gave, condition by condition."""
-        return conditions(self._all_rows, self.endpoint, but=PROTOCOL)
+        return conditions(self._all_rows, self.endpoint, but=PRIMARY)
 
     @cached_property
     def _unseen(self) -> UnseenTables:
@@ -292,7 +292,7 @@ class Tables:
         """What the fits took, a line for each model that has a result."""
         found = ((label, self._results(label)) for label in self.labels)
         return tuple(
-            cost.cost(label, results, self._results(label, PROTOCOL), self._splits(results))
+            cost.cost(label, results, self._results(label, PRIMARY), self._splits(results))
             for label, results in found
             if results
         )
@@ -378,7 +378,7 @@ class Tables:
     def _splits(self, results: Sequence[Result]) -> list[Split]:
         """Return detection's splits that a model's family reads."""
         placed = [placed.split for placed in self.collected.record.splits]
-        return [s for s in placed if s.protocol == PROTOCOL and results[0].family in s.families]
+        return [s for s in placed if s.protocol == PRIMARY and results[0].family in s.families]
 
     def _score(self, rows: Sequence[FigureRow]) -> ScoreRow:
         """Return the endpoint's row of one model and category."""
@@ -455,7 +455,9 @@ def _licence(model: SweepModel) -> tuple[str, bool | None]:
 
     Nothing forbids: True; one does: False; of one that is in no catalog it is unknown: None.
     """
-    entry = catalog.find(model.model)
+    entry = catalog.known(model.model, model.package)
+    if entry is None:
+        return f"of the package {model.package}, which is not installed here", None
     settings = {**entry.settings, **model.changed}
     names = needed(entry, settings) if model.weights == "pretrained" else ()
     used = [described(name) for name in names]
@@ -466,7 +468,8 @@ def _licence(model: SweepModel) -> tuple[str, bool | None]:
 
 def _is_baseline(model: SweepModel) -> bool:
     """Whether the model is one of the two without weights."""
-    return catalog.find(model.model).builder.startswith(_BASELINE)
+    entry = catalog.known(model.model, model.package)
+    return entry is not None and entry.baseline
 
 
 def _category(name: str, digest: str, folds: Sequence[Fold]) -> CategoryRow:

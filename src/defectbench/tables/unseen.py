@@ -14,12 +14,11 @@ from defectbench.catalog import Family
 from defectbench.data.manifest import GOOD
 from defectbench.metrics.comparison import ENDPOINTS, FoldScores, fold_average, fold_weight
 from defectbench.metrics.unseen import UnseenBlock, difference
-from defectbench.protocols.unseen import STUDY
+from defectbench.protocols.unseen import STUDY, Unseen
 from defectbench.tables.collect import Collected, Fold
 from defectbench.tables.conditions import fitted_by, mean
 from defectbench.tables.paired import cautions, tested
 
-PROTOCOL = "unseen"
 _SEED = 0
 
 
@@ -96,7 +95,7 @@ class UnseenTables:
         contenders = collected.record.contenders
         self._detector = contenders[1] if contenders else ""
         self._training_sets: dict[_Key, list[Fold]] = defaultdict(list)
-        for fold in collected.folds(protocol=PROTOCOL):
+        for fold in collected.folds(protocol=Unseen.name):
             setting = fold.split.setting
             if setting["mode"] == STUDY:  # without goods: a table of its own
                 continue

@@ -18,6 +18,7 @@ from defectbench.data.gallery import Gallery
 from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics.comparison import ENDPOINTS
 from defectbench.metrics.image import ConfusionCounts, counts_at
+from defectbench.protocols.choose import PRIMARY
 from defectbench.records.cell import Cell
 from defectbench.records.predictions import HistoryPoint, history_from_parquet
 from defectbench.records.result import Failure, Result, read_file, read_predictions
@@ -73,7 +74,7 @@ class _Parent:
     @property
     def title(self) -> str:
         """Its name for people, short because MLflow cuts names off; what is usual goes without saying."""
-        protocol = "" if self.protocol == "detection" else f" {self.protocol}"
+        protocol = "" if self.protocol == PRIMARY else f" {self.protocol}"
         return f"{self.label} {self.category}{protocol}" + (f" seed {self.seed}" if self.seed else "")
 
     def of(self, row: FigureRow) -> bool:
@@ -246,7 +247,7 @@ class _SyncJob:
         splits = [self.collected.record.splits[reading.split].split for reading in readings]
         folds = sorted({split.fold for split in splits})
         text = f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
-        if splits[0].protocol == "detection":
+        if splits[0].protocol == PRIMARY:
             return text
         return f"{text} of {_few(list(dict.fromkeys(split.drawn for split in splits)), 2)}"
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from defectbench.catalog import ENTRIES, Entry, Setting, Weights
+from defectbench.catalog import Entry, Setting, Weights, entries
 from defectbench.errors import MissingInputError, MissingWeightsError, TryAgainError, UsageError
 from defectbench.stores.base import Store
 from defectbench.stores.layout import weights_key
@@ -119,7 +119,7 @@ def only(name: str, store: Store, who: str = "this command") -> str:
 
 
 def _known() -> set[Weights]:
-    return {item for entry in ENTRIES for item in entry.weights}
+    return {item for entry in entries() for item in entry.weights}
 
 
 def is_full_name(name: str) -> bool:
@@ -136,7 +136,7 @@ def described(name: str) -> Weights:
 
     Of the latter nobody here has read the licence: whether it allows commercial use is None.
     """
-    found = (item for entry in ENTRIES for item in entry.weights if item.name == name)
+    found = (item for entry in entries() for item in entry.weights if item.name == name)
     return next(found, Weights(name, f"timm {name}", "see timm's page of it", commercial=None))
 
 

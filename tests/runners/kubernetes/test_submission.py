@@ -7,7 +7,8 @@ import pytest
 from defectbench.runners.kubernetes.submission import load_sweep
 from defectbench.stores.directory import DirectoryStore
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, parse_sweep
+from defectbench.sweeps.config import parse_sweep
+from defectbench.sweeps.locations import SourceLines
 from fakes import put_category
 
 

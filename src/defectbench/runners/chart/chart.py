@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from defectbench.records.cell import Cell
 from defectbench.runners.chart import helm
 from defectbench.runners.chart.documents import Reader
 from defectbench.runners.chart.values import Values, at, merge
+from defectbench.stores.choose import scheme_of
 from defectbench.sweeps.config import Resources, Sweep, resolve_models
 
 Manifest = dict[str, Any]
@@ -224,7 +225,7 @@ def _worker(manifest: Manifest) -> Mapping[str, Any]:
 
 def is_directory(store: str) -> bool:
     """Whether a store's URL names a directory."""
-    return not store.lower().startswith("s3://")
+    return scheme_of(store) == "file"
 
 
 def has_store_volume(values: Mapping[str, Any]) -> bool:
@@ -248,7 +249,7 @@ def warnings(sweep: Sweep, values: Mapping[str, Any], environment: Mapping[str, 
             "holds it: --set-values store.volume.persistentVolumeClaim.claimName=NAME",
         ),
         (
-            not is_directory(url) and not endpoint and bool(environment.get("AWS_ENDPOINT_URL_S3")),
+            scheme_of(url) == "s3" and not endpoint and bool(environment.get("AWS_ENDPOINT_URL_S3")),
             "AWS_ENDPOINT_URL_S3 is yours alone and pods will ask AWS: give the S3 server as pods reach it: "
             "--set-values store.endpoint=URL",
         ),
@@ -262,6 +263,27 @@ def warnings(sweep: Sweep, values: Mapping[str, Any], environment: Mapping[str, 
         ),
     )
     return [text for true, text in findings if true]
+
+
+def missing_packages(cells: Iterable[Cell], values: Mapping[str, Any]) -> str:
+    """Say which packages models come from that the values do not state the image to hold; empty for none."""
+    held = set(at(values, ("image", "packages")) or ())
+    models: dict[str, list[str]] = {}
+    for cell in cells:
+        if cell.fit.package and cell.fit.package not in held:
+            models.setdefault(cell.fit.package, []).append(cell.fit.model)
+    missing = [
+        f"the package {package}, of the model {', '.join(dict.fromkeys(names))}"
+        for package, names in models.items()
+    ]
+    if not missing:
+        return ""
+    stated = f"; they state {', '.join(sorted(held))}" if held else ""
+    return (
+        f"the values do not state that the pods' image holds {'; '.join(missing)}{stated}: build an image "
+        "with it (docs/extending.md), and state it: "
+        f"--set-values 'image.packages=[{', '.join(sorted({*held, *models}))}]'"
+    )
 
 
 def find_chart() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from defectbench.errors import ConfigurationError, MissingInputError, UsageError
-from defectbench.sweeps.config import lay_over
+from defectbench.sweeps.overrides import lay_over
 
 Values = dict[str, Any]
 

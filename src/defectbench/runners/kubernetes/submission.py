@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from defectbench.errors import ConfigurationError, DefectbenchError, ExitCode, NoRightsError, TryAgainError
+from defectbench.errors import (
+    ConfigurationError,
+    DefectbenchError,
+    ExitCode,
+    MissingWeightsError,
+    NoRightsError,
+    TryAgainError,
+)
 from defectbench.records.result import finished_cells, forget_failures
 from defectbench.records.sweep_record import WHOLE, Narrowing, read_record
 from defectbench.runners.chart import chart
@@ -23,7 +30,10 @@ from defectbench.runners.status import StoredState, read_stored_states
 from defectbench.stores.base import Store
 from defectbench.stores.layout import sweep_key
 from defectbench.sweeps import plan as plans
-from defectbench.sweeps.config import SourceLines, Sweep, lay_over, parse_sweep, read_sweep
+from defectbench.sweeps.config import Sweep, parse_sweep, read_sweep
+from defectbench.sweeps.locations import SourceLines
+from defectbench.sweeps.networks import check_networks
+from defectbench.sweeps.overrides import lay_over
 from defectbench.sweeps.plan import Plan
 
 
@@ -128,9 +138,12 @@ def prepare(request: SubmitRequest, sweep: Sweep) -> SubmittableSweep:
     done = frozenset(finished_cells(request.store, list(wanted)))
     todo = [key for key in wanted if key not in done]
     plan.need_weights(todo)
+    check_networks(sweep, {plan.labels[key] for key in todo})
     entries = chart.group(sweep, plan.cells, plan.labels, wanted=wanted)
     values = chart.values(sweep, entries, request.store.url, request.values)
-    if chart.is_directory(request.store.url) and not chart.has_store_volume(values):
+    if lacking := chart.missing_packages([plan.cells[key] for key in todo], values):
+        raise MissingWeightsError(lacking)
+    if request.store.local_path is not None and not chart.has_store_volume(values):
         raise ConfigurationError(
             f"pods cannot reach the directory {request.store.url}: give --store s3://..., or the volume that "
             "holds it: --set-values store.volume.persistentVolumeClaim.claimName=NAME"

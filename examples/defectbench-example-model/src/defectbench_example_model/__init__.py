@@ -1,0 +1,1 @@
+"""A model for defectbench in a package of its own."""

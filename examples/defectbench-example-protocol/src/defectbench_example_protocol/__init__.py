@@ -1,0 +1,1 @@
+"""A protocol for defectbench in a package of its own."""
