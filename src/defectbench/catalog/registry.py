@@ -126,6 +126,7 @@ def by_name() -> dict[str, Entry]:
 
 
 def _timm(network: str) -> Entry:
+    """Return the entry of a timm network; only the name is checked, for timm itself is not loaded here."""
     if not is_name(network):
         raise UsageError(f"timm network {network!r}: expected timm's name of it, such as resnet34.a1_in1k")
     return timm_entry(network)
@@ -163,6 +164,7 @@ def _faults(entry: Entry) -> Iterator[str]:
 
 
 def _wrong_settings(entry: Entry) -> Iterable[str]:
+    """Say which of an entry's own settings a sweep could not override."""
     for name, value in entry.settings.items():
         rule = entry.rules.get(name, SETTINGS.get(name))
         if name in RESERVED or not name.isidentifier():

@@ -134,6 +134,7 @@ def _tell_problems() -> None:
 
 
 def _package(entry: Entry) -> str:
+    """Return the package of a foreign model with its version; a dash for our own."""
     return f"{entry.package} {entry.version}" if entry.package else "-"
 
 

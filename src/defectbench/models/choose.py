@@ -29,6 +29,7 @@ def load_class(entry: Entry) -> type[Model]:
 
 
 def _own(entry: Entry) -> type[Model]:
+    """Return a class of this package, or name the extra that it needs."""
     try:
         builder: type[Model] = _load(entry)
     except ModuleNotFoundError as error:
@@ -57,5 +58,6 @@ def _foreign(entry: Entry) -> type[Model]:
 
 
 def _load(entry: Entry) -> Any:
+    """Import an entry's module and return what it names there."""
     module, _, name = entry.builder.partition(":")
     return getattr(importlib.import_module(module), name)

@@ -59,6 +59,7 @@ def open_store(url: str) -> Store:
 
 
 def _open_s3(url: str) -> Store:
+    """Return the store of an ``s3://`` URL."""
     bucket, prefix = _bucket(url)
     try:
         from defectbench.stores.s3 import S3Store  # boto3 is an extra, and slow to import
@@ -70,10 +71,12 @@ def _open_s3(url: str) -> Store:
 
 
 def _open_file(url: str) -> Store:
+    """Return the store of a ``file:`` URL."""
     return DirectoryStore(_file_path(url))
 
 
 def _file_path(url: str) -> Path:
+    """Return the path of a file URL, which must be on this machine."""
     parts = urlsplit(url)
     if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
         raise UsageError(f"store {url!r}: a file URL is file:///absolute/path")
@@ -81,6 +84,7 @@ def _file_path(url: str) -> Path:
 
 
 def _bucket(url: str) -> tuple[str, str]:
+    """Return an S3 URL's bucket and prefix."""
     bucket, _, prefix = url.partition("://")[2].partition("/")
     if "@" in bucket:
         raise UsageError(

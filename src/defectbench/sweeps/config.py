@@ -53,6 +53,7 @@ class Data(StrictModel):
     @field_validator("categories", "any_orientation")
     @classmethod
     def _once(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """Refuse a category given twice."""
         return distinct(value, "category") if value else value
 
 
@@ -183,11 +184,13 @@ class Sweep(StrictModel):
     @field_validator("seeds")
     @classmethod
     def _distinct_seeds(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        """Refuse a seed given twice: its cells would be the same."""
         return distinct(value, "seed")
 
     @field_validator("endpoint")
     @classmethod
     def _known_endpoint(cls, value: str) -> str:
+        """Refuse an endpoint that does not exist."""
         if value not in ENDPOINTS:
             refuse(f"unknown endpoint {value!r}; {nearest(value, ENDPOINTS)}")
         return value
@@ -225,6 +228,7 @@ class Sweep(StrictModel):
 
     @model_validator(mode="after")
     def _prices_have_a_rate(self) -> Sweep:
+        """Refuse prices without the defect rate that they are weighed by."""
         if self.prices is not None and self.defect_rate is None:
             refuse(
                 "prices count at your line's share of defects: give `defect_rate` too, such as 0.02", "prices"
@@ -232,9 +236,11 @@ class Sweep(StrictModel):
         return self
 
     def _labels(self) -> list[str]:
+        """Return what tables will call the models."""
         return [choice.label or catalog.find(choice.name).label for choice in self.models]
 
     def _image_size(self, choice: ModelChoice) -> int:
+        """Return the side of a model's pictures: its own, else the sweep's, else the catalog's."""
         return choice.image_size or self.image_size or catalog.find(choice.name).image_size
 
     def experiments(self) -> tuple[Protocol, ...]:
@@ -279,6 +285,7 @@ def resolve_models(sweep: Sweep) -> tuple[ModelConfig, ...]:
 
 
 def _resolve(sweep: Sweep, choice: ModelChoice) -> ModelConfig:
+    """Return one model's settings: its own, else the sweep's, else the catalog's."""
     entry = catalog.find(choice.name)
     resources = sweep.resources.model_dump() | (choice.resources or {})
     return ModelConfig(
@@ -392,6 +399,7 @@ def parse_sweep(document: Mapping[str, Any], where: SourceLines) -> Sweep:
 
 
 def _check_resources(choice: ModelChoice, sweep: Sweep, where: SourceLines, position: int) -> None:
+    """Check a model's own resources, which its free form hides from pydantic."""
     try:
         Resources.model_validate(choice.resources or {})
     except ValidationError as error:
@@ -424,4 +432,5 @@ def _allowed(value: Any, entry: Entry, key: str) -> Setting:
 
 
 def _shown(value: Any) -> str:
+    """Return a value as messages show it; tuples look as in YAML."""
     return repr(list(value) if isinstance(value, tuple) else value)

@@ -112,6 +112,7 @@ class ModelCase:
 
 @lru_cache(maxsize=4)
 def _shown(size: int) -> Pixels:
+    """Return those pictures, drawn once for all tests of a size."""
     return np.concatenate([textures(2, size, 5), textures(1, size, 6, defect=True)])
 
 
@@ -146,6 +147,7 @@ def _disturbed(torch: Any, seed: int) -> tuple[bytes, ...]:
 
 
 def _state(torch: Any) -> tuple[bytes, ...]:
+    """Return the global generators' state, of torch only where it is loaded."""
     own = np.random.get_state(legacy=False)["state"]["key"].tobytes()
     return (own,) if torch is None else (own, torch.random.get_rng_state().numpy().tobytes())
 
