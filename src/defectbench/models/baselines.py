@@ -179,8 +179,7 @@ def _whitening(places: Array) -> dict[str, NDArray[Any]]:
 def _robust(places: Array) -> tuple[Array, Array]:
     """Return each feature's median and its median absolute deviation, scaled to a normal's deviation."""
     centre = np.median(places, axis=0)
-    # 1.4826 = 1
-    # 0.6745, the normal's 75 % quantile: for a normal this is the standard deviation.
+    # 1.4826 is 1 over 0.6745, the normal's 75 % quantile: for a normal this is its standard deviation.
     spread = 1.4826 * np.median(np.abs(places - centre), axis=0)
     spread = np.where(spread < 1e-6, places.std(axis=0), spread)
     return centre, np.where(spread < 1e-6, 1.0, spread).astype(np.float32)

@@ -133,7 +133,7 @@ def _read_fit(document: dict[str, Any]) -> Fit:
     train = tuple((name, label) for name, label in document.pop("train"))
     tune, calibration = tuple(document.pop("tune")), tuple(document.pop("calibration"))
     for field_name, written in _IN_JSON.items():
-        # Popped, so that a spec without the field is refused as one with an unknown field is.
+        # A spec without the field raises KeyError here, which the caller reports.
         document[field_name] = document.pop(written)
     return Fit(train=train, tune=tune, calibration=calibration, settings=settings, **document)
 

@@ -71,7 +71,7 @@ def _steps(x: Sequence[float], y: Sequence[float]) -> list[tuple[float, float]]:
     """Return points along the front, which names should leave free."""
     found = list(zip(x, y, strict=True))
     for (left, low), (right, high) in itertools.pairwise(tuple(found)):
-        # Nine points a step: dense enough that no name fits between two of them.
+        # Nine points for each part of a step: names are kept clear of points, not of lines.
         between = np.geomspace(left, right, 9) if left > 0 else np.linspace(left, right, 9)
         found += [(float(each), low) for each in between]
         found += [(right, float(each)) for each in np.linspace(low, high, 9)]

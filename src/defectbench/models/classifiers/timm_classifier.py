@@ -314,7 +314,7 @@ class _ClassifierTraining:
     def _save(self, path: Path) -> None:
         """Write all that the next step depends on."""
         now = self._now
-        # Names and shape of the file are fixed: checkpoints of an earlier version are gone on with.
+        # The names are those of checkpoints that lie in stores already.
         state = {
             "module": dict(self._trainable.module.state_dict()),
             "optimiser": self._optimiser.state_dict(),

@@ -381,7 +381,7 @@ class _DetectorTraining:
     def _save(self, path: Path) -> None:
         """Write all that the next step depends on."""
         now, best = self._now, self._best
-        # Names and shape of the file are fixed: checkpoints of an earlier version are gone on with.
+        # The names are those of checkpoints that lie in stores already.
         state = {
             "learnt": self._detector.trained_state(self._model),
             # Between epochs there is none: the next epoch takes it anew.

@@ -98,7 +98,7 @@ def _unpack(tar: Path, folder: Path, name: str) -> None:
     shutil.rmtree(part, ignore_errors=True)  # of a killed writer: the lock is ours
     try:
         with tarfile.open(tar) as archive:
-            # The filter refuses absolute paths, links outside and devices.
+            # The filter lets nothing out of the folder, and refuses devices.
             archive.extractall(part, filter="data")
     except tarfile.TarError as error:
         raise DataError(f"{name}: {tar.name[:12]} is no tar of pictures ({error})") from error
