@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from defectbench.data.keypoints import Plane
 
-BLOCK = 16
+_SIDE, _SMALL_SIDE, _SMALL = 16, 8, 128
+"""Side in pixels of a block; of one in a picture that is smaller than the third."""
+
 _NEAR, _FAR = 0.7, 1.5
 """Sigmas in pixels that bound the detail."""
 
@@ -26,12 +28,12 @@ _FEWEST = 6
 """Blocks that must say something."""
 
 Blocks = NDArray[np.float32]
-"""(n, 256): a band of a picture, block by block."""
+"""(n, pixels): a band of a picture, block by block."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """A picture's blocks in both bands, (n, 256) each."""
+    """A picture's blocks in both bands, (n, pixels) each."""
 
     detail: Blocks
     noise: Blocks
@@ -72,10 +74,11 @@ def noise(picture: Plane) -> Plane:
 
 
 def blocks(picture: Plane) -> Blocks:
-    """Return the picture's whole blocks, (n, 256)."""
-    rows, columns = (side // BLOCK for side in picture.shape)
-    cut = picture[: rows * BLOCK, : columns * BLOCK].reshape(rows, BLOCK, columns, BLOCK)
-    return np.ascontiguousarray(cut.swapaxes(1, 2).reshape(rows * columns, BLOCK * BLOCK))
+    """Return the picture's whole blocks, (n, pixels)."""
+    side = _SIDE if min(picture.shape) >= _SMALL else _SMALL_SIDE
+    rows, columns = (length // side for length in picture.shape)
+    cut = picture[: rows * side, : columns * side].reshape(rows, side, columns, side)
+    return np.ascontiguousarray(cut.swapaxes(1, 2).reshape(rows * columns, side * side))
 
 
 def bands(picture: Plane) -> Bands:
@@ -85,7 +88,7 @@ def bands(picture: Plane) -> Bands:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What pictures of one kind share: for each block an orthonormal basis, (n, 256, 6), in each band."""
+    """What pictures of one kind share: for each block an orthonormal basis, (n, pixels, 6), in each band."""
 
     detail: NDArray[np.float32]
     noise: NDArray[np.float32]

@@ -38,16 +38,20 @@ _SHARE = 0.14
 """Share of the keypoints that must lie alike in both pictures."""
 
 _OVERLAP, _STRICT_OVERLAP = 0.7, 0.9
+_ENLARGED = 1.2
+"""Scale from which on the target's raster is too coarse for the noise of the other picture."""
+
 _LOST = 1.4
 """Ratio of two noise levels from which on the noise of one counts as lost, by JPEG or by resizing."""
 
 _ROUNDING = 0.4
 """Deviation in grey levels up to which the noise of an 8-bit picture may be its rounding."""
 
-_EXACT = 0.35
-"""Pixels by which a copy on the same raster is moved at most."""
+_NEARLY, _SLACK = 1.5, 0.01
+"""Pixels by which a picture may seem off its place, and what its detail may lose if it is laid there."""
 
-_TURNED, _SHEARED, _SQUASHED = np.deg2rad(0.15), 0.0025, 0.005
+_STRAIGHT, _SHEARED = np.deg2rad(0.15), 0.0025
+_TURNED_SHEARED, _TURNED_SQUASHED = 0.001, 0.001
 _LARGEST_TURN = np.deg2rad(5)
 _PEERS, _FEWEST_PEERS, _OF_A_KIND = 7, 3, 0.35
 
@@ -158,13 +162,15 @@ class _Search:
         affine = self._start(first, second)
         if affine is None:
             return None
-        if affine.scale > 1:  # the coarser picture is the target: it has no detail that the other lacks
+        if affine.scale < 1:  # the coarser picture is the target: it has no detail that the other lacks
             first, second, affine = second, first, affine.inverse
+        enlarged = affine.scale
         other, affine = _shrunk(self.grey(second), affine)
         there = self.contrast(second) if other is self.grey(second) else contrast(other)
+        if _View(self.grey(first), other, affine).overlap < _OVERLAP - 0.05:
+            return None
         affine = refined(self.contrast(first), there, affine)
-        target = self.grey(first)
-        view = _View(target, other, affine)
+        view = _View(self.grey(first), other, affine, enlarged)
         if not affine.plausible or view.overlap < _OVERLAP:
             return None
         return self._judged(first, second, view)
@@ -172,7 +178,12 @@ class _Search:
     def _judged(self, first: int, second: int, view: _View) -> float | None:
         own, other = self.bands(first), bands(view.window)
         found = agreement(own, other, view.seen)
-        is_exact = view.moved < _EXACT
+        ideal = view.in_place
+        if ideal is not None:
+            exact = agreement(own, bands(ideal.window), ideal.seen)
+            if exact.detail >= found.detail - _SLACK:
+                view, found, other = ideal, exact, bands(ideal.window)
+        is_exact = view is ideal
         if not _is_copy(found, view, is_exact):
             return None
         shared = self.structure(first)
@@ -181,17 +192,17 @@ class _Search:
             if not _is_copy(found, view, is_exact):
                 return None
         shrunk = max(self.frames[first].shrunk, self.frames[second].shrunk) > 1
-        if shrunk and not is_exact and not self._is_confirmed(first, second, view.affine):
+        if shrunk and not is_exact and not self._is_confirmed(first, second, view):
             return None
         return found.detail
 
-    def _is_confirmed(self, first: int, second: int, affine: Affine) -> bool:
+    def _is_confirmed(self, first: int, second: int, kept: _View) -> bool:
         """Whether the noise agrees at full resolution too, where it is not lost."""
         one, two = (np.asarray(_grey(self.load(index)), np.float32) for index in (first, second))
-        here, there = one.shape[0] / self.grey(first).shape[0], two.shape[0] / self.grey(second).shape[0]
-        target, other, affine = _cut_out(one, two, affine.rescaled(here, there))
+        here, there = one.shape[0] / kept.target.shape[0], two.shape[0] / kept.other.shape[0]
+        target, other, affine = _cut_out(one, two, kept.affine.rescaled(here, there))
         other, affine = _shrunk(other, affine)
-        view = _View(target, other, refined(contrast(target), contrast(other), affine))
+        view = _View(target, other, refined(contrast(target), contrast(other), affine), kept.enlarged)
         found = agreement(bands(target), bands(view.window), view.seen)
         if found.noise >= _NOISE_FULL:
             return True
@@ -234,6 +245,8 @@ class _View:
     target: Plane
     other: Plane
     affine: Affine
+    enlarged: float = 1.0
+    """Pixels of the other picture to one of the target, before it was shrunk to the target's raster."""
 
     @cached_property
     def window(self) -> Plane:
@@ -263,16 +276,17 @@ class _View:
         return not 1 / _LOST < two / max(gain, 1e-6) / one < _LOST
 
     @cached_property
-    def moved(self) -> float:
-        """By how many pixels a corner is off its place on the same raster, turned or mirrored or not."""
+    def in_place(self) -> _View | None:
+        """The other picture laid on the target as a whole, turned or mirrored or not, if it nearly lies so."""
         height, width = np.array(self.target.shape) - 1.0
         corners = np.array([[0, 0], [0, width], [height, 0], [height, width]])
         upright = np.where(np.abs(self.affine.linear) > 0.5, np.sign(self.affine.linear), 0.0)
-        if abs(np.linalg.det(upright)) != 1:
-            return float("inf")
-        ideal = corners @ upright.T
-        ideal -= ideal.min(axis=0)
-        return float(np.abs(corners @ self.affine.linear.T + self.affine.shift - ideal).max())
+        turned = corners @ upright.T
+        ideal = Affine(upright, -turned.min(axis=0))
+        moved = turned + ideal.shift - (corners @ self.affine.linear.T + self.affine.shift)
+        if abs(np.linalg.det(upright)) != 1 or np.abs(moved).max() > _NEARLY:
+            return None
+        return _View(self.target, self.other, ideal)
 
     @cached_property
     def is_strict(self) -> bool:
@@ -284,22 +298,23 @@ class _View:
         rows, columns = np.hypot(*linear[0]), np.hypot(*linear[1])
         sheared = abs(linear[0] @ linear[1]) / (rows * columns)
         turned, squashed = abs(np.arctan2(linear[0, 1], linear[0, 0])), abs(rows / columns - 1)
-        straight = turned < _TURNED or (turned < _LARGEST_TURN and squashed < _SQUASHED)
-        return bool(straight and sheared < _SHEARED and self.overlap >= _STRICT_OVERLAP)
+        straight = turned < _STRAIGHT and sheared < _SHEARED
+        rotated = turned < _LARGEST_TURN and sheared < _TURNED_SHEARED and squashed < _TURNED_SQUASHED
+        return bool((straight or rotated) and self.overlap >= _STRICT_OVERLAP)
 
 
 def _is_copy(found: Agreement, view: _View, is_exact: bool) -> bool:
     """Whether detail and noise agree; where the noise of one is lost, its place must be a program's."""
     if found.detail < DETAIL:
         return False
-    if found.noise >= _NOISE or is_exact:
+    if is_exact or (found.noise >= _NOISE and view.enlarged < _ENLARGED):
         return True
     return view.is_strict and (found.noise >= _NOISE_STRAIGHT or view.is_lost(found.gain))
 
 
 def _shrunk(other: Plane, affine: Affine) -> tuple[Plane, Affine]:
     """Return the other picture without the pixels that the target's raster is too coarse for."""
-    if affine.scale < 1.2:
+    if affine.scale < _ENLARGED:
         return other, affine
     small = np.asarray(_sized(Image.fromarray(other), 1 / affine.scale), np.float32)
     return small, affine.rescaled(1.0, small.shape[0] / other.shape[0])

@@ -23,8 +23,10 @@ PER_SCALE = 28
 _RATIO = 1.6
 _RADII = np.array([1.5, 3.0, 4.5, 6.0], np.float32)
 _ANGLES, _HARMONICS = 16, 5
-_AROUND = 12.0
-"""Sigma in pixels of the neighbourhood that a keypoint must stand out from."""
+_CELL, _AROUND = 4, 7
+"""Side in pixels of a cell; cells on a side of the neighbourhood that a keypoint must stand out from."""
+
+_NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right)
 
 _NOTHING = 0.02
 """Grey levels below which a response is rounding."""
@@ -87,28 +89,18 @@ def find_keypoints(grey: Plane) -> Keypoints:
 
 def _extrema(response: Plane, margin: int) -> Plane:
     """Return the places, (n, 2), of the extrema that stand out most, refined below a pixel."""
-    from scipy.ndimage import uniform_filter
-
     height, width = response.shape
     if min(height, width) <= 2 * margin + 2:
         return np.empty((0, 2), np.float32)
-    square = response * response
-    around = np.sqrt(uniform_filter(square, round(2 * _AROUND)))
-    size = np.abs(response)
-    inner = (slice(margin, height - margin), slice(margin, width - margin))
-    centre = response[inner]
-    top, bottom = centre > 0, centre < 0
-    for down in (-1, 0, 1):
-        for right in (-1, 0, 1):
-            if down or right:
-                other = response[
-                    margin + down : height - margin + down, margin + right : width - margin + right
-                ]
-                top &= centre > other
-                bottom &= centre < other
-    rows, columns = np.nonzero((top | bottom) & (size[inner] > _NOTHING))
+    centre = response[margin : height - margin, margin : width - margin]
+    top, bottom = centre > _NOTHING, centre < -_NOTHING
+    for down, right in _NEIGHBOURS:
+        other = response[margin + down : height - margin + down, margin + right : width - margin + right]
+        top &= centre > other
+        bottom &= centre < other
+    rows, columns = np.nonzero(top | bottom)
     rows, columns = rows + margin, columns + margin
-    salience = size[rows, columns] / around[rows, columns]
+    salience = np.abs(response[rows, columns]) / _around(response)[rows // _CELL, columns // _CELL]
     best = np.argsort(-salience, kind="stable")[:PER_SCALE]
     rows, columns = rows[best], columns[best]
     return np.stack(
@@ -118,6 +110,16 @@ def _extrema(response: Plane, margin: int) -> Plane:
         ],
         axis=1,
     ).astype(np.float32)
+
+
+def _around(response: Plane) -> Plane:
+    """Return the root mean square of the response about each cell of 4 x 4 pixels."""
+    from scipy.ndimage import uniform_filter
+
+    height, width = response.shape
+    padded = np.pad(response, ((0, -height % _CELL), (0, -width % _CELL)), mode="edge")
+    cells = (padded * padded).reshape(padded.shape[0] // _CELL, _CELL, padded.shape[1] // _CELL, _CELL)
+    return np.asarray(np.sqrt(uniform_filter(cells.mean(axis=(1, 3)), _AROUND)))
 
 
 def _vertex(before: Plane, here: Plane, after: Plane) -> Plane:

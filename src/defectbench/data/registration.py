@@ -14,12 +14,15 @@ _MATCH = 0.75
 _NEAR, _SWAY = 3.0, 0.08
 """Pixels, and pixels for each pixel of distance, by which a match may miss the map of another."""
 
-INLIERS = 6
+INLIERS, _TRIED = 6, 40
+"""Least number of matches that must obey one map; matches that are tried as such."""
+
 _STRETCH = (0.55, 1.8)
 _ANISOTROPY = 1.45
 _BAND = (0.8, 2.4)
+_EVERY = 2
 _ROUNDS = 8
-_STILL = 0.01
+_STILL = 0.02
 """Pixels of a step below which the refinement ends."""
 
 
@@ -61,7 +64,9 @@ def matched(one: Keypoints, two: Keypoints) -> tuple[Affine | None, int]:
     alike = one.descriptors @ two.descriptors.T
     best = alike.argmax(axis=1)
     kept = (alike.argmax(axis=0)[best] == np.arange(len(one))) & (alike.max(axis=1) > _MATCH)
-    first, second = np.flatnonzero(kept), best[kept]
+    first = np.flatnonzero(kept)
+    first = first[np.argsort(-alike[first, best[first]], kind="stable")]
+    second = best[first]
     if len(first) < INLIERS:
         return None, 0
     inliers = _consensus(one, two, first, second)
@@ -71,19 +76,19 @@ def matched(one: Keypoints, two: Keypoints) -> tuple[Affine | None, int]:
 def _consensus(
     one: Keypoints, two: Keypoints, first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return which matches obey the map that a single one of them gives: of those maps the most obeyed."""
+    """Return which matches obey the map that a single one of the best gives: of those maps the most obeyed."""
     mirror = one.mirrored[first] != two.mirrored[second]
     scale = two.scales[second] / one.scales[first]
     sign = np.where(mirror, -1.0, 1.0)
     turn = two.angles[second] - sign * one.angles[first]
     cos, sin = scale * np.cos(turn), scale * np.sin(turn)
-    linear = np.stack([np.stack([cos, -sin * sign], axis=-1), np.stack([sin, cos * sign], axis=-1)], axis=-2)
-    here, there = one.places[first], two.places[second]
-    offset = here[None, :, :] - here[:, None, :]
-    missed = np.einsum("kij,klj->kli", linear, offset) - (there[None, :, :] - there[:, None, :])
-    near = np.hypot(missed[..., 0], missed[..., 1]) < _NEAR + _SWAY * np.hypot(offset[..., 0], offset[..., 1])
-    near &= mirror[:, None] == mirror[None, :]
-    near &= np.abs(np.log(scale[:, None] / scale[None, :])) < 0.4
+    (down, right), (low, far) = one.places[first].T, two.places[second].T
+    tried = np.arange(min(_TRIED, len(first)))[:, None]
+    down, right = down - down[tried], right - right[tried]
+    missed_down = (cos[tried] * down - (sin * sign)[tried] * right) - (low - low[tried])
+    missed_right = (sin[tried] * down + (cos * sign)[tried] * right) - (far - far[tried])
+    near = np.hypot(missed_down, missed_right) < _NEAR + _SWAY * np.hypot(down, right)
+    near &= (mirror == mirror[tried]) & (np.abs(np.log(scale / scale[tried])) < 0.4)
     return np.asarray(near[near.sum(axis=1).argmax()])
 
 
@@ -138,7 +143,7 @@ def contrast(picture: Plane) -> Plane:
 
 
 def refined(target: Plane, other: Plane, start: Affine) -> Affine:
-    """Return the map made exact on the pixels: inverse compositional Lucas-Kanade on every other pixel.
+    """Return the map made exact on the pixels: inverse compositional Lucas-Kanade on every other pixel each way.
 
     Baker and Matthews, "Lucas-Kanade 20 years on", 2004.
 
@@ -147,20 +152,23 @@ def refined(target: Plane, other: Plane, start: Affine) -> Affine:
         start: exact to about two pixels.
     """
     half = (np.array(target.shape) - 1) / 2
-    down, right = (side[1::2, 1::2].ravel() for side in np.gradient(target))
-    places = np.stack(np.meshgrid(*(np.arange(1, n, 2) for n in target.shape), indexing="ij"), -1).reshape(-1, 2)
-    wanted = target[1::2, 1::2].ravel()
-    unit = ((places - half) / half).astype(np.float32)
-    steps = np.column_stack([g * p for g in (down, right) for p in (unit[:, 0], unit[:, 1], np.float32(1))])
+    every = slice(1, None, _EVERY)
+    down, right = (side[every, every].ravel() for side in np.gradient(target))
+    grid = np.meshgrid(*(np.arange(n)[every] for n in target.shape), indexing="ij")
+    places = np.stack([side.ravel() for side in grid]).astype(np.float64)
+    wanted = target[every, every].ravel()
+    unit = ((places - half[:, None]) / half[:, None]).astype(np.float32)
+    steps = np.stack([g * p for g in (down, right) for p in (unit[0], unit[1], np.float32(1))])
     for _ in range(_ROUNDS):
-        there = places @ start.linear.T + start.shift
-        seen = ((there >= 1) & (there < np.array(other.shape) - 2)).all(axis=1)
+        rows, columns = (start.linear @ places + start.shift[:, None]).astype(np.float32)
+        height, width = other.shape
+        seen = (rows >= 1) & (columns >= 1) & (rows < height - 2) & (columns < width - 2)
         if seen.sum() < 0.2 * len(seen):
             break
-        rows, columns = there[seen].T.astype(np.float32)
-        error, used = sample(other, rows, columns) - wanted[seen], steps[seen]
-        normal = (used.T @ used).astype(np.float64)
-        moved = np.linalg.solve(normal + 1e-6 * np.trace(normal) * np.eye(6), (used.T @ error).astype(np.float64))
+        there = sample(other, np.where(seen, rows, 1), np.where(seen, columns, 1))
+        error, used = (there - wanted) * seen, steps * seen
+        normal = (used @ used.T).astype(np.float64)
+        moved = np.linalg.solve(normal + 1e-6 * np.trace(normal) * np.eye(6), (used @ error).astype(np.float64))
         start = _composed(start, moved.reshape(2, 3), half)
         if np.abs(moved).max() < _STILL:
             break
