@@ -26,6 +26,11 @@ layout_option = click.option(
     type=click.Choice(["mvtec", "visa", "folder"]),
     help="How the files lie.  [default: recognised]",
 )
+accept_option = click.option(
+    "--accept-duplicates",
+    is_flag=True,
+    help="Keep copies of one picture under two labels, good and defective; without it they are a problem.",
+)
 source_argument = click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 
 
@@ -84,18 +89,26 @@ def synth(
 @data.command()
 @source_argument
 @layout_option
+@accept_option
 @format_option
-def check(source: Path, layout: str | None, form: str) -> None:
+def check(source: Path, layout: str | None, accept_duplicates: bool, form: str) -> None:
     """Validate SRC and report all problems at once; import nothing."""
     from defectbench.data.check import check as find
     from defectbench.data.layouts import read_layout
     from defectbench.errors import DataError
 
     with progress_bar() as step:
-        report = find(read_layout(source, layout), step)
+        report = find(read_layout(source, layout), step, accept_duplicates=accept_duplicates)
     if form == "json":
         say_json(
-            {"problems": list(report.problems), "notes": list(report.notes), "categories": _counts(report)}
+            {
+                "problems": list(report.problems),
+                "notes": list(report.notes),
+                "categories": _counts(report),
+                "groups": _groups(report),
+                "left_out": sorted(map(str, report.left_out)),
+                "accepted_duplicates": [[str(file) for file in pair] for pair in report.accepted_duplicates],
+            }
         )
     else:
         _say_counts(report)
@@ -108,13 +121,20 @@ def check(source: Path, layout: str | None, form: str) -> None:
 @store_option
 @click.option("--name", help="What the store calls it.  [default: the folder's name]")
 @layout_option
-def import_(source: Path, store: str, name: str | None, layout: str | None) -> None:
+@accept_option
+def import_(source: Path, store: str, name: str | None, layout: str | None, accept_duplicates: bool) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
     from defectbench.data.archive import import_dataset
 
     with progress_bar() as step:
         manifests = import_dataset(
-            source, open_store(store), name=name, layout=layout, progress=step, report=_say_counts
+            source,
+            open_store(store),
+            name=name,
+            layout=layout,
+            accept_duplicates=accept_duplicates,
+            progress=step,
+            report=_say_counts,
         )
     many = "1 category" if len(manifests) == 1 else f"{len(manifests)} categories"
     note(f"imported {manifests[0].dataset} ({many}) into {store}")
@@ -192,4 +212,15 @@ def _counts(report: Report) -> list[dict[str, Any]]:
             "masks": counts.masks,
         }
         for counts in report.counts
+    ]
+
+
+def _groups(report: Report) -> list[dict[str, Any]]:
+    """Return the groups of copies, by category and name."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for source in report.reading.sources:
+        if source.file in report.groups:
+            found.setdefault((source.category, report.groups[source.file]), []).append(str(source.file))
+    return [
+        {"category": category, "group": name, "files": files} for (category, name), files in found.items()
     ]

@@ -36,6 +36,7 @@ def import_dataset(
     *,
     name: str | None = None,
     layout: str | None = None,
+    accept_duplicates: bool = False,
     progress: Step = silent,
     report: Callable[[Report], None] = lambda report: None,
 ) -> list[Manifest]:
@@ -48,6 +49,7 @@ def import_dataset(
         source: folder of the data set.
         name: of the data set in the store; the folder's name by default.
         layout: ``mvtec``, ``visa``, ``folder``, or None to recognise it.
+        accept_duplicates: copies of one picture under two labels are a note and no problem.
         report: called with what the check found, before anything is written.
 
     Raises:
@@ -60,7 +62,7 @@ def import_dataset(
     dataset = check_name(name or reading.root.name, "data set")
     for category in reading.categories:
         check_name(category, "category")
-    found = check(reading, progress)
+    found = check(reading, progress, accept_duplicates=accept_duplicates)
     report(found)
     if found.problems:
         raise DataError(found.problems)
@@ -85,7 +87,7 @@ def _pack(report: Report, dataset: str, category: str) -> _Pack:
     images: list[Image] = []
     contents: dict[str, Path | bytes] = {}
     for source in report.reading.sources:
-        if source.category == category:
+        if source.category == category and source.file not in report.left_out:
             mask = _mask_content(source)
             images.append(_image(source, report.facts[source.file], mask))
             contents[source.path] = source.file

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.data import Step, silent
-from defectbench.data.duplicates import frame, near_duplicates
+from defectbench.data.copies import Copies, find_copies
+from defectbench.data.duplicates import Frame, frame
 from defectbench.data.layouts import Reading, Source
+from defectbench.data.parallel import in_threads
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
 from defectbench.manifest import GOOD
@@ -62,6 +64,9 @@ class Report:
         counts: one for each category.
         facts: picture file -> what it holds, for those that can be read.
         shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
+        groups: picture file -> name of its group of copies, in its category; pictures in no group are not there.
+        left_out: training pictures that are not imported, because the test part has a copy.
+        accepted_duplicates: pairs under two labels that are kept because the user says so.
     """
 
     reading: Reading
@@ -70,60 +75,99 @@ class Report:
     counts: tuple[Counts, ...]
     facts: Mapping[Path, Fact]
     shortcuts: Mapping[str, Shortcut]
+    groups: Mapping[Path, str] = field(default_factory=dict)
+    left_out: frozenset[Path] = frozenset()
+    accepted_duplicates: tuple[tuple[Path, Path], ...] = ()
 
 
-def check(reading: Reading, progress: Step = silent) -> Report:
-    """Open every picture and mask and return all problems and notes."""
+def check(reading: Reading, progress: Step = silent, *, accept_duplicates: bool = False) -> Report:
+    """Open every picture and mask and return all problems and notes.
+
+    Args:
+        accept_duplicates: copies of one picture under two labels are a note and no problem.
+    """
     problems, notes = [*reading.problems], [*reading.notes]
     facts: dict[Path, Fact] = {}
     shortcuts: dict[str, Shortcut] = {}
+    copies: list[Copies] = []
     done = 0
     for category in reading.categories:
         sources = [source for source in reading.sources if source.category == category]
-        frames: dict[Path, NDArray[np.float32]] = {}
+        frames: dict[Path, Frame] = {}
         seen: dict[str, list[Looks]] = {"train": [], "test": []}
-        for source in sources:
-            problems += _read(source, facts, frames, seen)
+        for source, opened in zip(sources, in_threads(_opened, sources), strict=True):
+            problems += _read(source, opened, facts, frames, seen)
             done += 1
             progress(f"checking {category}", done, len(reading.sources))
         problems += [*_names(sources), *_twins(sources), *_missing_parts(category, sources)]
         mask_problems, mask_notes = _masks(category, sources)
-        same_problems, same_notes = _identical(sources, facts)
-        problems += [*mask_problems, *same_problems, *_near(sources, facts, frames)]
-        notes += mask_notes + same_notes + [*_uncommon(category, sources, facts)]
+        pixels = {file: fact.pixels for file, fact in facts.items()}
+        found = find_copies(sources, pixels, frames, progress, accept=accept_duplicates)
+        copies.append(found)
+        problems += [*mask_problems, *found.problems]
+        notes += [*mask_notes, *found.notes, *_uncommon(category, sources, facts)]
         told = discriminate(seen["train"], seen["test"])
         if told is not None:
             shortcuts[category] = told
             notes += [f"{category}: {told.warning}"] if told.suspicious else []
-    counts = tuple(_counts(reading, category) for category in reading.categories)
+    left_out = frozenset(file for found in copies for file in found.left_out)
+    counts = tuple(_counts(reading, category, left_out) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
-    return Report(reading, tuple(problems), tuple(notes), counts, facts, shortcuts)
+    return Report(
+        reading,
+        tuple(problems),
+        tuple(notes),
+        counts,
+        facts,
+        shortcuts,
+        {file: name for found in copies for file, name in found.groups.items()},
+        left_out,
+        tuple(pair for found in copies for pair in found.accepted),
+    )
 
 
-def _read(
-    source: Source,
-    facts: dict[Path, Fact],
-    frames: dict[Path, NDArray[np.float32]],
-    seen: dict[str, list[Looks]],
-) -> Iterator[str]:
-    """Decode the picture into ``facts``, ``frames`` and, a good one, ``seen``; yield the problems of it."""
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What was taken from a picture's file, or the problems that it has."""
+
+    problems: tuple[str, ...] = ()
+    fact: Fact | None = None
+    frame: Frame | None = None
+    looks: Looks | None = None
+
+
+def _opened(source: Source) -> _Opened:
+    """Decode the picture; the work of a thread."""
     try:
         data = source.file.read_bytes()
         picture = read_picture(data, str(source.file))
     except DataError as error:
-        yield from error.problems
+        return _Opened(tuple(error.problems))
     except OSError as error:
-        yield f"{source.file}: cannot be read ({error.strerror})"
-    else:
-        height, width = picture.shape[:2]
-        pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
-        facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data))
-        frames[source.file] = frame(picture)
-        if source.defect_type == GOOD:
-            seen[source.part].append(looks(picture))
-        if source.mask:
-            yield from _mask_faults(source, source.mask, (height, width))
+        return _Opened((f"{source.file}: cannot be read ({error.strerror})",))
+    height, width = picture.shape[:2]
+    pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
+    fact = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data))
+    return _Opened((), fact, frame(picture), looks(picture) if source.defect_type == GOOD else None)
+
+
+def _read(
+    source: Source,
+    opened: _Opened,
+    facts: dict[Path, Fact],
+    frames: dict[Path, Frame],
+    seen: dict[str, list[Looks]],
+) -> Iterator[str]:
+    """Put what was taken from the picture into the three collections; yield its problems and its mask's."""
+    yield from opened.problems
+    if opened.fact is None or opened.frame is None:
+        return
+    facts[source.file], frames[source.file] = opened.fact, opened.frame
+    if opened.looks is not None:
+        seen[source.part].append(opened.looks)
+    if source.mask:
+        yield from _mask_faults(source, source.mask, (opened.fact.height, opened.fact.width))
 
 
 def _mask_faults(source: Source, mask: Path, size: tuple[int, int]) -> Iterator[str]:
@@ -189,58 +233,6 @@ def _masks(category: str, sources: Sequence[Source]) -> tuple[list[str], list[st
     return [f"{s.file}: its mask is missing; looked for {s.mask_path}" for s in bare], []
 
 
-def _identical(sources: Sequence[Source], facts: Mapping[Path, Fact]) -> tuple[list[str], list[str]]:
-    """Return problems and notes about pictures whose pixels are equal.
-
-    Twice in train/good is a note: it weighs a picture double, but none is tested that was learnt.
-    """
-    groups: dict[str, list[Source]] = defaultdict(list)
-    for source in sources:
-        if source.file in facts:
-            groups[facts[source.file].pixels].append(source)
-    problems, notes = [], []
-    for twins in groups.values():
-        category, listed = twins[0].category, ", ".join(str(twin.file) for twin in twins)
-        if len({_group(twin) for twin in twins}) > 1:
-            problems.append(f"{category}: the same picture in two parts or under two labels: {listed}")
-        elif len(twins) > 1 and twins[0].part == "test":
-            problems.append(f"{category}: the same picture {len(twins)} times {_in_test(twins)}: {listed}")
-        elif len(twins) > 1:
-            notes.append(f"{category}: the same picture {len(twins)} times: {listed}")
-    return problems, notes
-
-
-def _near(
-    sources: Sequence[Source], facts: Mapping[Path, Fact], frames: Mapping[Path, NDArray[np.float32]]
-) -> Iterator[str]:
-    """Yield a problem for each pair that shows one exposure, but for those within train/good."""
-    read = [source for source in sources if source.file in frames]
-    groups = [_group(source) for source in read]
-    for pair in near_duplicates([frames[source.file] for source in read], groups, _LABELLED):
-        one, two = read[pair.first], read[pair.second]
-        where = "in two parts or under two labels" if _group(one) != _group(two) else _in_test((one, two))
-        if facts[one.file].pixels != facts[two.file].pixels:
-            yield (
-                f"{one.file} and {two.file}: nearly the same picture {where} (their detail agrees to "
-                f"{pair.score:.2f} of 1): one exposure, saved again, resized, cut or re-lit"
-            )
-
-
-_LABELLED = (("test", True), ("test", False))
-"""The groups of which some pictures are learnt or tuned on while others are tested."""
-
-
-def _group(source: Source) -> tuple[str, bool]:
-    return source.part, source.defect_type == GOOD
-
-
-def _in_test(twins: Sequence[Source]) -> str:
-    """Say why one picture may not be in the test part twice, and what to do."""
-    kinds = sorted({twin.defect_type for twin in twins})
-    named = f", as {' and '.join(kinds)}" if len(kinds) > 1 else ""
-    return f"in the test part{named} (learnt or tuned on in one fold, tested in another; keep one)"
-
-
 def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fact]) -> Iterator[str]:
     found: dict[str, list[Path]] = defaultdict(list)
     for source in sources:
@@ -250,8 +242,8 @@ def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fac
         yield f"{category}: {len(paths)} pictures are {text}; the first is {paths[0]}"
 
 
-def _counts(reading: Reading, category: str) -> Counts:
-    own = [source for source in reading.sources if source.category == category]
+def _counts(reading: Reading, category: str, left_out: Collection[Path]) -> Counts:
+    own = [s for s in reading.sources if s.category == category and s.file not in left_out]
     bad = [source for source in own if source.defect_type != GOOD]
     return Counts(
         category,

@@ -19,6 +19,7 @@ from defectbench.data import Step, silent
 from defectbench.data.agreement import Agreement, Structure, agreement, bands, noise_level, structure, without
 from defectbench.data.keypoints import Keypoints, Plane, find_keypoints
 from defectbench.data.neighbours import candidate_pairs
+from defectbench.data.parallel import in_threads
 from defectbench.data.registration import Affine, contrast, inside, matched, refined, warped
 
 SIDE = 192
@@ -116,15 +117,13 @@ def near_duplicates(frames: Sequence[Frame], load: Load, progress: Step = silent
         frames: as :func:`frame` gives them.
         load: reads a picture again, for the few pairs that only the full resolution decides.
     """
-    found = []
     search = _Search(frames, load)
     candidates = candidate_pairs([item.keypoints.descriptors for item in frames], progress)
-    for done, (first, second) in enumerate(candidates):
-        progress("comparing", done, len(candidates))
-        score = search.score(first, second)
+    found = []
+    for done, score in enumerate(in_threads(lambda pair: search.score(*pair), candidates)):
+        progress("comparing copies", done + 1, len(candidates))
         if score is not None:
-            found.append(Pair(first, second, score))
-    progress("comparing", len(candidates), len(candidates))
+            found.append(Pair(*candidates[done], score))
     return sorted(found, key=lambda pair: (-pair.score, pair.first, pair.second))
 
 

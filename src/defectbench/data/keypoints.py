@@ -106,7 +106,8 @@ def _extrema(response: Plane, margin: int) -> Plane:
     return np.stack(
         [
             rows + _vertex(response[rows - 1, columns], response[rows, columns], response[rows + 1, columns]),
-            columns + _vertex(response[rows, columns - 1], response[rows, columns], response[rows, columns + 1]),
+            columns
+            + _vertex(response[rows, columns - 1], response[rows, columns], response[rows, columns + 1]),
         ],
         axis=1,
     ).astype(np.float32)

@@ -67,7 +67,7 @@ def _partners(
     best = np.full(len(points), _ALIKE, np.float32)
     partner = np.full(len(points), -1, np.int64)
     for table in range(_TABLES):
-        progress("comparing", table, _TABLES)
+        progress("looking for copies", table, _TABLES)
         order = np.argsort(_codes(points, rng), kind="stable")
         for step in range(1, _NEXT + 1):
             for start in range(0, len(order) - step, _CHUNK):
@@ -79,7 +79,7 @@ def _partners(
                     better = alike > best[here]
                     best[here[better]] = alike[better]
                     partner[here[better]] = there[better]
-    progress("comparing", _TABLES, _TABLES)
+    progress("looking for copies", _TABLES, _TABLES)
     return partner
 
 

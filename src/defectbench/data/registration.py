@@ -105,7 +105,12 @@ def _fitted(
         found = Affine(solved[:2].T.copy(), solved[2].copy())
         inliers = np.hypot(*(design @ solved - there).T) < near
     number = int(inliers.sum())
-    if found is None or number < INLIERS or not found.plausible or not _STRETCH[0] < found.scale < _STRETCH[1]:
+    if (
+        found is None
+        or number < INLIERS
+        or not found.plausible
+        or not _STRETCH[0] < found.scale < _STRETCH[1]
+    ):
         return None, 0
     return found, number
 
@@ -121,7 +126,9 @@ def warped(picture: Plane, affine: Affine, shape: tuple[int, int], cubic: bool =
     return np.asarray(image, np.float32)
 
 
-def inside(affine: Affine, shape: tuple[int, int], other: tuple[int, int], margin: float) -> NDArray[np.bool_]:
+def inside(
+    affine: Affine, shape: tuple[int, int], other: tuple[int, int], margin: float
+) -> NDArray[np.bool_]:
     """Return which pixels of ``shape`` lie in the other picture, ``margin`` pixels from its edge."""
     rows, columns = np.arange(shape[0])[:, None], np.arange(shape[1])[None, :]
     (a, b), (c, d) = affine.linear
@@ -168,7 +175,9 @@ def refined(target: Plane, other: Plane, start: Affine) -> Affine:
         there = sample(other, np.where(seen, rows, 1), np.where(seen, columns, 1))
         error, used = (there - wanted) * seen, steps * seen
         normal = (used @ used.T).astype(np.float64)
-        moved = np.linalg.solve(normal + 1e-6 * np.trace(normal) * np.eye(6), (used @ error).astype(np.float64))
+        moved = np.linalg.solve(
+            normal + 1e-6 * np.trace(normal) * np.eye(6), (used @ error).astype(np.float64)
+        )
         start = _composed(start, moved.reshape(2, 3), half)
         if np.abs(moved).max() < _STILL:
             break
