@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,16 +29,38 @@ _FLAT = {"detail": 0.12, "noise": 0.05}
 _FEWEST = 6
 """Blocks that must say something."""
 
+Value = TypeVar("Value", np.float32, np.bool_)
+
 Blocks = NDArray[np.float32]
 """(n, pixels): a band of a picture, block by block."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bands:
-    """A picture's blocks in both bands, (n, pixels) each."""
+class Structure:
+    """What pictures of one kind share: for each block an orthonormal basis, (n, pixels, 6), in each band."""
 
-    detail: Blocks
-    noise: Blocks
+    detail: NDArray[np.float32]
+    noise: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Bands:
+    """A picture's blocks in both bands, without what is shared; each is computed when it is asked for."""
+
+    picture: Plane
+    shared: Structure | None = None
+
+    @cached_property
+    def detail(self) -> Blocks:
+        """The detail, (n, pixels)."""
+        found = blocks(detail(self.picture))
+        return found if self.shared is None else _rest(found, self.shared.detail)
+
+    @cached_property
+    def noise(self) -> Blocks:
+        """The finest band, (n, pixels)."""
+        found = blocks(noise(self.picture))
+        return found if self.shared is None else _rest(found, self.shared.noise)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,25 +97,12 @@ def noise(picture: Plane) -> Plane:
     return found
 
 
-def blocks(picture: Plane) -> Blocks:
+def blocks(picture: NDArray[Value]) -> NDArray[Value]:
     """Return the picture's whole blocks, (n, pixels)."""
     side = _SIDE if min(picture.shape) >= _SMALL else _SMALL_SIDE
     rows, columns = (length // side for length in picture.shape)
     cut = picture[: rows * side, : columns * side].reshape(rows, side, columns, side)
     return np.ascontiguousarray(cut.swapaxes(1, 2).reshape(rows * columns, side * side))
-
-
-def bands(picture: Plane) -> Bands:
-    """Return both bands of a picture."""
-    return Bands(blocks(detail(picture)), blocks(noise(picture)))
-
-
-@dataclass(frozen=True, slots=True)
-class Structure:
-    """What pictures of one kind share: for each block an orthonormal basis, (n, pixels, 6), in each band."""
-
-    detail: NDArray[np.float32]
-    noise: NDArray[np.float32]
 
 
 def structure(pictures: Sequence[Plane]) -> Structure:
@@ -108,11 +119,6 @@ def _basis(median: Plane, band: Callable[[Plane], Plane]) -> NDArray[np.float32]
     return np.asarray(np.linalg.qr(stacked.astype(np.float64))[0], np.float32)
 
 
-def without(found: Bands, shared: Structure) -> Bands:
-    """Return the bands with what is shared taken out."""
-    return Bands(_rest(found.detail, shared.detail), _rest(found.noise, shared.noise))
-
-
 def _rest(found: Blocks, basis: NDArray[np.float32]) -> Blocks:
     return found - np.einsum("bpk,bk->bp", basis, np.einsum("bpk,bp->bk", basis, found))
 
@@ -124,14 +130,25 @@ def agreement(one: Bands, two: Bands, seen: NDArray[np.bool_]) -> Agreement:
         one, two: of pictures on one raster.
         seen: the raster's pixels that both pictures show, (h, w).
     """
-    whole = blocks(seen.astype(np.float32)).all(axis=1)
+    whole = _whole(seen)
     likeness, gains = _correlations(one.detail[whole], two.detail[whole], _FLAT["detail"])
-    grain, _ = _correlations(one.noise[whole], two.noise[whole], _FLAT["noise"])
     return Agreement(
         float(np.median(likeness)) if len(likeness) else 0.0,
-        float(np.quantile(grain, 0.25)) if len(grain) else 0.0,
+        noise_agreement(one, two, seen),
         float(np.median(gains)) if len(gains) else 1.0,
     )
+
+
+def noise_agreement(one: Bands, two: Bands, seen: NDArray[np.bool_]) -> float:
+    """Return the noise's part of :func:`agreement` alone, which costs a third."""
+    whole = _whole(seen)
+    grain, _ = _correlations(one.noise[whole], two.noise[whole], _FLAT["noise"])
+    return float(np.quantile(grain, 0.25)) if len(grain) else 0.0
+
+
+def _whole(seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which blocks are seen whole, (n,)."""
+    return np.asarray(blocks(seen).all(axis=1))
 
 
 def _correlations(one: Blocks, two: Blocks, flat: float) -> tuple[Plane, Plane]:

@@ -20,12 +20,12 @@ from defectbench.data.agreement import Agreement, Structure, agreement, bands, n
 from defectbench.data.keypoints import Keypoints, Plane, find_keypoints
 from defectbench.data.neighbours import candidate_pairs
 from defectbench.data.parallel import in_threads
-from defectbench.data.registration import Affine, contrast, inside, matched, refined, warped
+from defectbench.data.registration import Affine, contrast, inside, matched, refined, share_inside, warped
 
 SIDE = 192
 """Side in pixels of a square as large as a kept picture; a smaller picture is kept as it is."""
 
-_KEYPOINT_SIDE = 160
+_KEYPOINT_SIDE = 128
 _WINDOW = 512
 """Side in pixels of the part that two pictures are compared in at their full resolution."""
 
@@ -153,7 +153,7 @@ class _Search:
         self.frames, self.load = frames, load
         self.grey = lru_cache(maxsize=128)(lambda index: frames[index].grey.astype(np.float32))
         self.contrast = lru_cache(maxsize=128)(lambda index: contrast(self.grey(index)))
-        self.bands = lru_cache(maxsize=64)(lambda index: bands(self.grey(index)))
+        self.bands = lru_cache(maxsize=64)(lambda index: Bands(self.grey(index)))
         self.structure = lru_cache(maxsize=256)(self._structure)
 
     def score(self, first: int, second: int) -> float | None:
@@ -175,19 +175,22 @@ class _Search:
         return self._judged(first, second, view)
 
     def _judged(self, first: int, second: int, view: _View) -> float | None:
-        own, other = self.bands(first), bands(view.window)
+        own, other = self.bands(first), Bands(view.window)
+        if view.in_place is None and not view.is_strict:
+            if view.enlarged >= _ENLARGED or noise_agreement(own, other, view.seen) < _NOISE:
+                return None
         found = agreement(own, other, view.seen)
         ideal = view.in_place
         if ideal is not None:
-            exact = agreement(own, bands(ideal.window), ideal.seen)
+            exact = agreement(own, Bands(ideal.window), ideal.seen)
             if exact.detail >= found.detail - _SLACK:
-                view, found, other = ideal, exact, bands(ideal.window)
+                view, found, other = ideal, exact, Bands(ideal.window)
         is_exact = view is ideal
         if not _is_copy(found, view, is_exact):
             return None
         shared = self.structure(first)
         if shared is not None:
-            found = agreement(without(own, shared), without(other, shared), view.seen)
+            found = agreement(Bands(own.picture, shared), Bands(other.picture, shared), view.seen)
             if not _is_copy(found, view, is_exact):
                 return None
         shrunk = max(self.frames[first].shrunk, self.frames[second].shrunk) > 1
@@ -202,7 +205,7 @@ class _Search:
         target, other, affine = _cut_out(one, two, kept.affine.rescaled(here, there))
         other, affine = _shrunk(other, affine)
         view = _View(target, other, refined(contrast(target), contrast(other), affine), kept.enlarged)
-        found = agreement(bands(target), bands(view.window), view.seen)
+        found = agreement(Bands(target), Bands(view.window), view.seen)
         if found.noise >= _NOISE_FULL:
             return True
         return view.is_strict and (view.is_lost(found.gain) or min(view.noises) < _ROUNDING)
@@ -226,7 +229,7 @@ class _Search:
             view = _View(self.grey(index), self.grey(peer), affine)
             if not affine.plausible or view.overlap < _STRICT_OVERLAP:
                 continue
-            if agreement(self.bands(index), bands(view.window), view.seen).detail >= _OF_A_KIND:
+            if agreement(self.bands(index), Bands(view.window), view.seen).detail >= _OF_A_KIND:
                 windows.append(view.window)
         return structure(windows) if len(windows) >= _FEWEST_PEERS else None
 
@@ -260,9 +263,8 @@ class _View:
     @cached_property
     def overlap(self) -> float:
         """The share of the smaller picture that lies in the other."""
-        there = inside(self.affine, self.target.shape, self.other.shape, -1.0).mean()
-        back = inside(self.affine.inverse, self.other.shape, self.target.shape, -1.0).mean()
-        return float(max(there, back))
+        there = share_inside(self.affine, self.target.shape, self.other.shape)
+        return max(there, share_inside(self.affine.inverse, self.other.shape, self.target.shape))
 
     @cached_property
     def noises(self) -> tuple[float, float]:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 Plane = NDArray[np.float32]
 
-SIGMAS = tuple(float(1.3 * 2 ** (step / 4)) for step in range(6))
+_FINEST, _PER_OCTAVE, _BEYOND = 1.3, 4, 3
+SIGMAS = tuple(float(_FINEST * 2 ** (step / _PER_OCTAVE)) for step in range(6))
 """Scales of the keypoints, in pixels: their span covers a copy that is cut to 75 % and enlarged again."""
 
 PER_SCALE = 28
-_RATIO = 1.6
 _RADII = np.array([1.5, 3.0, 4.5, 6.0], np.float32)
 _ANGLES, _HARMONICS = 16, 5
 _CELL, _AROUND = 4, 7
@@ -57,27 +57,26 @@ class Keypoints:
 
 
 @lru_cache(maxsize=64)
-def _filters(height: int, width: int) -> tuple[Plane, ...]:
-    """Return the transfer functions of Gaussians at each scale and at its ratio, (scales, 2, h, w / 2 + 1)."""
+def _gaussians(height: int, width: int) -> Plane:
+    """Return the transfer functions of Gaussians of all scales and a few beyond, (n, h, w / 2 + 1)."""
     rows = np.fft.fftfreq(height)[:, None]
     columns = np.fft.rfftfreq(width)[None, :]
     square = 2 * np.pi**2 * (rows**2 + columns**2)
-    return tuple(
-        np.stack([np.exp(-square * s**2), np.exp(-square * (s * _RATIO) ** 2)]).astype(np.float32)
-        for s in SIGMAS
-    )
+    every = [_FINEST * 2 ** (step / _PER_OCTAVE) for step in range(len(SIGMAS) + _BEYOND)]
+    return np.stack([np.exp(-square * sigma**2) for sigma in every]).astype(np.float32)
 
 
 def find_keypoints(grey: Plane) -> Keypoints:
-    """Return the keypoints of a (h, w) float32 picture of 32 px or more a side, at most 168."""
+    """Return the keypoints of a (h, w) float32 picture, 28 of each scale at most."""
     from scipy import fft
 
-    spectrum = fft.rfft2(grey)
+    height, width = grey.shape
+    spectra = fft.rfft2(grey) * _gaussians(height, width)
+    smooth = fft.irfft2(spectra, s=grey.shape, overwrite_x=True)
     found = []
-    for sigma, both in zip(SIGMAS, _filters(*grey.shape), strict=True):
-        near, far = fft.irfft2(spectrum * both, s=grey.shape)
-        places = _extrema(near - far, round(_RADII[-1] * sigma) + 2)
-        found.append(_described(near, places, sigma))
+    for step, sigma in enumerate(SIGMAS):
+        places = _extrema(smooth[step] - smooth[step + _BEYOND], round(_RADII[-1] * sigma) + 2)
+        found.append(_described(smooth[step], places, sigma))
     return Keypoints(
         np.concatenate([one.places for one in found]),
         np.concatenate([one.scales for one in found]),

@@ -21,7 +21,7 @@ _ALIKE = 0.8
 """Least correlation of two keypoints' surroundings for a vote."""
 
 _VOTES, _PARTNERS = 4, 4
-_CHUNK = 1 << 16
+_CHUNK = 1 << 14
 _SEED = 0
 
 
@@ -69,11 +69,12 @@ def _partners(
     for table in range(_TABLES):
         progress("looking for copies", table, _TABLES)
         order = np.argsort(_codes(points, rng), kind="stable")
-        for step in range(1, _NEXT + 1):
-            for start in range(0, len(order) - step, _CHUNK):
-                one = order[start : min(start + _CHUNK, len(order) - step)]
-                two = order[start + step : start + step + len(one)]
-                alike = np.einsum("nd,nd->n", points[one], points[two])
+        for start in range(0, len(order), _CHUNK):
+            own = order[start : start + _CHUNK + _NEXT]
+            near = points[own]
+            for step in range(1, _NEXT + 1):
+                one, two = own[:-step], own[step:]
+                alike = np.einsum("nd,nd->n", near[:-step], near[step:])
                 alike[owners[one] == owners[two]] = -1
                 for here, there in ((one, two), (two, one)):
                     better = alike > best[here]

@@ -19,7 +19,9 @@ INLIERS, _TRIED = 6, 40
 
 _STRETCH = (0.55, 1.8)
 _ANISOTROPY = 1.45
-_BAND = (0.8, 2.4)
+_BAND, _AROUND = (0.8, 2.4), 11
+"""Sigmas in pixels that bound the detail which is registered; side of what its contrast is evened out over."""
+
 _EVERY = 2
 _ROUNDS = 8
 _STILL = 0.02
@@ -139,13 +141,21 @@ def inside(
     )
 
 
+def share_inside(affine: Affine, shape: tuple[int, int], other: tuple[int, int]) -> float:
+    """Return the share of a picture of ``shape`` that lies in the other, to a hundredth."""
+    grid = np.stack(np.meshgrid(*(np.linspace(0, side - 1, 33) for side in shape), indexing="ij"))
+    there = affine.linear @ grid.reshape(2, -1) + affine.shift[:, None]
+    ends = np.array(other)[:, None]
+    return float(((there >= -1) & (there <= ends)).all(axis=0).mean())
+
+
 def contrast(picture: Plane) -> Plane:
     """Return the picture's detail with its contrast evened out, so that neither light nor edges decide."""
-    from scipy.ndimage import gaussian_filter
+    from scipy.ndimage import gaussian_filter, uniform_filter
 
     near, far = _BAND
     band = gaussian_filter(picture, near, truncate=3) - gaussian_filter(picture, far, truncate=3)
-    around = gaussian_filter(band * band, 2 * far, truncate=2)
+    around = np.maximum(uniform_filter(band * band, _AROUND), 0)
     return np.asarray(band / np.sqrt(around + 0.05**2), np.float32)
 
 
