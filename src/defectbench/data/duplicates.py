@@ -16,11 +16,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectbench.data import Step, silent
-from defectbench.data.agreement import Agreement, Structure, agreement, bands, noise_level, structure, without
+from defectbench.data.agreement import (
+    Agreement,
+    Bands,
+    Structure,
+    agreement,
+    noise_agreement,
+    noise_level,
+    structure,
+)
 from defectbench.data.keypoints import Keypoints, Plane, find_keypoints
 from defectbench.data.neighbours import candidate_pairs
 from defectbench.data.parallel import in_threads
-from defectbench.data.registration import Affine, contrast, inside, matched, refined, share_inside, warped
+from defectbench.data.registration import (
+    IDENTITY,
+    Affine,
+    contrast,
+    inside,
+    matched,
+    refined,
+    share_inside,
+    warped,
+)
 
 SIDE = 192
 """Side in pixels of a square as large as a kept picture; a smaller picture is kept as it is."""
@@ -32,8 +49,8 @@ _WINDOW = 512
 DETAIL = 0.6
 """Least agreement of a duplicate's detail."""
 
-_NOISE, _NOISE_STRAIGHT, _NOISE_FULL = 0.4, 0.2, 0.15
-"""Least agreement of the noise of kept pictures; of those that lie straight; at full resolution."""
+_NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.15
+"""Least agreement of the noise of kept pictures; of those that lie straight; in place; at full resolution."""
 
 _SHARE = 0.14
 """Share of the keypoints that must lie alike in both pictures."""
@@ -223,9 +240,9 @@ class _Search:
         windows = []
         for peer in _peers(len(self.frames), index):
             affine = self._start(index, peer)
-            if affine is None:
+            if affine is None and self.grey(index).shape != self.grey(peer).shape:
                 continue
-            affine = refined(self.contrast(index), self.contrast(peer), affine)
+            affine = refined(self.contrast(index), self.contrast(peer), affine or IDENTITY)
             view = _View(self.grey(index), self.grey(peer), affine)
             if not affine.plausible or view.overlap < _STRICT_OVERLAP:
                 continue
@@ -308,9 +325,12 @@ def _is_copy(found: Agreement, view: _View, is_exact: bool) -> bool:
     """Whether detail and noise agree; where the noise of one is lost, its place must be a program's."""
     if found.detail < DETAIL:
         return False
-    if is_exact or (found.noise >= _NOISE and view.enlarged < _ENLARGED):
+    lost = view.is_lost(found.gain)
+    if is_exact:
+        return lost or found.noise >= _NOISE_EXACT or min(view.noises) < _ROUNDING
+    if found.noise >= _NOISE and view.enlarged < _ENLARGED:
         return True
-    return view.is_strict and (found.noise >= _NOISE_STRAIGHT or view.is_lost(found.gain))
+    return view.is_strict and (found.noise >= _NOISE_STRAIGHT or lost)
 
 
 def _shrunk(other: Plane, affine: Affine) -> tuple[Plane, Affine]:

@@ -23,6 +23,9 @@ SIGMAS = tuple(float(_FINEST * 2 ** (step / _PER_OCTAVE)) for step in range(6))
 PER_SCALE = 28
 _RADII = np.array([1.5, 3.0, 4.5, 6.0], np.float32)
 _ANGLES, _HARMONICS = 16, 5
+_EDGE = 4.0
+"""Ratio of the two curvatures from which on an extremum lies on an edge."""
+
 _CELL, _AROUND = 4, 7
 """Side in pixels of a cell; cells on a side of the neighbourhood that a keypoint must stand out from."""
 
@@ -99,6 +102,8 @@ def _extrema(response: Plane, margin: int) -> Plane:
         bottom &= centre < other
     rows, columns = np.nonzero(top | bottom)
     rows, columns = rows + margin, columns + margin
+    blob = _is_blob(response, rows, columns)
+    rows, columns = rows[blob], columns[blob]
     salience = np.abs(response[rows, columns]) / _around(response)[rows // _CELL, columns // _CELL]
     best = np.argsort(-salience, kind="stable")[:PER_SCALE]
     rows, columns = rows[best], columns[best]
@@ -110,6 +115,20 @@ def _extrema(response: Plane, margin: int) -> Plane:
         ],
         axis=1,
     ).astype(np.float32)
+
+
+def _is_blob(response: Plane, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the response bends both ways alike: along an edge, places are chance (Lowe 2004, section 4.1)."""
+    here = 2 * response[rows, columns]
+    down = response[rows - 1, columns] + response[rows + 1, columns] - here
+    right = response[rows, columns - 1] + response[rows, columns + 1] - here
+    cross = (
+        response[rows - 1, columns - 1]
+        + response[rows + 1, columns + 1]
+        - response[rows - 1, columns + 1]
+        - response[rows + 1, columns - 1]
+    ) / 4
+    return np.asarray((down + right) ** 2 * _EDGE < (down * right - cross**2) * (_EDGE + 1) ** 2)
 
 
 def _around(response: Plane) -> Plane:
@@ -149,7 +168,7 @@ def _described(near: Plane, places: Plane, sigma: float) -> Keypoints:
     level = rings[:, :, 0].real
     mean = (level * np.sqrt(_RADII / _RADII.sum())).sum(axis=1, keepdims=True)
     level = level - mean * np.sqrt(_RADII / _RADII.sum())
-    waves = rings[:, :, 1:].reshape(len(places), -1) * np.sqrt(2)
+    waves = rings[:, :, 1:].reshape(len(places), len(_RADII) * _HARMONICS) * np.sqrt(2)
     descriptors = np.concatenate([level, waves.real, waves.imag], axis=1)
     descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-6)
     return Keypoints(

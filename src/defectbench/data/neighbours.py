@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from defectbench.data import Step, silent
 
-_TABLES, _BITS, _NEXT = 10, 30, 3
+_TABLES, _BITS, _NEXT = 10, 60, 3
 _DIMENSIONS = 24
 _SAMPLE = 50_000
 _ALIKE = 0.8

@@ -59,6 +59,9 @@ class Affine:
         return bool(values[0] < _ANISOTROPY * values[1])
 
 
+IDENTITY = Affine(np.eye(2), np.zeros(2))
+
+
 def matched(one: Keypoints, two: Keypoints) -> tuple[Affine | None, int]:
     """Return the map from the first picture to the second that most matches obey, and how many do."""
     if min(len(one), len(two)) < INLIERS:
