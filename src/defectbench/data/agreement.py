@@ -1,7 +1,7 @@
 """Whether two registered pictures agree in their fine detail and in their noise, block by block.
 
-Two parts of one kind may agree in everything that the eye sees. Their noise never does: it is of one exposure.
-So two bands are compared: the detail, which a copy keeps however it was saved, and the finest band, which is
+Two parts of one kind may agree in everything that the eye sees. Their noise never does: each exposure has its
+own. So two bands are compared: the detail, which a copy keeps however it was saved, and the finest band, which is
 noise for the most part and tells copies from other exposures wherever it outlived the saving.
 """
 

@@ -64,7 +64,7 @@ class Report:
         counts: one for each category.
         facts: picture file -> what it holds, for those that can be read.
         shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
-        groups: picture file -> name of its group of copies, in its category; pictures in no group are not there.
+        groups: picture file -> name of its group of copies, in its category; those in a group alone.
         left_out: training pictures that are not imported, because the test part has a copy.
         accepted_duplicates: pairs under two labels that are kept because the user says so.
     """

@@ -1,4 +1,4 @@
-"""Near-duplicates: two files of one exposure, saved again, resized, cropped, moved, turned, mirrored or re-lit.
+"""Near-duplicates: two files of one exposure, saved again, resized, cut, moved, turned, mirrored or re-lit.
 
 Each picture's keypoints vote for the pictures that have the same (:mod:`.neighbours`); the few pairs with
 votes are registered (:mod:`.registration`) and compared block by block (:mod:`.agreement`). Different parts
@@ -193,9 +193,8 @@ class _Search:
 
     def _judged(self, first: int, second: int, view: _View) -> float | None:
         own, other = self.bands(first), Bands(view.window)
-        if view.in_place is None and not view.is_strict:
-            if view.enlarged >= _ENLARGED or noise_agreement(own, other, view.seen) < _NOISE:
-                return None
+        if view.in_place is None and not view.is_strict and _lacks_noise(own, other, view):
+            return None
         found = agreement(own, other, view.seen)
         ideal = view.in_place
         if ideal is not None:
@@ -295,7 +294,7 @@ class _View:
 
     @cached_property
     def in_place(self) -> _View | None:
-        """The other picture laid on the target as a whole, turned or mirrored or not, if it nearly lies so."""
+        """The other picture laid on the target as a whole, turned or mirrored or not, if it nearly does."""
         height, width = np.array(self.target.shape) - 1.0
         corners = np.array([[0, 0], [0, width], [height, 0], [height, width]])
         upright = np.where(np.abs(self.affine.linear) > 0.5, np.sign(self.affine.linear), 0.0)
@@ -319,6 +318,11 @@ class _View:
         straight = turned < _STRAIGHT and sheared < _SHEARED
         rotated = turned < _LARGEST_TURN and sheared < _TURNED_SHEARED and squashed < _TURNED_SQUASHED
         return bool((straight or rotated) and self.overlap >= _STRICT_OVERLAP)
+
+
+def _lacks_noise(own: Bands, other: Bands, view: _View) -> bool:
+    """Whether the noise, which is cheap to compare, says that a map of any kind shows no copy."""
+    return view.enlarged >= _ENLARGED or noise_agreement(own, other, view.seen) < _NOISE
 
 
 def _is_copy(found: Agreement, view: _View, is_exact: bool) -> bool:

@@ -96,8 +96,8 @@ def _extrema(response: Plane, margin: int) -> Plane:
         return np.empty((0, 2), np.float32)
     centre = response[margin : height - margin, margin : width - margin]
     top, bottom = centre > _NOTHING, centre < -_NOTHING
-    for down, right in _NEIGHBOURS:
-        other = response[margin + down : height - margin + down, margin + right : width - margin + right]
+    for low, far in _NEIGHBOURS:
+        other = response[margin + low : height - margin + low, margin + far : width - margin + far]
         top &= centre > other
         bottom &= centre < other
     rows, columns = np.nonzero(top | bottom)
@@ -107,14 +107,11 @@ def _extrema(response: Plane, margin: int) -> Plane:
     salience = np.abs(response[rows, columns]) / _around(response)[rows // _CELL, columns // _CELL]
     best = np.argsort(-salience, kind="stable")[:PER_SCALE]
     rows, columns = rows[best], columns[best]
-    return np.stack(
-        [
-            rows + _vertex(response[rows - 1, columns], response[rows, columns], response[rows + 1, columns]),
-            columns
-            + _vertex(response[rows, columns - 1], response[rows, columns], response[rows, columns + 1]),
-        ],
-        axis=1,
-    ).astype(np.float32)
+    up, down = response[rows - 1, columns], response[rows + 1, columns]
+    left, right = response[rows, columns - 1], response[rows, columns + 1]
+    here = response[rows, columns]
+    refined = np.stack([rows + _vertex(up, here, down), columns + _vertex(left, here, right)], axis=1)
+    return np.asarray(refined, np.float32)
 
 
 def _is_blob(response: Plane, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -20,7 +20,7 @@ INLIERS, _TRIED = 6, 40
 _STRETCH = (0.55, 1.8)
 _ANISOTROPY = 1.45
 _BAND, _AROUND = (0.8, 2.4), 11
-"""Sigmas in pixels that bound the detail which is registered; side of what its contrast is evened out over."""
+"""Sigmas in pixels that bound the detail which is registered; side over which its contrast is evened out."""
 
 _EVERY = 2
 _ROUNDS = 8
@@ -81,7 +81,7 @@ def matched(one: Keypoints, two: Keypoints) -> tuple[Affine | None, int]:
 def _consensus(
     one: Keypoints, two: Keypoints, first: NDArray[np.int64], second: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Return which matches obey the map that a single one of the best gives: of those maps the most obeyed."""
+    """Return which matches obey the map that one of the best matches gives: of those maps the most obeyed."""
     mirror = one.mirrored[first] != two.mirrored[second]
     scale = two.scales[second] / one.scales[first]
     sign = np.where(mirror, -1.0, 1.0)
@@ -163,7 +163,7 @@ def contrast(picture: Plane) -> Plane:
 
 
 def refined(target: Plane, other: Plane, start: Affine) -> Affine:
-    """Return the map made exact on the pixels: inverse compositional Lucas-Kanade on every other pixel each way.
+    """Return the map made exact on every other pixel: inverse compositional Lucas-Kanade.
 
     Baker and Matthews, "Lucas-Kanade 20 years on", 2004.
 
