@@ -1,8 +1,8 @@
 """Whether two registered pictures agree in their fine detail and in their noise, block by block.
 
 Two parts of one kind may agree in everything that the eye sees. Their noise never does: each exposure has its
-own. So two bands are compared: the detail, which a copy keeps however it was saved, and the finest band, which is
-noise for the most part and tells copies from other exposures wherever it outlived the saving.
+own. So two bands are compared: the detail, which a copy keeps however it was saved, and the finest band. That
+is noise for the most part, and tells copies from other exposures wherever it outlived the saving.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def _basis(median: Plane, band: Callable[[Plane], Plane]) -> NDArray[np.float32]
 
 
 def _rest(found: Blocks, basis: NDArray[np.float32]) -> Blocks:
-    return found - np.einsum("bpk,bk->bp", basis, np.einsum("bpk,bp->bk", basis, found))
+    return np.asarray(found - np.einsum("bpk,bk->bp", basis, np.einsum("bpk,bp->bk", basis, found)))
 
 
 def agreement(one: Bands, two: Bands, seen: NDArray[np.bool_]) -> Agreement:

@@ -46,8 +46,8 @@ _KEYPOINT_SIDE = 128
 _WINDOW = 512
 """Side in pixels of the part that two pictures are compared in at their full resolution."""
 
-DETAIL = 0.6
-"""Least agreement of a duplicate's detail."""
+DETAIL, _DETAIL_FULL = 0.6, 0.4
+"""Least agreement of a duplicate's detail; at full resolution, where its noise is lost."""
 
 _NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.15
 """Least agreement of the noise of kept pictures; of those that lie straight; in place; at full resolution."""
@@ -62,8 +62,8 @@ _ENLARGED = 1.2
 _LOST = 1.4
 """Ratio of two noise levels from which on the noise of one counts as lost, by JPEG or by resizing."""
 
-_ROUNDING = 0.4
-"""Deviation in grey levels up to which the noise of an 8-bit picture may be its rounding."""
+_ROUNDING = 0.1
+"""Deviation in grey levels up to which a picture has no noise: it was drawn, or smoothed."""
 
 _NEARLY, _SLACK = 1.5, 0.01
 """Pixels by which a picture may seem off its place, and what its detail may lose if it is laid there."""
@@ -210,11 +210,12 @@ class _Search:
             if not _is_copy(found, view, is_exact):
                 return None
         shrunk = max(self.frames[first].shrunk, self.frames[second].shrunk) > 1
-        if shrunk and not is_exact and not self._is_confirmed(first, second, view):
+        sure = is_exact and found.noise >= _NOISE_STRAIGHT
+        if shrunk and not sure and not self._is_confirmed(first, second, view, is_exact):
             return None
         return found.detail
 
-    def _is_confirmed(self, first: int, second: int, kept: _View) -> bool:
+    def _is_confirmed(self, first: int, second: int, kept: _View, is_exact: bool) -> bool:
         """Whether the noise agrees at full resolution too, where it is not lost."""
         one, two = (np.asarray(_grey(self.load(index)), np.float32) for index in (first, second))
         here, there = one.shape[0] / kept.target.shape[0], two.shape[0] / kept.other.shape[0]
@@ -222,9 +223,11 @@ class _Search:
         other, affine = _shrunk(other, affine)
         view = _View(target, other, refined(contrast(target), contrast(other), affine), kept.enlarged)
         found = agreement(Bands(target), Bands(view.window), view.seen)
-        if found.noise >= _NOISE_FULL:
+        if found.noise >= (_NOISE_EXACT if is_exact else _NOISE_FULL):
             return True
-        return view.is_strict and (view.is_lost(found.gain) or min(view.noises) < _ROUNDING)
+        if found.detail < _DETAIL_FULL or not (is_exact or view.is_strict):
+            return False
+        return view.is_lost(found.gain) or min(view.noises) < _ROUNDING
 
     def _start(self, first: int, second: int) -> Affine | None:
         """Return how the first picture lies in the second by their keypoints, None where too few agree."""

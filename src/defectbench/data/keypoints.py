@@ -115,7 +115,7 @@ def _extrema(response: Plane, margin: int) -> Plane:
 
 
 def _is_blob(response: Plane, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether the response bends both ways alike: along an edge, places are chance (Lowe 2004, section 4.1)."""
+    """Whether the response bends both ways alike: along an edge, places are chance (Lowe 2004, 4.1)."""
     here = 2 * response[rows, columns]
     down = response[rows - 1, columns] + response[rows + 1, columns] - here
     right = response[rows, columns - 1] + response[rows, columns + 1] - here

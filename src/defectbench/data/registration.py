@@ -38,7 +38,7 @@ class Affine:
     @property
     def inverse(self) -> Affine:
         """The way back."""
-        linear = np.linalg.inv(self.linear)
+        linear = np.asarray(np.linalg.inv(self.linear), np.float64)
         return Affine(linear, -linear @ self.shift)
 
     @property
@@ -106,7 +106,7 @@ def _fitted(
     for near in (_NEAR * 1.5, _NEAR, _NEAR * 0.7):
         if inliers.sum() < INLIERS:
             return None, 0
-        solved = np.linalg.lstsq(design[inliers], there[inliers], rcond=None)[0]
+        solved = np.asarray(np.linalg.lstsq(design[inliers], there[inliers], rcond=None)[0], np.float64)
         found = Affine(solved[:2].T.copy(), solved[2].copy())
         inliers = np.hypot(*(design @ solved - there).T) < near
     number = int(inliers.sum())
@@ -171,13 +171,13 @@ def refined(target: Plane, other: Plane, start: Affine) -> Affine:
         target, other: as :func:`contrast` gives them.
         start: exact to about two pixels.
     """
-    half = (np.array(target.shape) - 1) / 2
+    half = (np.array(target.shape, np.float64) - 1) / 2
     every = slice(1, None, _EVERY)
     down, right = (side[every, every].ravel() for side in np.gradient(target))
     grid = np.meshgrid(*(np.arange(n)[every] for n in target.shape), indexing="ij")
     places = np.stack([side.ravel() for side in grid]).astype(np.float64)
     wanted = target[every, every].ravel()
-    unit = ((places - half[:, None]) / half[:, None]).astype(np.float32)
+    unit: Plane = ((places - half[:, None]) / half[:, None]).astype(np.float32)
     steps = np.stack([g * p for g in (down, right) for p in (unit[0], unit[1], np.float32(1))])
     for _ in range(_ROUNDS):
         rows, columns = (start.linear @ places + start.shift[:, None]).astype(np.float32)
