@@ -46,8 +46,12 @@ _KEYPOINT_SIDE = 128
 _WINDOW = 512
 """Side in pixels of the part that two pictures are compared in at their full resolution."""
 
-DETAIL, _DETAIL_FULL = 0.6, 0.4
-"""Least agreement of a duplicate's detail; at full resolution, where its noise is lost."""
+DETAIL, _DETAIL_FULL, _DETAIL_SAME = 0.6, 0.65, 0.97
+"""Least agreement of a duplicate's detail; at full resolution, where its noise is lost; where nothing else is
+asked of a picture that lies in place."""
+
+_DETAIL_BEYOND = 0.7
+"""Least agreement of a duplicate's detail beyond what others of its kind share."""
 
 _NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.15
 """Least agreement of the noise of kept pictures; of those that lie straight; in place; at full resolution."""
@@ -202,15 +206,16 @@ class _Search:
             if exact.detail >= found.detail - _SLACK:
                 view, found, other = ideal, exact, Bands(ideal.window)
         is_exact = view is ideal
+        is_same = is_exact and found.detail >= _DETAIL_SAME
         if not _is_copy(found, view, is_exact):
             return None
         shared = self.structure(first)
         if shared is not None:
             found = agreement(Bands(own.picture, shared), Bands(other.picture, shared), view.seen)
-            if not _is_copy(found, view, is_exact):
+            if found.detail < _DETAIL_BEYOND or not _is_copy(found, view, is_exact):
                 return None
         shrunk = max(self.frames[first].shrunk, self.frames[second].shrunk) > 1
-        sure = is_exact and found.noise >= _NOISE_STRAIGHT
+        sure = is_exact and (is_same or found.noise >= _NOISE_STRAIGHT)
         if shrunk and not sure and not self._is_confirmed(first, second, view, is_exact):
             return None
         return found.detail

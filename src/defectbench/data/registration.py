@@ -177,8 +177,9 @@ def refined(target: Plane, other: Plane, start: Affine) -> Affine:
     grid = np.meshgrid(*(np.arange(n)[every] for n in target.shape), indexing="ij")
     places = np.stack([side.ravel() for side in grid]).astype(np.float64)
     wanted = target[every, every].ravel()
-    unit: Plane = ((places - half[:, None]) / half[:, None]).astype(np.float32)
-    steps = np.stack([g * p for g in (down, right) for p in (unit[0], unit[1], np.float32(1))])
+    unit = np.asarray((places - half[:, None]) / half[:, None], np.float32)
+    weights = (unit[0], unit[1], np.ones_like(wanted))
+    steps = np.stack([slope * weight for slope in (down, right) for weight in weights])
     for _ in range(_ROUNDS):
         rows, columns = (start.linear @ places + start.shift[:, None]).astype(np.float32)
         height, width = other.shape
