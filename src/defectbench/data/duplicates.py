@@ -46,11 +46,11 @@ _KEYPOINT_SIDE = 128
 _WINDOW = 512
 """Side in pixels of the part that two pictures are compared in at their full resolution."""
 
-DETAIL, _DETAIL_FULL, _DETAIL_SAME = 0.6, 0.65, 0.97
+DETAIL, _DETAIL_FULL, _DETAIL_SAME = 0.6, 0.4, 0.97
 """Least agreement of a duplicate's detail; at full resolution, where its noise is lost; where nothing else is
 asked of a picture that lies in place."""
 
-_DETAIL_BEYOND = 0.7
+_DETAIL_BEYOND = 0.62
 """Least agreement of a duplicate's detail beyond what others of its kind share."""
 
 _NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.15
@@ -65,6 +65,9 @@ _ENLARGED = 1.2
 
 _LOST = 1.4
 """Ratio of two noise levels from which on the noise of one counts as lost, by JPEG or by resizing."""
+
+_LARGEST_GAIN = 1.8
+"""Ratio of contrasts beyond which another light, not a program, made the difference."""
 
 _ROUNDING = 0.1
 """Deviation in grey levels up to which a picture has no noise: it was drawn, or smoothed."""
@@ -297,6 +300,8 @@ class _View:
 
     def is_lost(self, gain: float) -> bool:
         """Whether one has much less noise than the other, when the other is brought to the same contrast."""
+        if not 1 / _LARGEST_GAIN < gain < _LARGEST_GAIN:
+            return False
         one, two = (max(level, 1e-6) for level in self.noises)
         return not 1 / _LOST < two / max(gain, 1e-6) / one < _LOST
 
