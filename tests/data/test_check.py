@@ -106,58 +106,88 @@ def test_check_names_files_of_one_id(root):
     assert "train/good/000.bmp" in problem
 
 
-def test_check_refuses_the_same_picture_in_train_and_test(root):
-    Image.fromarray(read_picture(root / "train/good/000.png")).save(root / "test/good/900.bmp")
+def copied(root, source, target, **options):
+    """Save a picture again, and its mask with it where it has one."""
+    Image.fromarray(read_picture(root / source)).save(root / target, **options)
+    kind, name = source.split("/")[1:]
+    if kind != "good" and target.split("/")[1] != "good":
+        shutil.copy(
+            root / f"ground_truth/{kind}/{name[:-4]}_mask.png",
+            root / f"ground_truth/{target.split('/')[1]}/{target.split('/')[2].split('.')[0]}_mask.png",
+        )
+
+
+@pytest.mark.parametrize("name", ["900.bmp", "900.jpg"])
+def test_check_leaves_out_a_training_picture_whose_copy_is_tested(root, name):
+    copied(root, "train/good/000.png", f"test/good/{name}", **({"quality": 85} if "jpg" in name else {}))
+    report = checked(root)
+    assert report.problems == ()
+    assert report.left_out == {root / "train/good/000.png"}
+    assert report.counts[0].train_good == 3
+    assert report.counts[0].test_good == 4
+    assert report.groups == dict.fromkeys(
+        [root / f"test/good/{name}", root / "train/good/000.png"], "test/good/900"
+    )
+    (left_out,) = [note for note in report.notes if "left out" in note]
+    assert f"{root / 'train/good/000.png'} (copy: {root / 'test/good' / name})" in left_out
+
+
+@pytest.mark.parametrize("copy", ["test/good/900", "train/good/900"])
+def test_check_refuses_a_copy_under_two_labels(root, copy):
+    copied(root, "test/hole/000.png", f"{copy}.jpg", quality=90)
     problem = lone_problem(root)
-    assert "the same picture in two parts" in problem
-    assert "train/good/000.png" in problem
-    assert "test/good/900.bmp" in problem
+    assert str(root / "test/hole/000.png") in problem
+    assert str(root / f"{copy}.jpg") in problem
+    assert "under two labels" in problem
+    assert "good" in problem
+    assert "hole" in problem
+    assert "--accept-duplicates" in problem
 
 
-def test_check_refuses_nearly_the_same_picture_in_train_and_test(root):
-    Image.fromarray(read_picture(root / "train/good/000.png")).save(root / "test/good/900.jpg", quality=85)
-    problem = lone_problem(root)
-    assert "nearly the same picture" in problem
-    assert "train/good/000.png" in problem
-    assert "test/good/900.jpg" in problem
-
-
-def test_check_refuses_the_same_picture_twice_in_the_test_part(root):
-    shutil.copy(root / "test/good/000.png", root / "test/good/900.png")
-    why = "learnt or tuned on in one fold, tested in another; keep one"
-    files = f"{root / 'test/good/000.png'}, {root / 'test/good/900.png'}"
-    assert lone_problem(root) == f"brick: the same picture 2 times in the test part ({why}): {files}"
-
-
-def test_check_refuses_the_same_picture_under_two_defect_types(root):
-    shutil.copy(root / "test/hole/000.png", root / "test/crack/900.png")
-    shutil.copy(root / "ground_truth/hole/000_mask.png", root / "ground_truth/crack/900_mask.png")
-    assert "the same picture 2 times in the test part, as crack and hole" in lone_problem(root)
+def test_check_accepts_a_copy_under_two_labels_where_told(root):
+    shutil.copy(root / "test/hole/000.png", root / "train/good/900.png")
+    assert "the same picture under two labels" in lone_problem(root)
+    report = check(read_layout(root), accept_duplicates=True)
+    assert report.problems == ()
+    files = (root / "test/hole/000.png", root / "train/good/900.png")
+    assert {frozenset(pair) for pair in report.accepted_duplicates} == {frozenset(files)}
+    assert set(report.groups) == set(files)
+    assert report.left_out == {root / "train/good/900.png"}
+    assert any("accepted" in note and "900.png" in note for note in report.notes)
 
 
 @pytest.mark.parametrize(("kind", "copy"), [("good", "good"), ("hole", "hole"), ("hole", "stain")])
-def test_check_refuses_nearly_the_same_picture_twice_in_the_test_part(root, kind, copy):
-    picture = Image.fromarray(read_picture(root / f"test/{kind}/000.png"))
-    picture.save(root / f"test/{copy}/900.jpg", quality=85)
-    if copy != "good":
-        shutil.copy(root / f"ground_truth/{kind}/000_mask.png", root / f"ground_truth/{copy}/900_mask.png")
-    problem = lone_problem(root)
-    assert "nearly the same picture in the test part" in problem
-    assert "tested in another; keep one" in problem
-    assert f"test/{kind}/000.png" in problem
-    assert f"test/{copy}/900.jpg" in problem
-
-
-def test_check_lets_nearly_the_same_picture_train_twice(root):
-    Image.fromarray(read_picture(root / "train/good/000.png")).save(root / "train/good/900.jpg", quality=85)
-    assert checked(root).problems == ()
-
-
-def test_check_notes_the_same_picture_twice_in_train(root):
-    shutil.copy(root / "train/good/000.png", root / "train/good/900.png")
+@pytest.mark.parametrize("name", ["900.png", "900.jpg"])
+def test_check_groups_copies_in_the_test_part(root, kind, copy, name):
+    copied(root, f"test/{kind}/000.png", f"test/{copy}/{name}")
     report = checked(root)
     assert report.problems == ()
-    assert any("the same picture 2 times" in note and "900.png" in note for note in report.notes)
+    assert report.left_out == frozenset()
+    assert set(report.groups) == {root / f"test/{kind}/000.png", root / f"test/{copy}/{name}"}
+    assert len(set(report.groups.values())) == 1
+    (grouped,) = [note for note in report.notes if "of copies" in note]
+    assert "1 group of copies, 2 pictures" in grouped
+    assert f"test/{copy}/{name}" in grouped
+
+
+def test_check_groups_copies_in_train_and_keeps_them(root):
+    copied(root, "train/good/000.png", "train/good/900.jpg", quality=85)
+    report = checked(root)
+    assert report.problems == ()
+    assert report.counts[0].train_good == 5
+    assert set(report.groups) == {root / "train/good/000.png", root / "train/good/900.jpg"}
+
+
+def test_check_without_a_training_picture_of_its_own(root):
+    for path in (root / "train/good").iterdir():
+        shutil.copy(path, root / f"test/good/9{path.name}")
+    assert "each training picture has a copy in the test part" in lone_problem(root)
+
+
+def test_check_tells_its_progress_while_it_compares(root):
+    told = []
+    check(read_layout(root), lambda *step: told.append(step))
+    assert {"checking brick", "looking for copies"} <= {what for what, _, _ in told}
 
 
 def test_check_notes_uncommon_files(root):

@@ -46,7 +46,7 @@ def grouped(frames: int = 3, train: int = 20, goods: int = 12, defects: int = 8)
     return make_manifest("parts", "bolt", images)
 
 
-def _image(part: str, kind: str, group: str, frame: int) -> Image:
+def _image(part: Part, kind: str, group: str, frame: int) -> Image:
     name = f"{part}/{kind}/{group}_{frame}"
     where = "train" if part == "train" else "test"
     return Image(name, f"{name}.png", "0" * 64, where, int(kind != GOOD), kind, 8, 8, group=group)

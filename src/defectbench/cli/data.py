@@ -31,6 +31,11 @@ layout_option = click.option(
 links_option = click.option(
     "--follow-links", is_flag=True, help="Read what links out of SRC lead to; without it they are refused."
 )
+accept_option = click.option(
+    "--accept-duplicates",
+    is_flag=True,
+    help="Keep copies of one picture under two labels, good and defective; without it they are a problem.",
+)
 source_argument = click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 
 
@@ -90,15 +95,17 @@ def synth(
 @source_argument
 @layout_option
 @links_option
+@accept_option
 @format_option
-def check(source: Path, layout: str | None, follow_links: bool, form: str) -> None:
+def check(source: Path, layout: str | None, follow_links: bool, accept_duplicates: bool, form: str) -> None:
     """Validate SRC, a folder or a table of pictures; report all problems at once; import nothing."""
     from defectbench.data.check import check as find
     from defectbench.data.layouts import read_layout
     from defectbench.errors import DataError
 
     with progress_bar() as step:
-        report = find(read_layout(source, layout, follow_links=follow_links), step)
+        reading = read_layout(source, layout, follow_links=follow_links)
+        report = find(reading, step, accept_duplicates=accept_duplicates)
     if form == "json":
         say_json(
             {
@@ -106,6 +113,9 @@ def check(source: Path, layout: str | None, follow_links: bool, form: str) -> No
                 "problems": list(report.problems),
                 "notes": list(report.notes),
                 "categories": _counts(report),
+                "groups": _groups(report),
+                "left_out": sorted(map(str, report.left_out)),
+                "accepted_duplicates": [[str(file) for file in pair] for pair in report.accepted_duplicates],
                 "files": _account(report),
             }
         )
@@ -121,6 +131,7 @@ def check(source: Path, layout: str | None, follow_links: bool, form: str) -> No
 @click.option("--name", help="What the store calls it.  [default: the folder's name]")
 @layout_option
 @links_option
+@accept_option
 @click.option(
     "--any-orientation",
     multiple=True,
@@ -133,6 +144,7 @@ def import_(
     name: str | None,
     layout: str | None,
     follow_links: bool,
+    accept_duplicates: bool,
     any_orientation: tuple[str, ...],
 ) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
@@ -145,6 +157,7 @@ def import_(
             name=name,
             layout=layout,
             follow_links=follow_links,
+            accept_duplicates=accept_duplicates,
             any_orientation=any_orientation,
             progress=step,
             report=_say_counts,
@@ -268,4 +281,15 @@ def _counts(report: CheckReport) -> list[dict[str, Any]]:
             "masks": counts.masks,
         }
         for counts in report.counts
+    ]
+
+
+def _groups(report: CheckReport) -> list[dict[str, Any]]:
+    """Return the groups of copies, by category and name."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for source in report.reading.sources:
+        if source.file in report.groups:
+            found.setdefault((source.category, report.groups[source.file]), []).append(str(source.file))
+    return [
+        {"category": category, "group": name, "files": files} for (category, name), files in found.items()
     ]

@@ -13,11 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
-from defectbench.data.check import CheckReport, Fact, check, mvtec_categories
+from defectbench.data.check import CheckReport, check, mvtec_categories
 from defectbench.data.layouts import Source, read_layout
 from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
 from defectbench.data.mask_checks import united
 from defectbench.data.names import check_name, is_name
+from defectbench.data.opened import Fact
 from defectbench.data.orientation import MVTEC_AD, check_declared
 from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.shortcut import Shortcut
@@ -46,6 +47,7 @@ def import_dataset(
     name: str | None = None,
     layout: str | None = None,
     follow_links: bool = False,
+    accept_duplicates: bool = False,
     any_orientation: Collection[str] = (),
     progress: ProgressCallback = no_progress,
     report: Callable[[CheckReport], None] = lambda report: None,
@@ -60,6 +62,7 @@ def import_dataset(
         name: of the data set in the store; the folder's name by default.
         layout: its name, or None to recognise it.
         follow_links: read what links out of the folder lead to as well.
+        accept_duplicates: copies of one picture under two labels are a note and no problem.
         any_orientation: categories whose parts come in any orientation; of MVTec AD's own it is known.
         report: called with what the check found, before anything is written.
 
@@ -73,7 +76,7 @@ def import_dataset(
     reading = read_layout(source, layout, follow_links=follow_links)
     dataset = check_name(name or reading.root.name, "data set")
     check_declared(any_orientation, reading.categories)
-    found = check(reading, progress)
+    found = check(reading, progress, accept_duplicates=accept_duplicates)
     report(found)
     if found.problems:
         raise DataError(found.problems)
@@ -99,7 +102,7 @@ def _pack(report: CheckReport, dataset: str, category: str, any_orientation: boo
     images: list[Image] = []
     contents: dict[str, Path | bytes] = {}
     for source in report.reading.sources:
-        if source.category == category:
+        if source.category == category and source.file not in report.left_out:
             mask = _mask_content(source)
             images.append(_image(source, report.facts[source.file], mask))
             contents[source.path] = source.file
