@@ -18,7 +18,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "defectbench"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors",),
-    ("files", "schema", "memory", "pictures", "overlays", "cache", "stop"),
+    ("files", "schema", "memory", "decoding", "pictures", "overlays", "cache", "stop"),
     ("stores",),
     (
         "manifest",

@@ -17,7 +17,7 @@ from pathlib import Path
 from defectbench import catalog, trial, weights
 from defectbench.cell import Cell, path
 from defectbench.checkpoints import EVERY, Checkpoints
-from defectbench.data.archive import unpack
+from defectbench.data.unpacked import unpack
 from defectbench.errors import (
     PERMANENT,
     DeadlineError,

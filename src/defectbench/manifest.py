@@ -10,7 +10,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
-from defectbench.errors import DataError
+from defectbench.errors import DataError, UsageError
+from defectbench.pictures import FULL, Intensity
 
 Part = Literal["train", "test"]
 GOOD = "good"
@@ -59,16 +60,29 @@ class Image:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One category of a data set. ``images`` are sorted by id; ids are unique."""
+    """One category of a data set. ``images`` are sorted by id; ids are unique.
+
+    ``intensity`` is the scale of grey of more than 8 bits, one for the data set.
+    """
 
     dataset: str
     category: str
     images: tuple[Image, ...]
+    intensity: Intensity = FULL
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over the images' records. Neither the data set's nor the category's name enters."""
-        return hashlib.sha256(canonical_json([asdict(image) for image in self.images])).hexdigest()
+        """SHA-256 (hex) over the images' records, and the scale of values where it is not that of 16 bits.
+
+        Neither the data set's nor the category's name enters.
+        """
+        records = [asdict(image) for image in self.images]
+        named = {"images": records, **self._scale()}
+        return hashlib.sha256(canonical_json(named if self._scale() else records)).hexdigest()
+
+    def _scale(self) -> dict[str, str]:
+        """Return the field of the scale; none where it is that of 16 bits, so that digests stay."""
+        return {} if self.intensity == FULL else {"intensity": self.intensity.text}
 
     @cached_property
     def by_id(self) -> Mapping[str, Image]:
@@ -103,6 +117,7 @@ class Manifest:
             "category": self.category,
             "digest": self.digest,
             "images": [asdict(image) for image in self.images],
+            **self._scale(),
         }
         return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
@@ -118,9 +133,10 @@ class Manifest:
             if document["schema"] != SCHEMA:
                 raise DataError(f"manifest has schema {document['schema']!r}, this version reads {SCHEMA}")
             images = tuple(Image(**record) for record in document["images"])
-            manifest = cls(document["dataset"], document["category"], images)
+            scale = Intensity.parse(document["intensity"]) if "intensity" in document else FULL
+            manifest = cls(document["dataset"], document["category"], images, scale)
             stated = document["digest"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, UsageError) as error:
             raise DataError(f"not a manifest: {error}") from error
         if stated != manifest.digest:
             raise DataError(
@@ -130,7 +146,9 @@ class Manifest:
         return manifest
 
 
-def make_manifest(dataset: str, category: str, images: Iterable[Image]) -> Manifest:
+def make_manifest(
+    dataset: str, category: str, images: Iterable[Image], intensity: Intensity = FULL
+) -> Manifest:
     """Return the manifest with its images in order.
 
     Raises:
@@ -140,4 +158,4 @@ def make_manifest(dataset: str, category: str, images: Iterable[Image]) -> Manif
     twins = [a.id for a, b in pairwise(ordered) if a.id == b.id]
     if twins:
         raise DataError([f"{category}: two files share the image id {name!r}" for name in twins])
-    return Manifest(dataset, category, ordered)
+    return Manifest(dataset, category, ordered, intensity)

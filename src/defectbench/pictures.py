@@ -1,48 +1,55 @@
 """Picture files to arrays, the same way everywhere: as a viewer would show them, never scaled per image.
 
-Pillow is told by name which decoders it may try, so that a ``.png`` that is something else is refused. What a
-decoder raises becomes one line with the file's name.
+How Pillow is held to that: :mod:`defectbench.decoding`.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import os
 import re
 import struct
-import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from defectbench.errors import ConfigurationError, DataError, DefectbenchError, UsageError
+from defectbench.decoding import FORMATS, ORIENTATION, UNLIMITED, name_of, opened, stream, strict
+from defectbench.errors import DataError, DefectbenchError, UsageError
+
+__all__ = [
+    "FULL",
+    "SUFFIXES",
+    "UNLIMITED",
+    "Depth",
+    "Intensity",
+    "Values",
+    "depth",
+    "is_picture",
+    "is_plain_mask",
+    "mask_png",
+    "read_mask",
+    "read_mask_values",
+    "read_picture",
+    "read_resized",
+    "read_values",
+    "resize_mask",
+    "resize_picture",
+    "traits",
+]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings of pictures, compared in lower case."""
 
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
-"""Pillow's names of the only decoders that read a picture, whatever its name ends with."""
-
-MAX_PIXELS = 200_000_000
-"""Pixels of the largest picture that is decoded unless DEFECTBENCH_MAX_PIXELS says otherwise."""
-
-UNLIMITED = math.inf
-"""As a limit: for pictures that an import has let in already."""
-
 Values = NDArray[np.integer[Any]]
 Depth = Literal["8", "16", "32", "16-colour", "unreadable"]
 
-_LIMIT_VARIABLE = "DEFECTBENCH_MAX_PIXELS"
-_ORIENTATION = 0x0112
+_NO_RANGE = "have no fixed range: save it with 8 or 16 bits, or say --intensity window:LOW,HIGH"
 _SIXTEEN = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
 _BAND = 1 << 22
 """Pixels of the bands in which a picture is converted: what a conversion needs of memory at once."""
@@ -116,16 +123,16 @@ class Intensity:
         if not self.clips and (low < self.low or high > self.high):
             raise DataError(f"{name}: {self._beyond(low, high)}")
         if values.dtype == np.uint16:
-            return self._scaled(np.arange(65536))[values]
+            return np.asarray(self._scaled(np.arange(65536))[values], np.uint8)
         return self._scaled(values)
 
     def _scaled(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         shares = (values.astype(np.float64) - self.low) * (255 / (self.high - self.low))
-        return np.floor(np.clip(shares, 0, 255) + 0.5).astype(np.uint8)
+        return np.asarray(np.floor(np.clip(shares, 0, 255) + 0.5), np.uint8)
 
     def _beyond(self, low: float, high: float) -> str:
         if self == FULL:
-            return "32-bit values have no fixed range: save it with 8 or 16 bits, or say --intensity window:LOW,HIGH"
+            return f"32-bit values {_NO_RANGE}"
         return (
             f"holds values from {low:g} to {high:g}, beyond the {self.low} to {self.high} of the other "
             "pictures: save it as they are"
@@ -149,16 +156,6 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def pixel_limit() -> int:
-    """Return $DEFECTBENCH_MAX_PIXELS, else :data:`MAX_PIXELS`; ConfigurationError for no number."""
-    text = os.environ.get(_LIMIT_VARIABLE, "")
-    if not text:
-        return MAX_PIXELS
-    if not text.isdecimal() or not int(text[:20]):
-        raise ConfigurationError(f"{_LIMIT_VARIABLE} is {text!r}; allowed: a number of pixels, or unset")
-    return int(text[:20])
-
-
 def read_picture(
     source: Path | bytes, name: str | None = None, intensity: Intensity = FULL, limit: float | None = None
 ) -> NDArray[np.uint8]:
@@ -172,14 +169,17 @@ def read_picture(
     Args:
         name: what an error message calls the picture; the path by default.
         intensity: the scale of grey of more than 8 bits.
-        limit: pixels; :func:`pixel_limit` by default.
+        limit: pixels; :func:`defectbench.decoding.pixel_limit` by default.
 
     Raises:
         DataError: the file cannot be read, is truncated or too large, or has values beyond the scale.
     """
-    with _opened(source, name, limit) as image:
-        pixels = np.asarray(_shown(image, intensity, _name(source, name)))
-        return np.ascontiguousarray(pixels) if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+    with opened(source, name, limit) as image:
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for top, band in _bands(image):
+            rows = np.asarray(_shown(band, intensity, name_of(source, name)))
+            pixels[top : top + band.height] = rows if rows.ndim == 3 else rows[:, :, None]
+    return pixels
 
 
 def read_resized(
@@ -193,8 +193,8 @@ def read_resized(
 
     At most 5 bytes a pixel: grey is never tripled at full size.
     """
-    with _opened(source, name, limit) as image:
-        shown = _shown(image, intensity, _name(source, name))
+    with opened(source, name, limit) as image:
+        shown = _whole(image, intensity, name_of(source, name))
         if shown.size != (size, size):
             shown = shown.resize((size, size), Image.Resampling.BILINEAR)
         pixels = np.array(shown)
@@ -207,7 +207,7 @@ def read_values(source: Path | bytes, name: str | None = None, limit: float | No
     Raises:
         DataError: the file cannot be read.
     """
-    with _opened(source, name, limit) as image:
+    with opened(source, name, limit) as image:
         values = np.array(image)
         return values if values.ndim == 2 else np.asarray(values.max(axis=2))
 
@@ -231,7 +231,7 @@ def read_mask_values(source: Path | bytes, name: str | None = None, limit: float
     Raises:
         DataError: the file cannot be read or is truncated.
     """
-    with _opened(source, name, limit) as image:
+    with opened(source, name, limit) as image:
         if image.mode == "P":
             return _palette_values(image)
         return np.concatenate([_mask_values(band) for _, band in _bands(image)])
@@ -243,7 +243,7 @@ def is_plain_mask(path: Path) -> bool:
     Raises:
         DataError: the file cannot be read.
     """
-    with _opened(path, None, None) as image:
+    with opened(path, None, None) as image:
         plain = image.info["format"] == "PNG" and image.mode in ("1", "L") and not image.info["turned"]
         if not plain or image.has_transparency_data:
             return False
@@ -253,7 +253,7 @@ def is_plain_mask(path: Path) -> bool:
 def depth(source: Path | bytes) -> Depth:
     """Return how many bits a grey value has, or that colours have 16, from the file's header alone."""
     try:
-        with _strict(), Image.open(_stream(source), formats=FORMATS) as image:
+        with strict(), Image.open(stream(source), formats=FORMATS) as image:
             if "16" in _raw_mode(image) and image.mode not in _SIXTEEN:
                 return "16-colour"
             return "32" if image.mode in ("I", "F") else "16" if image.mode in _SIXTEEN else "8"
@@ -273,9 +273,9 @@ def _raw_mode(image: Image.Image) -> str:
 def traits(source: Path | bytes, intensity: Intensity = FULL) -> tuple[str, ...]:
     """Return what is uncommon about the file and is handled: from its header alone; empty if unreadable."""
     try:
-        with _strict(), warnings.catch_warnings(record=True) as warned:
+        with strict(), warnings.catch_warnings(record=True) as warned:
             warnings.simplefilter("always")
-            with Image.open(_stream(source), formats=FORMATS) as image:
+            with Image.open(stream(source), formats=FORMATS) as image:
                 found = {
                     f"16-bit grey, read as {intensity.words}": image.mode in _SIXTEEN,
                     f"32-bit grey, read as {intensity.words}": image.mode == "F",
@@ -284,7 +284,7 @@ def traits(source: Path | bytes, intensity: Intensity = FULL) -> tuple[str, ...]
                     ),
                     "with a palette, read as its colours": image.mode == "P",
                     "partly transparent, laid over white": image.has_transparency_data,
-                    "turned as their EXIF orientation says": image.getexif().get(_ORIENTATION, 1) != 1,
+                    "turned as their EXIF orientation says": image.getexif().get(ORIENTATION, 1) != 1,
                     "of several frames, the first is read": getattr(image, "n_frames", 1) > 1,
                     "CMYK, read as RGB": image.mode == "CMYK",
                 }
@@ -344,141 +344,6 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _name(source: Path | bytes, name: str | None) -> str:
-    return name or (str(source) if isinstance(source, Path) else "picture")
-
-
-def _stream(source: Path | bytes) -> Path | io.BytesIO:
-    return source if isinstance(source, Path) else io.BytesIO(source)
-
-
-_switches = threading.Lock()
-_strict_stack = ExitStack()
-_strict_readers = 0
-
-
-@contextmanager
-def _strict() -> Iterator[None]:
-    """Keep Pillow's switches, which the whole process shares, where we need them while any thread reads.
-
-    Other libraries let truncated files through, and grey bars would become data. Pillow's own limit of
-    pixels is off, because ours stands in its place; its warnings are no business of the terminal's.
-    """
-    global _strict_readers
-    with _switches:
-        _strict_readers += 1
-        if _strict_readers == 1:
-            _set_switches()
-    try:
-        yield
-    finally:
-        with _switches:
-            _strict_readers -= 1
-            if _strict_readers == 0:
-                _strict_stack.close()
-
-
-def _set_switches() -> None:
-    _strict_stack.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
-    _strict_stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    _strict_stack.enter_context(warnings.catch_warnings())
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
-    Image.MAX_IMAGE_PIXELS = None
-
-
-@contextmanager
-def _opened(source: Path | bytes, name: str | None, limit: float | None) -> Iterator[Image.Image]:
-    """Yield the first frame, loaded whole and turned; every fault of the file, met by then or by the
-    caller's conversions, becomes a DataError."""
-    most = pixel_limit() if limit is None else limit
-    try:
-        with _strict(), Image.open(_stream(source), formats=FORMATS) as image:
-            _check_size(image, most, _name(source, name))
-            kind = image.format
-            image.load()
-            if kind == "PNG" and not _is_whole_png(image, source):
-                raise DataError(f"{_name(source, name)}: cannot be read as a picture (its pixels end early)")
-            orientation = image.getexif().get(_ORIENTATION, 1)
-            turned = ImageOps.exif_transpose(image) if orientation != 1 else image
-            turned.info |= {"format": kind, "turned": orientation != 1}
-            yield turned
-    except FileNotFoundError as error:
-        raise DataError(f"{_name(source, name)}: no such file") from error
-    except DefectbenchError:
-        raise
-    except Exception as error:  # a decoder raises whatever the bytes lead it to
-        raise DataError(
-            f"{_name(source, name)}: cannot be read as a picture ({_why(source, error)})"
-        ) from error
-
-
-def _check_size(image: Image.Image, limit: float, name: str) -> None:
-    width, height = image.size
-    if width * height > limit:
-        raise DataError(
-            f"{name}: {width} x {height} = {width * height:,} pixels, more than {int(limit):,}: cut it into parts, "
-            f"or set {_LIMIT_VARIABLE} higher (each pixel takes up to 8 bytes of memory)"
-        )
-
-
-def _why(source: Path | bytes, error: Exception) -> str:
-    """Say in one line what is wrong with the file, without repeating its name."""
-    size = source.stat().st_size if isinstance(source, Path) and source.is_file() else None
-    if size == 0 or source == b"":
-        return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return f"not a picture, or of another kind than {', '.join(FORMATS)}"
-    if isinstance(error, MemoryError):
-        return "it takes more memory than there is"
-    text = " ".join(str(error).split())
-    return text[:200] or type(error).__name__
-
-
-def _is_whole_png(image: Image.Image, source: Path | bytes) -> bool:
-    """Whether the pixels of a loaded PNG reach its end: Pillow takes a stream that ends early for whole.
-
-    Rows that were never written are zero, so only where the last row is, or rows come in passes, the
-    stream is measured.
-    """
-    last = np.asarray(image.crop((0, image.height - 1, image.width, image.height)))
-    if last.any() and not image.info.get("interlace"):
-        return True
-    data = source if isinstance(source, bytes) else source.read_bytes()
-    wanted, inflate = _png_bytes(data), zlib.decompressobj()
-    for part in _png_parts(data):
-        while part and wanted > 0:
-            wanted -= len(inflate.decompress(part, 1 << 20))
-            part = inflate.unconsumed_tail
-    return wanted <= 0
-
-
-def _png_parts(data: bytes) -> Iterator[bytes]:
-    """Yield the pieces of a PNG's compressed pixels."""
-    place = 8
-    while place + 8 <= len(data):
-        length = int.from_bytes(data[place : place + 4])
-        if data[place + 4 : place + 8] == b"IDAT":
-            yield data[place + 8 : place + 8 + length]
-        place += length + 12
-
-
-def _png_bytes(data: bytes) -> int:
-    """Return how many bytes a PNG's pixels have before compression; its header stands at a fixed place."""
-    width, height, bits, colours, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
-    bits *= {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours]
-    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
-    total = 0
-    for left, top, across, down in passes:
-        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
-        total += rows * (1 + (columns * bits + 7) // 8) if columns > 0 and rows > 0 else 0
-    return total
-
-
-_ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-"""First column and row, and the steps, of the seven passes of an interlaced PNG."""
-
-
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
     """Yield (first row, rows of the picture) with at most :data:`_BAND` pixels or one row."""
     width, height = image.size
@@ -490,21 +355,30 @@ def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
         yield top, image.crop((0, top, width, min(top + rows, height)))
 
 
-def _shown(image: Image.Image, intensity: Intensity, name: str) -> Image.Image:
-    """Return the picture in mode RGB or, grey and opaque, L."""
+def _whole(image: Image.Image, intensity: Intensity, name: str) -> Image.Image:
+    """Return what :func:`_shown` makes of the picture, made band by band."""
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
         return image
-    deep = image.mode in _SIXTEEN or image.mode == "F"
-    if image.mode == "F" and not intensity.clips:
-        raise DataError(
-            f"{name}: 32-bit float values have no fixed range: save it with 8 or 16 bits, "
-            "or say --intensity window:LOW,HIGH"
-        )
-    whole = Image.new("L" if deep else "RGB", image.size)
+    whole = Image.new("L" if _is_deep(image) else "RGB", image.size)
     for top, band in _bands(image):
-        shown = Image.fromarray(intensity.applied(np.asarray(band), name)) if deep else _opaque(band)
-        whole.paste(shown, (0, top))
+        whole.paste(_shown(band, intensity, name), (0, top))
     return whole
+
+
+def _shown(image: Image.Image, intensity: Intensity, name: str) -> Image.Image:
+    """Return the picture in mode RGB or, grey and opaque, L."""
+    if image.mode == "F" and not intensity.clips:
+        raise DataError(f"{name}: 32-bit float values {_NO_RANGE}")
+    if _is_deep(image):
+        return Image.fromarray(intensity.applied(np.asarray(image), name))
+    if image.mode == "L" and not image.has_transparency_data:
+        return image
+    return _opaque(image)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the values are grey of more than 8 bits."""
+    return image.mode in _SIXTEEN or image.mode == "F"
 
 
 def _opaque(image: Image.Image) -> Image.Image:

@@ -7,16 +7,17 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
 import pytest
 
-from defectbench.errors import BugError, DataError
+from defectbench.errors import BugError, TryAgainError
 from defectbench.inspectors import images as images_module
 from defectbench.inspectors.images import BATCH, ArrayPictures, ImageSet
 from defectbench.manifest import Image, Manifest, make_manifest
-from defectbench.pictures import read_picture
+from defectbench.pictures import read_resized
 from parts import mounted
 
 SIZE = 32
@@ -59,11 +60,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were decoded so far."""
     seen: list[Path] = []
 
-    def count(source: Path, name: str | None = None) -> np.ndarray:
-        seen.append(source)
-        return read_picture(source, name)
+    def count(source: bytes, size: int, name: str, *scale: Any) -> np.ndarray:
+        seen.append(name)
+        return read_resized(source, size, name, *scale)
 
-    monkeypatch.setattr(images_module, "read_picture", count)
+    monkeypatch.setattr(images_module, "read_resized", count)
     return seen
 
 
@@ -241,12 +242,12 @@ from defectbench.inspectors import images
 from defectbench.inspectors.images import ImageSet
 from defectbench.manifest import Manifest
 decoded, batches = [], []
-read = images.read_picture
-def slow(source, name=None):
+read = images.read_resized
+def slow(source, size, name, *scale):
     decoded.append(name)
     time.sleep(0.01)
-    return read(source, name)
-images.read_picture = slow
+    return read(source, size, name, *scale)
+images.read_resized = slow
 def compute(pictures):
     batches.append(len(pictures))
     time.sleep(0.5)
@@ -303,7 +304,7 @@ def test_select_touches_no_file(manifest: Manifest, tmp_path: Path) -> None:
     view = ImageSet(manifest, tmp_path / "nowhere", SIZE, tmp_path / "cache").select(ids_of(manifest))
     assert len(view) == COUNT
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(DataError, match=r"test/hole/000\.png"):
+    with pytest.raises(TryAgainError, match=r"test/hole/000\.png"):
         view[0]
     assert list((tmp_path / "cache").rglob("*.npy")) == []
 

@@ -26,6 +26,13 @@ layout_option = click.option(
     type=click.Choice(["mvtec", "visa", "folder"]),
     help="How the files lie.  [default: recognised]",
 )
+intensity_option = click.option(
+    "--intensity",
+    default="auto",
+    show_default=True,
+    metavar="auto|window:LOW,HIGH",
+    help="Scale of grey of more than 8 bits, one for the data set: that of the bits found, or a window.",
+)
 source_argument = click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 
 
@@ -84,15 +91,16 @@ def synth(
 @data.command()
 @source_argument
 @layout_option
+@intensity_option
 @format_option
-def check(source: Path, layout: str | None, form: str) -> None:
+def check(source: Path, layout: str | None, intensity: str, form: str) -> None:
     """Validate SRC and report all problems at once; import nothing."""
     from defectbench.data.check import check as find
     from defectbench.data.layouts import read_layout
     from defectbench.errors import DataError
 
     with progress_bar() as step:
-        report = find(read_layout(source, layout), step)
+        report = find(read_layout(source, layout), step, intensity)
     if form == "json":
         say_json(
             {"problems": list(report.problems), "notes": list(report.notes), "categories": _counts(report)}
@@ -108,13 +116,20 @@ def check(source: Path, layout: str | None, form: str) -> None:
 @store_option
 @click.option("--name", help="What the store calls it.  [default: the folder's name]")
 @layout_option
-def import_(source: Path, store: str, name: str | None, layout: str | None) -> None:
+@intensity_option
+def import_(source: Path, store: str, name: str | None, layout: str | None, intensity: str) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
     from defectbench.data.archive import import_dataset
 
     with progress_bar() as step:
         manifests = import_dataset(
-            source, open_store(store), name=name, layout=layout, progress=step, report=_say_counts
+            source,
+            open_store(store),
+            name=name,
+            layout=layout,
+            intensity=intensity,
+            progress=step,
+            report=_say_counts,
         )
     many = "1 category" if len(manifests) == 1 else f"{len(manifests)} categories"
     note(f"imported {manifests[0].dataset} ({many}) into {store}")
@@ -155,6 +170,8 @@ def show(dataset: str, store: str, form: str) -> None:
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
+    from defectbench.pictures import FULL
+
     defects = [image for image in manifest.labelled if image.label]
     sizes = sorted({(image.width, image.height) for image in manifest.images})
     return {
@@ -165,6 +182,7 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
         "defect_types": list(manifest.defect_types),
         "masks": sum(image.mask is not None for image in defects),
         "sizes": [f"{width}x{height}" for width, height in sizes],
+        **({} if manifest.intensity == FULL else {"intensity": manifest.intensity.text}),
         "digest": manifest.digest,
     }
 

@@ -106,10 +106,11 @@ def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str
     picture, and its heat map laid over it, on one scale for all.
     """
     from defectbench.export import scores
+    from defectbench.export.bundle import read
 
     found = scores.find(images)
     with progress_bar() as tell:
-        scores.check(found, tell)
+        scores.check(found, read(model).intensity, tell)
         ready = scores.Model.open(model, device)
         drift = ready.drift()
         rows = []

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from defectbench.data import Step, silent
 from defectbench.data.duplicates import frame, near_duplicates
+from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts import Reading, Source
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
 from defectbench.manifest import GOOD
-from defectbench.pictures import read_mask_values, read_picture, traits
+from defectbench.pictures import FULL, Intensity, Values, read_mask_values, read_picture, traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,7 @@ class Report:
         counts: one for each category.
         facts: picture file -> what it holds, for those that can be read.
         shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
+        intensity: the scale of grey of more than 8 bits.
     """
 
     reading: Reading
@@ -70,11 +72,20 @@ class Report:
     counts: tuple[Counts, ...]
     facts: Mapping[Path, Fact]
     shortcuts: Mapping[str, Shortcut]
+    intensity: Intensity = FULL
 
 
-def check(reading: Reading, progress: Step = silent) -> Report:
-    """Open every picture and mask and return all problems and notes."""
-    problems, notes = [*reading.problems], [*reading.notes]
+def check(reading: Reading, progress: Step = silent, intensity: str = AUTO) -> Report:
+    """Open every picture and mask and return all problems and notes.
+
+    Args:
+        intensity: ``auto`` or ``window:LOW,HIGH``: the scale of grey of more than 8 bits.
+
+    Raises:
+        UsageError: ``intensity`` is neither.
+    """
+    scale = choose([source.file for source in reading.sources], intensity, progress)
+    problems, notes = [*reading.problems, *scale.problems], [*reading.notes, *scale.notes]
     facts: dict[Path, Fact] = {}
     shortcuts: dict[str, Shortcut] = {}
     done = 0
@@ -83,7 +94,7 @@ def check(reading: Reading, progress: Step = silent) -> Report:
         frames: dict[Path, NDArray[np.float32]] = {}
         seen: dict[str, list[Looks]] = {"train": [], "test": []}
         for source in sources:
-            problems += _read(source, facts, frames, seen)
+            problems += _read(source, facts, frames, seen, scale.intensity)
             done += 1
             progress(f"checking {category}", done, len(reading.sources))
         problems += [*_names(sources), *_twins(sources), *_missing_parts(category, sources)]
@@ -98,7 +109,7 @@ def check(reading: Reading, progress: Step = silent) -> Report:
     counts = tuple(_counts(reading, category) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
-    return Report(reading, tuple(problems), tuple(notes), counts, facts, shortcuts)
+    return Report(reading, tuple(problems), tuple(notes), counts, facts, shortcuts, scale.intensity)
 
 
 def _read(
@@ -106,11 +117,12 @@ def _read(
     facts: dict[Path, Fact],
     frames: dict[Path, NDArray[np.float32]],
     seen: dict[str, list[Looks]],
+    intensity: Intensity,
 ) -> Iterator[str]:
     """Decode the picture into ``facts``, ``frames`` and, a good one, ``seen``; yield the problems of it."""
     try:
         data = source.file.read_bytes()
-        picture = read_picture(data, str(source.file))
+        picture = read_picture(data, str(source.file), intensity)
     except DataError as error:
         yield from error.problems
     except OSError as error:
@@ -118,7 +130,9 @@ def _read(
     else:
         height, width = picture.shape[:2]
         pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
-        facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data))
+        facts[source.file] = Fact(
+            hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data, intensity)
+        )
         frames[source.file] = frame(picture)
         if source.defect_type == GOOD:
             seen[source.part].append(looks(picture))
@@ -146,7 +160,7 @@ def _mask_faults(source: Source, mask: Path, size: tuple[int, int]) -> Iterator[
         yield f"{mask}: not binary: {len(found)} values from {found[0]} to {found[-1]}; save it as 0 and 255"
 
 
-def _is_binary(values: NDArray[np.int64]) -> bool:
+def _is_binary(values: Values) -> bool:
     """0 and one other value; or 0 and small numbers, each a kind of defect, as VisA has them."""
     found = np.unique(values)
     return len(found) <= 2 or bool(found[-1] < 32)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from defectbench import catalog, trial, weights
 from defectbench.catalog import Entry
 from defectbench.cell import Cell
-from defectbench.data.archive import unpack
+from defectbench.data.unpacked import unpack
 from defectbench.errors import ConfigurationError, MissingInputError, UsageError
 from defectbench.export.scores import Tell
 from defectbench.inspectors.base import Inspector
