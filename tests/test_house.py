@@ -33,7 +33,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "novelty",
         "sample",
     ),
-    ("cell", "lease", "weights", "hub", "data", "protocols", "inspectors"),
+    ("cell", "lease", "weights", "weight_files", "hub", "data", "protocols", "inspectors"),
     ("record", "results", "fitting", "checkpoints", "trial"),
     ("runners", "trackers", "sweep"),
     ("plan", "collect", "select", "job"),
