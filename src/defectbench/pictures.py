@@ -33,6 +33,7 @@ __all__ = [
     "is_picture",
     "is_plain_mask",
     "mask_png",
+    "overview",
     "read_mask",
     "read_mask_values",
     "read_picture",
@@ -51,6 +52,7 @@ Depth = Literal["8", "16", "32", "16-colour", "unreadable"]
 
 _NO_RANGE = "have no fixed range: save it with 8 or 16 bits, or say --intensity window:LOW,HIGH"
 _SIXTEEN = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_LARGE = 1 << 26
 _BAND = 1 << 22
 """Pixels of the bands in which a picture is converted: what a conversion needs of memory at once."""
 
@@ -302,6 +304,15 @@ def resize_picture(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         return picture
     resized = Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(resized).copy()
+
+
+def overview(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a very large picture, (H, W, 3), reduced by a whole number to at most 64 million pixels.
+
+    What looks at whole pictures needs no more, and would need several bytes a pixel. Others stay as they are.
+    """
+    step = math.ceil(math.sqrt(picture.shape[0] * picture.shape[1] / _LARGE))
+    return picture if step == 1 else np.ascontiguousarray(picture[::step, ::step])
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:

@@ -11,6 +11,7 @@ from defectbench import record as records
 from defectbench import weights
 from defectbench.cell import Cell, Fit
 from defectbench.data.archive import list_categories, load_manifest
+from defectbench.data.resolution import plan_notes
 from defectbench.errors import DataError, MissingWeightsError, SweepError, UsageError, nearest
 from defectbench.manifest import Manifest
 from defectbench.protocols.base import Split
@@ -36,7 +37,8 @@ class Plan:
     Attributes:
         cells: key -> cell, by category, then model, in the order of running.
         missing: model label -> why its weights cannot be had. Its cells can be shown but not run.
-        notes: what the protocols were asked for and cannot do on a category, in words.
+        notes: what the protocols were asked for and cannot do on a category, and what becomes of small defects and
+            of long pictures, in words.
     """
 
     sweep: Sweep
@@ -118,8 +120,10 @@ def make(sweep: Sweep, store: Store) -> Plan:
     readings: list[Reading] = []
     digests: dict[str, str] = {}
     notes: list[str] = []
+    told: list[str] = []
     for manifest in _manifests(sweep, store):
         digests[manifest.category] = manifest.digest
+        told += plan_notes(manifest, _inputs(models), store)
         own = _splits(sweep, manifest, notes)
         for model in models:
             for place, split in enumerate(own, start=len(splits)):
@@ -132,7 +136,16 @@ def make(sweep: Sweep, store: Store) -> Plan:
         splits += [CategorySplit(manifest.category, split) for split in own]
     if not splits:
         raise DataError(notes)
+    notes += told
     return Plan(sweep, models, cells, labels, tuple(splits), tuple(readings), digests, missing, tuple(notes))
+
+
+def _inputs(models: Sequence[Model]) -> dict[int, list[str]]:
+    """Return the models' labels by the side of their input."""
+    sides: dict[int, list[str]] = {}
+    for model in models:
+        sides.setdefault(model.image_size, []).append(model.label)
+    return sides
 
 
 def _splits(sweep: Sweep, manifest: Manifest, notes: list[str]) -> list[Split]:

@@ -253,7 +253,7 @@ _verified: set[tuple[str, int, int, int]] = set()
 
 
 def _is_whole(path: Path, digest: str) -> bool:
-    """Whether the file is there and is what it is called; read once in a process, and again when it changed."""
+    """Whether the file is there and is what it is called; read once, and again when it changed."""
     if not path.is_file():
         return False
     status = path.stat()

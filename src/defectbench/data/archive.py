@@ -16,6 +16,8 @@ from defectbench.data.intensity import AUTO
 from defectbench.data.layouts import Source, read_layout
 from defectbench.data.names import check_name, is_name
 from defectbench.data.publication import publish, visible
+from defectbench.data.resolution import DefectWidths
+from defectbench.data.resolution import keep as keep_widths
 from defectbench.data.shortcut import Shortcut
 from defectbench.data.shortcut import key as shortcut_key
 from defectbench.data.unpacked import MANIFEST, digests, manifest_key, sha256_of, tar_key, unpack
@@ -72,6 +74,7 @@ def import_dataset(
         progress(f"storing {pack.manifest.category}", done, len(packs))
         _store(pack, store)
         _store_shortcut(pack.manifest, found.shortcuts.get(pack.manifest.category), store)
+        keep_widths(pack.manifest, DefectWidths(found.widths[pack.manifest.category]), store)
     manifests = [pack.manifest for pack in packs]
     publish(manifests, store)
     progress("storing", len(packs), len(packs))

@@ -6,7 +6,7 @@ import csv
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
@@ -17,10 +17,11 @@ from defectbench.data import Step, silent
 from defectbench.data.duplicates import frame, near_duplicates
 from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts import Reading, Source
+from defectbench.data.resolution import check_notes, width_share
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
 from defectbench.errors import DataError
 from defectbench.manifest import GOOD
-from defectbench.pictures import FULL, Intensity, Values, read_mask_values, read_picture, traits
+from defectbench.pictures import FULL, Intensity, Values, overview, read_mask_values, read_picture, traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,7 @@ class Report:
         facts: picture file -> what it holds, for those that can be read.
         shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
         intensity: the scale of grey of more than 8 bits.
+        widths: category -> of each defect with a mask, its width as a share of the picture's.
     """
 
     reading: Reading
@@ -73,6 +75,7 @@ class Report:
     facts: Mapping[Path, Fact]
     shortcuts: Mapping[str, Shortcut]
     intensity: Intensity = FULL
+    widths: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def check(reading: Reading, progress: Step = silent, intensity: str = AUTO) -> Report:
@@ -88,13 +91,15 @@ def check(reading: Reading, progress: Step = silent, intensity: str = AUTO) -> R
     problems, notes = [*reading.problems, *scale.problems], [*reading.notes, *scale.notes]
     facts: dict[Path, Fact] = {}
     shortcuts: dict[str, Shortcut] = {}
+    widths: dict[str, tuple[float, ...]] = {}
     done = 0
     for category in reading.categories:
         sources = [source for source in reading.sources if source.category == category]
         frames: dict[Path, NDArray[np.float32]] = {}
         seen: dict[str, list[Looks]] = {"train": [], "test": []}
+        shares: list[float] = []
         for source in sources:
-            problems += _read(source, facts, frames, seen, scale.intensity)
+            problems += _read(source, facts, frames, seen, shares, scale.intensity)
             done += 1
             progress(f"checking {category}", done, len(reading.sources))
         problems += [*_names(sources), *_twins(sources), *_missing_parts(category, sources)]
@@ -102,6 +107,9 @@ def check(reading: Reading, progress: Step = silent, intensity: str = AUTO) -> R
         same_problems, same_notes = _identical(sources, facts)
         problems += [*mask_problems, *same_problems, *_near(sources, facts, frames)]
         notes += mask_notes + same_notes + [*_uncommon(category, sources, facts)]
+        widths[category] = tuple(sorted(shares))
+        sizes = [(facts[s.file].width, facts[s.file].height) for s in sources if s.file in facts]
+        notes += check_notes(category, sizes, shares)
         told = discriminate(seen["train"], seen["test"])
         if told is not None:
             shortcuts[category] = told
@@ -109,7 +117,7 @@ def check(reading: Reading, progress: Step = silent, intensity: str = AUTO) -> R
     counts = tuple(_counts(reading, category) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
-    return Report(reading, tuple(problems), tuple(notes), counts, facts, shortcuts, scale.intensity)
+    return Report(reading, tuple(problems), tuple(notes), counts, facts, shortcuts, scale.intensity, widths)
 
 
 def _read(
@@ -117,9 +125,13 @@ def _read(
     facts: dict[Path, Fact],
     frames: dict[Path, NDArray[np.float32]],
     seen: dict[str, list[Looks]],
+    shares: list[float],
     intensity: Intensity,
 ) -> Iterator[str]:
-    """Decode the picture into ``facts``, ``frames`` and, a good one, ``seen``; yield the problems of it."""
+    """Decode the picture into ``facts``, ``frames`` and, a good one, ``seen``; yield the problems of it.
+
+    The width of a defect goes into ``shares``.
+    """
     try:
         data = source.file.read_bytes()
         picture = read_picture(data, str(source.file), intensity)
@@ -129,18 +141,20 @@ def _read(
         yield f"{source.file}: cannot be read ({error.strerror})"
     else:
         height, width = picture.shape[:2]
-        pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
+        pixels = hashlib.sha256(f"{width} {height} ".encode())
+        pixels.update(picture.data)
         facts[source.file] = Fact(
-            hashlib.sha256(data).hexdigest(), pixels, width, height, traits(data, intensity)
+            hashlib.sha256(data).hexdigest(), pixels.hexdigest(), width, height, traits(data, intensity)
         )
+        picture = overview(picture)
         frames[source.file] = frame(picture)
         if source.defect_type == GOOD:
             seen[source.part].append(looks(picture))
         if source.mask:
-            yield from _mask_faults(source, source.mask, (height, width))
+            yield from _mask_faults(source, source.mask, (height, width), shares)
 
 
-def _mask_faults(source: Source, mask: Path, size: tuple[int, int]) -> Iterator[str]:
+def _mask_faults(source: Source, mask: Path, size: tuple[int, int], shares: list[float]) -> Iterator[str]:
     try:
         values = read_mask_values(mask)
     except DataError as error:
@@ -158,6 +172,8 @@ def _mask_faults(source: Source, mask: Path, size: tuple[int, int]) -> Iterator[
     elif not _is_binary(values):
         found = np.unique(values)
         yield f"{mask}: not binary: {len(found)} values from {found[0]} to {found[-1]}; save it as 0 and 255"
+    elif (share := width_share(values != 0)) is not None:
+        shares.append(share)
 
 
 def _is_binary(values: Values) -> bool:
