@@ -110,8 +110,8 @@ class Intensity:
     def words(self) -> str:
         """What becomes of values, for people."""
         if self == FULL:
-            return "value / 257"
-        return f"{self.low} to {self.high} as 0 to 255" + (", others clipped" if self.clips else "")
+            return "read as value / 257"
+        return f"{self.low} to {self.high} become 0 to 255" + (", others are clipped" if self.clips else "")
 
     def applied(self, values: NDArray[Any], name: str) -> NDArray[np.uint8]:
         """Return values of any shape as uint8, rounded.
@@ -279,8 +279,8 @@ def traits(source: Path | bytes, intensity: Intensity = FULL) -> tuple[str, ...]
             warnings.simplefilter("always")
             with Image.open(stream(source), formats=FORMATS) as image:
                 found = {
-                    f"16-bit grey, read as {intensity.words}": image.mode in _SIXTEEN,
-                    f"32-bit grey, read as {intensity.words}": image.mode == "F",
+                    f"16-bit grey, {intensity.words}": image.mode in _SIXTEEN,
+                    f"32-bit grey, {intensity.words}": image.mode == "F",
                     "of 16-bit colours, read by their upper 8 bits": (
                         "16" in _raw_mode(image) and image.mode not in _SIXTEEN
                     ),

@@ -37,8 +37,8 @@ class Plan:
     Attributes:
         cells: key -> cell, by category, then model, in the order of running.
         missing: model label -> why its weights cannot be had. Its cells can be shown but not run.
-        notes: what the protocols were asked for and cannot do on a category, and what becomes of small defects and
-            of long pictures, in words.
+        notes: what the protocols were asked for and cannot do on a category, and what becomes of small
+            defects and of long pictures, in words.
     """
 
     sweep: Sweep

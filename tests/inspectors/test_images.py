@@ -365,3 +365,22 @@ def test_array_pictures_give_what_a_set_gives(manifest: Manifest, root: Path, tm
     assert extractor.batches == [BATCH, BATCH, COUNT % BATCH]
     with pytest.raises(BugError, match="uint8"):
         ArrayPictures(array.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["test/hole/003.png", "train/good/001.png"])
+def test_file_that_is_not_what_it_was_is_no_fault_of_the_data(
+    manifest: Manifest, root: Path, tmp_path: Path, name: str
+) -> None:
+    (root / ".index.json").write_text("{}")
+    data = (root / name).read_bytes()
+    images = ImageSet(manifest, root, SIZE, tmp_path / "cache")
+    view = images.select([name.removesuffix(".png")])
+    for damaged in (data[:-20], data[:-1] + b"x", b"", None):
+        (root / name).unlink(missing_ok=True)
+        if damaged is not None:
+            (root / name).write_bytes(damaged)
+        with pytest.raises(TryAgainError, match=name):
+            view[0]
+    assert not (root / ".index.json").exists()
+    (root / name).write_bytes(data)
+    assert view[0].shape == (SIZE, SIZE, 3)

@@ -91,6 +91,8 @@ def choose(pictures: Sequence[Path], asked: str = AUTO, progress: Step = silent)
     for picture in pictures:
         by_depth[depth(picture)].append(picture)
     deep = by_depth["16"] + by_depth["32"]
+    if window is not None and (window.low, window.high) == (FULL.low, FULL.high) and not by_depth["32"]:
+        window = FULL
     if window is not None:
         return Scale(
             window if deep else FULL, tuple(_foreign(by_depth, window)), tuple(_said(by_depth, window))
@@ -120,12 +122,11 @@ def _levels(deep: Sequence[Path], progress: Step) -> _Levels:
 def _found(deep: Sequence[Path], levels: _Levels, scale: Intensity) -> str:
     if scale == FULL:
         return (
-            f"grey of 16 bits in {len(deep)} pictures: the largest value is {levels.largest}, "
-            f"read as {scale.words}"
+            f"grey of 16 bits in {len(deep)} pictures: the largest value is {levels.largest}, {scale.words}"
         )
     return (
         f"grey of {levels.needed} bits in 16-bit files: the largest value of {len(deep)} pictures is "
-        f"{levels.largest}, so all are read on one scale, {scale.words}; --intensity window:0,65535 keeps "
+        f"{levels.largest}, so all are read on one scale: {scale.words}; --intensity window:0,65535 keeps "
         "that of 16 bits"
     )
 
@@ -135,7 +136,7 @@ def _said(by_depth: Mapping[Depth, Sequence[Path]], window: Intensity) -> Iterat
     if not deep:
         yield "no grey picture has more than 8 bits, so --intensity changes nothing"
         return
-    yield f"grey of more than 8 bits in {deep} pictures: read as {window.words}, as --intensity says"
+    yield f"grey of more than 8 bits in {deep} pictures: {window.words}, as --intensity says"
     yield from _mixed(by_depth)
 
 

@@ -60,9 +60,9 @@ class DefectWidths:
         if not number:
             return ""
         return (
-            f"{number} of {len(self.shares)} defects are narrower than {NARROW:g} px in an input of {side} px "
-            f"(the narrowest {self.shares[0] * side:.1f} px; from {self.enough} px on none is): choose a larger "
-            "image_size, or cut the pictures into parts"
+            f"{number} of {len(self.shares)} defects are narrower than {NARROW:g} px in an input of {side} "
+            f"px (the narrowest {self.shares[0] * side:.1f} px; from {self.enough} px on none is): choose a "
+            "larger image_size, or cut the pictures into parts"
         )
 
     def to_json(self) -> bytes:
@@ -144,8 +144,8 @@ def _wide(sizes: Sequence[tuple[int, int]]) -> Iterator[str]:
         ratio, (width, height) = max(found)
         yield (
             f"{len(found)} of {len(sizes)} pictures have sides of {WIDE:g} to 1 or more, such as {width} x "
-            f"{height}: squashed to a square, one side shrinks {ratio:.1f} times as much as the other; cut them "
-            "into parts"
+            f"{height}: squashed to a square, one side shrinks {ratio:.1f} times as much as the other; cut "
+            "them into parts"
         )
 
 

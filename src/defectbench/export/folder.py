@@ -178,7 +178,7 @@ def _preprocessing(finished: Finished) -> dict[str, Any]:
 
 
 def _deep_grey(scale: Intensity) -> str:
-    return "16-bit grey over 257" if scale == FULL else f"grey of more than 8 bits from {scale.words}"
+    return "16-bit grey over 257" if scale == FULL else f"grey of more than 8 bits: {scale.words}"
 
 
 def _proven(finished: Finished, model: Model, draft: Path, tell: Tell) -> Bundle:
