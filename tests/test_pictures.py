@@ -178,8 +178,8 @@ def test_picture_of_another_kind_is_refused_whatever_its_name(kind, tmp_path):
 @pytest.mark.parametrize(
     "error",
     [
-        RecursionError(), MemoryError(), OverflowError("big"), KeyError("x"), IndexError(), AssertionError("no"),
-        NotImplementedError("two\nlines"), zlib.error("bad"), struct.error("short"), UserWarning("odd"),
+        RecursionError(), MemoryError(), OverflowError("big"), KeyError("x"), IndexError(), AssertionError(),
+        NotImplementedError("two\nlines"), zlib.error("b"), struct.error("c"), UserWarning("d"),
     ],
     ids=repr,
 )  # fmt: skip

@@ -19,6 +19,7 @@ from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts import Reading, Source
 from defectbench.data.resolution import check_notes, width_share
 from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
+from defectbench.data.unpacked import sha256_of
 from defectbench.errors import DataError
 from defectbench.manifest import GOOD
 from defectbench.pictures import FULL, Intensity, Values, overview, read_mask_values, read_picture, traits
@@ -133,8 +134,8 @@ def _read(
     The width of a defect goes into ``shares``.
     """
     try:
-        data = source.file.read_bytes()
-        picture = read_picture(data, str(source.file), intensity)
+        digest = sha256_of(source.file)
+        picture = read_picture(source.file, intensity=intensity)
     except DataError as error:
         yield from error.problems
     except OSError as error:
@@ -143,9 +144,7 @@ def _read(
         height, width = picture.shape[:2]
         pixels = hashlib.sha256(f"{width} {height} ".encode())
         pixels.update(picture.data)
-        facts[source.file] = Fact(
-            hashlib.sha256(data).hexdigest(), pixels.hexdigest(), width, height, traits(data, intensity)
-        )
+        facts[source.file] = Fact(digest, pixels.hexdigest(), width, height, traits(source.file, intensity))
         picture = overview(picture)
         frames[source.file] = frame(picture)
         if source.defect_type == GOOD:
