@@ -13,11 +13,13 @@ from defectbench.cell import Cell, Fit
 from defectbench.data.archive import list_categories, load_manifest
 from defectbench.data.resolution import plan_notes
 from defectbench.errors import DataError, MissingWeightsError, SweepError, UsageError, nearest
+from defectbench.files import disk_errors
 from defectbench.manifest import Manifest
 from defectbench.protocols.base import Split
 from defectbench.record import CategorySplit, Contestant, Reading, Record
 from defectbench.stores.base import Store
 from defectbench.sweep import Model, Sweep, contenders, resolve
+from defectbench.weight_files import check_file
 
 _WRITERS = 8
 """Specs that are written at once: thousands, one after the other, take minutes on S3."""
@@ -93,15 +95,21 @@ class Plan:
         }
 
     def need_weights(self, keys: Sequence[str]) -> None:
-        """Refuse to go on where weights of these cells are missing.
+        """Refuse to go on where weights of these cells are missing, or a file of them is something else.
 
         Raises:
             MissingWeightsError: names every model concerned.
+            DataError: names the file, and what it is.
         """
         labels = dict.fromkeys(self.labels[key] for key in keys)
         missing = [self.missing[label] for label in labels if label in self.missing]
         if missing:
             raise MissingWeightsError("\n".join(missing))
+        for path in {
+            model.weights for model in self.models if model.label in labels and _kind(model) == "file"
+        }:
+            with disk_errors(path):
+                check_file(Path(path))
 
 
 def make(sweep: Sweep, store: Store) -> Plan:
