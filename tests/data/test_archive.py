@@ -298,6 +298,10 @@ def test_import_under_way_hides_its_categories_alone(dataset, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         import_dataset(dataset, store)
     assert list_categories(store, "parts") == ["stone"]
+    with pytest.raises(MissingInputError, match=r"an import of brick, coin has not ended: run the same"):
+        load_manifest(store, "parts", "coin")
+    with pytest.raises(MissingInputError, match="allowed: stone"):
+        load_manifest(store, "parts", "iron")
 
 
 def test_unpack_takes_a_copied_cache(dataset, store, tmp_path):

@@ -132,7 +132,7 @@ def test_glass_is_not_taught_without_its_textures_or_its_backbone(network: Path,
 
 
 def test_pictures_that_were_damaged_on_this_machine_are_unpacked_again(tmp_path: Path) -> None:
-    tar = tar_of(tmp_path, ("wood/a.png", "stone/b.png"))
+    tar = tar_of(tmp_path, ("a.png", "b.png"))
     found = textures.pictures(recipe(dtd=tar))
     whole = [path.read_bytes() for path in found]
     folder = tar.with_name(f"{tar.name}.pictures")

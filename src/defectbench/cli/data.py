@@ -103,7 +103,12 @@ def check(source: Path, layout: str | None, intensity: str, form: str) -> None:
         report = find(read_layout(source, layout), step, intensity)
     if form == "json":
         say_json(
-            {"problems": list(report.problems), "notes": list(report.notes), "categories": _counts(report)}
+            {
+                "problems": list(report.problems),
+                "notes": list(report.notes),
+                "intensity": report.intensity.text,
+                "categories": _counts(report),
+            }
         )
     else:
         _say_counts(report)

@@ -15,7 +15,7 @@ from defectbench.data.check import Fact, Report, check
 from defectbench.data.intensity import AUTO
 from defectbench.data.layouts import Source, read_layout
 from defectbench.data.names import check_name, is_name
-from defectbench.data.publication import publish, visible
+from defectbench.data.publication import hidden, publish, visible
 from defectbench.data.resolution import DefectWidths
 from defectbench.data.resolution import keep as keep_widths
 from defectbench.data.shortcut import Shortcut
@@ -192,6 +192,7 @@ def list_categories(store: Store, dataset: str) -> list[str]:
     seen = visible(store, f"datasets/{dataset}/") if is_name(dataset) else set()
     found = sorted(category for _, category in seen)
     if not found:
+        _check_ended(store, dataset)
         raise MissingInputError(_not_there("data set", dataset, store, list_datasets(store)))
     return found
 
@@ -205,8 +206,21 @@ def load_manifest(store: Store, dataset: str, category: str) -> Manifest:
     """
     names = list_categories(store, dataset)
     if category not in names:
+        _check_ended(store, dataset, category)
         raise MissingInputError(_not_there(f"category of {dataset}", category, store, names))
     return Manifest.from_json(store.get(manifest_key(dataset, category)).data)
+
+
+def _check_ended(store: Store, dataset: str, category: str | None = None) -> None:
+    """Say it where an import of the data set, or of the category, has not ended."""
+    if not is_name(dataset):
+        return
+    names = sorted(name for _, name in hidden(store, store.keys(f"datasets/{dataset}/")))
+    if names and category in (None, *names):
+        raise MissingInputError(
+            f"{dataset} in {store.url}: an import of {', '.join(names)} has not ended: run the same "
+            "`defectbench data import` again"
+        )
 
 
 def _not_there(what: str, got: str, store: Store, names: list[str]) -> str:

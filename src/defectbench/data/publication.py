@@ -88,9 +88,13 @@ def _named_categories(data: bytes) -> set[str]:
         return set()
 
 
+def hidden(store: Store, keys: Iterable[str]) -> set[tuple[str, str]]:
+    """Return (data set, category) of what an import that has not ended was to bring."""
+    return {(key.split("/")[1], name) for key, names in _unfinished(store, keys).items() for name in names}
+
+
 def visible(store: Store, prefix: str) -> set[tuple[str, str]]:
     """Return (data set, category) of what has been imported whole."""
     keys = list(store.keys(prefix))
-    hidden = {(key.split("/")[1], name) for key, names in _unfinished(store, keys).items() for name in names}
     there = {(key.split("/")[1], key.split("/")[2]) for key in keys if key.endswith(f"/{MANIFEST}")}
-    return there - hidden
+    return there - hidden(store, keys)

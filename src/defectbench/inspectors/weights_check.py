@@ -47,7 +47,7 @@ def check(name: str, path: Path) -> tuple[str, ...]:
     check_file(path)
     missing = [library for library in _LIBRARIES if find_spec(library) is None]
     if missing:
-        return (f"its keys were not checked: {' and '.join(missing)} is not installed here",)
+        return (f"its keys were not checked: not installed here: {', '.join(missing)}",)
     output, end = apart.run(_MODULE, [name, str(path)], SECONDS)
     if not output:
         raise TryAgainError(f"weights file {path}: its keys could not be checked, because {end}")
