@@ -193,7 +193,7 @@ def read_resized(
 ) -> NDArray[np.uint8]:
     """Return what :func:`resize_picture` makes of :func:`read_picture`, to the last bit, in less memory.
 
-    At most 5 bytes a pixel: grey is never tripled at full size.
+    At most 4 bytes a pixel, 8 where some are transparent: grey is never tripled at full size.
     """
     with opened(source, name, limit) as image:
         shown = _whole(image, intensity, name_of(source, name))
