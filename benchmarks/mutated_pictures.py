@@ -43,7 +43,7 @@ from defectbench.pictures import (
 )
 
 SECONDS = 10.0
-"""That a file may take."""
+"""Of processor time that a file may take, read in all ways."""
 
 MEMORY = 2 << 30
 """Bytes that the process may take."""
@@ -218,7 +218,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="mutated-") as folder:
         found = measure(options.number, options.seed, Path(folder))
     print(json.dumps(found, indent=1))
-    over = found["slowest_seconds"] > SECONDS or found["memory_bytes"] > MEMORY
+    over = found["slowest_cpu_seconds"] > SECONDS or found["memory_bytes"] > MEMORY
     return 1 if found["faults"] or over or found["unnamed"] else 0
 
 
@@ -231,9 +231,9 @@ def measure(number: int, seed: int, folder: Path) -> dict[str, object]:
         path = folder / "set" / ("bad" if index % 3 == 0 else "good") / f"{index:06d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-        started = time.monotonic()
+        started = time.process_time()
         outcome, wrong = look(path)
-        slowest = max(slowest, time.monotonic() - started)
+        slowest = max(slowest, time.process_time() - started)
         outcomes[outcome] += 1
         faults += [f"{index} {what}: {text}" for text in wrong]
         batch.append((path, outcome))
@@ -249,7 +249,7 @@ def measure(number: int, seed: int, folder: Path) -> dict[str, object]:
         "number": number,
         "seed": seed,
         **outcomes,
-        "slowest_seconds": round(slowest, 2),
+        "slowest_cpu_seconds": round(slowest, 2),
         "memory_bytes": memory,
         "unnamed": unnamed,
         "faults": faults[:20],

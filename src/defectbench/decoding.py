@@ -30,6 +30,9 @@ UNLIMITED = math.inf
 ORIENTATION = 0x0112
 """The EXIF tag that says how a picture is turned."""
 
+_DEFLATE = 1032
+"""By how much zlib's format shortens at most."""
+
 _LIMIT_VARIABLE = "DEFECTBENCH_MAX_PIXELS"
 
 
@@ -97,6 +100,8 @@ def opened(source: Path | bytes, name: str | None, limit: float | None) -> Itera
         with strict(), Image.open(stream(source), formats=FORMATS) as image:
             _check_size(image, most, name_of(source, name))
             kind = image.format
+            if kind == "PNG" and _is_too_short(source):
+                raise ValueError("its pixels end early")
             image.load()
             if kind == "PNG" and not _is_whole_png(image, source):
                 raise ValueError("its pixels end early")
@@ -152,6 +157,17 @@ def _is_whole_png(image: Image.Image, source: Path | bytes) -> bool:
             wanted -= len(inflate.decompress(part, 1 << 20))
             part = inflate.unconsumed_tail
     return wanted <= 0
+
+
+def _is_too_short(source: Path | bytes) -> bool:
+    """Whether no compression brings a PNG's pixels into so short a file: found before memory is taken."""
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    if isinstance(source, bytes):
+        head = source[:29]
+    else:
+        with source.open("rb") as file:
+            head = file.read(29)
+    return _png_bytes(head) > _DEFLATE * size
 
 
 def _png_parts(data: bytes) -> Iterator[bytes]:
