@@ -102,7 +102,8 @@ def noisy(clean: NDArray[np.float64], rng: np.random.Generator, sigma: float) ->
 def disc(size: int) -> NDArray[np.float64]:
     rows, columns = np.mgrid[:size, :size] / size
     radius = np.hypot(rows - 0.5, columns - 0.5)
-    return gaussian_filter(90 + 80.0 * (radius < 0.4) - 50.0 * (np.abs(radius - 0.25) < 0.03), 1.0)
+    rings = 90 + 80.0 * (radius < 0.4) - 50.0 * (np.abs(radius - 0.25) < 0.03)
+    return np.asarray(gaussian_filter(rings, 1.0), np.float64)
 
 
 def printed(size: int) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from defectbench.data.layouts import FEW, read_layout
+from defectbench.data.layouts.base import mask_file
 from defectbench.errors import DataError, MissingInputError, UsageError
 
 
@@ -137,7 +138,11 @@ def test_layout_folder_takes_common_names(tmp_path, good, bad):
     picture(tmp_path / "masks/dent/b.png")
     reading = read_layout(tmp_path)
     parts = [source.part for source in reading.sources if source.defect_type == "good"]
-    bads = {source.path: source.masks[0].name for source in reading.sources if source.defect_type != "good"}
+    bads = {
+        source.path: mask_file(source.masks[0]).name
+        for source in reading.sources
+        if source.defect_type != "good"
+    }
     assert reading.layout == "folder"
     assert (parts.count("train"), parts.count("test")) == (4, 1)
     assert bads == {"test/defect/a.png": "a_mask.png", "test/dent/b.png": "b.png"}

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
+from defectbench.data.manifest import GOOD, Image, Manifest, Part, make_manifest
 from defectbench.errors import DataError
 from defectbench.protocols.base import Protocol, Split, deal, part_training_goods
 from defectbench.protocols.contamination import Contamination
@@ -48,8 +48,7 @@ def grouped(frames: int = 3, train: int = 20, goods: int = 12, defects: int = 8)
 
 def _image(part: Part, kind: str, group: str, frame: int) -> Image:
     name = f"{part}/{kind}/{group}_{frame}"
-    where = "train" if part == "train" else "test"
-    return Image(name, f"{name}.png", "0" * 64, where, int(kind != GOOD), kind, 8, 8, group=group)
+    return Image(name, f"{name}.png", "0" * 64, part, int(kind != GOOD), kind, 8, 8, group=group)
 
 
 def roles(split: Split) -> dict[str, set[str]]:

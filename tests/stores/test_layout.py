@@ -28,6 +28,8 @@ def keys() -> set[str]:
         layout.manifest_key(*data),
         layout.archive_key(*data, "<digest>"),
         layout.shortcut_key(*data, "<digest>"),
+        layout.widths_key(*data, "<digest>"),
+        layout.importing_key("<name>", "<digest>"),
         layout.weights_key("<name>", "<sha256>"),
         layout.spec_key(key),
         layout.lease_key(key),

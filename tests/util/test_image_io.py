@@ -1,11 +1,31 @@
 import io
+import json
+import struct
+import subprocess
+import sys
+import threading
+import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from defectbench.errors import DataError
-from defectbench.util.image_io import mask_png, read_mask, read_picture, resize_mask, resize_picture, traits
+from defectbench.errors import ConfigurationError, DataError, StoppedError
+from defectbench.util.decoding import MAX_PIXELS, pixel_limit
+from defectbench.util.image_io import (
+    UNLIMITED,
+    is_plain_mask,
+    mask_png,
+    overview,
+    read_mask,
+    read_mask_values,
+    read_picture,
+    read_resized,
+    resize_mask,
+    resize_picture,
+    traits,
+)
 
 
 def encoded(image, kind="PNG", **options):
@@ -144,3 +164,161 @@ def test_traits_name_what_is_uncommon():
     assert "EXIF" in traits(encoded(Image.fromarray(noise(4, 4, 3)), exif=exif))[0]
     assert "16-bit" in traits(encoded(Image.fromarray(np.ones((4, 4), np.uint16))))[0]
     assert traits(b"nothing") == ()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO", "TGA", "PCX", "DDS", "SGI", "EPS"])
+def test_picture_of_another_kind_is_refused_whatever_its_name(kind, tmp_path):
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(Image.fromarray(noise(32, 32, 3)), kind))
+    with pytest.raises(DataError, match=r"x\.png: .*another kind than PNG, JPEG, BMP, TIFF, WEBP"):
+        read_picture(path)
+    assert traits(path) == ()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RecursionError(), MemoryError(), OverflowError("big"), KeyError("x"), IndexError(), AssertionError(),
+        NotImplementedError("two\nlines"), zlib.error("b"), struct.error("c"), UserWarning("d"),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_whatever_a_decoder_raises_is_one_line_with_the_file(error, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise error
+
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded(Image.fromarray(noise(4, 4, 3))))
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
+    for read in (read_picture, read_mask, lambda path: read_resized(path, 8)):
+        with pytest.raises(DataError) as caught:
+            read(path)
+        (line,) = caught.value.problems
+        assert line.startswith(f"{path}: cannot be read as a picture (")
+        assert "\n" not in line
+        assert caught.value.__cause__ is error
+
+
+def test_stop_in_the_middle_of_a_picture_stays_a_stop(monkeypatch):
+    def stop(*arguments):
+        raise StoppedError("SIGTERM")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", stop)
+    with pytest.raises(StoppedError):
+        read_picture(encoded(Image.fromarray(noise(4, 4, 3))))
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(height, rows, *, interlaced=False, colours=0):
+    """A grey PNG of 16 x ``height`` whose stream has so many bytes of rows."""
+    header = struct.pack(">IIBBBBB", 16, height, 8, colours, 0, 0, interlaced)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("height", [17, 400, 4000])
+def test_png_whose_pixels_end_early_is_refused(height):
+    row = b"\0" + b"\x50" * 16
+    assert read_picture(png(height, row * height)).shape == (height, 16, 3)
+    with pytest.raises(DataError, match="its pixels end early"):
+        read_picture(png(height, row * (height - 1)))
+    black = b"\0" * 17
+    assert not read_picture(png(height, black * height)).any()
+    with pytest.raises(DataError, match="its pixels end early"):
+        read_picture(png(height, black * (height - 1)))
+
+
+def test_interlaced_png_whose_pixels_end_early_is_refused():
+    wanted = 2 * (1 + 2) + 2 * (1 + 2) + 2 * (1 + 4) + 4 * (1 + 4) + 4 * (1 + 8) + 8 * (1 + 8) + 8 * (1 + 16)
+    assert read_picture(png(16, bytes(wanted), interlaced=True)).shape == (16, 16, 3)
+    with pytest.raises(DataError, match="cannot be read as a picture"):
+        read_picture(png(16, bytes(wanted - 40), interlaced=True))
+
+
+def test_pixel_limit_is_settable_and_named(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    Image.fromarray(noise(30, 40, 3)).save(path)
+    assert pixel_limit() == MAX_PIXELS >= 4096 * 48_000
+    monkeypatch.setenv("DEFECTBENCH_MAX_PIXELS", "1199")
+    for read in (read_picture, read_mask_values, lambda path: read_resized(path, 8)):
+        with pytest.raises(DataError, match=r"x\.png: 40 x 30 = 1,200 pixels, more than 1,199: .*MAX_PIXELS"):
+            read(path)
+    assert read_picture(path, limit=UNLIMITED).shape == (30, 40, 3)
+    monkeypatch.setenv("DEFECTBENCH_MAX_PIXELS", "1200")
+    assert read_picture(path).shape == (30, 40, 3)
+    for text in ("many", "-1", "0", "1e9"):
+        monkeypatch.setenv("DEFECTBENCH_MAX_PIXELS", text)
+        with pytest.raises(ConfigurationError, match="DEFECTBENCH_MAX_PIXELS"):
+            read_picture(path)
+
+
+def test_picture_beyond_pillows_own_limit_is_read_without_a_warning(monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    assert read_picture(encoded(Image.fromarray(noise(30, 40, 3)))).shape == (30, 40, 3)
+    assert Image.MAX_IMAGE_PIXELS == 10
+
+
+def test_readers_in_threads_leave_pillows_switches_as_they_were(monkeypatch):
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    data, failed = encoded(Image.fromarray(noise(64, 64, 3))), []
+
+    def read():
+        for _ in range(30):
+            try:
+                read_picture(data[:-2000])
+            except DataError:
+                continue
+            failed.append("a truncated file was read")
+
+    threads = [threading.Thread(target=read) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is True
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "RGB", "RGBA", "CMYK"])
+@pytest.mark.parametrize("shape", [(5, 3), (300, 7), (64, 64)])
+@pytest.mark.parametrize("size", [1, 32, 64])
+def test_resized_is_what_resizing_the_whole_gives(mode, shape, size, monkeypatch):
+    monkeypatch.setattr("defectbench.util.image_io._BAND", 100)
+    data = encoded(Image.fromarray(noise(*shape, 3)).convert(mode), "TIFF")
+    assert np.array_equal(read_resized(data, size), resize_picture(read_picture(data), size))
+
+
+def test_overview_leaves_all_but_the_largest_as_they_are(monkeypatch):
+    picture = noise(60, 40, 3)
+    assert overview(picture) is picture
+    monkeypatch.setattr("defectbench.util.image_io._LARGE", 600)
+    assert np.array_equal(overview(picture), picture[::2, ::2])
+
+
+def test_mask_is_kept_only_as_a_plain_png(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    binary, odd = (
+        Image.fromarray(np.array([[0, 255]], np.uint8)),
+        Image.fromarray(np.array([[0, 3]], np.uint8)),
+    )
+    for name, image, options, plain in (
+        ("a.png", binary, {}, True), ("b.png", binary.convert("1"), {}, True), ("c.png", odd, {}, False),
+        ("d.bmp", binary, {}, False), ("e.png", binary.convert("RGB"), {}, False),
+        ("f.png", binary, {"exif": exif}, False), ("g.png", binary, {"transparency": 0}, False),
+    ):  # fmt: skip
+        image.save(tmp_path / name, **options)
+        assert is_plain_mask(tmp_path / name) is plain, name
+
+
+def test_mutated_files_give_no_traceback_and_are_named():
+    script = Path(__file__).resolve().parents[1] / "benchmarks" / "mutated_pictures.py"
+    words = [sys.executable, str(script), "--number", "240", "--seed", "7"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    found = json.loads(done.stdout)
+    assert (found["faults"], found["unnamed"]) == ([], 0)
+    assert found["refused"] + found["read"] == 240
+    assert min(found["refused"], found["read"]) > 40

@@ -36,6 +36,13 @@ accept_option = click.option(
     is_flag=True,
     help="Keep copies of one picture under two labels, good and defective; without it they are a problem.",
 )
+intensity_option = click.option(
+    "--intensity",
+    default="auto",
+    show_default=True,
+    metavar="auto|window:LOW,HIGH",
+    help="Scale of grey of more than 8 bits, one for the data set: that of the bits found, or a window.",
+)
 source_argument = click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 
 
@@ -96,8 +103,11 @@ def synth(
 @layout_option
 @links_option
 @accept_option
+@intensity_option
 @format_option
-def check(source: Path, layout: str | None, follow_links: bool, accept_duplicates: bool, form: str) -> None:
+def check(
+    source: Path, layout: str | None, follow_links: bool, accept_duplicates: bool, intensity: str, form: str
+) -> None:
     """Validate SRC, a folder or a table of pictures; report all problems at once; import nothing."""
     from defectbench.data.check import check as find
     from defectbench.data.layouts import read_layout
@@ -105,13 +115,14 @@ def check(source: Path, layout: str | None, follow_links: bool, accept_duplicate
 
     with progress_bar() as step:
         reading = read_layout(source, layout, follow_links=follow_links)
-        report = find(reading, step, accept_duplicates=accept_duplicates)
+        report = find(reading, step, intensity, accept_duplicates=accept_duplicates)
     if form == "json":
         say_json(
             {
                 "layout": report.reading.layout,
                 "problems": list(report.problems),
                 "notes": list(report.notes),
+                "intensity": report.intensity.text,
                 "categories": _counts(report),
                 "groups": _groups(report),
                 "left_out": sorted(map(str, report.left_out)),
@@ -132,6 +143,7 @@ def check(source: Path, layout: str | None, follow_links: bool, accept_duplicate
 @layout_option
 @links_option
 @accept_option
+@intensity_option
 @click.option(
     "--any-orientation",
     multiple=True,
@@ -145,6 +157,7 @@ def import_(
     layout: str | None,
     follow_links: bool,
     accept_duplicates: bool,
+    intensity: str,
     any_orientation: tuple[str, ...],
 ) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
@@ -158,6 +171,7 @@ def import_(
             layout=layout,
             follow_links=follow_links,
             accept_duplicates=accept_duplicates,
+            intensity=intensity,
             any_orientation=any_orientation,
             progress=step,
             report=_say_counts,
@@ -202,6 +216,7 @@ def show(dataset: str, store: str, form: str) -> None:
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
     from defectbench.data.orientation import comes_in_any_orientation
+    from defectbench.util.image_io import FULL
 
     defects = [image for image in manifest.labelled if image.label]
     sizes = sorted({(image.width, image.height) for image in manifest.images})
@@ -214,6 +229,7 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
         "masks": sum(image.mask is not None for image in defects),
         "any_orientation": comes_in_any_orientation(manifest),
         "sizes": [f"{width}x{height}" for width, height in sizes],
+        **({} if manifest.intensity == FULL else {"intensity": manifest.intensity.text}),
         "digest": manifest.digest,
     }
 

@@ -6,11 +6,13 @@ import csv
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
 from defectbench.data.copies import Copies, find_copies
 from defectbench.data.duplicates import Frame
+from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts.base import DatasetReading, Source
 from defectbench.data.layouts.labels import fold
 from defectbench.data.layouts.walk import shown
@@ -22,7 +24,9 @@ from defectbench.data.opened import Fact, Opened, open_source
 from defectbench.data.orientation import MVTEC_AD
 from defectbench.data.parallel import in_threads
 from defectbench.data.progress import ProgressCallback, no_progress
+from defectbench.data.resolution import check_notes
 from defectbench.data.shortcut import Looks, Shortcut, discriminate
+from defectbench.util.image_io import FULL, Intensity
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +54,8 @@ class CheckReport:
         groups: picture file -> name of its group of copies, in its category; those in a group alone.
         left_out: training pictures that are not imported, because the test part has a copy.
         accepted_duplicates: pairs under two labels that are kept because the user says so.
+        intensity: the scale of grey of more than 8 bits.
+        widths: category -> of each defect with a mask, its width as a share of the picture's; sorted.
     """
 
     reading: DatasetReading
@@ -61,31 +67,43 @@ class CheckReport:
     groups: Mapping[Path, str] = field(default_factory=dict)
     left_out: frozenset[Path] = frozenset()
     accepted_duplicates: tuple[tuple[Path, Path], ...] = ()
+    intensity: Intensity = FULL
+    widths: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 def check(
-    reading: DatasetReading, progress: ProgressCallback = no_progress, *, accept_duplicates: bool = False
+    reading: DatasetReading,
+    progress: ProgressCallback = no_progress,
+    intensity: str = AUTO,
+    *,
+    accept_duplicates: bool = False,
 ) -> CheckReport:
     """Open every picture and mask and return all problems and notes.
 
     Args:
+        intensity: ``auto`` or ``window:LOW,HIGH``: the scale of grey of more than 8 bits.
         accept_duplicates: copies of one picture under two labels are a note and no problem.
+
+    Raises:
+        UsageError: ``intensity`` is neither.
     """
-    problems, notes = [*reading.problems], [*reading.notes]
+    scale = choose([source.file for source in reading.sources], intensity, progress)
+    problems, notes = [*reading.problems, *scale.problems], [*reading.notes, *scale.notes]
     problems += check_names(reading.categories, reading.sources)
     if not is_name(reading.root.name):
         notes.append(f"the folder's name {reading.root.name!r} cannot name a data set: import it with --name")
+    open_one = partial(open_source, intensity=scale.intensity)
     found: dict[str, _Category] = {}
     done = 0
     for category in reading.categories:
         own = found[category] = _Category(
             category, tuple(source for source in reading.sources if source.category == category)
         )
-        for source, opened in zip(own.sources, in_threads(open_source, own.sources), strict=True):
+        for source, opened in zip(own.sources, in_threads(open_one, own.sources), strict=True):
             own.add(source, opened)
             done += 1
             progress(f"checking {category}", done, len(reading.sources))
-        own.conclude(reading.root, progress, accept_duplicates)
+        own.conclude(reading.root, progress, scale.intensity, accept_duplicates)
         problems += own.problems
         notes += own.notes
     left_out = frozenset(file for own in found.values() for file in own.copies.left_out)
@@ -102,6 +120,8 @@ def check(
         {file: name for own in found.values() for file, name in own.copies.groups.items()},
         left_out,
         tuple(pair for own in found.values() for pair in own.copies.accepted),
+        scale.intensity,
+        {category: own.widths for category, own in found.items()},
     )
 
 
@@ -134,10 +154,14 @@ class _Category:
         if opened.marked is not None:
             self.marked[source.file] = opened.marked
 
-    def conclude(self, root: Path, progress: ProgressCallback, accept_duplicates: bool) -> None:
+    def conclude(
+        self, root: Path, progress: ProgressCallback, intensity: Intensity, accept_duplicates: bool
+    ) -> None:
         """Compare the pictures with one another, once all are there."""
         pixels = {file: fact.pixels for file, fact in self.facts.items()}
-        self.copies = find_copies(self.sources, pixels, self.frames, progress, accept=accept_duplicates)
+        self.copies = find_copies(
+            self.sources, pixels, self.frames, progress, intensity, accept=accept_duplicates
+        )
         self.problems += [*_names(self.sources), *_twins(self.sources)]
         for problems, notes in (
             check_sizes(self.name, self._kept()),
@@ -149,9 +173,16 @@ class _Category:
             self.problems += problems
             self.notes += notes
         self.notes += _uncommon(self.name, self.sources, self.facts)
+        sizes = [(fact.width, fact.height) for fact in self.facts.values()]
+        self.notes += check_notes(self.name, sizes, self.widths)
         self.shortcut = discriminate(self.seen["train"], self.seen["test"])
         if self.shortcut is not None and self.shortcut.suspicious:
             self.notes.append(f"{self.name}: {self.shortcut.warning}")
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Of each defect with a mask, its width as a share of the picture's; sorted."""
+        return tuple(sorted(marked.width for marked in self.marked.values()))
 
     def _kept(self) -> list[Source]:
         """Return the pictures that are not left out; all, where none to train on were kept."""

@@ -11,7 +11,7 @@ from defectbench.data.duplicates import Frame, Pair, duplicate_groups, near_dupl
 from defectbench.data.layouts.base import Source
 from defectbench.data.manifest import GOOD
 from defectbench.data.progress import ProgressCallback, no_progress
-from defectbench.util.image_io import read_picture
+from defectbench.util.image_io import FULL, Intensity, overview, read_picture
 
 _SHOWN = 3
 """Names that a note gives."""
@@ -41,6 +41,7 @@ def find_copies(
     pixels: Mapping[Path, str],
     frames: Mapping[Path, Frame],
     progress: ProgressCallback = no_progress,
+    intensity: Intensity = FULL,
     *,
     accept: bool = False,
 ) -> Copies:
@@ -50,10 +51,11 @@ def find_copies(
         sources: of one category; those that could not be read are passed over.
         pixels: picture file -> digest of its pixels.
         frames: picture file -> what the search keeps of it.
+        intensity: the scale of grey of more than 8 bits.
         accept: a pair under two labels is a note and no problem.
     """
     read = [source for source in sources if source.file in frames]
-    pairs = _pairs(read, pixels, frames, progress)
+    pairs = _pairs(read, pixels, frames, progress, intensity)
     groups = [[read[index] for index in group] for group in duplicate_groups(len(read), pairs)]
     crossing = [pair for pair in pairs if _is_good(read[pair.first]) != _is_good(read[pair.second])]
     left_out = [source for group in groups for source in _superseded(group)]
@@ -78,6 +80,7 @@ def _pairs(
     pixels: Mapping[Path, str],
     frames: Mapping[Path, Frame],
     progress: ProgressCallback,
+    intensity: Intensity,
 ) -> list[Pair]:
     """Return the pairs of equal pixels (score 1), then those that the search finds among the others."""
     same: dict[str, list[int]] = defaultdict(list)
@@ -87,7 +90,7 @@ def _pairs(
     equal = [Pair(indices[0], other, 1.0) for indices in same.values() for other in indices[1:]]
     near = near_duplicates(
         [frames[read[index].file] for index in firsts],
-        lambda place: read_picture(read[firsts[place]].file),
+        lambda place: overview(read_picture(read[firsts[place]].file, intensity=intensity)),
         progress,
     )
     return [*equal, *(Pair(firsts[pair.first], firsts[pair.second], pair.score) for pair in near)]

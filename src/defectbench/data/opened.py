@@ -11,8 +11,9 @@ from defectbench.data.layouts.base import Source
 from defectbench.data.manifest import GOOD
 from defectbench.data.mask_checks import Flat, Marked, check_masks, looks_flat
 from defectbench.data.shortcut import Looks, looks
+from defectbench.data.unpacked import sha256_of
 from defectbench.errors import DataError
-from defectbench.util.image_io import read_picture, traits
+from defectbench.util.image_io import Intensity, overview, read_picture, traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,24 +55,26 @@ class Opened:
     marked: Marked | None = None
 
 
-def open_source(source: Source) -> Opened:
+def open_source(source: Source, intensity: Intensity) -> Opened:
     """Decode the picture and its masks."""
     try:
-        data = source.file.read_bytes()
-        picture = read_picture(data, str(source.file))
+        digest = sha256_of(source.file)
+        picture = read_picture(source.file, intensity=intensity)
     except DataError as error:
         return Opened(tuple(error.problems))
     except OSError as error:
         return Opened((f"{source.file}: cannot be read ({error.strerror})",))
     height, width = picture.shape[:2]
-    pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
-    uncommon = traits(data)
+    pixels = hashlib.sha256(f"{width} {height} ".encode())
+    pixels.update(picture.data)
+    uncommon = traits(source.file, intensity)
     marked: dict[Path, Marked] = {}
+    picture = overview(picture)
     return Opened(
         tuple(check_masks(source, (height, width), marked)),
-        Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, uncommon),
+        Fact(digest, pixels.hexdigest(), width, height, uncommon),
         frame(picture),
         looks(picture) if source.defect_type == GOOD else None,
-        looks_flat(picture, deep=any(text.startswith("16-bit") for text in uncommon)),
+        looks_flat(picture, deep=any("-bit grey" in text for text in uncommon)),
         marked.get(source.file),
     )

@@ -173,9 +173,9 @@ def refined(target: Plane, other: Plane, start: Affine) -> Affine:
     """
     half = (np.array(target.shape, np.float64) - 1) / 2
     every = slice(1, None, _EVERY)
-    down, right = (side[every, every].ravel() for side in np.gradient(target))
+    down, right = (np.asarray(side)[every, every].ravel() for side in np.gradient(target))
     grid = np.meshgrid(*(np.arange(n)[every] for n in target.shape), indexing="ij")
-    places: NDArray[np.float64] = np.stack([side.ravel() for side in grid]).astype(np.float64)
+    places = np.stack([side.ravel() for side in grid]).astype(np.float64)
     wanted = target[every, every].ravel()
     unit = np.asarray((places - half[:, None]) / half[:, None], np.float32)
     weights = (unit[0], unit[1], np.ones_like(wanted))

@@ -14,7 +14,7 @@ from defectbench.export.bundle import Bundle, load_model, read_bundle
 from defectbench.models.base import Model, Pictures, Prediction
 from defectbench.models.pictures.images import ArrayPictures, FilePictures
 from defectbench.util.files import written_whole
-from defectbench.util.image_io import SUFFIXES, is_picture, read_picture
+from defectbench.util.image_io import SUFFIXES, Intensity, is_picture, read_picture
 from defectbench.util.overlays import Picture, fitted, heat_over
 
 Tell = Callable[[str, int, int], None]
@@ -98,8 +98,8 @@ def _check_names(found: Sequence[PictureFile]) -> None:
             )
 
 
-def check_pictures(found: Sequence[PictureFile], tell: Tell) -> None:
-    """Read every picture once.
+def check_pictures(found: Sequence[PictureFile], intensity: Intensity, tell: Tell) -> None:
+    """Read every picture once, on the scale of grey values that the model was taught with.
 
     Raises:
         DataError: some cannot be read; all of them are named.
@@ -108,7 +108,7 @@ def check_pictures(found: Sequence[PictureFile], tell: Tell) -> None:
     for done, one in enumerate(found):
         tell("reading", done, len(found))
         try:
-            read_picture(one.path)
+            read_picture(one.path, intensity=intensity)
         except DataError as error:
             problems += error.problems
     tell("reading", len(found), len(found))
@@ -136,7 +136,7 @@ class ExportedModel:
             DataError: a score is not finite.
         """
         threshold = self.bundle.threshold
-        files = FilePictures([one.path for one in found], self.bundle.image_size)
+        files = FilePictures([one.path for one in found], self.bundle.image_size, self.bundle.intensity)
         for one, prediction in zip(found, self.predict(files), strict=True):
             if not np.isfinite(prediction.score):
                 raise DataError(f"{one.path}: {self.bundle.model} gave the score {prediction.score}")
@@ -184,7 +184,8 @@ def write_overlay(verdict: ScoredPicture, bundle: Bundle, out: Path) -> Path:
     from PIL import Image
 
     path = out / f"{verdict.found.name}.webp"
-    image = Image.fromarray(overlay(read_picture(verdict.found.path), verdict, bundle))
+    picture = read_picture(verdict.found.path, intensity=bundle.intensity)
+    image = Image.fromarray(overlay(picture, verdict, bundle))
     with written_whole(path) as file:
         image.save(file, "WEBP", quality=_QUALITY)
     return path
