@@ -1,7 +1,12 @@
+from __future__ import annotations
+
 import io
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import rotate, shift
 
@@ -11,39 +16,41 @@ from defectbench.data.synthetic.defects import add_defect
 from defectbench.data.synthetic.scenes import SCENES, photograph, poses, unit_grid
 from defectbench.data.synthetic.synth import draw
 
+Picture = NDArray[np.uint8]
 
-def jpeg(picture, quality):
+
+def jpeg(picture: Picture, quality: int) -> Picture:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer))
 
 
-def resized(picture, width, height):
+def resized(picture: Picture, width: int, height: int) -> Picture:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def rotated(picture, angle):
+def rotated(picture: Picture, angle: float) -> Picture:
     return np.asarray(Image.fromarray(picture).rotate(angle, Image.Resampling.BICUBIC))
 
 
-def pairs_of(pictures):
+def pairs_of(pictures: Sequence[Picture]) -> list[Pair]:
     frames = [frame(np.ascontiguousarray(picture)) for picture in pictures]
     return near_duplicates(frames, lambda index: np.ascontiguousarray(pictures[index]))
 
 
-def places(pairs):
+def places(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
     return [(pair.first, pair.second) for pair in pairs]
 
 
-def cut(picture):
+def cut(picture: Picture) -> Picture:
     return picture[20:230, 12:235]
 
 
-def lit(picture, gain=1.0, gamma=1.0, offset=0.0):
+def lit(picture: Picture, gain: float = 1.0, gamma: float = 1.0, offset: float = 0.0) -> Picture:
     return (np.clip(picture / 255 * gain + offset, 0, 1) ** gamma * 255).astype(np.uint8)
 
 
-COPIES = {
+COPIES: dict[str, Callable[[Picture], Picture]] = {
     "JPEG": lambda picture: jpeg(picture, 75),
     "smaller": lambda picture: resized(picture, 128, 128),
     "squashed": lambda picture: resized(picture, 256, 200),
@@ -66,7 +73,7 @@ COPIES = {
 
 
 @pytest.fixture(scope="module")
-def photographs():
+def photographs() -> dict[str, list[Picture]]:
     found = {}
     for name, scene in SCENES.items():
         taken = poses(scene, "train", 10, np.random.default_rng(1))
@@ -76,13 +83,15 @@ def photographs():
 
 @pytest.mark.parametrize("copy", sorted(COPIES))
 @pytest.mark.parametrize("name", sorted(SCENES))
-def test_duplicates_finds_a_copy_of_a_photograph(photographs, name, copy):
+def test_duplicates_finds_a_copy_of_a_photograph(
+    photographs: dict[str, list[Picture]], name: str, copy: Any
+) -> None:
     pairs = pairs_of([*photographs[name], COPIES[copy](photographs[name][3])])
     assert places(pairs) == [(3, 10)]
     assert DETAIL <= pairs[0].score <= 1.001
 
 
-def test_duplicates_finds_a_copy_with_a_defect_painted_in(photographs):
+def test_duplicates_finds_a_copy_with_a_defect_painted_in(photographs: dict[str, list[Picture]]) -> None:
     picture = photographs["gravel"][3]
     changed, mask = add_defect(
         "stain", picture.astype(float), np.ones((256, 256)), 2.0, np.random.default_rng(0)
@@ -92,18 +101,20 @@ def test_duplicates_finds_a_copy_with_a_defect_painted_in(photographs):
 
 
 @pytest.mark.parametrize("name", sorted(SCENES))
-def test_duplicates_tells_pictures_of_one_texture_apart(photographs, name):
+def test_duplicates_tells_pictures_of_one_texture_apart(
+    photographs: dict[str, list[Picture]], name: str
+) -> None:
     assert pairs_of(photographs[name]) == []
 
 
-def test_duplicates_finds_each_of_many_copies(photographs):
+def test_duplicates_finds_each_of_many_copies(photographs: dict[str, list[Picture]]) -> None:
     names = ("moved", "mirrored", "rotated", "JPEG", "gain", "turned")
     copies = [COPIES[name](photographs["brick"][3]) for name in names]
     found = duplicate_groups(16, pairs_of([*photographs["brick"], *copies]))
     assert found == ((3, 10, 11, 12, 13, 14, 15),)
 
 
-def aligned(kind, jitter, number=12, size=256):
+def aligned(kind: str, jitter: Any, number: int = 12, size: int = 256) -> list[Picture]:
     """Return exposures of one part under one camera: they share all but noise, light and a small shift."""
     rng = np.random.default_rng(3)
     rows, columns = unit_grid(size)
@@ -121,14 +132,14 @@ def aligned(kind, jitter, number=12, size=256):
 
 @pytest.mark.parametrize("jitter", [0.0, 0.7, 3.0])
 @pytest.mark.parametrize("kind", ["turned", "printed"])
-def test_duplicates_tells_aligned_parts_apart_by_their_noise(kind, jitter):
+def test_duplicates_tells_aligned_parts_apart_by_their_noise(kind: str, jitter: Any) -> None:
     pictures = aligned(kind, jitter)
     assert pairs_of(pictures) == []
     pictures += [lit(pictures[4], gain=1.1), pictures[7][:, ::-1]]
     assert set(places(pairs_of(pictures))) == {(4, 12), (7, 13)}
 
 
-def held(number=12, size=256):
+def held(number: int = 12, size: int = 256) -> list[Picture]:
     """Return pictures of one printed part held in the hand: turned, moved, with noise of their own."""
     rng = np.random.default_rng(5)
     printed = photograph("brick.png")[:size, :size]
@@ -141,13 +152,13 @@ def held(number=12, size=256):
     return found
 
 
-def test_duplicates_tells_parts_held_in_the_hand_apart():
+def test_duplicates_tells_parts_held_in_the_hand_apart() -> None:
     pictures = held()
     assert pairs_of(pictures) == []
     assert places(pairs_of([*pictures, rotated(pictures[2], 2)])) == [(2, 12)]
 
 
-def test_duplicates_of_few_flat_or_tiny_pictures():
+def test_duplicates_of_few_flat_or_tiny_pictures() -> None:
     flat = [np.full((64, 64, 3), level, np.uint8) for level in (90, 91, 92)]
     rng = np.random.default_rng(0)
     tiny = [rng.integers(0, 255, (size, 9, 3), np.uint8) for size in (1, 2, 9, 40)]
@@ -157,13 +168,15 @@ def test_duplicates_of_few_flat_or_tiny_pictures():
     assert pairs_of([*tiny, *flat]) == []
 
 
-def test_duplicates_in_pictures_of_any_shape(photographs):
+def test_duplicates_in_pictures_of_any_shape(photographs: dict[str, list[Picture]]) -> None:
     strip = np.hstack([photographs["gravel"][index] for index in (0, 1, 2, 4)])
     pictures = [*photographs["gravel"][5:], strip, strip[:, ::-1]]
     assert places(pairs_of(pictures)) == [(5, 6)]
 
 
-def test_duplicates_do_not_depend_on_the_number_of_threads(photographs, monkeypatch):
+def test_duplicates_do_not_depend_on_the_number_of_threads(
+    photographs: dict[str, list[Picture]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     pictures = [*photographs["coin"], COPIES["rotated"](photographs["coin"][1])]
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     alone = pairs_of(pictures)
@@ -171,7 +184,7 @@ def test_duplicates_do_not_depend_on_the_number_of_threads(photographs, monkeypa
     assert pairs_of(pictures) == alone != []
 
 
-def test_duplicates_tells_its_progress(photographs):
+def test_duplicates_tells_its_progress(photographs: dict[str, list[Picture]]) -> None:
     told = []
     frames = [frame(picture) for picture in photographs["coin"]]
     near_duplicates(frames, photographs["coin"].__getitem__, lambda *step: told.append(step))
@@ -179,7 +192,7 @@ def test_duplicates_tells_its_progress(photographs):
     assert told[-1][1] == told[-1][2]
 
 
-def test_duplicate_groups_are_connected():
+def test_duplicate_groups_are_connected() -> None:
     pairs = [Pair(4, 2, 0.9), Pair(0, 4, 0.8), Pair(5, 6, 0.7)]
     assert duplicate_groups(8, pairs) == ((0, 2, 4), (5, 6))
     assert duplicate_groups(3, []) == ()
