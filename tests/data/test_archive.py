@@ -239,7 +239,7 @@ def test_import_again_mends_a_rotten_archive(
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"null", b"{}"])
-def test_import_again_mends_a_rotten_manifest(dataset: Path, store: DirectoryStore, text: str) -> None:
+def test_import_again_mends_a_rotten_manifest(dataset: Path, store: DirectoryStore, text: bytes) -> None:
     first = import_dataset(dataset, store)
     store.put("datasets/parts/brick/manifest.json", text)
     assert import_dataset(dataset, store) == first

@@ -325,7 +325,7 @@ def test_mask_is_kept_only_as_a_plain_png(tmp_path: Path) -> None:
 
 
 def test_mutated_files_give_no_traceback_and_are_named() -> None:
-    script = Path(__file__).resolve().parents[1] / "benchmarks" / "mutated_pictures.py"
+    script = Path(__file__).resolve().parents[2] / "benchmarks" / "mutated_pictures.py"
     words = [sys.executable, str(script), "--number", "240", "--seed", "7"]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     found = json.loads(done.stdout)
