@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 from defectbench.__main__ import run
 from defectbench.cli import main
+from defectbench.models.checks import weights_check
 from defectbench.stores.directory import DirectoryStore
 from fakes import made_up_sweep, put_category
 from parts import make_read_only, make_writable, mounted
@@ -181,9 +182,10 @@ def test_reading_commands_give_json(bench: Path, capfd: pytest.CaptureFixture[st
 
 
 def test_weights_of_another_network_are_taken_under_its_full_name(
-    bench: Path, capfd: pytest.CaptureFixture[str]
+    bench: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (bench / "net.pt").write_bytes(b"weights")
+    monkeypatch.setattr(weights_check, "find_spec", lambda name: None)  # as where torch is not installed
+    (bench / "net.pt").write_bytes((2).to_bytes(8, "little") + b"{}")
     _, err = call(capfd, "weights", "push", "resnet34.tv_in1k", "net.pt")
     assert "no model needs weights 'resnet34.tv_in1k' unless a sweep names that network" in err
     assert "did you mean 'resnet18.tv_in1k'?" in err

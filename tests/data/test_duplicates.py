@@ -1,35 +1,56 @@
+from __future__ import annotations
+
 import io
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import shift
+from scipy.ndimage import rotate, shift
 
-from defectbench.data.duplicates import THRESHOLD, frame, near_duplicates
+from defectbench.data import parallel
+from defectbench.data.duplicates import DETAIL, Pair, duplicate_groups, frame, near_duplicates
 from defectbench.data.synthetic.defects import add_defect
 from defectbench.data.synthetic.scenes import SCENES, photograph, poses, unit_grid
 from defectbench.data.synthetic.synth import draw
 
+Picture = NDArray[np.uint8]
 
-def jpeg(picture, quality):
+
+def jpeg(picture: Picture, quality: int) -> Picture:
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
     return np.asarray(Image.open(buffer))
 
 
-def resized(picture, width, height):
+def resized(picture: Picture, width: int, height: int) -> Picture:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def cut(picture):
+def rotated(picture: Picture, angle: float) -> Picture:
+    return np.asarray(Image.fromarray(picture).rotate(angle, Image.Resampling.BICUBIC))
+
+
+def pairs_of(pictures: Sequence[Picture]) -> list[Pair]:
+    frames = [frame(np.ascontiguousarray(picture)) for picture in pictures]
+    return near_duplicates(frames, lambda index: np.ascontiguousarray(pictures[index]))
+
+
+def places(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
+    return [(pair.first, pair.second) for pair in pairs]
+
+
+def cut(picture: Picture) -> Picture:
     return picture[20:230, 12:235]
 
 
-def lit(picture, gain=1.0, gamma=1.0, offset=0.0):
+def lit(picture: Picture, gain: float = 1.0, gamma: float = 1.0, offset: float = 0.0) -> Picture:
     return (np.clip(picture / 255 * gain + offset, 0, 1) ** gamma * 255).astype(np.uint8)
 
 
-COPIES = {
+COPIES: dict[str, Callable[[Picture], Picture]] = {
     "JPEG": lambda picture: jpeg(picture, 75),
     "smaller": lambda picture: resized(picture, 128, 128),
     "squashed": lambda picture: resized(picture, 256, 200),
@@ -38,12 +59,21 @@ COPIES = {
     "gain": lambda picture: lit(picture, gain=1.2),
     "gamma": lambda picture: lit(picture, gamma=0.75),
     "brighter": lambda picture: lit(picture, offset=0.1),
+    "moved": lambda picture: np.roll(picture, (7, -16), (0, 1)),
+    "moved by a pixel": lambda picture: np.roll(picture, 1, 1),
+    "cut on one side": lambda picture: picture[:, :192],
+    "rotated": lambda picture: rotated(picture, 2.5),
+    "rotated the other way": lambda picture: rotated(picture, -1),
+    "mirrored": lambda picture: picture[:, ::-1],
+    "turned": lambda picture: np.rot90(picture),
+    "upside down": lambda picture: picture[::-1, ::-1],
+    "mirrored and rotated": lambda picture: rotated(np.ascontiguousarray(picture[::-1]), 1.5),
     "all of it": lambda picture: jpeg(lit(resized(cut(picture), 200, 200), gain=1.1), 80),
 }
 
 
 @pytest.fixture(scope="module")
-def photographs():
+def photographs() -> dict[str, list[Picture]]:
     found = {}
     for name, scene in SCENES.items():
         taken = poses(scene, "train", 10, np.random.default_rng(1))
@@ -53,31 +83,38 @@ def photographs():
 
 @pytest.mark.parametrize("copy", sorted(COPIES))
 @pytest.mark.parametrize("name", sorted(SCENES))
-def test_duplicates_finds_a_copy_of_a_photograph(photographs, name, copy):
-    pictures = [*photographs[name], COPIES[copy](photographs[name][3])]
-    pairs = near_duplicates([frame(picture) for picture in pictures], ["train"] * 10 + ["test"])
-    assert [(pair.first, pair.second) for pair in pairs] == [(3, 10)]
-    assert pairs[0].score >= THRESHOLD
+def test_duplicates_finds_a_copy_of_a_photograph(
+    photographs: dict[str, list[Picture]], name: str, copy: Any
+) -> None:
+    pairs = pairs_of([*photographs[name], COPIES[copy](photographs[name][3])])
+    assert places(pairs) == [(3, 10)]
+    assert DETAIL <= pairs[0].score <= 1.001
 
 
-def test_duplicates_finds_a_copy_with_a_defect_painted_in(photographs):
+def test_duplicates_finds_a_copy_with_a_defect_painted_in(photographs: dict[str, list[Picture]]) -> None:
     picture = photographs["gravel"][3]
     changed, mask = add_defect(
         "stain", picture.astype(float), np.ones((256, 256)), 2.0, np.random.default_rng(0)
     )
     assert mask.any()
-    frames = [frame(item) for item in [*photographs["gravel"], changed.astype(np.uint8)]]
-    pairs = near_duplicates(frames, ["good"] * 10 + ["bad"])
-    assert [(pair.first, pair.second) for pair in pairs] == [(3, 10)]
+    assert places(pairs_of([*photographs["gravel"], changed.astype(np.uint8)])) == [(3, 10)]
 
 
 @pytest.mark.parametrize("name", sorted(SCENES))
-def test_duplicates_tells_pictures_of_one_texture_apart(photographs, name):
-    frames = [frame(picture) for picture in photographs[name]]
-    assert near_duplicates(frames, ["test"] * 10, within=("test",)) == []
+def test_duplicates_tells_pictures_of_one_texture_apart(
+    photographs: dict[str, list[Picture]], name: str
+) -> None:
+    assert pairs_of(photographs[name]) == []
 
 
-def aligned(kind, jitter, number=12, size=256):
+def test_duplicates_finds_each_of_many_copies(photographs: dict[str, list[Picture]]) -> None:
+    names = ("moved", "mirrored", "rotated", "JPEG", "gain", "turned")
+    copies = [COPIES[name](photographs["brick"][3]) for name in names]
+    found = duplicate_groups(16, pairs_of([*photographs["brick"], *copies]))
+    assert found == ((3, 10, 11, 12, 13, 14, 15),)
+
+
+def aligned(kind: str, jitter: Any, number: int = 12, size: int = 256) -> list[Picture]:
     """Return exposures of one part under one camera: they share all but noise, light and a small shift."""
     rng = np.random.default_rng(3)
     rows, columns = unit_grid(size)
@@ -95,26 +132,67 @@ def aligned(kind, jitter, number=12, size=256):
 
 @pytest.mark.parametrize("jitter", [0.0, 0.7, 3.0])
 @pytest.mark.parametrize("kind", ["turned", "printed"])
-def test_duplicates_tells_aligned_parts_apart_by_their_noise(kind, jitter):
+def test_duplicates_tells_aligned_parts_apart_by_their_noise(kind: str, jitter: Any) -> None:
     pictures = aligned(kind, jitter)
-    assert near_duplicates([frame(picture) for picture in pictures], ["test"] * 12, within=("test",)) == []
-    pictures.append(lit(pictures[4], gain=1.1))
-    pairs = near_duplicates([frame(picture) for picture in pictures], ["test"] * 13, within=("test",))
-    assert [(pair.first, pair.second) for pair in pairs] == [(4, 12)]
+    assert pairs_of(pictures) == []
+    pictures += [lit(pictures[4], gain=1.1), pictures[7][:, ::-1]]
+    assert set(places(pairs_of(pictures))) == {(4, 12), (7, 13)}
 
 
-def test_duplicates_of_few_or_flat_pictures():
-    flat = [frame(np.full((64, 64, 3), level, np.uint8)) for level in (90, 91, 92)]
-    assert near_duplicates([], []) == []
-    assert near_duplicates(flat[:1], ["train"]) == []
-    assert near_duplicates(flat, ["train", "test", "test"]) == []
+def held(number: int = 12, size: int = 256) -> list[Picture]:
+    """Return pictures of one printed part held in the hand: turned, moved, with noise of their own."""
+    rng = np.random.default_rng(5)
+    printed = photograph("brick.png")[:size, :size]
+    found = []
+    for _ in range(number):
+        seen = shift(
+            rotate(printed, rng.uniform(-8, 8), reshape=False, mode="reflect"), rng.uniform(-9, 9, 2)
+        )
+        found.append(np.clip(seen[:, :, None] + rng.normal(0, 3, (size, size, 3)), 0, 255).astype(np.uint8))
+    return found
 
 
-@pytest.mark.parametrize("copy", ["JPEG", "cut"])
-def test_duplicates_within_a_group_are_looked_for_where_asked(photographs, copy):
-    pictures = photographs["brick"] + [COPIES[copy](photographs["brick"][place]) for place in (0, 7)]
-    frames = [frame(picture) for picture in pictures]
-    groups = ["train"] * 5 + ["test"] * 5 + ["train", "test"]
-    assert near_duplicates(frames, groups) == []
-    found = near_duplicates(frames, groups, within=("test",))
-    assert [(pair.first, pair.second) for pair in found] == [(7, 11)]
+def test_duplicates_tells_parts_held_in_the_hand_apart() -> None:
+    pictures = held()
+    assert pairs_of(pictures) == []
+    assert places(pairs_of([*pictures, rotated(pictures[2], 2)])) == [(2, 12)]
+
+
+def test_duplicates_of_few_flat_or_tiny_pictures() -> None:
+    flat = [np.full((64, 64, 3), level, np.uint8) for level in (90, 91, 92)]
+    rng = np.random.default_rng(0)
+    tiny = [rng.integers(0, 255, (size, 9, 3), np.uint8) for size in (1, 2, 9, 40)]
+    assert pairs_of([]) == []
+    assert pairs_of(flat[:1]) == []
+    assert pairs_of(flat) == []
+    assert pairs_of([*tiny, *flat]) == []
+
+
+def test_duplicates_in_pictures_of_any_shape(photographs: dict[str, list[Picture]]) -> None:
+    strip = np.hstack([photographs["gravel"][index] for index in (0, 1, 2, 4)])
+    pictures = [*photographs["gravel"][5:], strip, strip[:, ::-1]]
+    assert places(pairs_of(pictures)) == [(5, 6)]
+
+
+def test_duplicates_do_not_depend_on_the_number_of_threads(
+    photographs: dict[str, list[Picture]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [*photographs["coin"], COPIES["rotated"](photographs["coin"][1])]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    alone = pairs_of(pictures)
+    monkeypatch.setattr(parallel, "thread_count", lambda: 4)
+    assert pairs_of(pictures) == alone != []
+
+
+def test_duplicates_tells_its_progress(photographs: dict[str, list[Picture]]) -> None:
+    told = []
+    frames = [frame(picture) for picture in photographs["coin"]]
+    near_duplicates(frames, photographs["coin"].__getitem__, lambda *step: told.append(step))
+    assert ("looking for copies", 10, 10) in told
+    assert told[-1][1] == told[-1][2]
+
+
+def test_duplicate_groups_are_connected() -> None:
+    pairs = [Pair(4, 2, 0.9), Pair(0, 4, 0.8), Pair(5, 6, 0.7)]
+    assert duplicate_groups(8, pairs) == ((0, 2, 4), (5, 6))
+    assert duplicate_groups(3, []) == ()

@@ -1,4 +1,8 @@
+from __future__ import annotations
+
 import hashlib
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,10 +15,10 @@ from defectbench.data.synthetic.synth import draw, synth
 from defectbench.errors import UsageError
 from defectbench.util.image_io import read_mask, read_picture
 
-SMALL = {"size": 48, "train_good": 3, "test_good": 2, "defects_per_type": 1}
+SMALL: dict[str, Any] = {"size": 48, "train_good": 3, "test_good": 2, "defects_per_type": 1}
 
 
-def digests(root):
+def digests(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(root.rglob("*"))
@@ -22,7 +26,7 @@ def digests(root):
     }
 
 
-def test_synth_is_bit_equal_for_a_seed_and_differs_between_seeds(tmp_path):
+def test_synth_is_bit_equal_for_a_seed_and_differs_between_seeds(tmp_path: Path) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         synth(tmp_path / name, seed=seed, **SMALL)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
@@ -32,7 +36,7 @@ def test_synth_is_bit_equal_for_a_seed_and_differs_between_seeds(tmp_path):
     assert len({one[name] for name in pictures}) == len(pictures)
 
 
-def test_synth_writes_a_data_set_that_checks_clean(tmp_path):
+def test_synth_writes_a_data_set_that_checks_clean(tmp_path: Path) -> None:
     steps = []
     synth(
         tmp_path / "x", progress=lambda *step: steps.append(step), **(SMALL | {"size": 128, "test_good": 6})
@@ -47,7 +51,7 @@ def test_synth_writes_a_data_set_that_checks_clean(tmp_path):
         assert set(counts.defects) == set(DEFECTS)
 
 
-def test_synth_takes_the_names_of_mvtec(tmp_path):
+def test_synth_takes_the_names_of_mvtec(tmp_path: Path) -> None:
     synth(tmp_path / "x", categories=AS_MVTEC, types=MVTEC_TYPES, **SMALL)
     reading = read_layout(tmp_path / "x")
     assert reading.categories == ("bottle", "carpet", "grid", "hazelnut")
@@ -61,7 +65,7 @@ def test_synth_takes_the_names_of_mvtec(tmp_path):
 
 @pytest.mark.parametrize("defect", sorted(DEFECTS))
 @pytest.mark.parametrize("name", sorted(SCENES))
-def test_synth_mask_holds_all_changed_pixels(name, defect):
+def test_synth_mask_holds_all_changed_pixels(name: str, defect: str) -> None:
     scene = SCENES[name]
     for number, pose in enumerate(poses(scene, "test", 3, np.random.default_rng(2))):
         seeds = (7, number)
@@ -76,7 +80,7 @@ def test_synth_mask_holds_all_changed_pixels(name, defect):
 
 
 @pytest.mark.parametrize("name", sorted(SCENES))
-def test_synth_parts_show_disjoint_regions(name):
+def test_synth_parts_show_disjoint_regions(name: str) -> None:
     scene = SCENES[name]
     reach = {
         part: {(pose.coin % 2) for pose in poses(scene, part, 40, np.random.default_rng(0))}
@@ -91,8 +95,8 @@ def test_synth_parts_show_disjoint_regions(name):
                 assert pose.column + half <= (pose.coin + 1) * 128
 
 
-def test_synth_goes_up_to_1024_pixels(tmp_path):
-    one = {"train_good": 1, "test_good": 1, "defects_per_type": 1}
+def test_synth_goes_up_to_1024_pixels(tmp_path: Path) -> None:
+    one: dict[str, Any] = {"train_good": 1, "test_good": 1, "defects_per_type": 1}
     synth(tmp_path / "x", categories=["coin"], size=1024, **one)
     path = tmp_path / "x/coin/test/hole/000.png"
     assert read_picture(path).shape == (1024, 1024, 3)
@@ -112,13 +116,13 @@ def test_synth_goes_up_to_1024_pixels(tmp_path):
         ({"categories": {"../x": "brick"}}, "letters, digits"),
     ],
 )
-def test_synth_refuses_bad_arguments(tmp_path, change, why):
+def test_synth_refuses_bad_arguments(tmp_path: Path, change: Any, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         synth(tmp_path / "x", **(SMALL | change))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_synth_refuses_a_directory_that_is_not_empty(tmp_path):
+def test_synth_refuses_a_directory_that_is_not_empty(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "x/mine.txt").write_text("keep")
     with pytest.raises(UsageError, match="not empty"):
@@ -126,8 +130,8 @@ def test_synth_refuses_a_directory_that_is_not_empty(tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["x", "mine.txt"]
 
 
-def test_synth_stopped_leaves_nothing(tmp_path):
-    def stop(what, done, total):
+def test_synth_stopped_leaves_nothing(tmp_path: Path) -> None:
+    def stop(what: str, done: int, total: int) -> None:
         if done == 5:
             raise KeyboardInterrupt
 

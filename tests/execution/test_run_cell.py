@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -201,3 +203,44 @@ def test_pictures_are_decoded_before_the_fit_is_timed(
     with pytest.raises(StoppedError):
         run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
     assert len(kept) == 1
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def to_folder(path: Path) -> None:
+    path.unlink()
+    (path / "below").mkdir(parents=True)
+
+
+@pytest.mark.parametrize("damage", [cut, to_folder, Path.unlink, lambda path: path.write_bytes(b"[]")])
+@pytest.mark.parametrize("name", [".index.json", "manifest.json", "*/*/*.png"])
+def test_a_damaged_cache_is_made_anew(
+    cells: tuple[Store, list[str]], tmp_path: Path, damage: Callable[[Path], object], name: str
+) -> None:
+    store, (first, *others) = cells
+    assert worker(store, tmp_path, []).run([first]) is ExitCode.DONE
+    for kept in (tmp_path / "cache").rglob("*.npy"):
+        damage(kept)
+    damage(min((tmp_path / "cache").glob(f"datasets/*/{name}")))
+    assert worker(store, tmp_path, []).run(others) is ExitCode.DONE
+    assert all(find_result(store, key) for key in others)
+    assert list(store.keys("cells/")) == [key for key in store.keys("cells/") if "failure.json" not in key]
+
+
+def test_a_picture_that_rots_on_this_machine_is_tried_again_and_is_no_failure(
+    cells: tuple[Store, list[str]], tmp_path: Path
+) -> None:
+    store, (first, second, *_) = cells
+    assert worker(store, tmp_path, []).run([first]) is ExitCode.DONE
+    for kept in (tmp_path / "cache").rglob("*.npy"):
+        kept.unlink()
+    picture = min((tmp_path / "cache").glob("datasets/*/test/*/*.png"))
+    data, times = picture.read_bytes(), picture.stat()
+    picture.write_bytes(data[:-1] + b"x")
+    os.utime(picture, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert worker(store, tmp_path, []).run([second]) is ExitCode.TRY_AGAIN
+    assert find_failure(store, second) is None
+    assert worker(store, tmp_path, []).run([second]) is ExitCode.DONE
+    assert picture.read_bytes() == data

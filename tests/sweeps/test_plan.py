@@ -187,6 +187,21 @@ def test_a_weights_file_is_named_by_its_digest(store: DirectoryStore, tmp_path: 
     assert {name: path.read_bytes() for name, path in fetched.items()} == {"resnet18.tv_in1k": b"two"}
 
 
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [(b"<html>502</html>", "an HTML page"), (b"", "an empty file"), (b"{}", "a JSON document")],
+)
+def test_a_weights_file_that_is_something_else_is_refused_before_anything_runs(
+    store: DirectoryStore, tmp_path: Path, data: bytes, what: str
+) -> None:
+    file = tmp_path / "page.pth"
+    file.write_bytes(data)
+    plan = planned(store, models=["filterbank-knn", {"name": "padim", "weights": str(file)}])
+    plan.need_weights(list(plan.narrowed(Narrowing(models=("filterbank-knn",)))))
+    with pytest.raises(DataError, match=f"page.pth: {what}"):
+        plan.need_weights(list(plan.cells))
+
+
 def test_a_weights_file_takes_the_place_of_the_first_alone(store: DirectoryStore, tmp_path: Path) -> None:
     file, pictures = tmp_path / "mine.safetensors", tmp_path / "pictures"
     file.write_bytes(b"mine")

@@ -18,11 +18,14 @@ from defectbench import catalog
 from defectbench.__main__ import run
 from defectbench.catalog import Weights
 from defectbench.errors import MissingInputError, MissingWeightsError, TryAgainError, UsageError
+from defectbench.models.checks import weights_check
 from defectbench.stores.directory import DirectoryStore
 from defectbench.weights import hub
 from defectbench.weights import store as weights
 
-BODY = b"weights" * 10_000
+HEADER = b'{"a": {"dtype": "U8", "shape": [69924], "data_offsets": [0, 69924]}}'
+BODY = len(HEADER).to_bytes(8, "little") + HEADER + (b"weights" * 10_000)[:69_924]
+"""A safetensors file, which no network has."""
 SHA = hashlib.sha256(BODY).hexdigest()
 NET = "resnet18.tv_in1k"
 
@@ -190,6 +193,13 @@ def test_push_says_at_the_end_all_that_cannot_be_had(
     assert list(store.keys("weights/")) == [f"weights/made_up.third/{SHA}"]
 
 
+def test_page_of_a_proxy_is_no_weights(server: Hub, tmp_path: Path) -> None:
+    server.body = b"<!DOCTYPE html><title>Sign in</title>"
+    made_up = Weights("made_up.first", "this test", "MIT", url=server.url + "/file")
+    with pytest.raises(MissingWeightsError, match="/file sends an HTML page"):
+        hub.download(made_up, tmp_path / "file")
+
+
 def test_teachers_zip_has_the_digest_that_anomalib_publishes() -> None:
     for size in ("s", "m"):
         teacher = catalog.find(f"efficientad-{size}").weights[0]
@@ -197,8 +207,9 @@ def test_teachers_zip_has_the_digest_that_anomalib_publishes() -> None:
 
 
 def test_push_warns_of_non_commercial_weights_and_asks_for_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(weights_check, "find_spec", lambda name: None)  # as where torch is not installed
     (tmp_path / "b3.pth").write_bytes(BODY)
     where = ["--store", str(tmp_path / "store")]
     name = catalog.find("fixefficientnet-b3").weights[0].name

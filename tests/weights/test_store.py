@@ -92,6 +92,20 @@ def test_fetch_of_damaged_or_absent_weights_leaves_nothing(store: DirectoryStore
     assert all(name.endswith(".lock") for name in left), left
 
 
+@pytest.mark.parametrize("damage", [b"", b"0123456789" * 59_999, b"x" * 600_000, None])
+def test_fetch_makes_a_damaged_cache_anew(
+    store: DirectoryStore, pushed: dict[str, str], tmp_path: Path, damage: bytes | None
+) -> None:
+    path = weights.fetch(store, pushed, tmp_path / "cache")[NET]
+    if damage is None:
+        path.unlink()
+        (path / "below").mkdir(parents=True)
+    else:
+        path.write_bytes(damage)
+    assert weights.fetch(store, pushed, tmp_path / "cache")[NET] == path
+    assert path.read_bytes() == (tmp_path / "net").read_bytes()
+
+
 def test_fetch_into_a_full_cache_is_tried_again(
     store: DirectoryStore, pushed: dict[str, str], small_disk: Path
 ) -> None:

@@ -31,6 +31,18 @@ layout_option = click.option(
 links_option = click.option(
     "--follow-links", is_flag=True, help="Read what links out of SRC lead to; without it they are refused."
 )
+accept_option = click.option(
+    "--accept-duplicates",
+    is_flag=True,
+    help="Keep copies of one picture under two labels, good and defective; without it they are a problem.",
+)
+intensity_option = click.option(
+    "--intensity",
+    default="auto",
+    show_default=True,
+    metavar="auto|window:LOW,HIGH",
+    help="Scale of grey of more than 8 bits, one for the data set: that of the bits found, or a window.",
+)
 source_argument = click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 
 
@@ -90,22 +102,31 @@ def synth(
 @source_argument
 @layout_option
 @links_option
+@accept_option
+@intensity_option
 @format_option
-def check(source: Path, layout: str | None, follow_links: bool, form: str) -> None:
+def check(
+    source: Path, layout: str | None, follow_links: bool, accept_duplicates: bool, intensity: str, form: str
+) -> None:
     """Validate SRC, a folder or a table of pictures; report all problems at once; import nothing."""
     from defectbench.data.check import check as find
     from defectbench.data.layouts import read_layout
     from defectbench.errors import DataError
 
     with progress_bar() as step:
-        report = find(read_layout(source, layout, follow_links=follow_links), step)
+        reading = read_layout(source, layout, follow_links=follow_links)
+        report = find(reading, step, intensity, accept_duplicates=accept_duplicates)
     if form == "json":
         say_json(
             {
                 "layout": report.reading.layout,
                 "problems": list(report.problems),
                 "notes": list(report.notes),
+                "intensity": report.intensity.text,
                 "categories": _counts(report),
+                "groups": _groups(report),
+                "left_out": sorted(map(str, report.left_out)),
+                "accepted_duplicates": [[str(file) for file in pair] for pair in report.accepted_duplicates],
                 "files": _account(report),
             }
         )
@@ -121,6 +142,8 @@ def check(source: Path, layout: str | None, follow_links: bool, form: str) -> No
 @click.option("--name", help="What the store calls it.  [default: the folder's name]")
 @layout_option
 @links_option
+@accept_option
+@intensity_option
 @click.option(
     "--any-orientation",
     multiple=True,
@@ -133,6 +156,8 @@ def import_(
     name: str | None,
     layout: str | None,
     follow_links: bool,
+    accept_duplicates: bool,
+    intensity: str,
     any_orientation: tuple[str, ...],
 ) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
@@ -145,6 +170,8 @@ def import_(
             name=name,
             layout=layout,
             follow_links=follow_links,
+            accept_duplicates=accept_duplicates,
+            intensity=intensity,
             any_orientation=any_orientation,
             progress=step,
             report=_say_counts,
@@ -189,6 +216,7 @@ def show(dataset: str, store: str, form: str) -> None:
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
     from defectbench.data.orientation import comes_in_any_orientation
+    from defectbench.util.image_io import FULL
 
     defects = [image for image in manifest.labelled if image.label]
     sizes = sorted({(image.width, image.height) for image in manifest.images})
@@ -201,6 +229,7 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
         "masks": sum(image.mask is not None for image in defects),
         "any_orientation": comes_in_any_orientation(manifest),
         "sizes": [f"{width}x{height}" for width, height in sizes],
+        **({} if manifest.intensity == FULL else {"intensity": manifest.intensity.text}),
         "digest": manifest.digest,
     }
 
@@ -268,4 +297,15 @@ def _counts(report: CheckReport) -> list[dict[str, Any]]:
             "masks": counts.masks,
         }
         for counts in report.counts
+    ]
+
+
+def _groups(report: CheckReport) -> list[dict[str, Any]]:
+    """Return the groups of copies, by category and name."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for source in report.reading.sources:
+        if source.file in report.groups:
+            found.setdefault((source.category, report.groups[source.file]), []).append(str(source.file))
+    return [
+        {"category": category, "group": name, "files": files} for (category, name), files in found.items()
     ]

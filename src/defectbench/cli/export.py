@@ -108,10 +108,11 @@ def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str
     picture, and its heat map laid over it, on one scale for all.
     """
     from defectbench.export import scores
+    from defectbench.export.bundle import read_bundle
 
     found = scores.find_pictures(images)
     with progress_bar() as report:
-        scores.check_pictures(found, report)
+        scores.check_pictures(found, read_bundle(model).intensity, report)
         ready = scores.ExportedModel.open(model, device)
         drift = ready.drift()
         rows = []

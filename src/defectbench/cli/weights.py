@@ -21,6 +21,7 @@ from defectbench.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from defectbench.catalog import Weights
     from defectbench.stores.base import Store
 
 
@@ -87,6 +88,9 @@ def push(name: str | None, path: Path | None, sweep: Path | None, model: tuple[s
     a folder or a tar. NAME alone, --sweep or --model fetch published files from the internet: run that on a
     machine that has it. What the store has is not fetched again.
 
+    A file of yours is read first: the network is built and every key compared, and a file that is something
+    else, or another network's, is refused (65). Where torch is not installed the keys are not compared.
+
     Another network's weights, for a sweep's `backbone` or `architecture`, have timm's full name.
     """
     place = open_store(store)
@@ -100,11 +104,28 @@ def _push_file(place: Store, name: str, path: Path) -> None:
     from defectbench.weights.store import described, push_weights
 
     _check_name(name)
-    digest = push_weights(place, name, path)
     published = described(name)
+    told = _checked(published, path)
+    digest = push_weights(place, name, path)
     note(f"weights {name} {digest} are in {place.url}; licence: {published.terms}")
     if not digest.startswith(published.digest):
         note(f"note: not byte for byte the file that {published.source} publishes ({published.digest}...)")
+    for text in told:
+        note(f"note: {text}")
+
+
+def _checked(published: Weights, path: Path) -> tuple[str, ...]:
+    """Refuse a file that is not these weights; return what to say of it. Pictures are looked at later."""
+    from defectbench.errors import MissingInputError
+    from defectbench.models.checks.weights_check import check
+    from defectbench.util.files import disk_errors
+
+    if published.kind != "file" or path.is_dir():
+        return ()
+    if not path.exists():
+        raise MissingInputError(f"no such weights file: {path}")
+    with disk_errors(path):
+        return check(published.name, path)
 
 
 def _check_name(name: str) -> None:

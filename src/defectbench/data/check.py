@@ -3,55 +3,30 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from defectbench.data.duplicates import frame, near_duplicates
+from defectbench.data.copies import Copies, find_copies
+from defectbench.data.duplicates import Frame
+from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts.base import DatasetReading, Source
 from defectbench.data.layouts.labels import fold
 from defectbench.data.layouts.walk import shown
 from defectbench.data.limits import check_names, check_sizes
 from defectbench.data.manifest import GOOD
-from defectbench.data.mask_checks import (
-    Flat,
-    Marked,
-    check_inversion,
-    check_masks,
-    check_missing,
-    check_parts,
-    looks_flat,
-)
+from defectbench.data.mask_checks import Flat, Marked, check_inversion, check_missing, check_parts
 from defectbench.data.names import is_name
+from defectbench.data.opened import Fact, Opened, open_source
 from defectbench.data.orientation import MVTEC_AD
+from defectbench.data.parallel import in_threads
 from defectbench.data.progress import ProgressCallback, no_progress
-from defectbench.data.shortcut import Looks, Shortcut, discriminate, looks
-from defectbench.errors import DataError
-from defectbench.util.image_io import read_picture, traits
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """What a picture's file holds.
-
-    Attributes:
-        sha256: of the file.
-        pixels: SHA-256 of the decoded pixels and their size: equal for the same picture in two formats.
-        width, height: as shown.
-        traits: what is uncommon about the file.
-    """
-
-    sha256: str
-    pixels: str
-    width: int
-    height: int
-    traits: tuple[str, ...]
+from defectbench.data.resolution import check_notes
+from defectbench.data.shortcut import Looks, Shortcut, discriminate
+from defectbench.util.image_io import FULL, Intensity
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +51,11 @@ class CheckReport:
         counts: one for each category.
         facts: picture file -> what it holds, for those that can be read.
         shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
+        groups: picture file -> name of its group of copies, in its category; those in a group alone.
+        left_out: training pictures that are not imported, because the test part has a copy.
+        accepted_duplicates: pairs under two labels that are kept because the user says so.
+        intensity: the scale of grey of more than 8 bits.
+        widths: category -> of each defect with a mask, its width as a share of the picture's; sorted.
     """
 
     reading: DatasetReading
@@ -84,85 +64,130 @@ class CheckReport:
     counts: tuple[CategoryCounts, ...]
     facts: Mapping[Path, Fact]
     shortcuts: Mapping[str, Shortcut]
+    groups: Mapping[Path, str] = field(default_factory=dict)
+    left_out: frozenset[Path] = frozenset()
+    accepted_duplicates: tuple[tuple[Path, Path], ...] = ()
+    intensity: Intensity = FULL
+    widths: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
-def check(reading: DatasetReading, progress: ProgressCallback = no_progress) -> CheckReport:
-    """Open every picture and mask and return all problems and notes."""
-    problems, notes = [*reading.problems], [*reading.notes]
+def check(
+    reading: DatasetReading,
+    progress: ProgressCallback = no_progress,
+    intensity: str = AUTO,
+    *,
+    accept_duplicates: bool = False,
+) -> CheckReport:
+    """Open every picture and mask and return all problems and notes.
+
+    Args:
+        intensity: ``auto`` or ``window:LOW,HIGH``: the scale of grey of more than 8 bits.
+        accept_duplicates: copies of one picture under two labels are a note and no problem.
+
+    Raises:
+        UsageError: ``intensity`` is neither.
+    """
+    scale = choose([source.file for source in reading.sources], intensity, progress)
+    problems, notes = [*reading.problems, *scale.problems], [*reading.notes, *scale.notes]
     problems += check_names(reading.categories, reading.sources)
     if not is_name(reading.root.name):
         notes.append(f"the folder's name {reading.root.name!r} cannot name a data set: import it with --name")
-    facts: dict[Path, Fact] = {}
-    shortcuts: dict[str, Shortcut] = {}
+    open_one = partial(open_source, intensity=scale.intensity)
+    found: dict[str, _Category] = {}
     done = 0
     for category in reading.categories:
-        sources = [source for source in reading.sources if source.category == category]
-        frames: dict[Path, NDArray[np.float32]] = {}
-        seen: dict[str, list[Looks]] = {"train": [], "test": []}
-        masks = _MaskFacts()
-        for source in sources:
-            problems += _read(source, facts, frames, seen, masks)
+        own = found[category] = _Category(
+            category, tuple(source for source in reading.sources if source.category == category)
+        )
+        for source, opened in zip(own.sources, in_threads(open_one, own.sources), strict=True):
+            own.add(source, opened)
             done += 1
             progress(f"checking {category}", done, len(reading.sources))
-        problems += [*_names(sources), *_twins(sources)]
-        for found_problems, found_notes in (
-            check_sizes(category, sources),
-            check_missing(category, sources, reading.root),
-            check_inversion(category, sources, masks.marked),
-            check_parts(category, masks.flat, len(frames)),
-            _identical(sources, facts),
-        ):
-            problems += found_problems
-            notes += found_notes
-        problems += _near(sources, facts, frames)
-        notes += _uncommon(category, sources, facts)
-        told = discriminate(seen["train"], seen["test"])
-        if told is not None:
-            shortcuts[category] = told
-            notes += [f"{category}: {told.warning}"] if told.suspicious else []
-    counts = tuple(_counts(reading, category) for category in reading.categories)
+        own.conclude(reading.root, progress, scale.intensity, accept_duplicates)
+        problems += own.problems
+        notes += own.notes
+    left_out = frozenset(file for own in found.values() for file in own.copies.left_out)
+    counts = tuple(_counts(reading, category, left_out) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
     return CheckReport(
-        reading, tuple(map(shown, problems)), tuple(map(shown, notes)), counts, facts, shortcuts
+        reading,
+        tuple(map(shown, problems)),
+        tuple(map(shown, notes)),
+        counts,
+        {file: fact for own in found.values() for file, fact in own.facts.items()},
+        {category: own.shortcut for category, own in found.items() if own.shortcut is not None},
+        {file: name for own in found.values() for file, name in own.copies.groups.items()},
+        left_out,
+        tuple(pair for own in found.values() for pair in own.copies.accepted),
+        scale.intensity,
+        {category: own.widths for category, own in found.items()},
     )
 
 
 @dataclass(slots=True)
-class _MaskFacts:
-    """How much the masks of a category mark, by picture; and its pictures that look like masks."""
+class _Category:
+    """What a check gathers of one category, picture by picture, and what follows of it."""
 
+    name: str
+    sources: tuple[Source, ...]
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    facts: dict[Path, Fact] = field(default_factory=dict)
+    frames: dict[Path, Frame] = field(default_factory=dict)
+    seen: dict[str, list[Looks]] = field(default_factory=lambda: {"train": [], "test": []})
     marked: dict[Path, Marked] = field(default_factory=dict)
     flat: dict[Source, Flat] = field(default_factory=dict)
+    copies: Copies = field(default_factory=Copies)
+    shortcut: Shortcut | None = None
 
+    def add(self, source: Source, opened: Opened) -> None:
+        """Put what was taken from a picture into the collections."""
+        self.problems += opened.problems
+        if opened.fact is None or opened.frame is None:
+            return
+        self.facts[source.file], self.frames[source.file] = opened.fact, opened.frame
+        if opened.looks is not None:
+            self.seen[source.part].append(opened.looks)
+        if opened.flat is not None:
+            self.flat[source] = opened.flat
+        if opened.marked is not None:
+            self.marked[source.file] = opened.marked
 
-def _read(
-    source: Source,
-    facts: dict[Path, Fact],
-    frames: dict[Path, NDArray[np.float32]],
-    seen: dict[str, list[Looks]],
-    masks: _MaskFacts,
-) -> Iterator[str]:
-    """Decode the picture, note what it holds in the four collections, and yield the problems of it."""
-    try:
-        data = source.file.read_bytes()
-        picture = read_picture(data, str(source.file))
-    except DataError as error:
-        yield from error.problems
-    except OSError as error:
-        yield f"{source.file}: cannot be read ({error.strerror})"
-    else:
-        height, width = picture.shape[:2]
-        pixels = hashlib.sha256(f"{width} {height} ".encode() + picture.tobytes()).hexdigest()
-        uncommon = traits(data)
-        facts[source.file] = Fact(hashlib.sha256(data).hexdigest(), pixels, width, height, uncommon)
-        frames[source.file] = frame(picture)
-        if source.defect_type == GOOD:
-            seen[source.part].append(looks(picture))
-        how = looks_flat(picture, deep=any(text.startswith("16-bit") for text in uncommon))
-        if how:
-            masks.flat[source] = how
-        yield from check_masks(source, (height, width), masks.marked)
+    def conclude(
+        self, root: Path, progress: ProgressCallback, intensity: Intensity, accept_duplicates: bool
+    ) -> None:
+        """Compare the pictures with one another, once all are there."""
+        pixels = {file: fact.pixels for file, fact in self.facts.items()}
+        self.copies = find_copies(
+            self.sources, pixels, self.frames, progress, intensity, accept=accept_duplicates
+        )
+        self.problems += [*_names(self.sources), *_twins(self.sources)]
+        for problems, notes in (
+            check_sizes(self.name, self._kept()),
+            check_missing(self.name, self.sources, root),
+            check_inversion(self.name, self.sources, self.marked),
+            check_parts(self.name, self.flat, len(self.frames)),
+            (self.copies.problems, self.copies.notes),
+        ):
+            self.problems += problems
+            self.notes += notes
+        self.notes += _uncommon(self.name, self.sources, self.facts)
+        sizes = [(fact.width, fact.height) for fact in self.facts.values()]
+        self.notes += check_notes(self.name, sizes, self.widths)
+        self.shortcut = discriminate(self.seen["train"], self.seen["test"])
+        if self.shortcut is not None and self.shortcut.suspicious:
+            self.notes.append(f"{self.name}: {self.shortcut.warning}")
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Of each defect with a mask, its width as a share of the picture's; sorted."""
+        return tuple(sorted(marked.width for marked in self.marked.values()))
+
+    def _kept(self) -> list[Source]:
+        """Return the pictures that are not left out; all, where none to train on were kept."""
+        kept = [source for source in self.sources if source.file not in self.copies.left_out]
+        return kept if any(source.part == "train" for source in kept) else list(self.sources)
 
 
 def _names(sources: Sequence[Source]) -> Iterator[str]:
@@ -188,58 +213,6 @@ def _twins(sources: Sequence[Source]) -> Iterator[str]:
             )
 
 
-def _identical(sources: Sequence[Source], facts: Mapping[Path, Fact]) -> tuple[list[str], list[str]]:
-    """Return problems and notes about pictures whose pixels are equal.
-
-    Twice in train/good is a note: it weighs a picture double, but none is tested that was learnt.
-    """
-    groups: dict[str, list[Source]] = defaultdict(list)
-    for source in sources:
-        if source.file in facts:
-            groups[facts[source.file].pixels].append(source)
-    problems, notes = [], []
-    for twins in groups.values():
-        category, listed = twins[0].category, ", ".join(str(twin.file) for twin in twins)
-        if len({_group(twin) for twin in twins}) > 1:
-            problems.append(f"{category}: the same picture in two parts or under two labels: {listed}")
-        elif len(twins) > 1 and twins[0].part == "test":
-            problems.append(f"{category}: the same picture {len(twins)} times {_in_test(twins)}: {listed}")
-        elif len(twins) > 1:
-            notes.append(f"{category}: the same picture {len(twins)} times: {listed}")
-    return problems, notes
-
-
-def _near(
-    sources: Sequence[Source], facts: Mapping[Path, Fact], frames: Mapping[Path, NDArray[np.float32]]
-) -> Iterator[str]:
-    """Yield a problem for each pair that shows one exposure, but for those within train/good."""
-    read = [source for source in sources if source.file in frames]
-    groups = [_group(source) for source in read]
-    for pair in near_duplicates([frames[source.file] for source in read], groups, _LABELLED):
-        one, two = read[pair.first], read[pair.second]
-        where = "in two parts or under two labels" if _group(one) != _group(two) else _in_test((one, two))
-        if facts[one.file].pixels != facts[two.file].pixels:
-            yield (
-                f"{one.file} and {two.file}: nearly the same picture {where} (their detail agrees to "
-                f"{pair.score:.2f} of 1): one exposure, saved again, resized, cut or re-lit"
-            )
-
-
-_LABELLED = (("test", True), ("test", False))
-"""The groups of which some pictures are learnt or tuned on while others are tested."""
-
-
-def _group(source: Source) -> tuple[str, bool]:
-    return source.part, source.defect_type == GOOD
-
-
-def _in_test(twins: Sequence[Source]) -> str:
-    """Say why one picture may not be in the test part twice, and what to do."""
-    kinds = sorted({twin.defect_type for twin in twins})
-    named = f", as {' and '.join(kinds)}" if len(kinds) > 1 else ""
-    return f"in the test part{named} (learnt or tuned on in one fold, tested in another; keep one)"
-
-
 def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fact]) -> Iterator[str]:
     found: dict[str, list[Path]] = defaultdict(list)
     for source in sources:
@@ -249,8 +222,8 @@ def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fac
         yield f"{category}: {len(paths)} pictures are {text}; the first is {paths[0]}"
 
 
-def _counts(reading: DatasetReading, category: str) -> CategoryCounts:
-    own = [source for source in reading.sources if source.category == category]
+def _counts(reading: DatasetReading, category: str, left_out: Collection[Path]) -> CategoryCounts:
+    own = [s for s in reading.sources if s.category == category and s.file not in left_out]
     bad = [source for source in own if source.defect_type != GOOD]
     return CategoryCounts(
         category,

@@ -1,59 +1,106 @@
-"""Near-duplicates: pictures of the same exposure, saved again, resized, cropped or re-lit.
+"""Near-duplicates: two files of one exposure, saved again, resized, cut, moved, turned, mirrored or re-lit.
 
-Whole pictures are compared first, all pairs that are asked for; then cuts of one another are looked for, by
-their correlation at a coarse scale, registered and compared the same way. What is compared is the finest
-detail that survives shrinking to 128 pixels, in 64 blocks; a pair's score is the median of the blocks'
-correlations, so that neither a defect painted into a copy nor the outline of a part decides it.
-
-Aligned parts that merely look alike share their structure, but not their noise. Therefore the mean picture of
-the category (and its slopes, because parts are never aligned exactly) is taken out of every block, and a pair
-must agree far better than its pictures agree with the rest of their category.
-
-Measured with the threshold of 0.75. Copies of photographs of brick, grass, gravel and coins at 192 and 256
-px (JPEG 75 and better, half size, squashed, gain 1.2, gamma 0.75, brighter, cut by 5 to 25 % with and
-without resizing, cut and JPEG 75) score 0.77 or more; other pictures of the same photographs 0.1 at most as
-wholes. Aligned parts that share everything but the noise (16 exposures of a drawn part at 128 to 512 px,
-noise of 2 grey levels, shifted by 0 to 6 px) score 0.68 at most once the common structure is taken out, and
-a printed one 0.75 at most; none was reported. Copies of them score 0.98 re-lit and 0.84 as JPEG 90 from 256
-px on. Not told from another exposure: JPEG 60 of smooth surfaces, JPEG 75 or a resized copy of a smooth
-part of 128 px, whose noise is wiped out, and anything turned or mirrored.
+Each picture's keypoints vote for the pictures that have the same (:mod:`.neighbours`); the few pairs with
+votes are registered (:mod:`.registration`) and compared block by block (:mod:`.agreement`). Different parts
+photographed alike share their structure, but not their noise; they are no duplicates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Frame = NDArray[np.float32]
-
-Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in a frame."""
+from defectbench.data.agreement import (
+    Agreement,
+    Bands,
+    Structure,
+    agreement,
+    noise_agreement,
+    noise_level,
+    structure,
+)
+from defectbench.data.keypoints import Keypoints, Plane, find_keypoints
+from defectbench.data.neighbours import candidate_pairs
+from defectbench.data.parallel import in_threads
+from defectbench.data.progress import ProgressCallback, no_progress
+from defectbench.data.registration import (
+    IDENTITY,
+    Affine,
+    contrast,
+    inside,
+    matched,
+    refined,
+    share_inside,
+    warped,
+)
 
 SIDE = 192
-"""Side of the frames that are kept of each picture."""
+"""Side in pixels of a square as large as a kept picture; a smaller picture is kept as it is."""
 
-_GRID, _BLOCK, _COARSE = 128, 16, 64
-_MARGIN = 16
-_WHOLE: Box = (0.0, 0.0, float(SIDE), float(SIDE))
-_FEW = 5
-"""Pictures below which a category has no mean worth taking out."""
+_KEYPOINT_SIDE = 128
+_WINDOW = 512
+"""Side in pixels of the part that two pictures are compared in at their full resolution."""
 
-THRESHOLD = 0.75
-"""Least median correlation of a duplicate."""
+DETAIL, _DETAIL_FULL, _DETAIL_SAME = 0.6, 0.4, 0.97
+"""Least agreement of a duplicate's detail; at full resolution, where its noise is lost; where nothing else is
+asked of a picture that lies in place."""
 
-_LEAD = 0.35
-"""By how much, in Fisher's z, a duplicate's score must exceed its pictures' usual score."""
+_DETAIL_BEYOND = 0.62
+"""Least agreement of a duplicate's detail beyond what others of its kind share."""
 
-_FLAT = 0.25
-"""Grey levels of detail below which a block says nothing."""
+_NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.15
+"""Least agreement of the noise of kept pictures; of those that lie straight; in place; at full resolution."""
 
-_SCALES = tuple(float(scale) for scale in np.arange(0.70, 0.99, 0.03))
-_CANDIDATES, _PEERS = 3, 8
-_PEAK = 0.3
+_SHARE = 0.14
+"""Share of the keypoints that must lie alike in both pictures."""
+
+_OVERLAP, _STRICT_OVERLAP = 0.7, 0.9
+_ENLARGED = 1.2
+"""Scale from which on the target's raster is too coarse for the noise of the other picture."""
+
+_LOST = 1.4
+"""Ratio of two noise levels from which on the noise of one counts as lost, by JPEG or by resizing."""
+
+_LARGEST_GAIN = 1.8
+"""Ratio of contrasts beyond which another light, not a program, made the difference."""
+
+_ROUNDING = 0.1
+"""Deviation in grey levels up to which a picture has no noise: it was drawn, or smoothed."""
+
+_NEARLY, _SLACK = 1.5, 0.01
+"""Pixels by which a picture may seem off its place, and what its detail may lose if it is laid there."""
+
+_STRAIGHT, _SHEARED = np.deg2rad(0.15), 0.0025
+_TURNED_SHEARED, _TURNED_SQUASHED = 0.001, 0.001
+_LARGEST_TURN = np.deg2rad(5)
+_PEERS, _FEWEST_PEERS, _OF_A_KIND = 7, 3, 0.35
+
+Load = Callable[[int], NDArray[np.uint8]]
+"""Returns a picture, (H, W, 3), by its place in the list."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What is kept of a picture.
+
+    Attributes:
+        grey: (h, w) float16 lightness, 0 to 255, in the picture's own proportions.
+        keypoints: found in the picture at ``unit`` pixels of ``grey`` to one of theirs.
+        unit: see there.
+        shrunk: pixels of the picture to one of ``grey``.
+        noise: deviation of its finest band, in grey levels.
+    """
+
+    grey: NDArray[np.float16]
+    keypoints: Keypoints
+    unit: float
+    shrunk: float
+    noise: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,300 +113,266 @@ class Pair:
 
 
 def frame(picture: NDArray[np.uint8]) -> Frame:
-    """Return what is kept of a picture: (192, 192) float32 of its lightness, squashed to a square."""
-    grey = Image.fromarray(picture).convert("L").convert("F")
-    return np.asarray(grey.resize((SIDE, SIDE), Image.Resampling.BICUBIC, reducing_gap=None), np.float32)
+    """Return what the search keeps of a (H, W, 3) picture."""
+    grey = _grey(picture)
+    size = float(np.sqrt(grey.width * grey.height))
+    kept = _sized(grey, min(1.0, SIDE / size))
+    raster = np.asarray(kept, np.float32)
+    scale = _KEYPOINT_SIDE / np.sqrt(kept.width * kept.height)
+    keypoints = find_keypoints(np.asarray(_sized(kept, scale), np.float32))
+    return Frame(raster.astype(np.float16), keypoints, 1 / scale, max(1.0, size / SIDE), noise_level(raster))
+
+
+def _grey(picture: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(picture).convert("L").convert("F")
+
+
+def _sized(image: Image.Image, scale: float) -> Image.Image:
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC, reducing_gap=3.0)
 
 
 def near_duplicates(
-    frames: Sequence[Frame], groups: Sequence[object], within: Collection[object] = ()
+    frames: Sequence[Frame], load: Load, progress: ProgressCallback = no_progress
 ) -> list[Pair]:
-    """Return the pairs that show the same exposure, best first.
+    """Return pairs that show the same exposure, best first; the cost grows nearly linearly.
+
+    Copies of one exposure are connected by pairs; not each two of many are there.
 
     Args:
-        frames: of one category's pictures.
-        groups: of each picture; pictures of one group are not compared with each other.
-        within: the groups whose own pictures are compared all the same.
+        frames: as :func:`frame` gives them.
+        load: reads a picture again, for the few pairs that only the full resolution decides.
     """
-    compared = _compared(groups, within)
-    if not compared.any():
-        return []
-    wholes = np.stack([_shrunk(item, _GRID) for item in frames])
-    basis = _structure(wholes)
-    blocks = np.stack([_blocks(_detail(whole), basis) for whole in wholes])
-    scores = _scores(blocks)
-    found = [*_whole_pairs(frames, scores, compared), *_cuts(frames, compared)]
-    best = {(pair.first, pair.second): pair for pair in sorted(found, key=lambda pair: pair.score)}
-    return sorted(best.values(), key=lambda pair: (-pair.score, pair.first, pair.second))
-
-
-def _compared(groups: Sequence[object], within: Collection[object]) -> NDArray[np.bool_]:
-    """Return which pairs are looked at, (n, n), symmetric, nothing with itself."""
-    order = {group: number for number, group in enumerate(dict.fromkeys(groups))}
-    codes = np.array([order[group] for group in groups], np.int64)
-    inside = np.array([group in within for group in groups], np.bool_)
-    wanted = (codes[:, None] != codes[None, :]) | (inside[:, None] & inside[None, :])
-    np.fill_diagonal(wanted, False)
-    return np.asarray(wanted, np.bool_)
-
-
-def _shrunk(item: Frame, side: int, box: Box | None = None) -> Frame:
-    """Return the frame, or a box of it that may reach 16 pixels beyond, as (side, side)."""
-    if box is not None:
-        item = np.pad(item, _MARGIN, mode="reflect")
-        box = (box[0] + _MARGIN, box[1] + _MARGIN, box[2] + _MARGIN, box[3] + _MARGIN)
-    image = Image.fromarray(item)
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC, box=box), np.float32)
-
-
-def _detail(whole: Frame) -> Frame:
-    """Return the finest detail, in grey levels."""
-    from scipy.ndimage import gaussian_filter
-
-    return np.asarray(whole - gaussian_filter(whole, 1.5), np.float32)
-
-
-def _cut(image: Frame) -> Frame:
-    """Return the image's blocks, (64, 256)."""
-    number = image.shape[0] // _BLOCK
-    split = image.reshape(number, _BLOCK, number, _BLOCK).swapaxes(1, 2)
-    return np.ascontiguousarray(split.reshape(number * number, _BLOCK * _BLOCK))
-
-
-def _structure(wholes: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Return for each block an orthonormal basis, (64, 256, 6), of the mean detail and its slopes."""
-    if len(wholes) < _FEW:
-        return None
-    mean = _detail(np.median(wholes, axis=0).astype(np.float32))
-    down, right = np.gradient(mean)
-    parts = [mean, down, right, np.gradient(down)[0], np.gradient(down)[1], np.gradient(right)[1]]
-    stacked = np.stack([_cut(np.asarray(part, np.float32)) for part in parts], axis=-1)
-    return np.asarray(np.linalg.qr(stacked.astype(np.float64))[0], np.float32)
-
-
-def _blocks(detail: Frame, basis: NDArray[np.float32] | None) -> Frame:
-    """Return (64, 256) blocks of mean 0 and length 1; all 0 where there is nothing but flatness."""
-    blocks = _cut(detail)
-    flat = blocks.std(axis=1) < _FLAT
-    if basis is not None:
-        blocks = blocks - np.einsum("bpk,bk->bp", basis, np.einsum("bpk,bp->bk", basis, blocks))
-    blocks = blocks - blocks.mean(axis=1, keepdims=True)
-    length = np.linalg.norm(blocks, axis=1, keepdims=True)
-    blocks = blocks / np.maximum(length, 1e-6)
-    blocks[flat] = 0
-    return np.asarray(blocks, np.float32)
-
-
-def _scores(blocks: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the median correlation of every pair, (n, n); 0 where too few blocks say anything."""
-    by_block = np.ascontiguousarray(blocks.swapaxes(0, 1))  # (64, n, 256)
-    told = np.abs(by_block).sum(axis=2) > 0  # (64, n)
-    rows = []
-    for index in range(blocks.shape[0]):
-        products = np.einsum("bnp,bp->bn", by_block, by_block[:, index])
-        rows.append(_median(products, told & told[:, index : index + 1]))
-    return np.stack(rows)
-
-
-def _median(products: NDArray[np.float32], told: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the median over the blocks that say something, (n,), 0 where those are under a quarter."""
-    ordered = np.sort(np.where(told, products, np.inf), axis=0)
-    number = told.sum(axis=0)
-    low, high = np.maximum(number - 1, 0) // 2, np.minimum(number // 2, len(products) - 1)
-    columns = np.arange(products.shape[1])
-    middle = (ordered[low, columns] + ordered[high, columns]) / 2
-    return np.asarray(np.where(number >= len(products) / 4, middle, 0.0), np.float64)
-
-
-def _fisher(score: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    return np.asarray(np.arctanh(np.clip(score, -0.999, 0.999)))
-
-
-def _whole_pairs(
-    frames: Sequence[Frame], scores: NDArray[np.float64], compared: NDArray[np.bool_]
-) -> Iterator[Pair]:
-    """Yield the compared pairs that agree as wholes, and beyond what others share with them."""
-    for first, second in _standing_out(scores, compared):
-        target = _detail(_shrunk(frames[first], _GRID))
-        beyond = _agreement_beyond(target, frames, first, second, _WHOLE)
-        if beyond >= THRESHOLD:
-            yield Pair(first, second, min(beyond, float(scores[first, second])))
-
-
-def _standing_out(scores: NDArray[np.float64], compared: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return the compared pairs above the threshold that lead what is usual for both.
-
-    Each picture is there with its three best partners at most.
-    """
-    others = scores.copy()
-    np.fill_diagonal(others, np.nan)
-    usual = np.nanmedian(others, axis=1) if len(scores) > 3 else np.zeros(len(scores))
-    lead = _fisher(scores) - _fisher(np.maximum(usual[:, None], usual[None, :]))
-    found = (scores >= THRESHOLD) & (lead >= _LEAD) & compared
-    ranked = np.where(found, scores, -np.inf)
-    pairs = set()
-    for index, row in enumerate(ranked):
-        for other in np.argsort(-row, kind="stable")[:_CANDIDATES]:
-            if found[index, other]:
-                pairs.add((min(index, int(other)), max(index, int(other))))
-    return sorted(pairs)
-
-
-# --- cuts of one another
-
-
-def _cuts(frames: Sequence[Frame], compared: NDArray[np.bool_]) -> list[Pair]:
-    """Return compared pairs where one picture is a cut of the other."""
+    search = _Search(frames, load)
+    candidates = candidate_pairs([item.keypoints.descriptors for item in frames], progress)
     found = []
-    for inner, candidates in _candidates(frames, compared).items():
-        target = _detail(_shrunk(frames[inner], _GRID))
-        for outer, start in candidates:
-            box = _registered(target, frames[outer], start)
-            if _is_cut(box) and _agreement(target, frames[outer], box) >= THRESHOLD:
-                score = _agreement_beyond(target, frames, inner, outer, box)
-                if score >= THRESHOLD:
-                    found.append(Pair(min(inner, outer), max(inner, outer), score))
-    return found
+    for done, score in enumerate(in_threads(lambda pair: search.score(*pair), candidates)):
+        progress("comparing copies", done + 1, len(candidates))
+        if score is not None:
+            found.append(Pair(*candidates[done], score))
+    return sorted(found, key=lambda pair: (-pair.score, pair.first, pair.second))
 
 
-def _is_cut(box: Box) -> bool:
-    """Whether the box is a part of the frame; that of a shifted part is as large and reaches out."""
-    inside = min(box[0], box[1], SIDE - box[2], SIDE - box[3]) > -0.01 * SIDE
-    return inside and min(box[2] - box[0], box[3] - box[1]) < 0.975 * SIDE
+def duplicate_groups(number: int, pairs: Iterable[Pair]) -> tuple[tuple[int, ...], ...]:
+    """Return the connected groups of two or more among ``number`` pictures, each sorted, by their first."""
+    head = list(range(number))
+
+    def root(index: int) -> int:
+        while head[index] != index:
+            head[index] = head[head[index]]
+            index = head[index]
+        return index
+
+    for pair in pairs:
+        one, two = sorted((root(pair.first), root(pair.second)))
+        head[two] = one
+    groups: dict[int, list[int]] = {}
+    for index in range(number):
+        groups.setdefault(root(index), []).append(index)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
-def _candidates(frames: Sequence[Frame], compared: NDArray[np.bool_]) -> dict[int, list[tuple[int, Box]]]:
-    """Return for each picture the few others that it may be a cut of, and where in them."""
-    from scipy import fft
+class _Search:
+    """The comparison of candidates, with what was computed of a picture kept for its next pair."""
 
-    coarse = np.stack([_normal(_detail(_shrunk(item, _COARSE))) for item in frames])
-    spectra = fft.rfft2(coarse)
-    found: dict[int, list[tuple[int, Box]]] = {}
-    for inner, item in enumerate(frames):
-        outer = np.flatnonzero(compared[inner])
-        best: list[tuple[float, int, Box]] = []
-        for scale in _SCALES:
-            side = round(scale * _COARSE)
-            template = np.zeros((_COARSE, _COARSE), np.float32)
-            template[:side, :side] = _normal(_detail(_shrunk(item, side)))
-            match = fft.irfft2(spectra[outer] * np.conj(fft.rfft2(template)), s=(_COARSE, _COARSE))
-            room = _COARSE - side + 1
-            match = match[:, :room, :room].reshape(len(outer), -1) * (_COARSE / side)
-            place = match.argmax(axis=1)
-            for one in np.argsort(-match.max(axis=1), kind="stable")[:_CANDIDATES]:
-                peak, (row, column) = float(match[one, place[one]]), divmod(int(place[one]), room)
-                unit = SIDE / _COARSE
-                box = (column * unit, row * unit, (column + side) * unit, (row + side) * unit)
-                best.append((peak, int(outer[one]), box))
-        best = sorted((entry for entry in best if entry[0] >= _PEAK), reverse=True)[:_CANDIDATES]
-        found[inner] = [(outer_index, box) for _, outer_index, box in best]
-    return found
+    def __init__(self, frames: Sequence[Frame], load: Load) -> None:
+        self.frames, self.load = frames, load
+        self.grey = lru_cache(maxsize=128)(lambda index: frames[index].grey.astype(np.float32))
+        self.contrast = lru_cache(maxsize=128)(lambda index: contrast(self.grey(index)))
+        self.bands = lru_cache(maxsize=64)(lambda index: Bands(self.grey(index)))
+        self.structure = lru_cache(maxsize=256)(self._structure)
 
+    def score(self, first: int, second: int) -> float | None:
+        """Return how well the detail of two pictures agrees if they are of one exposure; else None."""
+        affine = self._start(first, second)
+        if affine is None:
+            return None
+        if affine.scale < 1:  # the coarser picture is the target: it has no detail that the other lacks
+            first, second, affine = second, first, affine.inverse
+        enlarged = affine.scale
+        other, affine = _shrunk(self.grey(second), affine)
+        there = self.contrast(second) if other is self.grey(second) else contrast(other)
+        if _View(self.grey(first), other, affine).overlap < _OVERLAP - 0.05:
+            return None
+        affine = refined(self.contrast(first), there, affine)
+        view = _View(self.grey(first), other, affine, enlarged)
+        if not affine.plausible or view.overlap < _OVERLAP:
+            return None
+        return self._judged(first, second, view)
 
-def _normal(detail: Frame) -> Frame:
-    """Return the detail with its contrast evened out, mean 0 and length 1."""
-    from scipy.ndimage import gaussian_filter
+    def _judged(self, first: int, second: int, view: _View) -> float | None:
+        own, other = self.bands(first), Bands(view.window)
+        if view.in_place is None and not view.is_strict and _lacks_noise(own, other, view):
+            return None
+        found = agreement(own, other, view.seen)
+        ideal = view.in_place
+        if ideal is not None:
+            exact = agreement(own, Bands(ideal.window), ideal.seen)
+            if exact.detail >= found.detail - _SLACK:
+                view, found, other = ideal, exact, Bands(ideal.window)
+        is_exact = view is ideal
+        is_same = is_exact and found.detail >= _DETAIL_SAME
+        if not _is_copy(found, view, is_exact):
+            return None
+        shared = self.structure(first)
+        if shared is not None:
+            found = agreement(Bands(own.picture, shared), Bands(other.picture, shared), view.seen)
+            if found.detail < _DETAIL_BEYOND or not _is_copy(found, view, is_exact):
+                return None
+        shrunk = max(self.frames[first].shrunk, self.frames[second].shrunk) > 1
+        sure = is_exact and (is_same or found.noise >= _NOISE_STRAIGHT)
+        if shrunk and not sure and not self._is_confirmed(first, second, view, is_exact):
+            return None
+        return found.detail
 
-    even = detail / np.sqrt(gaussian_filter(detail * detail, 3.0) + _FLAT**2)
-    even = even - even.mean()
-    return np.asarray(even / max(float(np.linalg.norm(even)), 1e-6), np.float32)
+    def _is_confirmed(self, first: int, second: int, kept: _View, is_exact: bool) -> bool:
+        """Whether the noise agrees at full resolution too, where it is not lost."""
+        one, two = (np.asarray(_grey(self.load(index)), np.float32) for index in (first, second))
+        here, there = one.shape[0] / kept.target.shape[0], two.shape[0] / kept.other.shape[0]
+        target, other, affine = _cut_out(one, two, kept.affine.rescaled(here, there))
+        other, affine = _shrunk(other, affine)
+        view = _View(target, other, refined(contrast(target), contrast(other), affine), kept.enlarged)
+        found = agreement(Bands(target), Bands(view.window), view.seen)
+        if found.noise >= (_NOISE_EXACT if is_exact else _NOISE_FULL):
+            return True
+        if found.detail < _DETAIL_FULL or not (is_exact or view.is_strict):
+            return False
+        return view.is_lost(found.gain) or min(view.noises) < _ROUNDING
 
+    def _start(self, first: int, second: int) -> Affine | None:
+        """Return how the first picture lies in the second by their keypoints, None where too few agree."""
+        one, two = self.frames[first], self.frames[second]
+        affine, number = matched(one.keypoints, two.keypoints)
+        if affine is None or number < _SHARE * min(len(one.keypoints), len(two.keypoints)):
+            return None
+        return affine.rescaled(one.unit, two.unit)
 
-def _agreement(target: Frame, outer: Frame, box: Box, basis: NDArray[np.float32] | None = None) -> float:
-    one, two = _blocks(target, basis), _blocks(_detail(_shrunk(outer, _GRID, box)), basis)
-    told = (np.abs(one).sum(axis=1) > 0) & (np.abs(two).sum(axis=1) > 0)
-    return float(_median((one * two).sum(axis=1)[:, None], told[:, None])[0])
-
-
-def _agreement_beyond(target: Frame, frames: Sequence[Frame], inner: int, outer: int, box: Box) -> float:
-    """Return how well the target agrees with its place in ``outer`` beyond what others share with it.
-
-    Eight other pictures are registered alike, and their common structure is taken out.
-    """
-    peers = [index for index in range(len(frames)) if index not in (inner, outer)]
-    peers = peers[:: max(1, len(peers) // _PEERS)][:_PEERS]
-    boxes = [(peer, _registered(target, frames[peer], box)) for peer in peers]
-    windows = [_shrunk(frames[peer], _GRID, place) for peer, place in boxes]
-    basis = _structure(np.stack(windows)) if windows else None
-    score = _agreement(target, frames[outer], box, basis)
-    if score < THRESHOLD or not boxes:
-        return score
-    usual = float(np.median([_agreement(target, frames[peer], place, basis) for peer, place in boxes]))
-    return score if float(_fisher(score) - _fisher(usual)) >= _LEAD else 0.0
-
-
-def _registered(target: Frame, outer: Frame, box: Box) -> Box:
-    """Return the box with shift and scale fitted to how its blocks are displaced; four rounds."""
-    for reach in (3, 2, 1, 1):
-        window = _detail(_shrunk(outer, _GRID, box))
-        shifts, weights = _displacements(target, window, reach)
-        box = _moved(box, shifts, weights)
-    return box
-
-
-def _displacements(target: Frame, window: Frame, reach: int) -> tuple[Frame, Frame]:
-    """Return each block's best shift, (64, 2) rows and columns, and its squared correlation, (64,)."""
-    number = _GRID // _BLOCK
-    split = _blocks(target, None).reshape(number, number, _BLOCK, _BLOCK)
-    even = np.asarray(split.swapaxes(1, 2).reshape(_GRID, _GRID), np.float32)
-    padded = np.pad(window, reach, mode="reflect")
-    steps = range(2 * reach + 1)
-    found = np.empty((len(steps), len(steps), number**2), np.float32)
-    for row in steps:
-        for column in steps:
-            moved = padded[row : row + _GRID, column : column + _GRID]
-            length = np.sqrt(_sums(moved * moved)) + 1e-3
-            found[row, column] = _sums(even * moved) / length
-    return _peaks(found, reach)
-
-
-def _sums(image: Frame) -> Frame:
-    """Return the sum over each block, (64,)."""
-    number = _GRID // _BLOCK
-    return np.asarray(image.reshape(number, _BLOCK, number, _BLOCK).sum(axis=(1, 3)).ravel(), np.float32)
-
-
-def _peaks(found: NDArray[np.float32], reach: int) -> tuple[Frame, Frame]:
-    """Return the place of each block's maximum, refined by a parabola through its neighbours."""
-    width, blocks = found.shape[0], found.shape[2]
-    row, column = np.divmod(found.reshape(-1, blocks).argmax(axis=0), width)
-    index = np.arange(blocks)
-    peak = found[row, column, index]
-    shifts = np.empty((blocks, 2), np.float32)
-    for axis, place in enumerate((row, column)):
-        before, after = np.clip(place - 1, 0, width - 1), np.clip(place + 1, 0, width - 1)
-        low = found[before, column, index] if axis == 0 else found[row, before, index]
-        high = found[after, column, index] if axis == 0 else found[row, after, index]
-        bend = 2 * peak - low - high
-        inside = (place > 0) & (place < width - 1) & (bend > 1e-6)
-        shifts[:, axis] = place - reach + np.where(inside, (high - low) / np.maximum(2 * bend, 1e-6), 0)
-    return shifts, np.clip(peak, 0, None) ** 2
+    def _structure(self, index: int) -> Structure | None:
+        """Return what a few others share with the picture; None where fewer than three are of its kind."""
+        windows = []
+        for peer in _peers(len(self.frames), index):
+            affine = self._start(index, peer)
+            if affine is None and self.grey(index).shape != self.grey(peer).shape:
+                continue
+            affine = refined(self.contrast(index), self.contrast(peer), affine or IDENTITY)
+            view = _View(self.grey(index), self.grey(peer), affine)
+            if not affine.plausible or view.overlap < _STRICT_OVERLAP:
+                continue
+            if agreement(self.bands(index), Bands(view.window), view.seen).detail >= _OF_A_KIND:
+                windows.append(view.window)
+        return structure(windows) if len(windows) >= _FEWEST_PEERS else None
 
 
-def _moved(box: Box, shifts: Frame, weights: Frame) -> Box:
-    """Return the box after a weighted straight-line fit of shift against place, on each axis alone."""
-    number = _GRID // _BLOCK
-    centres = (np.arange(number) + 0.5) * _BLOCK
-    rows, columns = np.repeat(centres, number), np.tile(centres, number)
-    top, bottom = _line(rows, shifts[:, 0], weights)
-    left, right = _line(columns, shifts[:, 1], weights)
-    wide, high = (box[2] - box[0]) / _GRID, (box[3] - box[1]) / _GRID
-    moved = (box[0] + left * wide, box[1] + top * high, box[2] + right * wide, box[3] + bottom * high)
-    low, high = -float(_MARGIN), float(SIDE + _MARGIN)
-    left, top = (float(np.clip(side, low, SIDE - 32)) for side in moved[:2])
-    right, bottom = float(np.clip(moved[2], left + 32, high)), float(np.clip(moved[3], top + 32, high))
-    return left, top, right, bottom
+def _peers(number: int, index: int) -> Iterator[int]:
+    """Yield a few other pictures, evenly spaced."""
+    others = [other for other in range(number) if other != index]
+    yield from others[:: max(1, len(others) // _PEERS)][:_PEERS]
 
 
-def _line(places: Frame, shifts: Frame, weights: Frame) -> tuple[float, float]:
-    """Return the fitted shift at 0 and at the far end; outliers are left out once."""
-    keep = weights >= np.median(weights)
-    for _ in range(2):
-        used = np.where(keep, weights, 0) + 1e-9
-        design = np.stack([np.ones_like(places), places], axis=1)
-        normal = design.T @ (design * used[:, None]) + np.diag([1e-9, 1e-6])
-        start, slope = np.linalg.solve(normal, design.T @ (used * shifts))
-        keep = np.abs(shifts - start - slope * places) < 1.0
-        if keep.sum() < 6:
-            break
-    return float(start), float(start + slope * _GRID)
+@dataclass(frozen=True)
+class _View:
+    """A picture seen on the raster of another, the target, by an affine map from it."""
+
+    target: Plane
+    other: Plane
+    affine: Affine
+    enlarged: float = 1.0
+    """Pixels of the other picture to one of the target, before it was shrunk to the target's raster."""
+
+    @cached_property
+    def window(self) -> Plane:
+        """The other picture on the target's raster."""
+        return warped(self.other, self.affine, self.target.shape)
+
+    @cached_property
+    def seen(self) -> NDArray[np.bool_]:
+        """The target's pixels that the other shows, but for its edge."""
+        return inside(self.affine, self.target.shape, self.other.shape, 2.0)
+
+    @cached_property
+    def overlap(self) -> float:
+        """The share of the smaller picture that lies in the other."""
+        there = share_inside(self.affine, self.target.shape, self.other.shape)
+        return max(there, share_inside(self.affine.inverse, self.other.shape, self.target.shape))
+
+    @cached_property
+    def noises(self) -> tuple[float, float]:
+        """Deviation of the finest band of each, before anything was resampled."""
+        return noise_level(self.target), noise_level(self.other)
+
+    def is_lost(self, gain: float) -> bool:
+        """Whether one has much less noise than the other, when the other is brought to the same contrast."""
+        if not 1 / _LARGEST_GAIN < gain < _LARGEST_GAIN:
+            return False
+        one, two = (max(level, 1e-6) for level in self.noises)
+        return not 1 / _LOST < two / max(gain, 1e-6) / one < _LOST
+
+    @cached_property
+    def in_place(self) -> _View | None:
+        """The other picture laid on the target as a whole, turned or mirrored or not, if it nearly does."""
+        height, width = np.array(self.target.shape) - 1.0
+        corners = np.array([[0, 0], [0, width], [height, 0], [height, width]])
+        upright = np.where(np.abs(self.affine.linear) > 0.5, np.sign(self.affine.linear), 0.0)
+        turned = corners @ upright.T
+        ideal = Affine(upright, -turned.min(axis=0))
+        moved = turned + ideal.shift - (corners @ self.affine.linear.T + self.affine.shift)
+        if abs(np.linalg.det(upright)) != 1 or np.abs(moved).max() > _NEARLY:
+            return None
+        return _View(self.target, self.other, ideal)
+
+    @cached_property
+    def is_strict(self) -> bool:
+        """Whether the map is one that a program makes: a cut or a stretch, or a small turn without any."""
+        linear = self.affine.linear
+        if abs(linear[0, 1]) > abs(linear[0, 0]):
+            linear = linear[:, ::-1]
+        linear = linear * np.sign(np.diag(linear))[:, None]
+        rows, columns = np.hypot(*linear[0]), np.hypot(*linear[1])
+        sheared = abs(linear[0] @ linear[1]) / (rows * columns)
+        turned, squashed = abs(np.arctan2(linear[0, 1], linear[0, 0])), abs(rows / columns - 1)
+        straight = turned < _STRAIGHT and sheared < _SHEARED
+        rotated = turned < _LARGEST_TURN and sheared < _TURNED_SHEARED and squashed < _TURNED_SQUASHED
+        return bool((straight or rotated) and self.overlap >= _STRICT_OVERLAP)
+
+
+def _lacks_noise(own: Bands, other: Bands, view: _View) -> bool:
+    """Whether the noise, which is cheap to compare, says that a map of any kind shows no copy."""
+    return view.enlarged >= _ENLARGED or noise_agreement(own, other, view.seen) < _NOISE
+
+
+def _is_copy(found: Agreement, view: _View, is_exact: bool) -> bool:
+    """Whether detail and noise agree; where the noise of one is lost, its place must be a program's."""
+    if found.detail < DETAIL:
+        return False
+    lost = view.is_lost(found.gain)
+    if is_exact:
+        return lost or found.noise >= _NOISE_EXACT or min(view.noises) < _ROUNDING
+    if found.noise >= _NOISE and view.enlarged < _ENLARGED:
+        return True
+    return view.is_strict and (found.noise >= _NOISE_STRAIGHT or lost)
+
+
+def _shrunk(other: Plane, affine: Affine) -> tuple[Plane, Affine]:
+    """Return the other picture without the pixels that the target's raster is too coarse for."""
+    if affine.scale < _ENLARGED:
+        return other, affine
+    small = np.asarray(_sized(Image.fromarray(other), 1 / affine.scale), np.float32)
+    return small, affine.rescaled(1.0, small.shape[0] / other.shape[0])
+
+
+def _cut_out(target: Plane, other: Plane, affine: Affine) -> tuple[Plane, Plane, Affine]:
+    """Return the middle of what both pictures show, and the map between these parts."""
+    seen = np.argwhere(inside(affine, target.shape, other.shape, 2.0)[::8, ::8]) * 8
+    middle = seen.mean(axis=0)
+    low = np.clip(middle - _WINDOW / 2, 0, None).astype(np.int64)
+    high = np.minimum(low + _WINDOW, target.shape)
+    corners = np.array([[r, c] for r in (low[0], high[0]) for c in (low[1], high[1])], np.float64)
+    there = corners @ affine.linear.T + affine.shift
+    start = np.clip(np.floor(there.min(axis=0)) - 8, 0, None).astype(np.int64)
+    end = np.minimum(np.ceil(there.max(axis=0)) + 8, other.shape).astype(np.int64)
+    inner = Affine(affine.linear, affine.linear @ low + affine.shift - start)
+    return (
+        np.ascontiguousarray(target[low[0] : high[0], low[1] : high[1]]),
+        np.ascontiguousarray(other[start[0] : end[0], start[1] : end[1]]),
+        inner,
+    )

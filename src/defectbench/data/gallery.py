@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from defectbench.data.archive import unpack
 from defectbench.data.manifest import Image, Manifest
+from defectbench.data.unpacked import unpack
 from defectbench.errors import DataError
 from defectbench.stores.base import Store
 from defectbench.stores.layout import MANIFEST
-from defectbench.util.image_io import read_mask, read_picture
+from defectbench.util.image_io import UNLIMITED, read_mask, read_picture
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,13 @@ class Gallery:
 
     def picture(self, image_id: str) -> NDArray[np.uint8]:
         """Return a picture, (h, w, 3) RGB, at its own size; DataError when it cannot be read."""
-        return read_picture(self.folder / self._image(image_id).path)
+        path = self.folder / self._image(image_id).path
+        return read_picture(path, intensity=self.manifest.intensity, limit=UNLIMITED)
 
     def mask(self, image_id: str) -> NDArray[np.bool_] | None:
         """Return where the defect is, (h, w); None for an image without a mask."""
         place = self._image(image_id).mask
-        return None if place is None else read_mask(self.folder / place)
+        return None if place is None else read_mask(self.folder / place, limit=UNLIMITED)
 
     def _image(self, image_id: str) -> Image:
         try:

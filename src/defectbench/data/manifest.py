@@ -10,7 +10,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
-from defectbench.errors import DataError
+from defectbench.errors import DataError, UsageError
+from defectbench.util.image_io import FULL, Intensity
 
 Part = Literal["train", "test", "uncertain"]
 UNCERTAIN: Part = "uncertain"
@@ -84,17 +85,28 @@ class Manifest:
     Attributes:
         images: sorted by id; ids are unique.
         any_orientation: whether parts come in any orientation; None where an older version imported them.
+        intensity: the scale of grey of more than 8 bits, one for the data set.
     """
 
     dataset: str
     category: str
     images: tuple[Image, ...]
     any_orientation: bool | None = None
+    intensity: Intensity = FULL
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) over the images' records. Neither the data set's nor the category's name enters."""
-        return hashlib.sha256(canonical_json([image.to_document() for image in self.images])).hexdigest()
+        """SHA-256 (hex) over the images' records, and the scale of values where it is not that of 16 bits.
+
+        Neither the data set's nor the category's name enters.
+        """
+        records = [image.to_document() for image in self.images]
+        named = {"images": records, **self._scale()}
+        return hashlib.sha256(canonical_json(named if self._scale() else records)).hexdigest()
+
+    def _scale(self) -> dict[str, str]:
+        """Return the field of the scale; none where it is that of 16 bits, so that digests stay."""
+        return {} if self.intensity == FULL else {"intensity": self.intensity.text}
 
     @cached_property
     def by_id(self) -> Mapping[str, Image]:
@@ -139,6 +151,7 @@ class Manifest:
             "category": self.category,
             "digest": self.digest,
             "images": [image.to_document() for image in self.images],
+            **self._scale(),
         }
         if self.any_orientation is not None:
             document["any_orientation"] = self.any_orientation
@@ -159,9 +172,10 @@ class Manifest:
             declared = document.get("any_orientation")
             if declared not in (None, True, False):
                 raise ValueError(f"any_orientation is {declared!r}; true or false is allowed")
-            manifest = cls(document["dataset"], document["category"], images, declared)
+            scale = Intensity.parse(document["intensity"]) if "intensity" in document else FULL
+            manifest = cls(document["dataset"], document["category"], images, declared, scale)
             stated = document["digest"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, UsageError) as error:
             raise DataError(f"not a manifest: {error}") from error
         if stated != manifest.digest:
             raise DataError(
@@ -171,7 +185,9 @@ class Manifest:
         return manifest
 
 
-def make_manifest(dataset: str, category: str, images: Iterable[Image]) -> Manifest:
+def make_manifest(
+    dataset: str, category: str, images: Iterable[Image], intensity: Intensity = FULL
+) -> Manifest:
     """Return the manifest with its images in order.
 
     Raises:
@@ -181,4 +197,4 @@ def make_manifest(dataset: str, category: str, images: Iterable[Image]) -> Manif
     twins = [a.id for a, b in pairwise(ordered) if a.id == b.id]
     if twins:
         raise DataError([f"{category}: two files share the image id {name!r}" for name in twins])
-    return Manifest(dataset, category, ordered)
+    return Manifest(dataset, category, ordered, intensity=intensity)

@@ -14,8 +14,9 @@ from defectbench.data.layouts.base import Mask, Source, mask_file
 from defectbench.data.layouts.masks import is_binary
 from defectbench.data.manifest import GOOD
 from defectbench.data.polygons import Outline
+from defectbench.data.resolution import width_share
 from defectbench.errors import DataError
-from defectbench.util.image_io import read_mask_values
+from defectbench.util.image_io import Values, read_mask_values
 
 Flat = Literal["two values", "nearly two values"]
 
@@ -29,10 +30,11 @@ _DEEP_STEP = 128
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """How much of a picture, and of its outermost pixels, a mask marks; 0 to 1."""
+    """How much of a picture and of its outermost pixels a mask marks, and how wide the defect is; 0 to 1."""
 
     share: float
     edge: float
+    width: float
 
     @property
     def inverted(self) -> bool:
@@ -40,14 +42,14 @@ class Marked:
         return self.share > HALF and self.edge >= _EDGE
 
 
-def mask_values(mask: Mask) -> NDArray[np.int64]:
-    """Return a mask's values, (H, W) int64; outlines give 0 and 255.
+def mask_values(mask: Mask) -> Values:
+    """Return a mask's values, (H, W); outlines give 0 and 255.
 
     Raises:
         DataError: its file cannot be read.
     """
     if isinstance(mask, Outline):
-        return np.where(mask.mask(), 255, 0).astype(np.int64)
+        return np.where(mask.mask(), 255, 0).astype(np.uint8)
     return read_mask_values(mask)
 
 
@@ -80,14 +82,13 @@ def check_masks(source: Source, size: tuple[int, int], marked: dict[Path, Marked
         yield from faults
         if not faults:
             whole |= values != 0
-    if whole.any():
+    width = width_share(whole)
+    if width is not None:
         edge = np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]])
-        marked[source.file] = Marked(float(whole.mean()), float(edge.mean()))
+        marked[source.file] = Marked(float(whole.mean()), float(edge.mean()), width)
 
 
-def _value_faults(
-    source: Source, mask: Path, values: NDArray[np.int64], size: tuple[int, int]
-) -> Iterator[str]:
+def _value_faults(source: Source, mask: Path, values: Values, size: tuple[int, int]) -> Iterator[str]:
     """Yield what is wrong with one mask's size and values."""
     found = np.unique(values)
     if values.shape != size:
@@ -108,7 +109,7 @@ def _value_faults(
         yield f"{mask}: not binary: {len(found)} values from {found[0]} to {found[-1]}; save it as 0 and 255"
 
 
-def _some(values: NDArray[np.int64]) -> str:
+def _some(values: Values) -> str:
     if len(values) > 4:
         return f"{values[0]} to {values[-1]}"
     return " and ".join(str(value) for value in values)

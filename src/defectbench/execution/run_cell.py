@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from defectbench import catalog
-from defectbench.data.archive import unpack
 from defectbench.data.manifest import Manifest
+from defectbench.data.unpacked import unpack
 from defectbench.errors import (
     PERMANENT,
     DeadlineError,

@@ -10,10 +10,11 @@ from typing import Any
 
 from defectbench import catalog
 from defectbench.catalog import Family, Setting
-from defectbench.errors import ConfigurationError, DataError, MissingInputError
+from defectbench.errors import ConfigurationError, DataError, MissingInputError, UsageError
 from defectbench.models.base import Model, ModelSettings
 from defectbench.models.choose import build_model
 from defectbench.util.files import disk_errors
+from defectbench.util.image_io import FULL, Intensity
 from defectbench.weights.store import digest_of
 
 SCHEMA = 1
@@ -119,6 +120,11 @@ class Bundle:
     opset: int | None = None
     package: str = ""
 
+    @property
+    def intensity(self) -> Intensity:
+        """The scale of grey of more than 8 bits that the model was taught with."""
+        return Intensity.parse(str(self.preprocessing.get("intensity", FULL.text)))
+
     def to_json(self) -> bytes:
         """Return the text of ``model.json``."""
         document = {"kind": _KIND, "schema": SCHEMA, **asdict(self)}
@@ -145,9 +151,11 @@ class Bundle:
                 key: tuple(value) if isinstance(value, list) else value
                 for key, value in document.pop("settings").items()
             }
-            return cls(settings=settings, **made, **document)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            bundle = cls(settings=settings, **made, **document)
+            _ = bundle.intensity
+        except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
             raise DataError(f"{name}: not the {DOCUMENT} of an exported model ({error})") from error
+        return bundle
 
     def model_settings(self, folder: Path, device: str) -> ModelSettings:
         """Return what the model is built from, its weights from the folder."""

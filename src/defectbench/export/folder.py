@@ -32,6 +32,7 @@ from defectbench.metrics.image import quantile_threshold
 from defectbench.models.base import Model
 from defectbench.models.pictures.images import FilePictures
 from defectbench.util.files import copy_synced, disk_errors, folder_written_whole
+from defectbench.util.image_io import FULL, Intensity
 
 _STATE = "state"
 _SAMPLED = 64
@@ -166,13 +167,16 @@ def _preprocessing(finished: FinishedCell) -> dict[str, Any]:
     """Return what happens to a picture, in numbers."""
     settings = finished.cell.fit.settings
     network = settings.get("architecture", settings.get("backbone"))
+    scale = finished.manifest.intensity
     steps: dict[str, Any] = {
         # The key is a part of model.json's format.
         "turned": "as its EXIF orientation says",
-        "colours": "RGB of 8 bits (grey three times, 16-bit grey over 257, transparent pixels over white)",
+        "colours": f"RGB of 8 bits (grey three times, {_deep_grey(scale)}, transparent pixels over white)",
         "size": finished.cell.fit.image_size,
         "resampling": "bilinear, antialiased, by Pillow; the aspect ratio is not kept",
     }
+    if scale != FULL:
+        steps["intensity"] = scale.text
     if network is not None:
         from defectbench.models.features import backbone
 
@@ -180,12 +184,17 @@ def _preprocessing(finished: FinishedCell) -> dict[str, Any]:
     return steps
 
 
+def _deep_grey(scale: Intensity) -> str:
+    """Say how grey of more than 8 bits becomes 8."""
+    return "16-bit grey over 257" if scale == FULL else f"grey of more than 8 bits: {scale.words}"
+
+
 def _checked(finished: FinishedCell, model: ExportedModel, draft: Path, report: ProgressCallback) -> Bundle:
     """Score what the cell scored, with the folder alone; return the document with proof and heat scale."""
     paths, stored = finished.paths(), finished.predictions.score
     found: list[float] = []
     places: list[NDArray[np.float32]] = []
-    for prediction in model.predict(FilePictures(paths, model.bundle.image_size)):
+    for prediction in model.predict(FilePictures(paths, model.bundle.image_size, model.bundle.intensity)):
         found.append(prediction.score)
         places.append(_sampled(prediction.heat_map))
         report("checking", len(found), len(paths))
@@ -216,7 +225,7 @@ def _with_graph(finished: FinishedCell, bundle: Bundle, model: Model, draft: Pat
     onnx_graph.write_graph(model, draft / ONNX)
     paths, stored = finished.paths(), finished.predictions.score
     chosen = np.unique(np.linspace(0, len(paths) - 1, _ONNX_CHECKED).astype(np.int64))
-    pictures = FilePictures([paths[place] for place in chosen], bundle.image_size)
+    pictures = FilePictures([paths[place] for place in chosen], bundle.image_size, bundle.intensity)
     found = onnx_graph.log_odds(draft / ONNX, pictures, bundle.threads)
     largest = onnx_graph.check_graph(found, stored[chosen])
     proof = replace(bundle.proof, onnx_images=len(found), onnx_largest_difference=largest)

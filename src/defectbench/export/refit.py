@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from defectbench import catalog
 from defectbench.catalog import Entry
-from defectbench.data.archive import unpack
 from defectbench.data.manifest import Manifest
 from defectbench.data.progress import ProgressCallback
+from defectbench.data.unpacked import unpack
 from defectbench.errors import ConfigurationError, MissingInputError, UsageError
 from defectbench.execution import fit_and_score
 from defectbench.execution.run_cell import read_cell

@@ -15,7 +15,7 @@ from defectbench.export.bundle import Bundle, load_model, read_bundle
 from defectbench.models.base import Model, Pictures, Prediction
 from defectbench.models.pictures.images import ArrayPictures, FilePictures
 from defectbench.util.files import written_whole
-from defectbench.util.image_io import SUFFIXES, is_picture, read_picture
+from defectbench.util.image_io import SUFFIXES, Intensity, is_picture, read_picture
 from defectbench.util.overlays import Picture, fitted, heat_over
 
 SIDE = 448
@@ -97,8 +97,8 @@ def _check_names(found: Sequence[PictureFile]) -> None:
             )
 
 
-def check_pictures(found: Sequence[PictureFile], report: ProgressCallback) -> None:
-    """Read every picture once.
+def check_pictures(found: Sequence[PictureFile], intensity: Intensity, report: ProgressCallback) -> None:
+    """Read every picture once, on the scale of grey values that the model was trained with.
 
     Raises:
         DataError: some cannot be read; all of them are named.
@@ -107,7 +107,7 @@ def check_pictures(found: Sequence[PictureFile], report: ProgressCallback) -> No
     for done, one in enumerate(found):
         report("reading", done, len(found))
         try:
-            read_picture(one.path)
+            read_picture(one.path, intensity=intensity)
         except DataError as error:
             problems += error.problems
     report("reading", len(found), len(found))
@@ -135,7 +135,7 @@ class ExportedModel:
             DataError: a score is not finite.
         """
         threshold = self.bundle.threshold
-        files = FilePictures([one.path for one in found], self.bundle.image_size)
+        files = FilePictures([one.path for one in found], self.bundle.image_size, self.bundle.intensity)
         for one, prediction in zip(found, self.predict(files), strict=True):
             if not np.isfinite(prediction.score):
                 raise DataError(f"{one.path}: {self.bundle.model} gave the score {prediction.score}")
@@ -184,7 +184,8 @@ def write_overlay(scored: ScoredPicture, bundle: Bundle, out: Path) -> Path:
     from PIL import Image
 
     path = out / f"{scored.found.name}.webp"
-    image = Image.fromarray(overlay(read_picture(scored.found.path), scored, bundle))
+    picture = read_picture(scored.found.path, intensity=bundle.intensity)
+    image = Image.fromarray(overlay(picture, scored, bundle))
     with written_whole(path) as file:
         image.save(file, "WEBP", quality=_QUALITY)
     return path

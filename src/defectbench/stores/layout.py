@@ -2,7 +2,8 @@
 
 ::
 
-    datasets/<name>/<category>/manifest.json, <digest>.tar, <digest>.shortcut.json
+    datasets/<name>/<category>/manifest.json, <digest>.tar, <digest>.shortcut.json, <digest>.widths.json
+    datasets/<name>/importing-<digest>.json
     weights/<name>/<sha256>
     cells/<key>/spec.json, lease.json, checkpoint.json, failure.json, result.json
     cells/<key>/<attempt>/...
@@ -20,6 +21,7 @@ DATASETS, WEIGHTS, CELLS, SWEEPS, TRACKING = "datasets/", "weights/", "cells/", 
 MANIFEST, SPEC, LEASE = "manifest.json", "spec.json", "lease.json"
 CHECKPOINT, FAILURE, RESULT = "checkpoint.json", "failure.json", "result.json"
 LOG = "log.txt"
+_IMPORTING = "importing-"
 
 
 def dataset_key(dataset: str, *parts: str) -> str:
@@ -44,6 +46,26 @@ def archive_key(dataset: str, category: str, digest: str) -> str:
 def shortcut_key(dataset: str, category: str, digest: str) -> str:
     """Return the key of the shortcut check of a category's goods; it lies beside their archive."""
     return dataset_key(dataset, category, f"{digest}.shortcut.json")
+
+
+def widths_key(dataset: str, category: str, digest: str) -> str:
+    """Return the key of how narrow a category's defects are; it lies beside the archive it comes from."""
+    return dataset_key(dataset, category, f"{digest}.widths.json")
+
+
+def importing_key(dataset: str, digest: str = "") -> str:
+    """Return the key of what names the categories of an import that has not ended.
+
+    Args:
+        digest: of the categories' names; without it what all keys of that kind begin with.
+    """
+    return dataset_key(dataset, f"{_IMPORTING}{digest}.json" if digest else _IMPORTING)
+
+
+def is_importing_key(key: str) -> bool:
+    """Return whether a key is one of :func:`importing_key`."""
+    parts = key.split("/")
+    return len(parts) == 3 and parts[2].startswith(_IMPORTING)
 
 
 def weights_key(name: str, digest: str = "") -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from defectbench.data.archive import list_categories, load_manifest
 from defectbench.data.manifest import Manifest
 from defectbench.data.orientation import comes_in_any_orientation
+from defectbench.data.resolution import plan_notes
 from defectbench.errors import DataError, MissingWeightsError, SweepError, nearest
 from defectbench.protocols.base import Split
 from defectbench.protocols.choose import describe
@@ -25,7 +26,9 @@ from defectbench.records.sweep_record import (
 from defectbench.stores.base import Store
 from defectbench.stores.layout import spec_key, sweep_key
 from defectbench.sweeps.config import ModelConfig, Sweep, contenders, resolve_models
+from defectbench.util.files import disk_errors
 from defectbench.weights import store as weights
+from defectbench.weights.weight_files import check_file
 
 _WRITERS = 8
 """Specs that are written at once: thousands, one after the other, take minutes on S3."""
@@ -39,7 +42,8 @@ class Plan:
         cells: key -> cell, by category, then model, in the order of running.
         rotated: categories whose parts come in any orientation: training rotates and mirrors both classes.
         missing: model label -> why its weights cannot be had. Its cells can be shown but not run.
-        notes: what the protocols were asked for and cannot do on a category, in words.
+        notes: what the protocols were asked for and cannot do on a category, and what becomes of small
+            defects and of long pictures, in words.
     """
 
     sweep: Sweep
@@ -85,15 +89,21 @@ class Plan:
         return {key: self.cells[key] for key in kept}
 
     def need_weights(self, keys: Sequence[str]) -> None:
-        """Refuse to go on where weights of these cells are missing.
+        """Refuse to go on where weights of these cells are missing, or a file of them is something else.
 
         Raises:
             MissingWeightsError: names every model concerned.
+            DataError: names the file, and what it is.
         """
         labels = dict.fromkeys(self.labels[key] for key in keys)
         missing = [self.missing[label] for label in labels if label in self.missing]
         if missing:
             raise MissingWeightsError("\n".join(missing))
+        for path in {
+            model.weights for model in self.models if model.label in labels and _kind(model) == "file"
+        }:
+            with disk_errors(path):
+                check_file(Path(path))
 
 
 def make_plan(sweep: Sweep, store: Store) -> Plan:
@@ -113,10 +123,12 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     digests: dict[str, str] = {}
     notes: list[str] = []
     rotated: list[str] = []
+    told: list[str] = []
     for manifest in _manifests(sweep, store):
         digests[manifest.category] = manifest.digest
         if comes_in_any_orientation(manifest, sweep.data.any_orientation):
             rotated.append(manifest.category)
+        told += plan_notes(manifest, _inputs(models), store)
         own = _splits(sweep, manifest, notes)
         for model in models:
             for place, split in enumerate(own, start=len(splits)):
@@ -130,6 +142,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         splits += [CategorySplit(manifest.category, split) for split in own]
     if not splits:
         raise DataError(notes)
+    notes += told
     return Plan(
         sweep=sweep,
         models=models,
@@ -142,6 +155,14 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         notes=tuple(notes),
         rotated=tuple(rotated),
     )
+
+
+def _inputs(models: Sequence[ModelConfig]) -> dict[int, list[str]]:
+    """Return the models' labels by the side of their input."""
+    sides: dict[int, list[str]] = {}
+    for model in models:
+        sides.setdefault(model.image_size, []).append(model.label)
+    return sides
 
 
 def _splits(sweep: Sweep, manifest: Manifest, notes: list[str]) -> list[Split]:

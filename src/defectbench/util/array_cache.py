@@ -88,7 +88,7 @@ class Cache:
         except (OSError, ValueError, EOFError) as error:
             _log.warning("%s is damaged (%s) and will be made again", path, error)
             with contextlib.suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             return None
         self._used.add(path.parent)
         with contextlib.suppress(OSError):

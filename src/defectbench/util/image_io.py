@@ -1,25 +1,156 @@
-"""Picture files to arrays, the same way everywhere: as a viewer would show them, never scaled per image."""
+"""Picture files to arrays, the same way everywhere: as a viewer would show them, never scaled per image.
+
+How Pillow is held to that: :mod:`defectbench.util.decoding`.
+"""
 
 from __future__ import annotations
 
-import io
+import math
+import re
 import struct
+import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from defectbench.errors import DataError
+from defectbench.errors import DataError, DefectbenchError, UsageError
+from defectbench.util.decoding import FORMATS, ORIENTATION, UNLIMITED, name_of, opened, stream, strict
+
+__all__ = [
+    "FULL",
+    "SUFFIXES",
+    "UNLIMITED",
+    "Depth",
+    "Intensity",
+    "Values",
+    "depth",
+    "is_picture",
+    "is_plain_mask",
+    "mask_png",
+    "overview",
+    "read_mask",
+    "read_mask_values",
+    "read_picture",
+    "read_resized",
+    "read_values",
+    "resize_mask",
+    "resize_picture",
+    "traits",
+]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 """File name endings of pictures, compared in lower case."""
 
-_ORIENTATION = 0x0112
+Values = NDArray[np.integer[Any]]
+Depth = Literal["8", "16", "32", "16-colour", "unreadable"]
+
+_NO_RANGE = "have no fixed range: save it with 8 or 16 bits, or say --intensity window:LOW,HIGH"
 _SIXTEEN = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
+_LARGE = 1 << 26
+_BAND = 1 << 22
+"""Pixels of the bands in which a picture is converted: what a conversion needs of memory at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Intensity:
+    """Which values of a grey picture of more than 8 bits become black and white; linear between them.
+
+    Attributes:
+        low, high: become 0 and 255.
+        clips: values beyond become 0 and 255 too, and 32-bit pictures are read; else both are refused.
+    """
+
+    low: float
+    high: float
+    clips: bool = False
+
+    @classmethod
+    def of_bits(cls, bits: int) -> Intensity:
+        """Return the whole range of a camera of so many bits."""
+        return cls(0, 2**bits - 1)
+
+    @classmethod
+    def parse(cls, text: str) -> Intensity:
+        """Read ``bits:12`` or ``window:100,3000``, as :attr:`text` writes them.
+
+        Raises:
+            UsageError: it is neither, or the window is empty.
+
+        >>> Intensity.parse("window:100,3000")
+        Intensity(low=100, high=3000, clips=True)
+        """
+        if found := re.fullmatch(r"bits:(\d{1,2})", text):
+            return cls.of_bits(int(found[1]))
+        try:
+            kind, low, high = re.fullmatch(r"(window):([^,]+),([^,]+)", text).groups()  # type: ignore[union-attr]
+            window = cls(_number(low), _number(high), clips=kind == "window")
+        except (AttributeError, ValueError):
+            window = cls(0, 0)
+        if not window.low < window.high:
+            raise UsageError(
+                f"intensity {text!r}: allowed: auto, or window:LOW,HIGH with two numbers, LOW below HIGH, "
+                "as in window:0,4095"
+            )
+        return window
+
+    @property
+    def text(self) -> str:
+        """What :meth:`parse` reads."""
+        if self.clips:
+            return f"window:{self.low},{self.high}"
+        return f"bits:{int(self.high).bit_length()}"
+
+    @property
+    def words(self) -> str:
+        """What becomes of values, for people."""
+        if self == FULL:
+            return "read as value / 257"
+        return f"{self.low} to {self.high} become 0 to 255" + (", others are clipped" if self.clips else "")
+
+    def applied(self, values: NDArray[Any], name: str) -> NDArray[np.uint8]:
+        """Return values of any shape as uint8, rounded.
+
+        Raises:
+            DataError: some lie beyond the scale and it does not clip, or are no numbers.
+        """
+        low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+        if not math.isfinite(low) or not math.isfinite(high):
+            raise DataError(f"{name}: holds values that are no finite numbers")
+        if not self.clips and (low < self.low or high > self.high):
+            raise DataError(f"{name}: {self._beyond(low, high)}")
+        if values.dtype == np.uint16:
+            return np.asarray(self._scaled(np.arange(65536))[values], np.uint8)
+        return self._scaled(values)
+
+    def _scaled(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        shares = (values.astype(np.float64) - self.low) * (255 / (self.high - self.low))
+        return np.asarray(np.floor(np.clip(shares, 0, 255) + 0.5), np.uint8)
+
+    def _beyond(self, low: float, high: float) -> str:
+        if self == FULL:
+            return f"32-bit values {_NO_RANGE}"
+        return (
+            f"holds values from {low:g} to {high:g}, beyond the {self.low} to {self.high} of the other "
+            "pictures: save it as they are"
+        )
+
+
+def _number(text: str) -> float:
+    """Return the finite number, an int where it is whole; ValueError else."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return int(value) if value.is_integer() else value
+
+
+FULL = Intensity(0, 65535)
+"""The scale of 16 bits, which divides by 257: of every data set whose values need 16 bits."""
 
 
 def is_picture(path: Path) -> bool:
@@ -27,24 +158,63 @@ def is_picture(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
 
 
-def read_picture(source: Path | bytes, name: str | None = None) -> NDArray[np.uint8]:
+def read_picture(
+    source: Path | bytes, name: str | None = None, intensity: Intensity = FULL, limit: float | None = None
+) -> NDArray[np.uint8]:
     """Return the picture as (H, W, 3) uint8 RGB, turned as its EXIF orientation says.
 
     Grey becomes three equal channels, a palette its colours. Transparent pixels are laid over white, as a
-    browser shows them. 16-bit grey is divided by 257, so that 65535 gives 255: a fixed scale, because a
-    scale taken from the image would change its brightness from file to file. Of several frames the first.
+    browser shows them. Grey of more than 8 bits is brought to 8 by a scale that is fixed for the data set,
+    because one taken from the image would change its brightness from file to file. Of several frames the
+    first. Memory: at most 8 bytes a pixel.
 
     Args:
         name: what an error message calls the picture; the path by default.
+        intensity: the scale of grey of more than 8 bits.
+        limit: pixels; :func:`defectbench.util.decoding.pixel_limit` by default.
 
     Raises:
-        DataError: the file cannot be read, is truncated, or has 32-bit values, whose range nobody can know.
+        DataError: the file cannot be read, is truncated or too large, or has values beyond the scale.
     """
-    with _opened(source, name) as image:
-        return np.ascontiguousarray(_to_rgb(image, _name(source, name)))
+    with opened(source, name, limit) as image:
+        pixels = np.empty((image.height, image.width, 3), np.uint8)
+        for top, band in _bands(image):
+            rows = np.asarray(_shown(band, intensity, name_of(source, name)))
+            pixels[top : top + band.height] = rows if rows.ndim == 3 else rows[:, :, None]
+    return pixels
 
 
-def read_mask(source: Path | bytes, name: str | None = None) -> NDArray[np.bool_]:
+def read_resized(
+    source: Path | bytes,
+    size: int,
+    name: str | None = None,
+    intensity: Intensity = FULL,
+    limit: float | None = None,
+) -> NDArray[np.uint8]:
+    """Return what :func:`resize_picture` makes of :func:`read_picture`, to the last bit, in less memory.
+
+    At most 4 bytes a pixel, 8 where some are transparent: grey is never tripled at full size.
+    """
+    with opened(source, name, limit) as image:
+        shown = _whole(image, intensity, name_of(source, name))
+        if shown.size != (size, size):
+            shown = shown.resize((size, size), Image.Resampling.BILINEAR)
+        pixels = np.array(shown)
+        return pixels if pixels.ndim == 3 else np.repeat(pixels[:, :, None], 3, axis=2)
+
+
+def read_values(source: Path | bytes, name: str | None = None, limit: float | None = None) -> NDArray[Any]:
+    """Return the values of a grey picture, (H, W), as the file has them; of colours the brightest channel's.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with opened(source, name, limit) as image:
+        values = np.array(image)
+        return values if values.ndim == 2 else np.asarray(values.max(axis=2))
+
+
+def read_mask(source: Path | bytes, name: str | None = None, limit: float | None = None) -> NDArray[np.bool_]:
     """Return the mask as (H, W) bool, True where the defect is: any value but 0, any colour but black.
 
     Transparent pixels are no defect. The EXIF orientation is applied as in :func:`read_picture`.
@@ -52,32 +222,78 @@ def read_mask(source: Path | bytes, name: str | None = None) -> NDArray[np.bool_
     Raises:
         DataError: the file cannot be read or is truncated.
     """
-    return np.asarray(read_mask_values(source, name) != 0)
+    return np.asarray(read_mask_values(source, name, limit) != 0)
 
 
-def read_mask_values(source: Path | bytes, name: str | None = None) -> NDArray[np.int64]:
-    """Return a mask's values, (H, W) int64: grey levels, or the brightest channel of colours.
+def read_mask_values(source: Path | bytes, name: str | None = None, limit: float | None = None) -> Values:
+    """Return a mask's values, (H, W): grey levels, or the brightest channel of colours.
+
+    The type is that of the file's values (uint8 for most), so that a large mask fits into memory.
 
     Raises:
         DataError: the file cannot be read or is truncated.
     """
-    with _opened(source, name) as image:
-        return _mask_values(image)
+    with opened(source, name, limit) as image:
+        if image.mode == "P":
+            return _palette_values(image)
+        return np.concatenate([_mask_values(band) for _, band in _bands(image)])
 
 
-def traits(source: Path | bytes) -> tuple[str, ...]:
+def is_plain_mask(path: Path) -> bool:
+    """Whether a mask's file can be kept as it is: a PNG of 0 and 255, not turned, nothing transparent.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with opened(path, None, None) as image:
+        plain = image.info["format"] == "PNG" and image.mode in ("1", "L") and not image.info["turned"]
+        if not plain or image.has_transparency_data:
+            return False
+        return image.mode == "1" or {value for _, value in image.getcolors(256) or ()} <= {0, 255}
+
+
+def depth(source: Path | bytes) -> Depth:
+    """Return how many bits a grey value has, or that colours have 16, from the file's header alone."""
+    try:
+        with strict(), Image.open(stream(source), formats=FORMATS) as image:
+            if "16" in _raw_mode(image) and image.mode not in _SIXTEEN:
+                return "16-colour"
+            return "32" if image.mode in ("I", "F") else "16" if image.mode in _SIXTEEN else "8"
+    except DefectbenchError:
+        raise
+    except Exception:  # read_picture says what is wrong
+        return "unreadable"
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Return how the file lays its values out, in Pillow's words: ``RGB;16B``."""
+    tiles = getattr(image, "tile", ())
+    arguments = tiles[0].args if tiles else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
+
+
+def traits(source: Path | bytes, intensity: Intensity = FULL) -> tuple[str, ...]:
     """Return what is uncommon about the file and is handled: from its header alone; empty if unreadable."""
     try:
-        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
-            found = {
-                "16-bit grey, read as value / 257": image.mode in _SIXTEEN,
-                "with a palette, read as its colours": image.mode == "P",
-                "partly transparent, laid over white": image.has_transparency_data,
-                "turned as their EXIF orientation says": image.getexif().get(_ORIENTATION, 1) != 1,
-                "of several frames, the first is read": getattr(image, "n_frames", 1) > 1,
-                "CMYK, read as RGB": image.mode == "CMYK",
-            }
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError):
+        with strict(), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            with Image.open(stream(source), formats=FORMATS) as image:
+                found = {
+                    f"16-bit grey, {intensity.words}": image.mode in _SIXTEEN,
+                    f"32-bit grey, {intensity.words}": image.mode == "F",
+                    "of 16-bit colours, read by their upper 8 bits": (
+                        "16" in _raw_mode(image) and image.mode not in _SIXTEEN
+                    ),
+                    "with a palette, read as its colours": image.mode == "P",
+                    "partly transparent, laid over white": image.has_transparency_data,
+                    "turned as their EXIF orientation says": image.getexif().get(ORIENTATION, 1) != 1,
+                    "of several frames, the first is read": getattr(image, "n_frames", 1) > 1,
+                    "CMYK, read as RGB": image.mode == "CMYK",
+                }
+        found["with damaged metadata, read without it"] = bool(warned)
+    except DefectbenchError:
+        raise
+    except Exception:  # read_picture says what is wrong
         return ()
     return tuple(text for text, holds in found.items() if holds)
 
@@ -88,6 +304,15 @@ def resize_picture(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         return picture
     resized = Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(resized).copy()
+
+
+def overview(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a very large picture, (H, W, 3), reduced by a whole number to at most 64 million pixels.
+
+    What looks at whole pictures needs no more, and would need several bytes a pixel. Others stay as they are.
+    """
+    step = math.ceil(math.sqrt(picture.shape[0] * picture.shape[1] / _LARGE))
+    return picture if step == 1 else np.ascontiguousarray(picture[::step, ::step])
 
 
 def resize_mask(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
@@ -130,75 +355,66 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _name(source: Path | bytes, name: str | None) -> str:
-    return name or (str(source) if isinstance(source, Path) else "picture")
+def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """Yield (first row, rows of the picture) with at most :data:`_BAND` pixels or one row."""
+    width, height = image.size
+    rows = max(1, _BAND // max(width, 1))
+    if rows >= height:
+        yield 0, image
+        return
+    for top in range(0, height, rows):
+        yield top, image.crop((0, top, width, min(top + rows, height)))
 
 
-@contextmanager
-def _opened(source: Path | bytes, name: str | None) -> Iterator[Image.Image]:
-    """Yield the first frame, loaded whole and turned; every fault of the file becomes a DataError."""
-    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False  # other libraries set it, and grey bars would become data
-    try:
-        with Image.open(source if isinstance(source, Path) else io.BytesIO(source)) as image:
-            image.load()
-            turned = ImageOps.exif_transpose(image)
-    except FileNotFoundError as error:
-        raise DataError(f"{_name(source, name)}: no such file") from error
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"{_name(source, name)}: cannot be read as a picture ({_why(source, error)})"
-        ) from error
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-    yield turned
+def _whole(image: Image.Image, intensity: Intensity, name: str) -> Image.Image:
+    """Return what :func:`_shown` makes of the picture, made band by band."""
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image
+    whole = Image.new("L" if _is_deep(image) else "RGB", image.size)
+    for top, band in _bands(image):
+        whole.paste(_shown(band, intensity, name), (0, top))
+    return whole
 
 
-def _why(source: Path | bytes, error: Exception) -> str:
-    """Say what is wrong with the file, without repeating its name."""
-    size = source.stat().st_size if isinstance(source, Path) and source.is_file() else None
-    if size == 0 or source == b"":
-        return "the file is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "not a picture, or of an unknown kind"
-    return str(error) or type(error).__name__
+def _shown(image: Image.Image, intensity: Intensity, name: str) -> Image.Image:
+    """Return the picture in mode RGB or, grey and opaque, L."""
+    if image.mode == "F" and not intensity.clips:
+        raise DataError(f"{name}: 32-bit float values {_NO_RANGE}")
+    if _is_deep(image):
+        return Image.fromarray(intensity.applied(np.asarray(image), name))
+    if image.mode == "L" and not image.has_transparency_data:
+        return image
+    return _opaque(image)
 
 
-def _to_rgb(image: Image.Image, name: str) -> NDArray[np.uint8]:
-    if image.mode in _SIXTEEN:
-        return _from_sixteen(np.asarray(image).astype(np.int64), name)
-    if image.mode == "F":
-        raise DataError(f"{name}: 32-bit float values have no fixed range: save it with 8 or 16 bits")
-    if image.has_transparency_data:
-        pixels = image.convert("RGBA")
-        white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
-        return np.asarray(Image.alpha_composite(white, pixels).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
+def _is_deep(image: Image.Image) -> bool:
+    """Whether the values are grey of more than 8 bits."""
+    return image.mode in _SIXTEEN or image.mode == "F"
 
 
-def _from_sixteen(values: NDArray[np.int64], name: str) -> NDArray[np.uint8]:
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise DataError(f"{name}: 32-bit values have no fixed range: save it with 8 or 16 bits")
-    grey = ((values + 128) // 257).astype(np.uint8)
-    return np.repeat(grey[:, :, None], 3, axis=2)
+def _opaque(image: Image.Image) -> Image.Image:
+    """Return the picture in mode RGB, laid over white where it is transparent."""
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    pixels = image.convert("RGBA")
+    white = Image.new("RGBA", pixels.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, pixels).convert("RGB")
 
 
-def _mask_values(image: Image.Image) -> NDArray[np.int64]:
-    if image.mode == "P":
-        return _palette_values(image)
+def _mask_values(image: Image.Image) -> Values:
     if image.mode in ("RGBA", "LA", "PA"):
-        pixels = np.asarray(image.convert("RGBA")).astype(np.int64)
+        pixels = np.asarray(image.convert("RGBA"))
         return np.asarray(pixels[..., :3].max(axis=2) * (pixels[..., 3] > 0))
     if image.mode == "1":
-        return np.where(np.asarray(image), 255, 0).astype(np.int64)
+        return np.where(np.asarray(image), 255, 0).astype(np.uint8)
     if image.mode == "L" or image.mode in _SIXTEEN:
-        return np.asarray(image).astype(np.int64)
+        return np.array(image)
     if image.mode == "F":
         return np.asarray(np.ceil(np.abs(np.asarray(image))), np.int64)
-    return np.asarray(np.asarray(image.convert("RGB")).astype(np.int64).max(axis=2))
+    return np.asarray(np.asarray(image.convert("RGB")).max(axis=2))
 
 
-def _palette_values(image: Image.Image) -> NDArray[np.int64]:
+def _palette_values(image: Image.Image) -> Values:
     """Return colours' brightest channel; the indices where every colour is black (label images)."""
-    colours = np.asarray(image.convert("RGB")).astype(np.int64).max(axis=2)
-    return colours if colours.any() else np.asarray(image).astype(np.int64)
+    colours = np.concatenate([np.asarray(band.convert("RGB")).max(axis=2) for _, band in _bands(image)])
+    return colours if colours.any() else np.array(image)

@@ -14,8 +14,9 @@ from typing import IO
 from urllib.error import HTTPError, URLError
 
 from defectbench.catalog import Weights
-from defectbench.errors import MissingWeightsError, TryAgainError
+from defectbench.errors import DataError, MissingWeightsError, TryAgainError
 from defectbench.weights.store import digest_of, is_full_name
+from defectbench.weights.weight_files import check_file
 
 PATIENCE = 60.0
 """Seconds without an answer after which a download is given up."""
@@ -68,6 +69,8 @@ def download(weights: Weights, path: Path) -> str:
     got = digest_of(path)
     if told.digest not in ("", got):
         raise MissingWeightsError(f"{weights.name}: {url} tells of {told.digest[:12]} and sends {got[:12]}")
+    if not told.digest and weights.kind == "file" and not weights.member:
+        _check_kind(weights, path, url)
     if not weights.url:  # the catalog's digest is of timm's older file, not of the hub's
         return got
     if weights.member:
@@ -76,6 +79,15 @@ def download(weights: Weights, path: Path) -> str:
         got = digest_of(path)
     _agree(weights, weights.member or url, got, weights.digest)
     return got
+
+
+def _check_kind(weights: Weights, path: Path, url: str) -> None:
+    """Refuse what a proxy answers in the file's place, where nobody tells its SHA-256."""
+    try:
+        check_file(path)
+    except DataError as error:
+        says = str(error).replace(f"weights file {path}: ", "")
+        raise MissingWeightsError(f"{weights.name}: {url} sends {says}") from error
 
 
 def _agree(weights: Weights, what: str, got: str, published: str) -> None:

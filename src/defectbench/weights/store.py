@@ -8,7 +8,9 @@ Published weights have timm's full name; a user's own file, which takes their pl
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -25,6 +27,7 @@ FETCH_PATIENCE = 3600.0
 
 _CHUNK = 1 << 20
 _FILE = "file-"
+_log = logging.getLogger(__name__)
 
 
 def digest_of(path: Path) -> str:
@@ -234,15 +237,35 @@ def fetch(store: Store, weights: Mapping[str, str], cache: Path) -> dict[str, Pa
 def _fetch(store: Store, name: str, digest: str, cache: Path) -> Path:
     path = cache / "weights" / digest
     with disk_errors(path):
-        if path.is_file():
+        if _is_whole(path, digest):
             return path
         with locked(path.with_name(f"{digest}.lock"), FETCH_PATIENCE):
-            if not path.is_file():
+            if not _is_whole(path, digest):
                 remove_stale_drafts(path.parent)
+                if path.is_dir():
+                    shutil.rmtree(path)
                 with draft_path(path.parent) as part:
                     _download(store, name, digest, part)
                     move_into_place(part, path)
     return path
+
+
+_verified: set[tuple[str, int, int, int]] = set()
+"""Files of this machine whose contents this process has read, by digest, inode, size and time."""
+
+
+def _is_whole(path: Path, digest: str) -> bool:
+    """Whether the file is there and is what it is called; read once, and again when it changed."""
+    if not path.is_file():
+        return False
+    status = path.stat()
+    identity = (digest, status.st_ino, status.st_size, status.st_mtime_ns)
+    if identity not in _verified:
+        if digest_of(path) != digest:
+            _log.warning("%s is damaged and will be fetched again", path)
+            return False
+        _verified.add(identity)
+    return True
 
 
 def _download(store: Store, name: str, digest: str, part: Path) -> None:

@@ -14,10 +14,10 @@ import PIL.Image
 import pytest
 
 from defectbench.data.manifest import Image, Manifest, Part, make_manifest
-from defectbench.errors import BugError, DataError
+from defectbench.errors import BugError, TryAgainError
 from defectbench.models.pictures import images as images_module
 from defectbench.models.pictures.images import BATCH, ArrayPictures, ImageSet
-from defectbench.util.image_io import read_picture
+from defectbench.util.image_io import read_resized
 from parts import mounted
 
 SIZE = 32
@@ -61,11 +61,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The files that were decoded so far."""
     seen: list[Path] = []
 
-    def count(source: Path, name: str | None = None) -> np.ndarray:
-        seen.append(source)
-        return read_picture(source, name)
+    def count(source: bytes, size: int, name: str, *scale: Any) -> np.ndarray:
+        seen.append(Path(name))
+        return read_resized(source, size, name, *scale)
 
-    monkeypatch.setattr(images_module, "read_picture", count)
+    monkeypatch.setattr(images_module, "read_resized", count)
     return seen
 
 
@@ -243,12 +243,12 @@ from defectbench.models.pictures import images
 from defectbench.models.pictures.images import ImageSet
 from defectbench.data.manifest import Manifest
 decoded, batches = [], []
-read = images.read_picture
-def slow(source, name=None):
+read = images.read_resized
+def slow(source, size, name, *scale):
     decoded.append(name)
     time.sleep(0.01)
-    return read(source, name)
-images.read_picture = slow
+    return read(source, size, name, *scale)
+images.read_resized = slow
 def compute(pictures):
     batches.append(len(pictures))
     time.sleep(0.5)
@@ -307,7 +307,7 @@ def test_select_touches_no_file(manifest: Manifest, tmp_path: Path) -> None:
     view = ImageSet(manifest, tmp_path / "nowhere", SIZE, tmp_path / "cache").select(ids_of(manifest))
     assert len(view) == COUNT
     assert not (tmp_path / "cache").exists()
-    with pytest.raises(DataError, match=r"test/hole/000\.png"):
+    with pytest.raises(TryAgainError, match=r"test/hole/000\.png"):
         view[0]
     assert list((tmp_path / "cache").rglob("*.npy")) == []
 
@@ -373,3 +373,22 @@ def test_array_pictures_give_what_a_set_gives(manifest: Manifest, root: Path, tm
     assert extractor.batches == [BATCH, BATCH, COUNT % BATCH]
     with pytest.raises(BugError, match="uint8"):
         ArrayPictures(array.astype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["test/hole/003.png", "train/good/001.png"])
+def test_file_that_is_not_what_it_was_is_no_fault_of_the_data(
+    manifest: Manifest, root: Path, tmp_path: Path, name: str
+) -> None:
+    (root / ".index.json").write_text("{}")
+    data = (root / name).read_bytes()
+    images = ImageSet(manifest, root, SIZE, tmp_path / "cache")
+    view = images.select([name.removesuffix(".png")])
+    for damaged in (data[:-20], data[:-1] + b"x", b"", None):
+        (root / name).unlink(missing_ok=True)
+        if damaged is not None:
+            (root / name).write_bytes(damaged)
+        with pytest.raises(TryAgainError, match=name):
+            view[0]
+    assert not (root / ".index.json").exists()
+    (root / name).write_bytes(data)
+    assert view[0].shape == (SIZE, SIZE, 3)

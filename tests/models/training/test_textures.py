@@ -128,3 +128,20 @@ def test_glass_is_not_taught_without_its_textures_or_its_backbone(network: Path,
         taught({NET: network})
     with pytest.raises(MissingWeightsError, match="weights of a network are needed beside the pictures dtd"):
         taught({"dtd": tmp_path / "digest"})
+
+
+def test_pictures_that_were_damaged_on_this_machine_are_unpacked_again(tmp_path: Path) -> None:
+    tar = tar_of(tmp_path, ("a.png", "b.png"))
+    found = textures.pictures(model_settings(dtd=tar))
+    whole = [path.read_bytes() for path in found]
+    folder = tar.with_name(f"{tar.name}.pictures")
+    for damage in (
+        lambda: found[0].write_bytes(whole[0][:-9]),
+        lambda: found[1].unlink(),
+        lambda: (folder / ".index.json").write_text("[]"),
+        lambda: (folder / ".index.json").unlink(),
+        lambda: folder.rename(tmp_path / "away") and folder.write_text(""),
+    ):
+        damage()
+        assert textures.pictures(model_settings(dtd=tar)) == found
+        assert [path.read_bytes() for path in found] == whole

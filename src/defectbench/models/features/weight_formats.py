@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import math
+import pickle
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -16,10 +20,13 @@ from torch import Tensor, nn
 from defectbench.errors import DataError, MissingWeightsError
 
 _SHOWN = 5
-_WRAPPERS = ("state_dict", "model")
+_WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "model_ema")
+"""Keys below which a checkpoint keeps the network's weights, looked for one after the other."""
 _BIASES = ".attention_biases"
 _PARALLEL = "module."
 """What a network that was trained on several GPUs puts before its keys; FixRes' files have it."""
+_AROUND = ("model.", "_orig_mod.", _PARALLEL)
+"""What a network gets before all its keys inside another module, or from torch.compile."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -32,20 +39,59 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise MissingWeightsError(f"weights file {path} is not there")
     try:
-        return load_file(path)
+        return _bare(load_file(path))
     # Not safetensors: torch's own format is tried next.
     except SafetensorError:
         pass
+    found = _unwrapped(_loaded(path))
+    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise DataError(f"weights file {path.name}: no mapping from keys to tensors")
+    return _bare({str(key).removeprefix(_PARALLEL): value for key, value in found.items()})
+
+
+def _loaded(path: Path) -> object:
+    """Return what torch.save wrote: plain data, tensors, what timm's training script adds, no other class."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_harmless()):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if found is None:
+            raise DataError(
+                f"weights file {path.name}: neither safetensors nor a torch state dict"
+            ) from error
+        raise DataError(
+            f"weights file {path.name}: holds more than tensors ({found[1]}), which is never run: save the "
+            "network's state_dict() alone"
+        ) from error
     except Exception as error:  # torch's unpickler raises whatever the bytes lead it to
-        raise DataError(f"weights file {path.name}: neither safetensors nor a torch state dict") from error
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> DataError:
+    return DataError(f"weights file {path.name}: neither safetensors nor a torch state dict")
+
+
+def _harmless() -> list[Any]:
+    """Return what timm's checkpoints hold beside tensors: options, and figures of NumPy's, old and new."""
+    scalar: Any = np.float64(0).__reduce__()[0]
+    figures = [scalar, (scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar")]
+    return [argparse.Namespace, np.dtype, *(type(np.dtype(kind)) for kind in ("f4", "f8", "i8")), *figures]
+
+
+def _unwrapped(found: object) -> object:
+    """Return the mapping that holds the weights."""
     for key in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(value, Tensor) for value in found.values()):
-        raise DataError(f"weights file {path.name}: no mapping from keys to tensors")
-    return {str(key).removeprefix(_PARALLEL): value for key, value in found.items()}
+    return found
+
+
+def _bare(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the state without what stands before every key of it."""
+    while state and (around := next((p for p in _AROUND if all(k.startswith(p) for k in state)), None)):
+        state = {key.removeprefix(around): value for key, value in state.items()}
+    return state
 
 
 def as_timm_has_it(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -13,11 +13,13 @@ import PIL
 from numpy.typing import NDArray
 
 from defectbench.data.manifest import Image, Manifest
-from defectbench.errors import BugError
+from defectbench.data.unpacked import forget
+from defectbench.errors import BugError, DataError, TryAgainError
 from defectbench.models.base import Pictures
 from defectbench.models.features.versions import made_with
 from defectbench.util.array_cache import Cache, default_cache
-from defectbench.util.image_io import read_mask, read_picture, resize_mask, resize_picture
+from defectbench.util.files import disk_errors
+from defectbench.util.image_io import FULL, UNLIMITED, Intensity, read_mask, read_resized, resize_mask
 
 __all__ = ["BATCH", "ArrayPictures", "FilePictures", "ImageSet", "default_cache"]
 
@@ -75,7 +77,7 @@ class ImageSet:
         if image.mask is None:
             return None
         if name not in self._masks:
-            mask = read_mask(self._root / image.mask, image.mask)
+            mask = read_mask(self._bytes(image.mask, image.mask_sha256), image.mask, UNLIMITED)
             # A bit a pixel: all masks of a category are kept, and as bytes they take eight times the memory.
             self._masks[name] = np.packbits(resize_mask(mask, self.size))
         return np.unpackbits(self._masks[name], count=self.size**2).reshape(self.size, -1).astype(np.bool_)
@@ -107,8 +109,26 @@ class ImageSet:
         return found if found is not None and found.shape == shape else None
 
     def _decode(self, image: Image) -> NDArray[np.uint8]:
-        """Read an image's file as a picture of this set's size."""
-        return resize_picture(read_picture(self._root / image.path, image.path), self.size)
+        data = self._bytes(image.path, image.sha256)
+        try:
+            return read_resized(data, self.size, image.path, self.manifest.intensity, UNLIMITED)
+        except DataError as error:
+            if isinstance(error.__cause__, MemoryError):  # the import read it: want of memory may pass
+                raise error.__cause__ from None
+            raise
+
+    def _bytes(self, path: str, sha256: str | None) -> bytes:
+        """Return a file's bytes, held to the manifest: the disk may have lost some since it was unpacked.
+
+        Raises:
+            TryAgainError: they are others, or cannot be read; the next attempt unpacks the archive anew.
+        """
+        with disk_errors(self._root / path):
+            data = (self._root / path).read_bytes()
+        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            forget(self._root)
+            raise TryAgainError(f"{self._root / path}: damaged on this machine; run the same command again")
+        return data
 
     def _batch(
         self, number: int, later: Sequence[int], extractor: str, compute: Compute
@@ -230,15 +250,16 @@ class FilePictures:
     rounding may depend on how many pictures a batch has, and in a category nearly all have as many.
     """
 
-    def __init__(self, paths: Sequence[Path], size: int) -> None:
+    def __init__(self, paths: Sequence[Path], size: int, intensity: Intensity = FULL) -> None:
         self._paths = tuple(paths)
         self._size = size
+        self._intensity = intensity
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        return resize_picture(read_picture(self._paths[index]), self._size)
+        return read_resized(self._paths[index], self._size, intensity=self._intensity)
 
     def features(self, extractor: str, compute: Compute) -> Iterator[NDArray[np.float32]]:
         """Yield each picture's features."""

@@ -6,6 +6,7 @@ instead. Those that the synthetic data set is made of are not among them.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 import warnings
@@ -36,6 +37,7 @@ PHOTOGRAPHS = (
 """Of scikit-image's data folder."""
 
 _KINDS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_INDEX = ".index.json"
 _PATIENCE = 3600.0
 
 
@@ -84,7 +86,7 @@ def _unpacked(tar: Path, name: str) -> list[Path]:
     """Return the files of a tar that is unpacked beside it, once for all processes."""
     folder = tar.with_name(f"{tar.name}.pictures")
     with disk_errors(folder), locked(folder.with_name(f"{folder.name}.lock"), _PATIENCE):
-        if not folder.is_dir():
+        if not _is_unpacked(folder):
             _unpack(tar, folder, name)
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _KINDS)
     if not found:
@@ -102,7 +104,27 @@ def _unpack(tar: Path, folder: Path, name: str) -> None:
             archive.extractall(part, filter="data")
     except tarfile.TarError as error:
         raise DataError(f"{name}: {tar.name[:12]} is no tar of pictures ({error})") from error
+    (part / _INDEX).write_text(json.dumps(_sizes(part)), encoding="utf-8")
+    if folder.is_dir() and not folder.is_symlink():
+        shutil.rmtree(folder)
+    else:
+        folder.unlink(missing_ok=True)
     part.replace(folder)
+
+
+def _sizes(folder: Path) -> dict[str, list[int]]:
+    """Return path -> size and time of every file but the index."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != _INDEX)
+    stats = {path.relative_to(folder).as_posix(): path.stat() for path in files}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in sorted(stats.items())}
+
+
+def _is_unpacked(folder: Path) -> bool:
+    """Whether every file is as it was when the tar was unpacked, by size and time."""
+    try:
+        return bool(json.loads((folder / _INDEX).read_bytes()) == _sizes(folder))
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 class Textures:

@@ -1,0 +1,188 @@
+"""Keypoints of a grey picture and what surrounds them, described so that turns and mirrors do not matter.
+
+A keypoint is an extremum of a difference of Gaussians (Lowe, "Distinctive image features from scale-invariant
+keypoints", 2004) that stands out from its neighbourhood: noise and grain on a smooth part give keypoints as a
+print does. Its surroundings are sampled on rings; the Fourier coefficients along each ring turn with the
+picture by a phase alone, so each keypoint is described in its own direction and handedness.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.float32]
+
+_FINEST, _PER_OCTAVE, _BEYOND = 1.3, 4, 3
+SIGMAS = tuple(float(_FINEST * 2 ** (step / _PER_OCTAVE)) for step in range(6))
+"""Scales of the keypoints, in pixels: their span covers a copy that is cut to 75 % and enlarged again."""
+
+PER_SCALE = 28
+_RADII = np.array([1.5, 3.0, 4.5, 6.0], np.float32)
+_ANGLES, _HARMONICS = 16, 5
+_EDGE = 4.0
+"""Ratio of the two curvatures from which on an extremum lies on an edge."""
+
+_CELL, _AROUND = 4, 7
+"""Side in pixels of a cell; cells on a side of the neighbourhood that a keypoint must stand out from."""
+
+_NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right)
+
+_NOTHING = 0.02
+"""Grey levels below which a response is rounding."""
+
+SIZE = len(_RADII) * 2 * _HARMONICS + len(_RADII)
+
+
+@dataclass(frozen=True, slots=True)
+class Keypoints:
+    """Keypoints of one picture.
+
+    Attributes:
+        places: (n, 2) float32, row and column in pixels.
+        scales: (n,) float32, sigma in pixels.
+        angles: (n,) float32, the direction of each, in radians from the row axis to the column axis.
+        mirrored: (n,) bool, whether the description is that of the mirrored surroundings.
+        descriptors: (n, 44) float32 of length 1; their product is the correlation of the surroundings.
+    """
+
+    places: Plane
+    scales: Plane
+    angles: Plane
+    mirrored: NDArray[np.bool_]
+    descriptors: Plane
+
+    def __len__(self) -> int:
+        return len(self.scales)
+
+
+@lru_cache(maxsize=64)
+def _gaussians(height: int, width: int) -> Plane:
+    """Return the transfer functions of Gaussians of all scales and a few beyond, (n, h, w / 2 + 1)."""
+    rows = np.fft.fftfreq(height)[:, None]
+    columns = np.fft.rfftfreq(width)[None, :]
+    square = 2 * np.pi**2 * (rows**2 + columns**2)
+    every = [_FINEST * 2 ** (step / _PER_OCTAVE) for step in range(len(SIGMAS) + _BEYOND)]
+    return np.stack([np.exp(-square * sigma**2) for sigma in every]).astype(np.float32)
+
+
+def find_keypoints(grey: Plane) -> Keypoints:
+    """Return the keypoints of a (h, w) float32 picture, 28 of each scale at most."""
+    from scipy import fft
+
+    height, width = grey.shape
+    spectra = fft.rfft2(grey) * _gaussians(height, width)
+    smooth = fft.irfft2(spectra, s=grey.shape, overwrite_x=True)
+    found = []
+    for step, sigma in enumerate(SIGMAS):
+        places = _extrema(smooth[step] - smooth[step + _BEYOND], round(_RADII[-1] * sigma) + 2)
+        found.append(_described(smooth[step], places, sigma))
+    return Keypoints(
+        np.concatenate([one.places for one in found]),
+        np.concatenate([one.scales for one in found]),
+        np.concatenate([one.angles for one in found]),
+        np.concatenate([one.mirrored for one in found]),
+        np.concatenate([one.descriptors for one in found]),
+    )
+
+
+def _extrema(response: Plane, margin: int) -> Plane:
+    """Return the places, (n, 2), of the extrema that stand out most, refined below a pixel."""
+    height, width = response.shape
+    if min(height, width) <= 2 * margin + 2:
+        return np.empty((0, 2), np.float32)
+    centre = response[margin : height - margin, margin : width - margin]
+    top, bottom = centre > _NOTHING, centre < -_NOTHING
+    for low, far in _NEIGHBOURS:
+        other = response[margin + low : height - margin + low, margin + far : width - margin + far]
+        top &= centre > other
+        bottom &= centre < other
+    rows, columns = np.nonzero(top | bottom)
+    rows, columns = rows + margin, columns + margin
+    blob = _is_blob(response, rows, columns)
+    rows, columns = rows[blob], columns[blob]
+    salience = np.abs(response[rows, columns]) / _around(response)[rows // _CELL, columns // _CELL]
+    best = np.argsort(-salience, kind="stable")[:PER_SCALE]
+    rows, columns = rows[best], columns[best]
+    up, down = response[rows - 1, columns], response[rows + 1, columns]
+    left, right = response[rows, columns - 1], response[rows, columns + 1]
+    here = response[rows, columns]
+    refined = np.stack([rows + _vertex(up, here, down), columns + _vertex(left, here, right)], axis=1)
+    return np.asarray(refined, np.float32)
+
+
+def _is_blob(response: Plane, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the response bends both ways alike: along an edge, places are chance (Lowe 2004, 4.1)."""
+    here = 2 * response[rows, columns]
+    down = response[rows - 1, columns] + response[rows + 1, columns] - here
+    right = response[rows, columns - 1] + response[rows, columns + 1] - here
+    cross = (
+        response[rows - 1, columns - 1]
+        + response[rows + 1, columns + 1]
+        - response[rows - 1, columns + 1]
+        - response[rows + 1, columns - 1]
+    ) / 4
+    return np.asarray((down + right) ** 2 * _EDGE < (down * right - cross**2) * (_EDGE + 1) ** 2)
+
+
+def _around(response: Plane) -> Plane:
+    """Return the root mean square of the response about each cell of 4 x 4 pixels."""
+    from scipy.ndimage import uniform_filter
+
+    height, width = response.shape
+    padded = np.pad(response, ((0, -height % _CELL), (0, -width % _CELL)), mode="edge")
+    cells = (padded * padded).reshape(padded.shape[0] // _CELL, _CELL, padded.shape[1] // _CELL, _CELL)
+    return np.asarray(np.sqrt(uniform_filter(cells.mean(axis=(1, 3)), _AROUND)))
+
+
+def _vertex(before: Plane, here: Plane, after: Plane) -> Plane:
+    """Return where the parabola through three values has its extremum, -0.5 to 0.5."""
+    bend = 2 * here - before - after
+    return np.asarray(np.clip((after - before) / (2 * np.where(bend == 0, 1, bend)), -0.5, 0.5))
+
+
+@lru_cache(maxsize=1)
+def _ring() -> tuple[Plane, Plane]:
+    angle = np.arange(_ANGLES, dtype=np.float32) * np.float32(2 * np.pi / _ANGLES)
+    return np.cos(angle), np.sin(angle)
+
+
+def _described(near: Plane, places: Plane, sigma: float) -> Keypoints:
+    down, right = _ring()
+    radii = _RADII * sigma
+    rows = places[:, 0, None, None] + radii[:, None] * down
+    columns = places[:, 1, None, None] + radii[:, None] * right
+    rings = np.fft.rfft(sample(near, rows, columns), axis=2)[:, :, : _HARMONICS + 1] / _ANGLES
+    rings = rings * np.sqrt(_RADII / _RADII.sum())[:, None]
+    turn = np.angle(rings[:, 1:, 1].sum(axis=1))  # f(a) = cos(a - t) has the coefficient exp(-i t) / 2
+    orders = np.arange(_HARMONICS + 1)
+    rings = rings * np.exp(-1j * turn[:, None] * orders)[:, None, :]
+    mirrored = (rings[:, 1:, 2].imag.sum(axis=1) + rings[:, 1:, 3].imag.sum(axis=1)) < 0
+    rings = np.where(mirrored[:, None, None], rings.conj(), rings)
+    level = rings[:, :, 0].real
+    mean = (level * np.sqrt(_RADII / _RADII.sum())).sum(axis=1, keepdims=True)
+    level = level - mean * np.sqrt(_RADII / _RADII.sum())
+    waves = rings[:, :, 1:].reshape(len(places), len(_RADII) * _HARMONICS) * np.sqrt(2)
+    descriptors = np.concatenate([level, waves.real, waves.imag], axis=1)
+    descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-6)
+    return Keypoints(
+        places,
+        np.full(len(places), sigma, np.float32),
+        -turn.astype(np.float32),
+        mirrored,
+        descriptors.astype(np.float32),
+    )
+
+
+def sample(plane: Plane, rows: Plane, columns: Plane) -> Plane:
+    """Return the plane between its pixels, bilinear; the places lie inside it."""
+    row, column = rows.astype(np.int32), columns.astype(np.int32)
+    down, right = rows - row, columns - column
+    width = plane.shape[1]
+    flat, at = plane.ravel(), row * width + column
+    upper = flat[at] * (1 - right) + flat[at + 1] * right
+    lower = flat[at + width] * (1 - right) + flat[at + width + 1] * right
+    return np.asarray(upper * (1 - down) + lower * down)
