@@ -141,8 +141,11 @@ def near_duplicates(frames: Sequence[Frame], load: Load, progress: Step = silent
         frames: as :func:`frame` gives them.
         load: reads a picture again, for the few pairs that only the full resolution decides.
     """
+    from threadpoolctl import threadpool_limits
+
     search = _Search(frames, load)
-    candidates = candidate_pairs([item.keypoints.descriptors for item in frames], progress)
+    with threadpool_limits(1):
+        candidates = candidate_pairs([item.keypoints.descriptors for item in frames], progress)
     found = []
     for done, score in enumerate(in_threads(lambda pair: search.score(*pair), candidates)):
         progress("comparing copies", done + 1, len(candidates))

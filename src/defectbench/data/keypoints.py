@@ -29,8 +29,6 @@ _EDGE = 4.0
 _CELL, _AROUND = 4, 7
 """Side in pixels of a cell; cells on a side of the neighbourhood that a keypoint must stand out from."""
 
-_NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right)
-
 _NOTHING = 0.02
 """Grey levels below which a response is rounding."""
 
@@ -95,11 +93,9 @@ def _extrema(response: Plane, margin: int) -> Plane:
     if min(height, width) <= 2 * margin + 2:
         return np.empty((0, 2), np.float32)
     centre = response[margin : height - margin, margin : width - margin]
-    top, bottom = centre > _NOTHING, centre < -_NOTHING
-    for low, far in _NEIGHBOURS:
-        other = response[margin + low : height - margin + low, margin + far : width - margin + far]
-        top &= centre > other
-        bottom &= centre < other
+    around = response[margin - 1 : height - margin + 1, margin - 1 : width - margin + 1]
+    top = (centre > _NOTHING) & (centre >= _of_nine(around, np.maximum))
+    bottom = (centre < -_NOTHING) & (centre <= _of_nine(around, np.minimum))
     rows, columns = np.nonzero(top | bottom)
     rows, columns = rows + margin, columns + margin
     blob = _is_blob(response, rows, columns)
@@ -112,6 +108,12 @@ def _extrema(response: Plane, margin: int) -> Plane:
     here = response[rows, columns]
     refined = np.stack([rows + _vertex(up, here, down), columns + _vertex(left, here, right)], axis=1)
     return np.asarray(refined, np.float32)
+
+
+def _of_nine(plane: Plane, better: np.ufunc) -> Plane:
+    """Return the best of each 3 x 3 pixels, without the plane's edge."""
+    rows = better(better(plane[:-2], plane[1:-1]), plane[2:])
+    return np.asarray(better(better(rows[:, :-2], rows[:, 1:-1]), rows[:, 2:]))
 
 
 def _is_blob(response: Plane, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -134,8 +136,10 @@ def _around(response: Plane) -> Plane:
 
     height, width = response.shape
     padded = np.pad(response, ((0, -height % _CELL), (0, -width % _CELL)), mode="edge")
-    cells = (padded * padded).reshape(padded.shape[0] // _CELL, _CELL, padded.shape[1] // _CELL, _CELL)
-    return np.asarray(np.sqrt(uniform_filter(cells.mean(axis=(1, 3)), _AROUND)))
+    square = padded * padded
+    rows = sum(square[start::_CELL] for start in range(_CELL))
+    cells = sum(rows[:, start::_CELL] for start in range(_CELL)) / _CELL**2
+    return np.asarray(np.sqrt(uniform_filter(cells, _AROUND)))
 
 
 def _vertex(before: Plane, here: Plane, after: Plane) -> Plane:

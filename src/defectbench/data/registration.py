@@ -22,7 +22,7 @@ _ANISOTROPY = 1.45
 _BAND, _AROUND = (0.8, 2.4), 11
 """Sigmas in pixels that bound the detail which is registered; side over which its contrast is evened out."""
 
-_EVERY = 2
+_EVERY = 3
 _ROUNDS = 8
 _STILL = 0.02
 """Pixels of a step below which the refinement ends."""
@@ -163,7 +163,7 @@ def contrast(picture: Plane) -> Plane:
 
 
 def refined(target: Plane, other: Plane, start: Affine) -> Affine:
-    """Return the map made exact on every other pixel: inverse compositional Lucas-Kanade.
+    """Return the map made exact on every third pixel: inverse compositional Lucas-Kanade.
 
     Baker and Matthews, "Lucas-Kanade 20 years on", 2004.
 
