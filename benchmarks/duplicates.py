@@ -4,10 +4,10 @@
     python benchmarks/duplicates.py            # more pictures and 512 px too, some minutes
     python benchmarks/duplicates.py cost 1000 512
 
-Each line is printed as soon as it is measured. The parts, photographs and seeds are not those of the tests. For
-the recall, copies of a few pictures are added to different pictures of one kind: drawn parts with noise, and
-pieces of a photograph under fresh noise. Each false pair is of two exposures of different parts: alike under a
-fixed camera or held in the hand.
+Each line is printed as soon as it is measured. The parts, photographs and seeds are not those of the tests.
+For the recall, copies of a few pictures are added to different pictures of one kind: drawn parts with noise,
+and pieces of a photograph under fresh noise. Each false pair is of two exposures of different parts: alike
+under a fixed camera or held in the hand.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def found_pairs(pictures: list[Picture]) -> set[tuple[int, int]]:
 
 def recall(number: int, copied: int, size: int) -> Iterator[str]:
     """Yield a table: for each copy and kind, how many of the copied pictures are found, and false pairs."""
-    kinds = {"drawn": drawn_parts(number, size)}
+    kinds = {"drawn": drawn_parts(number, size), "aligned": exposures(washer(size), number, 1.0, 3.0, 0)}
     kinds |= {name: textured_parts(name, number, size) for name in TEXTURES}
     yield f"| copy, {size} px | " + " | ".join(kinds) + " | false |"
     yield "|---|" + "---|" * (len(kinds) + 1)
