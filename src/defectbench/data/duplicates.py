@@ -53,7 +53,7 @@ asked of a picture that lies in place."""
 _DETAIL_BEYOND = 0.62
 """Least agreement of a duplicate's detail beyond what others of its kind share."""
 
-_NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.15
+_NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.25
 """Least agreement of the noise of kept pictures; of those that lie straight; in place; at full resolution."""
 
 _SHARE = 0.14
