@@ -1,32 +1,41 @@
 """The duplicate search: which copies it finds, which different parts it takes for copies, and what it costs.
 
-    python benchmarks/duplicates.py            # all tables, some minutes
-    python benchmarks/duplicates.py cost 10000 512
+    python benchmarks/duplicates.py --quick    # under two minutes
+    python benchmarks/duplicates.py            # more pictures and 512 px too, some minutes
+    python benchmarks/duplicates.py cost 1000 512
 
-Copies are added one at a time to 24 pictures of a kind. Smooth parts are discs with noise; textures are
-scikit-image's photographs. Each different part is a fresh exposure: of one drawn or printed part under a
-fixed camera or held in the hand, of other pieces of a texture, of other parts.
+Each line is printed as soon as it is measured. The parts, photographs and seeds are not those of the tests.
+For the recall, copies of a few pictures are added to different pictures of one kind: drawn parts with noise,
+and pieces of a photograph under fresh noise. Each false pair is of two exposures of different parts: alike
+under a fixed camera or held in the hand.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import resource
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter, rotate, shift
+from skimage import data
 
 from defectbench.data.duplicates import frame, near_duplicates
-from defectbench.data.synthetic.scenes import SCENES, photograph, poses
-from defectbench.data.synthetic.synth import draw
 
 Picture = NDArray[np.uint8]
-COPIED = (3, 8, 15)
+Clean = NDArray[np.float64]
+SEED = 2026
+TEXTURES: Mapping[str, tuple[Callable[[], NDArray[np.uint8]], int]] = {
+    "moon": (data.moon, 128),
+    "tissue": (data.immunohistochemistry, 128),
+    "stars": (data.hubble_deep_field, 192),
+    "retina": (data.retina, 256),
+}
+"""Photographs, and the side of the pieces they are cut into; pieces do not overlap."""
 
 
 def jpeg(picture: Picture, quality: int) -> Picture:
@@ -62,131 +71,154 @@ def lit(picture: Picture, gain: float = 1.0, gamma: float = 1.0, offset: float =
 
 
 COPIES: dict[str, Callable[[Picture], Picture]] = {
-    "shifted 1": lambda p: np.roll(p, (1, 1), (0, 1)),
-    "shifted 7, 3": lambda p: np.roll(p, (7, -3), (0, 1)),
-    "shifted 16": lambda p: np.roll(p, (-16, 16), (0, 1)),
+    "shifted 1": lambda p: np.roll(p, (1, -1), (0, 1)),
+    "shifted 2": lambda p: np.roll(p, 2, 1),
+    "shifted 5, 9": lambda p: np.roll(p, (5, -9), (0, 1)),
+    "shifted 16": lambda p: np.roll(p, (16, 16), (0, 1)),
     "cut 1 %": lambda p: cut(p, 0.01),
-    "cut 10 %": lambda p: cut(p, 0.1),
+    "cut 5 %": lambda p: cut(p, 0.05),
+    "cut 15 %": lambda p: cut(p, 0.15),
     "cut 25 %": lambda p: cut(p, 0.25),
-    "cut 25 % on one side": lambda p: p[:, : p.shape[1] * 3 // 4],
-    "cut 10 %, enlarged": lambda p: cut_and_enlarged(p, 0.1),
+    "cut 25 % on one side": lambda p: p[p.shape[0] // 4 :],
+    "cut 5 %, enlarged": lambda p: cut_and_enlarged(p, 0.05),
     "cut 25 %, enlarged": lambda p: cut_and_enlarged(p, 0.25),
-    "rotated 1": lambda p: turned(p, 1),
-    "rotated 2, bilinear": lambda p: turned(p, -2, Image.Resampling.BILINEAR),
-    "rotated 3": lambda p: turned(p, 3),
-    "rotated 1, nearest": lambda p: turned(p, 1, Image.Resampling.NEAREST),
+    "rotated 1": lambda p: turned(p, -1),
+    "rotated 2": lambda p: turned(p, 2),
+    "rotated 3": lambda p: turned(p, -3),
+    "rotated 2, bilinear": lambda p: turned(p, 2, Image.Resampling.BILINEAR),
     "mirrored": lambda p: p[:, ::-1],
     "turned 90": lambda p: np.rot90(p),
     "turned 180": lambda p: p[::-1, ::-1],
-    "mirrored, rotated 1.5": lambda p: turned(np.ascontiguousarray(p[::-1]), 1.5),
-    "JPEG 95": lambda p: jpeg(p, 95),
-    "JPEG 85": lambda p: jpeg(p, 85),
-    "JPEG 75": lambda p: jpeg(p, 75),
+    "mirrored, turned 270": lambda p: np.rot90(p[::-1], 3),
+    "JPEG 90": lambda p: jpeg(p, 90),
+    "JPEG 80": lambda p: jpeg(p, 80),
     "JPEG 60": lambda p: jpeg(p, 60),
-    "gain 1.2": lambda p: lit(p, gain=1.2),
-    "gamma 0.75": lambda p: lit(p, gamma=0.75),
-    "brighter": lambda p: lit(p, offset=0.1),
     "half size": lambda p: resized(p, 0.5),
-    "squashed": lambda p: resized(p, 1.0, 0.8),
-    "cut, small, lit, JPEG 80": lambda p: jpeg(lit(resized(cut(p, 0.15), 0.8), gain=1.1), 80),
+    "80 % of its size": lambda p: resized(p, 0.8),
+    "130 % of its size": lambda p: resized(p, 1.3),
+    "squashed": lambda p: resized(p, 1.0, 0.85),
+    "gain 0.8": lambda p: lit(p, gain=0.8),
+    "gain 1.25": lambda p: lit(p, gain=1.25),
+    "gamma 1.3": lambda p: lit(p, gamma=1.3),
+    "darker": lambda p: lit(p, offset=-0.08),
+    "shifted, gain 1.1, JPEG 90": lambda p: jpeg(lit(np.roll(p, (3, 2), (0, 1)), gain=1.1), 90),
+    "rotated 1, JPEG 90": lambda p: jpeg(turned(p, 1), 90),
+    "cut, 80 %, lit, JPEG 85": lambda p: jpeg(lit(resized(cut(p, 0.1), 0.8), gain=0.9), 85),
 }
 
 
-def noisy(clean: NDArray[np.float64], rng: np.random.Generator, sigma: float) -> Picture:
+def noisy(clean: Clean, rng: np.random.Generator, sigma: float) -> Picture:
     """Return a fresh exposure: a light of its own, and noise of ``sigma`` grey levels."""
     light = rng.uniform(0.95, 1.05)
     noise = rng.normal(0, sigma, (*clean.shape, 3))
     return np.clip(np.rint(clean[:, :, None] * light + noise), 0, 255).astype(np.uint8)
 
 
-def disc(size: int) -> NDArray[np.float64]:
-    rows, columns = np.mgrid[:size, :size] / size
-    radius = np.hypot(rows - 0.5, columns - 0.5)
-    rings = 90 + 80.0 * (radius < 0.4) - 50.0 * (np.abs(radius - 0.25) < 0.03)
-    return np.asarray(gaussian_filter(rings, 1.0), np.float64)
+def washer(size: int) -> Clean:
+    """Return a drawn part: a ring with three holes on a plain ground."""
+    rows, columns = np.mgrid[:size, :size] / size - 0.5
+    found = 70 + 75.0 * ((np.hypot(rows, columns) < 0.42) & (np.hypot(rows, columns) > 0.14))
+    for angle in (0.3, 2.4, 4.5):
+        found -= 55.0 * (np.hypot(rows - 0.28 * np.sin(angle), columns - 0.28 * np.cos(angle)) < 0.05)
+    return gaussian_filter(found, size / 256)
 
 
-def printed(size: int) -> NDArray[np.float64]:
-    whole = photograph("brick.png")[:512, :512]
-    return np.asarray(Image.fromarray(whole.astype(np.float32)).resize((size, size)), np.float64)
-
-
-def smooth_parts(number: int, size: int = 256, sigma: float = 3.0) -> list[Picture]:
-    """Return discs with soft shades of their own."""
-    rng = np.random.default_rng(1)
-    shade = [gaussian_filter(rng.normal(0, 1, (size, size)), size / 10) * size / 2 for _ in range(number)]
-    return [noisy(disc(size) + item * 3, rng, sigma) for item in shade]
-
-
-def scenes(name: str, number: int, size: int = 256) -> list[Picture]:
-    scene = SCENES[name]
-    taken = poses(scene, "train", number, np.random.default_rng(1))
-    return [draw(scene, pose, "good", size, (5, n))[0] for n, pose in enumerate(taken)]
-
-
-def exposures(clean: NDArray[np.float64], number: int, move: str, sigma: float = 3.0) -> list[Picture]:
-    """Return exposures of one part: fixed, moved by up to 0.7 or 3 pixels, or held in the hand."""
-    rng = np.random.default_rng(2)
+def pieces(name: str, number: int, size: int, rng: np.random.Generator) -> list[Clean]:
+    """Return squares of a photograph that do not overlap, resized, in any order."""
+    read, side = TEXTURES[name]
+    whole = Image.fromarray(read()).convert("F")
+    rows, columns = whole.height // side, whole.width // side
     found = []
-    for _ in range(number):
-        seen = clean
-        if move == "hand":
-            seen = rotate(seen, rng.uniform(-8, 8), reshape=False, order=3, mode="reflect")
-            seen = shift(seen, rng.uniform(-9, 9, 2), order=3, mode="reflect")
-        elif move != "fixed":
-            seen = shift(seen, rng.uniform(-float(move), float(move), 2), order=3, mode="nearest")
-        found.append(noisy(seen, rng, sigma))
+    for place in rng.permutation(rows * columns)[:number]:
+        row, column = (int(index) * side for index in divmod(place, columns))
+        square = whole.crop((column, row, column + side, row + side))
+        found.append(np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), np.float64))
     return found
 
 
-def pairs_of(pictures: list[Picture]) -> set[tuple[int, int]]:
+def drawn_parts(number: int, size: int, sigma: float = 3.0) -> list[Picture]:
+    """Return washers with soft shades of their own."""
+    rng = np.random.default_rng(SEED)
+    shades = [gaussian_filter(rng.normal(0, 1, (size, size)), size / 10) * size * 1.5 for _ in range(number)]
+    return [noisy(washer(size) + shade, rng, sigma) for shade in shades]
+
+
+def textured_parts(name: str, number: int, size: int) -> list[Picture]:
+    rng = np.random.default_rng((SEED, *name.encode()))
+    return [noisy(clean, rng, 2.0) for clean in pieces(name, number, size, rng)]
+
+
+def exposures(clean: Clean, number: int, move: float | str, sigma: float, quality: int) -> list[Picture]:
+    """Return exposures of one part: moved by up to some pixels, or held in the hand; as JPEG or not (0)."""
+    rng = np.random.default_rng(SEED + 1)
+    found = []
+    for _ in range(number):
+        seen = clean
+        if isinstance(move, str):
+            seen = rotate(seen, rng.uniform(-8, 8), reshape=False, order=3, mode="reflect")
+            seen = shift(seen, rng.uniform(-9, 9, 2), order=3, mode="reflect")
+        elif move:
+            seen = shift(seen, rng.uniform(-move, move, 2), order=3, mode="nearest")
+        taken = noisy(seen, rng, sigma)
+        found.append(jpeg(taken, quality) if quality else taken)
+    return found
+
+
+def found_pairs(pictures: list[Picture]) -> set[tuple[int, int]]:
     kept = [frame(picture) for picture in pictures]
-    return {(pair.first, pair.second) for pair in near_duplicates(kept, lambda index: pictures[index])}
+    return {(pair.first, pair.second) for pair in near_duplicates(kept, pictures.__getitem__)}
 
 
-def recall(kinds: dict[str, list[Picture]]) -> Iterator[str]:
-    yield "| copy | " + " | ".join(kinds) + " |"
-    yield "|---|" + "---|" * len(kinds)
-    frames = {name: [frame(picture) for picture in pictures] for name, pictures in kinds.items()}
+def recall(number: int, copied: int, size: int) -> Iterator[str]:
+    """Yield a table: for each copy and kind, how many of the copied pictures are found, and false pairs."""
+    kinds = {"drawn": drawn_parts(number, size), "aligned": exposures(washer(size), number, 1.0, 3.0, 0)}
+    kinds |= {name: textured_parts(name, number, size) for name in TEXTURES}
+    yield f"| copy, {size} px | " + " | ".join(kinds) + " | false |"
+    yield "|---|" + "---|" * (len(kinds) + 1)
     for copy, make in COPIES.items():
-        cells = []
-        for name, pictures in kinds.items():
-            found = 0
-            for index in COPIED:
-                every = [*pictures, np.ascontiguousarray(make(pictures[index]))]
-                kept = [*frames[name], frame(every[-1])]
-                pairs = near_duplicates(kept, every.__getitem__)
-                found += (index, len(pictures)) in {(pair.first, pair.second) for pair in pairs}
-            cells.append(f"{found} of {len(COPIED)}")
-        yield f"| {copy} | " + " | ".join(cells) + " |"
+        cells, false = [], 0
+        for pictures in kinds.values():
+            copies = [np.ascontiguousarray(make(picture)) for picture in pictures[:copied]]
+            found = found_pairs([*pictures, *copies])
+            wanted = {(index, len(pictures) + index) for index in range(copied)}
+            cells.append(f"{len(found & wanted)} of {copied}")
+            false += len(found - wanted)
+        yield f"| {copy} | " + " | ".join(cells) + f" | {false} |"
 
 
-def false_pairs(number: int = 40) -> Iterator[str]:
+def false_pairs(number: int, sizes: tuple[int, ...]) -> Iterator[str]:
     yield f"| {number} different parts | pairs taken for copies |"
     yield "|---|---|"
-    for size in (256, 512):
-        for kind, clean in (("drawn", disc(size)), ("printed", printed(size))):
-            for move in ("fixed", "0.7", "3", "hand"):
-                found = len(pairs_of(exposures(clean, number, move)))
-                yield f"| {kind}, {size} px, {move} | {found} |"
-    for name in SCENES:
-        yield f"| {name}, pieces of one photograph | {len(pairs_of(scenes(name, number)))} |"
+    rng = np.random.default_rng(SEED + 2)
+    moves: tuple[tuple[str, float | str, float, int], ...] = (
+        ("fixed camera", 0.0, 3.0, 0),
+        ("fixed camera, moved by up to 0.5 px", 0.5, 3.0, 0),
+        ("fixed camera, moved by up to 0.7 px", 0.7, 3.0, 0),
+        ("fixed camera, moved by up to 2 px", 2.0, 3.0, 0),
+        ("fixed camera, little noise, moved by up to 1 px", 1.0, 1.0, 0),
+        ("fixed camera, JPEG 90, moved by up to 1 px", 1.0, 3.0, 90),
+        ("in the hand", "hand", 3.0, 0),
+    )
+    for size in sizes:
+        kinds = {"drawn": washer(size)} | {name: pieces(name, 1, size, rng)[0] for name in TEXTURES}
+        for kind, clean in kinds.items():
+            for label, move, sigma, quality in moves:
+                found = len(found_pairs(exposures(clean, number, move, sigma, quality)))
+                yield f"| {kind}, {size} px, {label} | {found} |"
 
 
 def cost(number: int, size: int) -> str:
     """Return what ``number`` pictures cost, without making or decoding them."""
-    rng = np.random.default_rng(4)
-    texture = photograph("gravel.png")
+    texture = data.gravel()
 
     def picture(index: int) -> Picture:
         own = np.random.default_rng((4, index))
         row, column = own.integers(0, 512 - 160, 2)
-        piece = Image.fromarray(texture[row : row + 160, column : column + 160].astype(np.float32))
+        square = Image.fromarray(texture[row : row + 160, column : column + 160].astype(np.float32))
         soft = gaussian_filter(own.normal(0, 1, (16, 16)), 1) * 40
         shade = Image.fromarray(soft.astype(np.float32)).resize((size, size))
-        return noisy(np.asarray(piece.resize((size, size)), np.float64) + np.asarray(shade), own, 2.0)
+        return noisy(np.asarray(square.resize((size, size)), np.float64) + np.asarray(shade), own, 2.0)
 
-    del rng
     spent, frames = 0.0, []
     for index in range(number):
         made = picture(index)
@@ -203,14 +235,22 @@ def cost(number: int, size: int) -> str:
     )
 
 
-def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["cost"]:
-        print(cost(int(arguments[1]), int(arguments[2])))
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("cost", nargs="*", help="cost NUMBER SIZE: only what so many pictures cost")
+    parser.add_argument("--quick", action="store_true", help="fewer pictures, 256 px alone")
+    arguments = parser.parse_args()
+    if arguments.cost:
+        print(cost(int(arguments.cost[1]), int(arguments.cost[2])))
         return
-    kinds = {"smooth": smooth_parts(24)} | {name: scenes(name, 24) for name in SCENES}
-    for line in (*recall(kinds), "", *false_pairs()):
+    number, copied, sizes = (12, 3, (256,)) if arguments.quick else (16, 6, (256, 512))
+    for size in sizes:
+        for line in recall(number, copied, size):
+            print(line, flush=True)
+    print()
+    for line in false_pairs(40, sizes):
         print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -53,7 +53,7 @@ asked of a picture that lies in place."""
 _DETAIL_BEYOND = 0.62
 """Least agreement of a duplicate's detail beyond what others of its kind share."""
 
-_NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.15
+_NOISE, _NOISE_STRAIGHT, _NOISE_EXACT, _NOISE_FULL = 0.4, 0.2, 0.06, 0.25
 """Least agreement of the noise of kept pictures; of those that lie straight; in place; at full resolution."""
 
 _SHARE = 0.14
@@ -63,8 +63,9 @@ _OVERLAP, _STRICT_OVERLAP = 0.7, 0.9
 _ENLARGED = 1.2
 """Scale from which on the target's raster is too coarse for the noise of the other picture."""
 
-_LOST = 1.4
-"""Ratio of two noise levels from which on the noise of one counts as lost, by JPEG or by resizing."""
+_LOST, _LOST_FULL = 1.4, 2.0
+"""Ratio of two noise levels from which on the noise of one counts as lost, by JPEG or by resizing: where the
+kept pictures were shrunk, and at full resolution."""
 
 _LARGEST_GAIN = 1.8
 """Ratio of contrasts beyond which another light, not a program, made the difference."""
@@ -143,8 +144,11 @@ def near_duplicates(
         frames: as :func:`frame` gives them.
         load: reads a picture again, for the few pairs that only the full resolution decides.
     """
+    from threadpoolctl import threadpool_limits
+
     search = _Search(frames, load)
-    candidates = candidate_pairs([item.keypoints.descriptors for item in frames], progress)
+    with threadpool_limits(1):
+        candidates = candidate_pairs([item.keypoints.descriptors for item in frames], progress)
     found = []
     for done, score in enumerate(in_threads(lambda pair: search.score(*pair), candidates)):
         progress("comparing copies", done + 1, len(candidates))
@@ -212,14 +216,15 @@ class _Search:
                 view, found, other = ideal, exact, Bands(ideal.window)
         is_exact = view is ideal
         is_same = is_exact and found.detail >= _DETAIL_SAME
-        if not _is_copy(found, view, is_exact):
+        shrunk = max(self.frames[first].shrunk, self.frames[second].shrunk) > 1
+        lost = _LOST if shrunk else _LOST_FULL
+        if not _is_copy(found, view, is_exact, lost):
             return None
         shared = self.structure(first)
         if shared is not None:
             found = agreement(Bands(own.picture, shared), Bands(other.picture, shared), view.seen)
-            if found.detail < _DETAIL_BEYOND or not _is_copy(found, view, is_exact):
+            if found.detail < _DETAIL_BEYOND or not _is_copy(found, view, is_exact, lost):
                 return None
-        shrunk = max(self.frames[first].shrunk, self.frames[second].shrunk) > 1
         sure = is_exact and (is_same or found.noise >= _NOISE_STRAIGHT)
         if shrunk and not sure and not self._is_confirmed(first, second, view, is_exact):
             return None
@@ -237,7 +242,7 @@ class _Search:
             return True
         if found.detail < _DETAIL_FULL or not (is_exact or view.is_strict):
             return False
-        return view.is_lost(found.gain) or min(view.noises) < _ROUNDING
+        return view.is_lost(found.gain, _LOST_FULL) or min(view.noises) < _ROUNDING
 
     def _start(self, first: int, second: int) -> Affine | None:
         """Return how the first picture lies in the second by their keypoints, None where too few agree."""
@@ -300,12 +305,12 @@ class _View:
         """Deviation of the finest band of each, before anything was resampled."""
         return noise_level(self.target), noise_level(self.other)
 
-    def is_lost(self, gain: float) -> bool:
-        """Whether one has much less noise than the other, when the other is brought to the same contrast."""
+    def is_lost(self, gain: float, ratio: float) -> bool:
+        """Whether one has so much less noise than the other, when the other is brought to its contrast."""
         if not 1 / _LARGEST_GAIN < gain < _LARGEST_GAIN:
             return False
         one, two = (max(level, 1e-6) for level in self.noises)
-        return not 1 / _LOST < two / max(gain, 1e-6) / one < _LOST
+        return not 1 / ratio < two / max(gain, 1e-6) / one < ratio
 
     @cached_property
     def in_place(self) -> _View | None:
@@ -340,11 +345,11 @@ def _lacks_noise(own: Bands, other: Bands, view: _View) -> bool:
     return view.enlarged >= _ENLARGED or noise_agreement(own, other, view.seen) < _NOISE
 
 
-def _is_copy(found: Agreement, view: _View, is_exact: bool) -> bool:
+def _is_copy(found: Agreement, view: _View, is_exact: bool, ratio: float) -> bool:
     """Whether detail and noise agree; where the noise of one is lost, its place must be a program's."""
     if found.detail < DETAIL:
         return False
-    lost = view.is_lost(found.gain)
+    lost = view.is_lost(found.gain, ratio)
     if is_exact:
         return lost or found.noise >= _NOISE_EXACT or min(view.noises) < _ROUNDING
     if found.noise >= _NOISE and view.enlarged < _ENLARGED:

@@ -29,8 +29,6 @@ _EDGE = 4.0
 _CELL, _AROUND = 4, 7
 """Side in pixels of a cell; cells on a side of the neighbourhood that a keypoint must stand out from."""
 
-_NEIGHBOURS = tuple((down, right) for down in (-1, 0, 1) for right in (-1, 0, 1) if down or right)
-
 _NOTHING = 0.02
 """Grey levels below which a response is rounding."""
 
@@ -75,67 +73,81 @@ def find_keypoints(grey: Plane) -> Keypoints:
 
     height, width = grey.shape
     spectra = fft.rfft2(grey) * _gaussians(height, width)
-    smooth = fft.irfft2(spectra, s=grey.shape, overwrite_x=True)
-    found = []
+    smooth = np.asarray(fft.irfft2(spectra, s=grey.shape, overwrite_x=True))
+    steps, places = _extrema(smooth[: len(SIGMAS)] - smooth[_BEYOND:])
+    return _described(smooth, steps, places)
+
+
+@lru_cache(maxsize=64)
+def _inner(height: int, width: int) -> NDArray[np.bool_]:
+    """Return which places have their surroundings in the picture, for each scale, (n, h, w)."""
+    found = np.zeros((len(SIGMAS), height, width), np.bool_)
     for step, sigma in enumerate(SIGMAS):
-        places = _extrema(smooth[step] - smooth[step + _BEYOND], round(_RADII[-1] * sigma) + 2)
-        found.append(_described(smooth[step], places, sigma))
-    return Keypoints(
-        np.concatenate([one.places for one in found]),
-        np.concatenate([one.scales for one in found]),
-        np.concatenate([one.angles for one in found]),
-        np.concatenate([one.mirrored for one in found]),
-        np.concatenate([one.descriptors for one in found]),
-    )
+        margin = round(_RADII[-1] * sigma) + 2
+        if min(height, width) > 2 * margin + 2:
+            found[step, margin : height - margin, margin : width - margin] = True
+    return found
 
 
-def _extrema(response: Plane, margin: int) -> Plane:
-    """Return the places, (n, 2), of the extrema that stand out most, refined below a pixel."""
-    height, width = response.shape
-    if min(height, width) <= 2 * margin + 2:
-        return np.empty((0, 2), np.float32)
-    centre = response[margin : height - margin, margin : width - margin]
-    top, bottom = centre > _NOTHING, centre < -_NOTHING
-    for low, far in _NEIGHBOURS:
-        other = response[margin + low : height - margin + low, margin + far : width - margin + far]
-        top &= centre > other
-        bottom &= centre < other
-    rows, columns = np.nonzero(top | bottom)
-    rows, columns = rows + margin, columns + margin
-    blob = _is_blob(response, rows, columns)
-    rows, columns = rows[blob], columns[blob]
-    salience = np.abs(response[rows, columns]) / _around(response)[rows // _CELL, columns // _CELL]
-    best = np.argsort(-salience, kind="stable")[:PER_SCALE]
-    rows, columns = rows[best], columns[best]
-    up, down = response[rows - 1, columns], response[rows + 1, columns]
-    left, right = response[rows, columns - 1], response[rows, columns + 1]
-    here = response[rows, columns]
-    refined = np.stack([rows + _vertex(up, here, down), columns + _vertex(left, here, right)], axis=1)
-    return np.asarray(refined, np.float32)
+def _extrema(response: Plane) -> tuple[NDArray[np.int64], Plane]:
+    """Return the scale, (m,), and the place below a pixel, (m, 2), of the extrema that stand out most.
+
+    Args:
+        response: at each scale, (n, h, w).
+    """
+    found = np.zeros(response.shape, np.bool_)
+    if min(response.shape[1:]) > 2:
+        centre = response[:, 1:-1, 1:-1]
+        found[:, 1:-1, 1:-1] = (centre > _NOTHING) & (centre >= _of_nine(response, np.maximum))
+        found[:, 1:-1, 1:-1] |= (centre < -_NOTHING) & (centre <= _of_nine(response, np.minimum))
+    steps, rows, columns = np.nonzero(found & _inner(*response.shape[1:]))
+    blob = _is_blob(response, steps, rows, columns)
+    steps, rows, columns = steps[blob], rows[blob], columns[blob]
+    around = _around(response)[steps, rows // _CELL, columns // _CELL]
+    best = _first_of_each(steps, np.abs(response[steps, rows, columns]) / around)
+    steps, rows, columns = steps[best], rows[best], columns[best]
+    here = response[steps, rows, columns]
+    down = _vertex(response[steps, rows - 1, columns], here, response[steps, rows + 1, columns])
+    right = _vertex(response[steps, rows, columns - 1], here, response[steps, rows, columns + 1])
+    return steps, np.asarray(np.stack([rows + down, columns + right], axis=1), np.float32)
 
 
-def _is_blob(response: Plane, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _first_of_each(steps: NDArray[np.int64], salience: Plane) -> NDArray[np.int64]:
+    """Return the indices of the 28 most salient of each scale, best first."""
+    order = np.lexsort((-salience, steps))
+    starts = np.searchsorted(steps[order], np.arange(len(SIGMAS)))
+    return order[np.arange(len(order)) - starts[steps[order]] < PER_SCALE]
+
+
+def _of_nine(plane: Plane, better: np.ufunc) -> Plane:
+    """Return the best of each 3 x 3 pixels of (n, h, w), without the edge."""
+    rows = better(better(plane[:, :-2], plane[:, 1:-1]), plane[:, 2:])
+    return np.asarray(better(better(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:]))
+
+
+def _is_blob(
+    response: Plane, steps: NDArray[np.int64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.bool_]:
     """Whether the response bends both ways alike: along an edge, places are chance (Lowe 2004, 4.1)."""
-    here = 2 * response[rows, columns]
-    down = response[rows - 1, columns] + response[rows + 1, columns] - here
-    right = response[rows, columns - 1] + response[rows, columns + 1] - here
-    cross = (
-        response[rows - 1, columns - 1]
-        + response[rows + 1, columns + 1]
-        - response[rows - 1, columns + 1]
-        - response[rows + 1, columns - 1]
-    ) / 4
+
+    def at(down: int, right: int) -> Plane:
+        return np.asarray(response[steps, rows + down, columns + right])
+
+    here = 2 * at(0, 0)
+    down, right = at(-1, 0) + at(1, 0) - here, at(0, -1) + at(0, 1) - here
+    cross = (at(-1, -1) + at(1, 1) - at(-1, 1) - at(1, -1)) / 4
     return np.asarray((down + right) ** 2 * _EDGE < (down * right - cross**2) * (_EDGE + 1) ** 2)
 
 
 def _around(response: Plane) -> Plane:
-    """Return the root mean square of the response about each cell of 4 x 4 pixels."""
+    """Return the root mean square of the response about each cell of 4 x 4 pixels, (n, h / 4, w / 4)."""
     from scipy.ndimage import uniform_filter
 
-    height, width = response.shape
-    padded = np.pad(response, ((0, -height % _CELL), (0, -width % _CELL)), mode="edge")
-    cells = (padded * padded).reshape(padded.shape[0] // _CELL, _CELL, padded.shape[1] // _CELL, _CELL)
-    return np.asarray(np.sqrt(uniform_filter(cells.mean(axis=(1, 3)), _AROUND)))
+    height, width = response.shape[1:]
+    square = np.pad(response * response, ((0, 0), (0, -height % _CELL), (0, -width % _CELL)), mode="edge")
+    rows = sum(square[:, start::_CELL] for start in range(_CELL))
+    cells = np.asarray(sum(rows[:, :, start::_CELL] for start in range(_CELL)) / _CELL**2)
+    return np.asarray(np.sqrt(uniform_filter(cells, (1, _AROUND, _AROUND))))
 
 
 def _vertex(before: Plane, here: Plane, after: Plane) -> Plane:
@@ -150,12 +162,16 @@ def _ring() -> tuple[Plane, Plane]:
     return np.cos(angle), np.sin(angle)
 
 
-def _described(near: Plane, places: Plane, sigma: float) -> Keypoints:
+def _described(smooth: Plane, steps: NDArray[np.int64], places: Plane) -> Keypoints:
+    """Return the keypoints at these places of the pictures, (n, h, w), that were smoothed at their scale."""
     down, right = _ring()
-    radii = _RADII * sigma
-    rows = places[:, 0, None, None] + radii[:, None] * down
-    columns = places[:, 1, None, None] + radii[:, None] * right
-    rings = np.fft.rfft(sample(near, rows, columns), axis=2)[:, :, : _HARMONICS + 1] / _ANGLES
+    scales = np.array(SIGMAS, np.float32)[steps]
+    radii = _RADII * scales[:, None]
+    height, width = smooth.shape[1:]
+    rows = (places[:, 0] + np.float32(height) * steps)[:, None, None] + radii[:, :, None] * down
+    columns = places[:, 1, None, None] + radii[:, :, None] * right
+    around = sample(smooth.reshape(-1, width), rows.astype(np.float32), columns)
+    rings = np.fft.rfft(around, axis=2)[:, :, : _HARMONICS + 1] / _ANGLES
     rings = rings * np.sqrt(_RADII / _RADII.sum())[:, None]
     turn = np.angle(rings[:, 1:, 1].sum(axis=1))  # f(a) = cos(a - t) has the coefficient exp(-i t) / 2
     orders = np.arange(_HARMONICS + 1)
@@ -170,7 +186,7 @@ def _described(near: Plane, places: Plane, sigma: float) -> Keypoints:
     descriptors /= np.maximum(np.linalg.norm(descriptors, axis=1, keepdims=True), 1e-6)
     return Keypoints(
         places,
-        np.full(len(places), sigma, np.float32),
+        scales,
         -turn.astype(np.float32),
         mirrored,
         descriptors.astype(np.float32),

@@ -20,7 +20,7 @@ _SAMPLE = 50_000
 _ALIKE = 0.8
 """Least correlation of two keypoints' surroundings for a vote."""
 
-_VOTES, _PARTNERS = 4, 4
+_VOTES, _PARTNERS = 4, 3
 _CHUNK = 1 << 14
 _SEED = 0
 
@@ -28,7 +28,7 @@ _SEED = 0
 def candidate_pairs(
     descriptors: Sequence[NDArray[np.float32]], progress: ProgressCallback = no_progress
 ) -> list[tuple[int, int]]:
-    """Return the pairs of pictures worth a closer look, sorted: at most four partners for each picture.
+    """Return the pairs of pictures worth a closer look, sorted: a few partners for each picture.
 
     Args:
         descriptors: of each picture, (n, d) of length 1.
@@ -97,7 +97,7 @@ def _codes(points: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
 
 
 def _elected(owners: NDArray[np.int32], partner: NDArray[np.int64], number: int) -> list[tuple[int, int]]:
-    """Return each picture's four partners with most votes, four votes at least, as sorted pairs."""
+    """Return each picture's three partners with most votes, four votes at least, as sorted pairs."""
     voted = partner >= 0
     one, two = owners[voted].astype(np.int64), owners[partner[voted]].astype(np.int64)
     keys, votes = np.unique(np.minimum(one, two) * number + np.maximum(one, two), return_counts=True)

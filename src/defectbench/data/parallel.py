@@ -15,10 +15,16 @@ _MOST = 4
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield ``function`` of each item, in their order, whatever the number of threads."""
+    """Yield ``function`` of each item, in their order, whatever the number of threads.
+
+    Meanwhile BLAS has one thread: on small matrices more of them only wait for one another, at full load.
+    """
+    from threadpoolctl import threadpool_limits
+
     pool = ThreadPoolExecutor(thread_count())
     try:
-        yield from pool.map(function, items)
+        with threadpool_limits(1):
+            yield from pool.map(function, items)
     finally:
         pool.shutdown(cancel_futures=True)
 
