@@ -30,6 +30,7 @@ from defectbench.data.parallel import in_threads
 from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.registration import (
     IDENTITY,
+    LARGEST_TILT,
     Affine,
     contrast,
     inside,
@@ -189,7 +190,7 @@ class _Search:
     def score(self, first: int, second: int) -> float | None:
         """Return how well the detail of two pictures agrees if they are of one exposure; else None."""
         affine = self._start(first, second)
-        if affine is None:
+        if affine is None or affine.tilt > LARGEST_TILT + 1:  # refining moves it by less than a degree
             return None
         if affine.scale < 1:  # the coarser picture is the target: it has no detail that the other lacks
             first, second, affine = second, first, affine.inverse

@@ -19,6 +19,10 @@ INLIERS, _TRIED = 6, 40
 
 _STRETCH = (0.55, 1.8)
 _ANISOTROPY = 1.45
+LARGEST_TILT = 4.5
+"""Degrees up to which a copy may be rotated, besides turns by 90: programs and scanners make no more, while
+two photographs of one rough surface meet at any angle."""
+
 _BAND, _AROUND = (0.8, 2.4), 11
 """Sigmas in pixels that bound the detail which is registered; side over which its contrast is evened out."""
 
@@ -53,9 +57,17 @@ class Affine:
 
     @property
     def plausible(self) -> bool:
-        """Whether a copy can lie so: not sheared or stretched one way beyond what is looked for."""
+        """Whether a copy can lie so: not sheared, stretched one way or rotated beyond what is looked for."""
         values = np.linalg.svd(self.linear, compute_uv=False)
-        return bool(values[0] < _ANISOTROPY * values[1])
+        return bool(values[0] < _ANISOTROPY * values[1] and self.tilt <= LARGEST_TILT)
+
+    @property
+    def tilt(self) -> float:
+        """Degrees between the map and the nearest turn by 0, 90, 180 or 270 degrees, mirrored or not."""
+        linear = self.linear if np.linalg.det(self.linear) > 0 else self.linear @ np.diag([1.0, -1.0])
+        # The rotation that is nearest to the map: what is left of it without stretch and shear.
+        angle = np.degrees(np.arctan2(linear[1, 0] - linear[0, 1], linear[0, 0] + linear[1, 1]))
+        return float(abs((angle + 45.0) % 90.0 - 45.0))
 
 
 IDENTITY = Affine(np.eye(2), np.zeros(2))

@@ -26,6 +26,9 @@ Plane = NDArray[np.float64]
 _STRIP = 128
 _CROP = 92.0
 _KEYSTONE = 0.04
+_FOUND_ROTATED = 5.0
+"""Degrees from which on the duplicate search takes a rotated cut for another picture."""
+
 _TRIES = 200
 
 # Row, column and half axes of each coin in coins.png, by watershed.
@@ -158,15 +161,20 @@ def _draw(scene: Scene, part: Part, rng: np.random.Generator) -> Pose:
 
 
 def _gap(one: Pose, other: Pose) -> float:
-    """Return how unlike two poses are; from 1 on they cannot be taken for the same exposure."""
-    if one.coin != other.coin or one.mirror != other.mirror:
+    """Return how unlike two poses are; from 1 on they are no copies of one picture to the duplicate search.
+
+    It finds copies that are moved, mirrored and rotated by some degrees: those of textures must lie apart.
+    """
+    if one.coin != other.coin:
         return np.inf
-    moved = np.hypot(one.row - other.row, one.column - other.column) / (0.6 * one.side)
+    # The search finds mirrored copies and turns by 90 degrees too: only the angle between is a difference.
+    quarter = np.pi / 2
+    rotated = abs((one.angle - other.angle + quarter / 2) % quarter - quarter / 2)
     if one.side < 1:  # an object: wherever it lies, it is the same object
-        moved = 0.0
-    turned = abs(one.angle - other.angle) / np.deg2rad(3)
-    tilted = max(abs(a - b) for a, b in zip(one.keystone, other.keystone, strict=True)) / 0.04
-    return float(max(moved, turned, tilted))
+        tilted = max(abs(a - b) for a, b in zip(one.keystone, other.keystone, strict=True)) / 0.04
+        return float(max(rotated / np.deg2rad(3), tilted))
+    moved = np.hypot(one.row - other.row, one.column - other.column) / (0.6 * one.side)
+    return float(max(moved, rotated / np.deg2rad(_FOUND_ROTATED)))
 
 
 @cache
