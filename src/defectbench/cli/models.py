@@ -25,7 +25,7 @@ def list_(form: str) -> None:
     """List every model that a sweep may name."""
     from defectbench.catalog import entries
 
-    _tell_problems()
+    _print_problems()
     if form == "json":
         print_json([_plain(entry.name) for entry in entries()])
         return
@@ -125,7 +125,7 @@ def _checked(result: FullCheckResult, size: int) -> tuple[object, ...]:
     )
 
 
-def _tell_problems() -> None:
+def _print_problems() -> None:
     """Name the packages whose models cannot be used."""
     from defectbench.catalog import problems
 
