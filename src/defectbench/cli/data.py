@@ -12,9 +12,9 @@ from defectbench.cli.options import (
     format_option,
     note,
     open_store,
+    print_json,
+    print_table,
     progress_bar,
-    say_json,
-    say_table,
     store_option,
 )
 from defectbench.data.names import LAYOUT_NAMES
@@ -117,7 +117,7 @@ def check(
         reading = read_layout(source, layout, follow_links=follow_links)
         report = find(reading, step, intensity, accept_duplicates=accept_duplicates)
     if form == "json":
-        say_json(
+        print_json(
             {
                 "layout": report.reading.layout,
                 "problems": list(report.problems),
@@ -131,7 +131,7 @@ def check(
             }
         )
     else:
-        _say_counts(report)
+        _print_counts(report)
     if report.problems:
         raise DataError(report.problems)
 
@@ -174,7 +174,7 @@ def import_(
             intensity=intensity,
             any_orientation=any_orientation,
             progress=step,
-            report=_say_counts,
+            report=_print_counts,
         )
     many = "1 category" if len(manifests) == 1 else f"{len(manifests)} categories"
     note(f"imported {manifests[0].dataset} ({many}) into {store}")
@@ -190,9 +190,9 @@ def list_(store: str, form: str) -> None:
     place = open_store(store)
     found = [{"dataset": name, "categories": list_categories(place, name)} for name in list_datasets(place)]
     if form == "json":
-        say_json(found)
+        print_json(found)
     else:
-        say_table(
+        print_table(
             ("dataset", "categories"), [(row["dataset"], ", ".join(row["categories"])) for row in found]
         )
 
@@ -209,9 +209,9 @@ def show(dataset: str, store: str, form: str) -> None:
     categories = list_categories(place, dataset)
     rows = [_summary(load_manifest(place, dataset, category)) for category in categories]
     if form == "json":
-        say_json({"dataset": dataset, "categories": rows})
+        print_json({"dataset": dataset, "categories": rows})
     else:
-        say_table(tuple(rows[0]), [[_words(value) for value in row.values()] for row in rows])
+        print_table(tuple(rows[0]), [[_words(value) for value in row.values()] for row in rows])
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
@@ -240,11 +240,11 @@ def _words(value: object) -> object:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _say_counts(report: CheckReport) -> None:
+def _print_counts(report: CheckReport) -> None:
     """Print what a check found, except its problems, which end the command."""
     rows = _counts(report)
     if rows:
-        say_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
+        print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
     for line in _account_lines(report):
         note(line)
     for text in report.notes:

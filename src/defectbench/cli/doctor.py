@@ -10,8 +10,8 @@ from defectbench.cli.options import (
     format_option,
     kube_context_option,
     namespace_option,
-    say_json,
-    say_table,
+    print_json,
+    print_table,
     set_option,
     store_option,
     tracking_option,
@@ -46,9 +46,9 @@ def doctor(
     wanted = read_sweep(sweep, overrides) if sweep else None
     findings = list(diagnose(Target(store, tracking_uri, kube_context, namespace, wanted)))
     if form == "json":
-        say_json(
+        print_json(
             [{"what": one.what, "state": one.state, "says": one.says, "code": one.code} for one in findings]
         )
     else:
-        say_table(("", "state", ""), [(one.what, one.state, one.says) for one in findings])
+        print_table(("", "state", ""), [(one.what, one.state, one.says) for one in findings])
     return exit_code(findings)

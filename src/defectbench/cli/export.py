@@ -16,9 +16,9 @@ from defectbench.cli.options import (
     device_option,
     note,
     open_store,
+    print_json,
+    print_table,
     progress_bar,
-    say_json,
-    say_table,
     store_option,
 )
 
@@ -141,7 +141,7 @@ def _print_rows(rows: Iterable[Mapping[str, Any]], form: str) -> None:
     """Print the scores and calls; JSON and CSV have scores in full."""
     listed = list(rows)
     if form == "json":
-        say_json(listed)
+        print_json(listed)
     elif form == "csv":
         text = io.StringIO()
         writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
@@ -149,6 +149,6 @@ def _print_rows(rows: Iterable[Mapping[str, Any]], form: str) -> None:
         writer.writerows(listed)
         click.echo(text.getvalue(), nl=False)
     else:
-        say_table(
+        print_table(
             _COLUMNS, [["-" if row[name] is None else row[name] for name in _COLUMNS] for row in listed]
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from defectbench.cli.options import format_option, note, say_json, say_table
+from defectbench.cli.options import format_option, note, print_json, print_table
 from defectbench.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def list_(form: str) -> None:
     """List every model that a sweep may name."""
     from defectbench.catalog import entries
 
-    _tell_problems()
+    _print_problems()
     if form == "json":
-        say_json([_plain(entry.name) for entry in entries()])
+        print_json([_plain(entry.name) for entry in entries()])
         return
     foreign = any(entry.package for entry in entries())
     rows = [
@@ -43,7 +43,7 @@ def list_(form: str) -> None:
         for entry in entries()
     ]
     head = ("family", "size", "licence of the code", "of pretrained weights", "ends")
-    say_table(("model", *(("package",) if foreign else ()), *head), rows)
+    print_table(("model", *(("package",) if foreign else ()), *head), rows)
     note("note: any other timm network is a model too: `{timm: NETWORK, label: ...}` in a sweep")
 
 
@@ -54,10 +54,10 @@ def show(name: str, form: str) -> None:
     """Show all that the catalog knows of one model."""
     entry = _plain(name)
     if form == "json":
-        say_json(entry)
+        print_json(entry)
     else:
         entry["resumes"] = _RESUMES[bool(entry["resumes"])]
-        say_table(("", name), [(key, _lines(value)) for key, value in entry.items() if key != "name"])
+        print_table(("", name), [(key, _lines(value)) for key, value in entry.items() if key != "name"])
         if entry["commercial"] is None:
             note(f"note: check the licence of the pretrained weights of {name}: commercial use is unknown")
         elif not entry["commercial"]:
@@ -93,9 +93,9 @@ def check(
     if form == "json":
         from dataclasses import asdict
 
-        say_json([asdict(result) for result in results])
+        print_json([asdict(result) for result in results])
     else:
-        say_table(_CHECKED, [_checked(result, size) for result in results])
+        print_table(_CHECKED, [_checked(result, size) for result in results])
     return next((ExitCode(result.code) for result in results if result.code), ExitCode.DONE)
 
 
@@ -125,7 +125,7 @@ def _checked(result: FullCheckResult, size: int) -> tuple[object, ...]:
     )
 
 
-def _tell_problems() -> None:
+def _print_problems() -> None:
     """Name the packages whose models cannot be used."""
     from defectbench.catalog import problems
 

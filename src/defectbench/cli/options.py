@@ -176,12 +176,12 @@ def cache_or_default(cache: Path | None) -> Path:
     return cache or default_cache()
 
 
-def say_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print one JSON document on standard output."""
     click.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
-def say_yaml(documents: Iterable[Any]) -> None:
+def print_yaml(documents: Iterable[Any]) -> None:
     """Print YAML documents on standard output."""
     import yaml
 
@@ -191,7 +191,7 @@ def say_yaml(documents: Iterable[Any]) -> None:
         click.echo(f"---\n{text}", nl=False)
 
 
-def say_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on standard output. Columns of numbers are set flush right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console

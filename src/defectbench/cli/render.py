@@ -12,7 +12,7 @@ from defectbench.cli.options import (
     kubernetes_options,
     narrowing_options,
     open_store,
-    say_yaml,
+    print_yaml,
     set_option,
     specs_option,
     store_option,
@@ -52,4 +52,4 @@ def render(
     values = make_values(planned, place, cells, chart_options)
     manifests = chart.render(values, namespace)
     prepare(planned, place, cells, values, write_specs)
-    say_yaml(manifests)
+    print_yaml(manifests)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from defectbench.cli.options import format_option, note, say_json, say_table
+from defectbench.cli.options import format_option, note, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,10 +63,10 @@ def select(kind: Kind, table: Path, third: Better | None, prefer: Prefer, out: P
     selection = select_model(read_leaderboard(table, kind), kind, _ask, better=third, prefer=prefer)
     write_selection(selection, out, table)
     if form == "json":
-        say_json(document(selection))
+        print_json(document(selection))
     else:
         columns = ("model", *selection.board.columns[1:], "status", "above the line", "512 x 512", "why")
-        say_table(columns, [_words(row) for row in rows(selection)])
+        print_table(columns, [_words(row) for row in rows(selection)])
     note(_direction(selection))
     note(f"chosen: {selection.choice.chosen.model} ({selection.choice.decided}); {out / 'selection.svg'}")
     if selection.measured is not None:

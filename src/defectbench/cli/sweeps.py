@@ -17,9 +17,9 @@ from defectbench.cli.options import (
     narrowing_options,
     note,
     open_store,
-    say_json,
-    say_table,
-    say_yaml,
+    print_json,
+    print_table,
+    print_yaml,
     set_option,
     specs_option,
     store_option,
@@ -82,7 +82,7 @@ def plan(
     if form == "values":
         values = make_values(planned, place, cells, chart_options)
         prepare(planned, place, cells, values, write_specs)
-        say_yaml([values])
+        print_yaml([values])
     else:
         _print_plan(planned, place, cells, tracking_uri, form, hours)
 
@@ -96,7 +96,7 @@ def _print_plan(
     done = finished_cells(place, list(cells))
     guessed = _hours(planned, place, [key for key in cells if key not in done]) if hours else ()
     if form == "json":
-        say_json(
+        print_json(
             {
                 "sweep": planned.sweep.name,
                 "fits": len(cells),
@@ -110,7 +110,7 @@ def _print_plan(
             }
         )
         return
-    say_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
+    print_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
     note(f"tracker: {uri or 'none; this store has none of its own, see --tracking-uri'}")

@@ -15,8 +15,8 @@ from defectbench.cli.options import (
     narrowing_options,
     note,
     open_store,
-    say_json,
-    say_table,
+    print_json,
+    print_table,
     store_option,
     sweep_name,
 )
@@ -63,7 +63,7 @@ def status(
         views = holding(cluster, keys)
     cells = cell_statuses(record, read_stored_states(place, keys), views, asked=cluster is not None)
     if form == "json":
-        say_json(
+        print_json(
             {
                 "sweep": record.name,
                 "cluster": {"context": cluster.context, "namespace": cluster.namespace} if cluster else None,
@@ -137,7 +137,7 @@ def why(subject: str, store: str, namespace: str | None, kube_context: str | Non
 
     found = explain(gather_facts(open_store(store), subject, cluster, unasked))
     if form == "json":
-        say_json({"subject": subject, **asdict(found)})
+        print_json({"subject": subject, **asdict(found)})
         return
     click.echo(f"{found.verdict}: {found.sentence}")
     for line in found.evidence:
@@ -182,12 +182,12 @@ def _show(cells: Sequence[CellStatus], by_cell: bool) -> None:
         rows: list[tuple[object, ...]] = [
             (each.cell, each.category, each.model, each.state, each.job, each.detail) for each in cells
         ]
-        say_table(("cell", "category", "model", "state", "job", "detail"), rows)
+        print_table(("cell", "category", "model", "state", "job", "detail"), rows)
         return
     groups: dict[tuple[str, str, str], list[CellStatus]] = {}
     for each in cells:
         groups.setdefault((each.category, each.model, each.job), []).append(each)
-    say_table(
+    print_table(
         ("category", "model", "job", "cells", "finished", "state", "detail"),
         [(*names, *_line(members)) for names, members in groups.items()],
     )

@@ -15,8 +15,8 @@ from defectbench.cli.options import (
     format_option,
     note,
     open_store,
-    say_json,
-    say_table,
+    print_json,
+    print_table,
     store_option,
 )
 
@@ -55,7 +55,7 @@ def list_weights(store: str, form: str) -> None:
             }
         )
     if form == "json":
-        say_json(rows)
+        print_json(rows)
         return
     shown = [
         [
@@ -64,7 +64,7 @@ def list_weights(store: str, form: str) -> None:
         ]
         for row in rows
     ]
-    say_table(("weights", "models", "licence", "source", "in the store (SHA-256)"), shown)
+    print_table(("weights", "models", "licence", "source", "in the store (SHA-256)"), shown)
 
 
 _sweep_option = click.option(
@@ -211,6 +211,6 @@ def pull(
     files = pull_weights(open_store(store), _names(list(names), sweep, model), out or cache_or_default(cache))
     rows = [{"weights": name, "file": str(path), "sha256": path.name} for name, path in files.items()]
     if form == "json":
-        say_json(rows)
+        print_json(rows)
     else:
-        say_table(("weights", "file"), [(row["weights"], row["file"]) for row in rows])
+        print_table(("weights", "file"), [(row["weights"], row["file"]) for row in rows])

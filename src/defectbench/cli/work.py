@@ -46,7 +46,7 @@ def job(
 
     A cell that another worker holds is left for last, then waited for. SIGTERM stops after saving (143).
     """
-    # Before anything slow is imported: a pod may be told to go while torch is still loading.
+    # Before anything slow is imported: a pod may be stopped while torch is still loading.
     stop = Stop()
     stop.listen()
     if not events:

@@ -122,7 +122,7 @@ class Bundle:
 
     @property
     def intensity(self) -> Intensity:
-        """The scale of grey of more than 8 bits that the model was taught with."""
+        """The scale of grey of more than 8 bits that the model was trained with."""
         return Intensity.parse(str(self.preprocessing.get("intensity", FULL.text)))
 
     def to_json(self) -> bytes:

@@ -123,12 +123,12 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
     digests: dict[str, str] = {}
     notes: list[str] = []
     rotated: list[str] = []
-    told: list[str] = []
+    findings: list[str] = []
     for manifest in _manifests(sweep, store):
         digests[manifest.category] = manifest.digest
         if comes_in_any_orientation(manifest, sweep.data.any_orientation):
             rotated.append(manifest.category)
-        told += plan_notes(manifest, _inputs(models), store)
+        findings += plan_notes(manifest, _inputs(models), store)
         own = _splits(sweep, manifest, notes)
         for model in models:
             for place, split in enumerate(own, start=len(splits)):
@@ -142,7 +142,7 @@ def make_plan(sweep: Sweep, store: Store) -> Plan:
         splits += [CategorySplit(manifest.category, split) for split in own]
     if not splits:
         raise DataError(notes)
-    notes += told
+    notes += findings
     return Plan(
         sweep=sweep,
         models=models,

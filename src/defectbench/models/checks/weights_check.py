@@ -1,4 +1,4 @@
-"""Whether a file holds a network's weights: the network is built and every key compared, in a process apart.
+"""Whether a file holds a network's weights: the network is built and every key compared, in its own process.
 
 ``python -m defectbench.models.checks.weights_check NAME FILE`` does it and prints a line of JSON;
 :func:`check` starts that and reads it. So the caller loads no torch, and a file that leads torch astray ends
@@ -69,6 +69,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _answer(name: str, path: Path) -> dict[str, Any]:
+    """Return how the file differs from the network, or why it is refused."""
     try:
         return {"code": 0, "says": _differences(name, path)}
     except DataError as error:
@@ -102,6 +103,7 @@ def _differences(name: str, path: Path) -> list[str]:
 
 
 def _fill_teacher(name: str, path: Path) -> None:
+    """Load the file as EfficientAD loads its teacher."""
     from defectbench.models.detectors.anomalib_models import efficientad
     from defectbench.models.features import backbone
 
@@ -128,11 +130,13 @@ def _fill_timm(name: str, path: Path) -> list[str]:
 
 
 def _other_head(others: Sequence[str]) -> str:
+    """Say that the head is another one, and what would refuse the file for it."""
     refused = f"; {', '.join(others)} would refuse it" if others else "; detectors would refuse it"
     return f"its head is not the published one: classifiers put their own in its place{refused}"
 
 
 def _settings(name: str, path: Path, users: Sequence[Entry]) -> ModelSettings:
+    """Return settings that build the network with the file, at the side of a model that uses it."""
     side = users[0].image_size if users else _SIDE
     return ModelSettings({}, side, epochs=0, patience=0, seed=0, weights={name: path}, device="cpu")
 

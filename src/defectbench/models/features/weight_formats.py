@@ -69,6 +69,7 @@ def _loaded(path: Path) -> object:
 
 
 def _unreadable(path: Path) -> DataError:
+    """Return the error of a file in neither format."""
     return DataError(f"weights file {path.name}: neither safetensors nor a torch state dict")
 
 

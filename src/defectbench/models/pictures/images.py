@@ -109,6 +109,7 @@ class ImageSet:
         return found if found is not None and found.shape == shape else None
 
     def _decode(self, image: Image) -> NDArray[np.uint8]:
+        """Return an image's picture at this set's size, on the manifest's scale of grey."""
         data = self._bytes(image.path, image.sha256)
         try:
             return read_resized(data, self.size, image.path, self.manifest.intensity, UNLIMITED)
