@@ -64,7 +64,7 @@ def upward(sources: Sources, layers: tuple[str, ...]) -> list[str]:
     """Return the imports of a package that does not stand above the importing one."""
     height = {name: place for place, name in enumerate(layers)}
     return [
-        f"{one} imports {other}, which stands below it in LAYERS: imports go up the list only"
+        f"{one} imports {other}, a higher layer: a module imports its own layer and those before it in LAYERS"
         for one, others in imports(sources).items()
         for other in sorted(others)
         if one and other and height[package_of(other)] > height[package_of(one)]

@@ -48,16 +48,18 @@ def test_contaminants_are_of_contamination_alone(name: str) -> None:
     assert not any(split.contaminants for split in made(name, manifest, 0, 4))
 
 
-@pytest.mark.parametrize("name", sorted(set(NAMES) - {"contamination"}))
+@pytest.mark.parametrize("name", [name for name in NAMES if not PROTOCOLS[name].changes_goods])
 @settings(max_examples=20, deadline=None)
 @given(manifest=categories(), folds=st.integers(3, 5), seed=st.integers(0, 3))
-def test_a_detector_has_one_lesson_in_all_protocols(
+def test_a_detector_learns_the_same_in_every_protocol_that_keeps_the_goods(
     name: str, manifest: Manifest, folds: int, seed: int
 ) -> None:
     training_data = crossfit(manifest, seed, folds, name)[0]
     for split in made(name, manifest, seed, folds):
         if "detector" in split.families:
-            assert split.train("detector") == training_data.train("detector")
+            assert split.train("detector") == training_data.train("detector"), (
+                f"{name}: a detector learns other goods than in detection; if that is asked, set changes_goods"
+            )
             assert split.calibration == training_data.calibration
             assert split.tuning("detector") == ()
 

@@ -39,7 +39,7 @@ def test_open_store_s3_url(s3_url: str) -> None:
     ("url", "said"),
     [
         ("", "empty"),
-        ("gs://bucket/x", "allowed: file, s3, or a path"),
+        ("gs://bucket/x", "no store of kind gs://"),
         ("s4://bucket/x", "did you mean 's3'"),
         ("https://host/x", "no store of kind https://"),
         ("s3:bucket", "s3://bucket or s3://bucket/prefix"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from defectbench.protocols.choose import BUILTIN
 from packages import install, run
 
 STORE = """\
@@ -40,7 +41,7 @@ NAMES = """\
 from defectbench.protocols.choose import CLASHES, PROTOCOLS, REMARKS
 print(list(PROTOCOLS), CLASHES, REMARKS)
 """
-OURS = "['detection', 'unseen', 'scarcity', 'contamination'"
+OURS = repr(list(BUILTIN))[:-1]
 
 
 def opened(folder: Path, url: str) -> str:
@@ -60,9 +61,9 @@ def test_a_packages_store_is_opened_by_its_scheme(tmp_path: Path) -> None:
     assert opened(tmp_path / "lib", f"else://{tmp_path}/bench") == "Elsewhere"
     assert opened(tmp_path / "lib", f"ELSE://{tmp_path}/bench") == "Elsewhere"
     assert opened(tmp_path / "lib", str(tmp_path)) == "DirectoryStore"
-    assert opened(tmp_path / "lib", "els://x") == (
-        "64 no store of kind els://; did you mean 'else'? allowed: else, file, s3, or a path"
-    )
+    said = opened(tmp_path / "lib", "els://x")
+    assert said.startswith("64 no store of kind els://; did you mean 'else'? allowed: else, file, s3")
+    assert said.endswith(", or a path")
     done = run(tmp_path / "lib", "data", "list", "--store", f"else://{tmp_path}/bench")
     assert done.returncode == 0
 

@@ -1,5 +1,7 @@
 """Whether a category's parts come in any orientation: declared with the data set, never guessed from a name.
 
+Data sets that version 0.1.0 imported declare nothing; for them alone its list of names counts.
+
 Where they do, a classifier sees pictures of both classes rotated by 90 degrees and mirrored. Where they do
 not, nothing is rotated: rotating the defects alone would make orientation a label, and a part whose defect
 is one of orientation or handedness (MVTec AD's flipped metal nut) would become a good one.

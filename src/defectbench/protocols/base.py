@@ -111,10 +111,13 @@ class Protocol(StrictModel, ABC):
     Attributes:
         name: what a sweep calls it.
         descriptions: of each name that its splits carry; the first is of ``name``.
+        changes_goods: its question is about the goods that models learn from, so a detector's fits are its
+            own. Without it a detector has one fit a seed, whatever the protocol.
     """
 
     name: ClassVar[str]
     descriptions: ClassVar[tuple[Description, ...]]
+    changes_goods: ClassVar[bool] = False
 
     @abstractmethod
     def splits(self, manifest: Manifest, split_seed: int, folds: int) -> Splits:

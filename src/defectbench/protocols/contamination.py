@@ -29,6 +29,7 @@ class Contamination(Protocol):
     """
 
     name: ClassVar[str] = "contamination"
+    changes_goods: ClassVar[bool] = True
     descriptions: ClassVar[tuple[Description, ...]] = (
         Description(
             name,
