@@ -109,7 +109,9 @@ def aligned(kind, jitter, number=12, size=256):
     rows, columns = unit_grid(size)
     radius = np.hypot(rows - 0.5, columns - 0.5)
     part = 90 + 80 * (radius < 0.4) - 50 * (abs(radius - 0.25) < 0.03)
-    if kind == "printed":
+    if kind == "grass":
+        part = photograph("grass.png").reshape(size, 512 // size, size, 512 // size).mean((1, 3))
+    elif kind == "printed":
         part = np.kron(photograph("brick.png")[::2, ::2], np.ones((size // 256, size // 256)))
     pictures = []
     for _ in range(number):
@@ -120,7 +122,7 @@ def aligned(kind, jitter, number=12, size=256):
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.7, 3.0])
-@pytest.mark.parametrize("kind", ["turned", "printed"])
+@pytest.mark.parametrize("kind", ["turned", "printed", "grass"])
 def test_duplicates_tells_aligned_parts_apart_by_their_noise(kind, jitter):
     pictures = aligned(kind, jitter)
     assert pairs_of(pictures) == []

@@ -111,9 +111,7 @@ def structure(pictures: Sequence[Plane]) -> Structure:
     return Structure(_basis(pictures, median, detail), _basis(pictures, median, noise))
 
 
-def _basis(
-    pictures: Sequence[Plane], median: Plane, band: Callable[[Plane], Plane]
-) -> NDArray[np.float32]:
+def _basis(pictures: Sequence[Plane], median: Plane, band: Callable[[Plane], Plane]) -> NDArray[np.float32]:
     mean = band(median)
     down, right = np.gradient(mean)
     slopes = [mean, down, right, np.gradient(down)[0], np.gradient(down)[1], np.gradient(right)[1]]
