@@ -106,7 +106,7 @@ def blocks(picture: NDArray[Value]) -> NDArray[Value]:
 
 
 def structure(pictures: Sequence[Plane]) -> Structure:
-    """Return the space of registered pictures, and of their median's slopes: parts are never aligned exactly."""
+    """Return the space of registered pictures and of their median's slopes: no parts are aligned exactly."""
     median = np.median(np.stack(pictures), axis=0).astype(np.float32)
     return Structure(_basis(pictures, median, detail), _basis(pictures, median, noise))
 
