@@ -1,7 +1,7 @@
 """The duplicate search: which copies it finds, which different parts it takes for copies, and what it costs.
 
-    python benchmarks/duplicates.py --quick    # under two minutes
-    python benchmarks/duplicates.py            # more pictures and 512 px too, some minutes
+    python benchmarks/duplicates.py --quick    # some minutes
+    python benchmarks/duplicates.py            # more pictures, and 512 px too
     python benchmarks/duplicates.py cost 1000 512
 
 Each line is printed as soon as it is measured. The parts, photographs and seeds are not those of the tests.
@@ -248,7 +248,7 @@ def main() -> None:
         for line in recall(number, copied, size):
             print(line, flush=True)
     print()
-    for line in false_pairs(40, sizes):
+    for line in false_pairs(20 if arguments.quick else 40, sizes):
         print(line, flush=True)
 
 

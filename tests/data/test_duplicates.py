@@ -120,7 +120,9 @@ def aligned(kind: str, jitter: Any, number: int = 12, size: int = 256) -> list[P
     rows, columns = unit_grid(size)
     radius = np.hypot(rows - 0.5, columns - 0.5)
     part = 90 + 80 * (radius < 0.4) - 50 * (abs(radius - 0.25) < 0.03)
-    if kind == "printed":
+    if kind == "grass":
+        part = photograph("grass.png").reshape(size, 512 // size, size, 512 // size).mean((1, 3))
+    elif kind == "printed":
         part = np.kron(photograph("brick.png")[::2, ::2], np.ones((size // 256, size // 256)))
     pictures = []
     for _ in range(number):
@@ -131,7 +133,7 @@ def aligned(kind: str, jitter: Any, number: int = 12, size: int = 256) -> list[P
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.7, 3.0])
-@pytest.mark.parametrize("kind", ["turned", "printed"])
+@pytest.mark.parametrize("kind", ["turned", "printed", "grass"])
 def test_duplicates_tells_aligned_parts_apart_by_their_noise(kind: str, jitter: Any) -> None:
     pictures = aligned(kind, jitter)
     assert pairs_of(pictures) == []

@@ -58,7 +58,7 @@ def test_a_detector_learns_the_same_in_every_protocol_that_keeps_the_goods(
     for split in made(name, manifest, seed, folds):
         if "detector" in split.families:
             assert split.train("detector") == training_data.train("detector"), (
-                f"{name}: a detector learns other goods than in detection; if that is asked, set changes_goods"
+                f"{name}: a detector learns other goods than in detection; if asked, set changes_goods"
             )
             assert split.calibration == training_data.calibration
             assert split.tuning("detector") == ()

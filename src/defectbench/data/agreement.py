@@ -37,7 +37,7 @@ Blocks = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What pictures of one kind share: for each block an orthonormal basis, (n, pixels, 6), in each band."""
+    """What pictures of one kind share: for each block an orthonormal basis, (n, pixels, k), in each band."""
 
     detail: NDArray[np.float32]
     noise: NDArray[np.float32]
@@ -106,15 +106,16 @@ def blocks(picture: NDArray[Value]) -> NDArray[Value]:
 
 
 def structure(pictures: Sequence[Plane]) -> Structure:
-    """Return the median of registered pictures and its slopes, because parts are never aligned exactly."""
+    """Return the space of registered pictures and of their median's slopes: no parts are aligned exactly."""
     median = np.median(np.stack(pictures), axis=0).astype(np.float32)
-    return Structure(_basis(median, detail), _basis(median, noise))
+    return Structure(_basis(pictures, median, detail), _basis(pictures, median, noise))
 
 
-def _basis(median: Plane, band: Callable[[Plane], Plane]) -> NDArray[np.float32]:
+def _basis(pictures: Sequence[Plane], median: Plane, band: Callable[[Plane], Plane]) -> NDArray[np.float32]:
     mean = band(median)
     down, right = np.gradient(mean)
-    parts = [mean, down, right, np.gradient(down)[0], np.gradient(down)[1], np.gradient(right)[1]]
+    slopes = [mean, down, right, np.gradient(down)[0], np.gradient(down)[1], np.gradient(right)[1]]
+    parts = [*slopes, *(band(picture) for picture in pictures)]
     stacked = np.stack([blocks(np.asarray(part, np.float32)) for part in parts], axis=-1)
     return np.asarray(np.linalg.qr(stacked.astype(np.float64))[0], np.float32)
 

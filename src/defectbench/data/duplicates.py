@@ -80,7 +80,7 @@ _NEARLY, _SLACK = 1.5, 0.01
 _STRAIGHT, _SHEARED = np.deg2rad(0.15), 0.0025
 _TURNED_SHEARED, _TURNED_SQUASHED = 0.001, 0.001
 _LARGEST_TURN = np.deg2rad(5)
-_PEERS, _FEWEST_PEERS, _OF_A_KIND = 7, 3, 0.35
+_PEERS, _FEWEST_PEERS, _OF_A_KIND = 11, 3, 0.35
 
 Load = Callable[[int], NDArray[np.uint8]]
 """Returns a picture, (H, W, 3), by its place in the list."""
@@ -221,7 +221,7 @@ class _Search:
         lost = _LOST if shrunk else _LOST_FULL
         if not _is_copy(found, view, is_exact, lost):
             return None
-        shared = self.structure(first)
+        shared = self.structure(first, second)
         if shared is not None:
             found = agreement(Bands(own.picture, shared), Bands(other.picture, shared), view.seen)
             if found.detail < _DETAIL_BEYOND or not _is_copy(found, view, is_exact, lost):
@@ -253,10 +253,10 @@ class _Search:
             return None
         return affine.rescaled(one.unit, two.unit)
 
-    def _structure(self, index: int) -> Structure | None:
-        """Return what a few others share with the picture; None where fewer than three are of its kind."""
+    def _structure(self, index: int, partner: int) -> Structure | None:
+        """Return what others than these two share with the first; None where too few are of its kind."""
         windows = []
-        for peer in _peers(len(self.frames), index):
+        for peer in _peers(len(self.frames), index, partner):
             affine = self._start(index, peer)
             if affine is None and self.grey(index).shape != self.grey(peer).shape:
                 continue
@@ -269,9 +269,9 @@ class _Search:
         return structure(windows) if len(windows) >= _FEWEST_PEERS else None
 
 
-def _peers(number: int, index: int) -> Iterator[int]:
-    """Yield a few other pictures, evenly spaced."""
-    others = [other for other in range(number) if other != index]
+def _peers(number: int, index: int, partner: int) -> Iterator[int]:
+    """Yield a few pictures other than these two, evenly spaced."""
+    others = [other for other in range(number) if other not in (index, partner)]
     yield from others[:: max(1, len(others) // _PEERS)][:_PEERS]
 
 
