@@ -120,7 +120,7 @@ def washer(size: int) -> Clean:
     found = 70 + 75.0 * ((np.hypot(rows, columns) < 0.42) & (np.hypot(rows, columns) > 0.14))
     for angle in (0.3, 2.4, 4.5):
         found -= 55.0 * (np.hypot(rows - 0.28 * np.sin(angle), columns - 0.28 * np.cos(angle)) < 0.05)
-    return gaussian_filter(found, size / 256)
+    return np.asarray(gaussian_filter(found, size / 256))
 
 
 def pieces(name: str, number: int, size: int, rng: np.random.Generator) -> list[Clean]:

@@ -9,7 +9,8 @@ picture by a phase alone, so each keypoint is described in its own direction and
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,7 +113,7 @@ def _extrema(response: Plane) -> tuple[NDArray[np.int64], Plane]:
     return steps, np.asarray(np.stack([rows + down, columns + right], axis=1), np.float32)
 
 
-def _first_of_each(steps: NDArray[np.int64], salience: Plane) -> NDArray[np.int64]:
+def _first_of_each(steps: NDArray[np.int64], salience: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """Return the indices of the 28 most salient of each scale, best first."""
     order = np.lexsort((-salience, steps))
     starts = np.searchsorted(steps[order], np.arange(len(SIGMAS)))
@@ -145,8 +146,8 @@ def _around(response: Plane) -> Plane:
 
     height, width = response.shape[1:]
     square = np.pad(response * response, ((0, 0), (0, -height % _CELL), (0, -width % _CELL)), mode="edge")
-    rows = sum(square[:, start::_CELL] for start in range(_CELL))
-    cells = np.asarray(sum(rows[:, :, start::_CELL] for start in range(_CELL)) / _CELL**2)
+    rows = reduce(np.add, [square[:, start::_CELL] for start in range(_CELL)])
+    cells = reduce(np.add, [rows[:, :, start::_CELL] for start in range(_CELL)]) / _CELL**2
     return np.asarray(np.sqrt(uniform_filter(cells, (1, _AROUND, _AROUND))))
 
 
