@@ -12,6 +12,7 @@ from pathlib import Path
 
 from defectbench.data.copies import Copies, find_copies
 from defectbench.data.duplicates import Frame
+from defectbench.data.groups import Groups, unite
 from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts.base import DatasetReading, Source
 from defectbench.data.layouts.labels import fold
@@ -38,6 +39,7 @@ class CategoryCounts:
     test_good: int
     defects: Mapping[str, int]
     masks: int
+    uncertain: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class CheckReport:
         counts: one for each category.
         facts: picture file -> what it holds, for those that can be read.
         shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
-        groups: picture file -> name of its group of copies, in its category; those in a group alone.
-        left_out: training pictures that are not imported, because the test part has a copy.
+        groups: picture file -> name of its group, in its category; those in a group alone.
+        left_out: training pictures that are not imported, because the test part has others of their group.
         accepted_duplicates: pairs under two labels that are kept because the user says so.
         intensity: the scale of grey of more than 8 bits.
         widths: category -> of each defect with a mask, its width as a share of the picture's; sorted.
@@ -87,26 +89,28 @@ def check(
     Raises:
         UsageError: ``intensity`` is neither.
     """
-    scale = choose([source.file for source in reading.sources], intensity, progress)
+    scale = choose([source.file for source in (*reading.sources, *reading.uncertain)], intensity, progress)
     problems, notes = [*reading.problems, *scale.problems], [*reading.notes, *scale.notes]
-    problems += check_names(reading.categories, reading.sources)
+    problems += check_names(reading.categories, (*reading.sources, *reading.uncertain))
     if not is_name(reading.root.name):
         notes.append(f"the folder's name {reading.root.name!r} cannot name a data set: import it with --name")
     open_one = partial(open_source, intensity=scale.intensity)
     found: dict[str, _Category] = {}
-    done = 0
+    done, number = 0, len(reading.sources) + len(reading.uncertain)
     for category in reading.categories:
         own = found[category] = _Category(
-            category, tuple(source for source in reading.sources if source.category == category)
+            category,
+            tuple(source for source in reading.sources if source.category == category),
+            tuple(source for source in reading.uncertain if source.category == category),
         )
-        for source, opened in zip(own.sources, in_threads(open_one, own.sources), strict=True):
+        for source, opened in zip(own.all, in_threads(open_one, own.all), strict=True):
             own.add(source, opened)
             done += 1
-            progress(f"checking {category}", done, len(reading.sources))
+            progress(f"checking {category}", done, number)
         own.conclude(reading.root, progress, scale.intensity, accept_duplicates)
         problems += own.problems
         notes += own.notes
-    left_out = frozenset(file for own in found.values() for file in own.copies.left_out)
+    left_out = frozenset(file for own in found.values() for file in own.groups.left_out)
     counts = tuple(_counts(reading, category, left_out) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
@@ -117,7 +121,7 @@ def check(
         counts,
         {file: fact for own in found.values() for file, fact in own.facts.items()},
         {category: own.shortcut for category, own in found.items() if own.shortcut is not None},
-        {file: name for own in found.values() for file, name in own.copies.groups.items()},
+        {file: name for own in found.values() for file, name in own.groups.names.items()},
         left_out,
         tuple(pair for own in found.values() for pair in own.copies.accepted),
         scale.intensity,
@@ -131,6 +135,7 @@ class _Category:
 
     name: str
     sources: tuple[Source, ...]
+    uncertain: tuple[Source, ...] = ()
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[Path, Fact] = field(default_factory=dict)
@@ -139,7 +144,13 @@ class _Category:
     marked: dict[Path, Marked] = field(default_factory=dict)
     flat: dict[Source, Flat] = field(default_factory=dict)
     copies: Copies = field(default_factory=Copies)
+    groups: Groups = field(default_factory=Groups)
     shortcut: Shortcut | None = None
+
+    @property
+    def all(self) -> tuple[Source, ...]:
+        """Its pictures, uncertain ones last."""
+        return (*self.sources, *self.uncertain)
 
     def add(self, source: Source, opened: Opened) -> None:
         """Put what was taken from a picture into the collections."""
@@ -160,19 +171,21 @@ class _Category:
         """Compare the pictures with one another, once all are there."""
         pixels = {file: fact.pixels for file, fact in self.facts.items()}
         self.copies = find_copies(
-            self.sources, pixels, self.frames, progress, intensity, accept=accept_duplicates
+            self.all, pixels, self.frames, progress, intensity, accept=accept_duplicates
         )
-        self.problems += [*_names(self.sources), *_twins(self.sources)]
+        self.groups = unite(self.all, self.copies)
+        self.problems += [*_names(self.all), *_twins(self.all)]
         for problems, notes in (
-            check_sizes(self.name, self._kept()),
+            check_sizes(self.name, self._kept(), self.groups.names),
             check_missing(self.name, self.sources, root),
             check_inversion(self.name, self.sources, self.marked),
             check_parts(self.name, self.flat, len(self.frames)),
             (self.copies.problems, self.copies.notes),
+            ((), self.groups.notes),
         ):
             self.problems += problems
             self.notes += notes
-        self.notes += _uncommon(self.name, self.sources, self.facts)
+        self.notes += _uncommon(self.name, self.all, self.facts)
         sizes = [(fact.width, fact.height) for fact in self.facts.values()]
         self.notes += check_notes(self.name, sizes, self.widths)
         self.shortcut = discriminate(self.seen["train"], self.seen["test"])
@@ -186,7 +199,7 @@ class _Category:
 
     def _kept(self) -> list[Source]:
         """Return the pictures that are not left out; all, where none to train on were kept."""
-        kept = [source for source in self.sources if source.file not in self.copies.left_out]
+        kept = [source for source in self.sources if source.file not in self.groups.left_out]
         return kept if any(source.part == "train" for source in kept) else list(self.sources)
 
 
@@ -231,6 +244,7 @@ def _counts(reading: DatasetReading, category: str, left_out: Collection[Path]) 
         test_good=sum(source.part == "test" and source.defect_type == GOOD for source in own),
         defects=dict(sorted(Counter(source.defect_type for source in bad).items())),
         masks=sum(bool(source.masks) for source in bad),
+        uncertain=sum(source.category == category for source in reading.uncertain),
     )
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from defectbench.data.duplicates import Frame, Pair, duplicate_groups, near_duplicates
-from defectbench.data.layouts.base import Source
-from defectbench.data.manifest import GOOD
+from defectbench.data.layouts.base import Label, Source
 from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.util.image_io import FULL, Intensity, overview, read_picture
 
@@ -57,8 +56,10 @@ def find_copies(
     read = [source for source in sources if source.file in frames]
     pairs = _pairs(read, pixels, frames, progress, intensity)
     groups = [[read[index] for index in group] for group in duplicate_groups(len(read), pairs)]
-    crossing = [pair for pair in pairs if _is_good(read[pair.first]) != _is_good(read[pair.second])]
-    left_out = [source for group in groups for source in _superseded(group)]
+    crossing = [
+        pair for pair in pairs if {read[pair.first].label, read[pair.second].label} == {"good", "bad"}
+    ]
+    left_out = [source for group in groups for source in superseded(group)]
     notes = [*_grouped(groups), *_left_out(left_out, groups)]
     if accept and crossing:
         notes.append(_accepted(crossing, read))
@@ -96,13 +97,13 @@ def _pairs(
     return [*equal, *(Pair(firsts[pair.first], firsts[pair.second], pair.score) for pair in near)]
 
 
-def _is_good(source: Source) -> bool:
-    return source.defect_type == GOOD
+def _labels(pair: Pair, read: Sequence[Source]) -> set[Label]:
+    return {read[pair.first].label, read[pair.second].label}
 
 
-def _superseded(group: Sequence[Source]) -> list[Source]:
+def superseded(group: Sequence[Source]) -> list[Source]:
     """Return the group's training pictures if it has a test picture too."""
-    if all(source.part == "train" for source in group):
+    if all(source.part != "test" for source in group):
         return []
     return [source for source in group if source.part == "train"]
 
