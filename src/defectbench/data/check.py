@@ -5,20 +5,21 @@ from __future__ import annotations
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from defectbench.data.copies import Copies, find_copies
+from defectbench.data.copies import Copies, find_pairs, judge_copies
 from defectbench.data.duplicates import Frame
 from defectbench.data.groups import Groups, unite
 from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts.base import DatasetReading, Source
+from defectbench.data.layouts.cutting import cut_goods
 from defectbench.data.layouts.labels import fold
 from defectbench.data.layouts.walk import shown
 from defectbench.data.limits import check_names, check_sizes
-from defectbench.data.manifest import GOOD
+from defectbench.data.manifest import GOOD, Part
 from defectbench.data.mask_checks import Flat, Marked, check_inversion, check_missing, check_parts
 from defectbench.data.names import is_name
 from defectbench.data.opened import Fact, Opened, open_source
@@ -107,9 +108,11 @@ def check(
             own.add(source, opened)
             done += 1
             progress(f"checking {category}", done, number)
-        own.conclude(reading.root, progress, scale.intensity, accept_duplicates)
+        own.conclude(reading, progress, scale.intensity, accept_duplicates)
         problems += own.problems
         notes += own.notes
+    cut = sorted((s for own in found.values() for s in own.sources), key=lambda s: (s.category, s.path))
+    reading = replace(reading, sources=tuple(cut))
     left_out = frozenset(file for own in found.values() for file in own.groups.left_out)
     counts = tuple(_counts(reading, category, left_out) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
@@ -140,7 +143,7 @@ class _Category:
     notes: list[str] = field(default_factory=list)
     facts: dict[Path, Fact] = field(default_factory=dict)
     frames: dict[Path, Frame] = field(default_factory=dict)
-    seen: dict[str, list[Looks]] = field(default_factory=lambda: {"train": [], "test": []})
+    looks: dict[Path, Looks] = field(default_factory=dict)
     marked: dict[Path, Marked] = field(default_factory=dict)
     flat: dict[Source, Flat] = field(default_factory=dict)
     copies: Copies = field(default_factory=Copies)
@@ -159,25 +162,42 @@ class _Category:
             return
         self.facts[source.file], self.frames[source.file] = opened.fact, opened.frame
         if opened.looks is not None:
-            self.seen[source.part].append(opened.looks)
+            self.looks[source.file] = opened.looks
         if opened.flat is not None:
             self.flat[source] = opened.flat
         if opened.marked is not None:
             self.marked[source.file] = opened.marked
 
+    def _read(self) -> list[Source]:
+        return [source for source in self.all if source.file in self.frames]
+
+    def _cut_again(self, share: float) -> None:
+        """Cut goods of one set into training and test part so that groups of copies stay whole too."""
+        names = self.groups.names
+        whole = [replace(source, group=names.get(source.file)) for source in self.sources]
+        groups = {source.file: source.group for source in self.sources}
+        self.sources = tuple(replace(s, group=groups[s.file]) for s in cut_goods(whole, share))
+
     def conclude(
-        self, root: Path, progress: ProgressCallback, intensity: Intensity, accept_duplicates: bool
+        self,
+        reading: DatasetReading,
+        progress: ProgressCallback,
+        intensity: Intensity,
+        accept_duplicates: bool,
     ) -> None:
         """Compare the pictures with one another, once all are there."""
         pixels = {file: fact.pixels for file, fact in self.facts.items()}
-        self.copies = find_copies(
-            self.all, pixels, self.frames, progress, intensity, accept=accept_duplicates
-        )
+        pairs = find_pairs(self._read(), pixels, self.frames, progress, intensity)
+        self.copies = judge_copies(self._read(), pairs, accept=accept_duplicates)
         self.groups = unite(self.all, self.copies)
+        if reading.test_share is not None and self.groups.left_out:
+            self._cut_again(reading.test_share)
+            self.copies = judge_copies(self._read(), pairs, accept=accept_duplicates)
+            self.groups = unite(self.all, self.copies)
         self.problems += [*_names(self.all), *_twins(self.all)]
         for problems, notes in (
             check_sizes(self.name, self._kept(), self.groups.names),
-            check_missing(self.name, self.sources, root),
+            check_missing(self.name, self.sources, reading.root),
             check_inversion(self.name, self.sources, self.marked),
             check_parts(self.name, self.flat, len(self.frames)),
             (self.copies.problems, self.copies.notes),
@@ -188,7 +208,7 @@ class _Category:
         self.notes += _uncommon(self.name, self.all, self.facts)
         sizes = [(fact.width, fact.height) for fact in self.facts.values()]
         self.notes += check_notes(self.name, sizes, self.widths)
-        self.shortcut = discriminate(self.seen["train"], self.seen["test"])
+        self.shortcut = discriminate(*(self._looks(part) for part in ("train", "test")))
         if self.shortcut is not None and self.shortcut.suspicious:
             self.notes.append(f"{self.name}: {self.shortcut.warning}")
 
@@ -196,6 +216,11 @@ class _Category:
     def widths(self) -> tuple[float, ...]:
         """Of each defect with a mask, its width as a share of the picture's; sorted."""
         return tuple(sorted(marked.width for marked in self.marked.values()))
+
+    def _looks(self, part: Part) -> list[Looks]:
+        """Return the looks of a part's goods."""
+        own = (source.file for source in self.sources if source.part == part and source.label == "good")
+        return [self.looks[file] for file in own if file in self.looks]
 
     def _kept(self) -> list[Source]:
         """Return the pictures that are not left out; all, where none to train on were kept."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from defectbench.data.duplicates import Frame, Pair, duplicate_groups, near_duplicates
 from defectbench.data.layouts.base import Label, Source
-from defectbench.data.progress import ProgressCallback, no_progress
-from defectbench.util.image_io import FULL, Intensity, overview, read_picture
+from defectbench.data.progress import ProgressCallback
+from defectbench.util.image_io import Intensity, overview, read_picture
 
 _SHOWN = 3
 """Names that a note gives."""
@@ -35,26 +35,14 @@ class Copies:
     accepted: tuple[tuple[Path, Path], ...] = ()
 
 
-def find_copies(
-    sources: Sequence[Source],
-    pixels: Mapping[Path, str],
-    frames: Mapping[Path, Frame],
-    progress: ProgressCallback = no_progress,
-    intensity: Intensity = FULL,
-    *,
-    accept: bool = False,
-) -> Copies:
+def judge_copies(read: Sequence[Source], pairs: Sequence[Pair], *, accept: bool = False) -> Copies:
     """Return what the copies among the pictures of one category mean.
 
     Args:
-        sources: of one category; those that could not be read are passed over.
-        pixels: picture file -> digest of its pixels.
-        frames: picture file -> what the search keeps of it.
-        intensity: the scale of grey of more than 8 bits.
+        read: its pictures, as :func:`find_pairs` had them.
+        pairs: what that found.
         accept: a pair under two labels is a note and no problem.
     """
-    read = [source for source in sources if source.file in frames]
-    pairs = _pairs(read, pixels, frames, progress, intensity)
     groups = [[read[index] for index in group] for group in duplicate_groups(len(read), pairs)]
     crossing = [
         pair for pair in pairs if {read[pair.first].label, read[pair.second].label} == {"good", "bad"}
@@ -63,7 +51,7 @@ def find_copies(
     notes = [*_grouped(groups), *_left_out(left_out, groups)]
     if accept and crossing:
         notes.append(_accepted(crossing, read))
-    if left_out and len(left_out) == sum(source.part == "train" for source in sources):
+    if left_out and len(left_out) == sum(source.part == "train" for source in read):
         problems = [f"{read[0].category}: each training picture has a copy in the test part; none is left"]
     else:
         problems = []
@@ -76,14 +64,21 @@ def find_copies(
     )
 
 
-def _pairs(
+def find_pairs(
     read: Sequence[Source],
     pixels: Mapping[Path, str],
     frames: Mapping[Path, Frame],
     progress: ProgressCallback,
     intensity: Intensity,
 ) -> list[Pair]:
-    """Return the pairs of equal pixels (score 1), then those that the search finds among the others."""
+    """Return the pairs of equal pixels (score 1), then those that the search finds among the others.
+
+    Args:
+        read: pictures of one category.
+        pixels: picture file -> digest of its pixels.
+        frames: picture file -> what the search keeps of it.
+        intensity: the scale of grey of more than 8 bits.
+    """
     same: dict[str, list[int]] = defaultdict(list)
     for index, source in enumerate(read):
         same[pixels[source.file]].append(index)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,22 +18,16 @@ from defectbench.data.layouts.base import (
     Unused,
     mask_file,
 )
+from defectbench.data.layouts.cutting import LEAST_SHARE, MOST_SHARE, TEST_SHARE, cut_goods
 from defectbench.data.layouts.grouping import Grouping, grouped
 from defectbench.data.layouts.labels import fold, mask_stems, picture_stems
 from defectbench.data.layouts.masks import looks_like_mask, told_masks
 from defectbench.data.layouts.outlines import outlined
 from defectbench.data.layouts.pairing import Candidate, paired
 from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree, shown
-from defectbench.data.manifest import GOOD, UNCERTAIN, Part
+from defectbench.data.manifest import GOOD, UNCERTAIN
 from defectbench.errors import UsageError
 from defectbench.util.image_io import is_picture
-
-TEST_SHARE, LEAST_SHARE, MOST_SHARE = 0.2, 0.05, 0.9
-"""Share of the goods of one set that goes to the test part: those in so much of the hashes' range; and what a
-user may say instead."""
-
-FEW = 4
-"""Test goods below which more are taken from a small set, up to its share: what four folds need."""
 
 _LONGEST_JOINT = 16
 
@@ -67,6 +60,11 @@ class Wishes:
 
     grouping: Grouping | None = None
     test_goods: float | None = None
+
+    @property
+    def test_share(self) -> float:
+        """The share of the goods that is tested."""
+        return TEST_SHARE if self.test_goods is None else self.test_goods
 
     def __post_init__(self) -> None:
         if self.test_goods is not None and not LEAST_SHARE <= self.test_goods <= MOST_SHARE:
@@ -110,6 +108,7 @@ def assemble(tree: Tree, layout: str, draft: Draft, wishes: Wishes) -> DatasetRe
         tuple(map(shown, (*tree.problems, *draft.problems, *found.problems))),
         tuple(map(shown, (*tree.notes, *draft.notes, *found.notes))),
         _account(tree, layout, {source.file for source in sources}, found),
+        wishes.test_share if draft.cut_goods else None,
     )
 
 
@@ -204,7 +203,7 @@ def _add(
     masks: dict[Path, tuple[Mask, ...]] = {**pairs.masks, **draft.masks}
     found.notes += [*_moved(category, pictures), *_remarks(category, entries, pictures, masks, told)]
     sources = _by_rule(list(_named(category, pictures, masks, draft.uncertain)), wishes, root)
-    found.sources += _cut(sources, wishes.test_goods or TEST_SHARE) if draft.cut_goods else sources
+    found.sources += cut_goods(sources, wishes.test_share) if draft.cut_goods else sources
 
 
 def _moved(category: str, pictures: Sequence[Entry]) -> Iterator[str]:
@@ -290,60 +289,6 @@ def _origin(entry: Entry) -> tuple[str, ...]:
 def _id(entry: Entry, name: str) -> tuple[str, ...]:
     """Return what only one picture may have."""
     return entry.part or "", fold(entry.kind), fold(Path(name).stem)
-
-
-# --- goods of one set: a share of them is tested
-
-
-def _cut(sources: Sequence[Source], share: float) -> list[Source]:
-    """Send the goods whose SHA-256 lies in the lowest ``share`` of its range to the test part.
-
-    A good's own contents decide, so another good, name or order moves none, and equal files stay together.
-    So does a group: its first hash decides for all. Goods that share a group with a defect are tested with
-    it, beyond that share. Only small sets need more: :func:`_test_hashes`.
-    """
-    defective = {source.group for source in sources if source.label == "bad"} - {None}
-    beside = {source.file for source in sources if source.label == "good" and source.group in defective}
-    goods = [source for source in sources if source.label == "good" and source.file not in beside]
-    hashes = {source.file: _hash(source.file) for source in goods}
-    first: dict[str, bytes] = {}
-    for source in goods:
-        if source.group is not None:
-            own = hashes[source.file]
-            first[source.group] = min(first.get(source.group, own), own)
-    deciding = {
-        source.file: hashes[source.file] if source.group is None else first[source.group] for source in goods
-    }
-    tested = _test_hashes(deciding.values(), share)
-    parts: dict[Path, Part] = {file: "test" if deciding[file] in tested else "train" for file in deciding}
-    parts.update(dict.fromkeys(beside, "test"))
-    return [_in_part(source, parts[source.file]) if source.file in parts else source for source in sources]
-
-
-def _hash(file: Path) -> bytes:
-    """Return the SHA-256 of a file; of its path if it cannot be read, which the check reports."""
-    try:
-        return hashlib.sha256(file.read_bytes()).digest()
-    except OSError:
-        return hashlib.sha256(str(file).encode(errors="surrogateescape")).digest()
-
-
-def _in_part(source: Source, part: Part) -> Source:
-    return replace(source, part=part, path=f"{part}/{GOOD}/{source.path.split('/', 2)[2]}")
-
-
-def _test_hashes(digests: Iterable[bytes], share: float) -> frozenset[bytes]:
-    """Return the hashes that go to the test part: those below a ``share`` of the range.
-
-    Where chance sends fewer than four there, the next lowest join them, up to the share of the set (rounded,
-    at least one); where it sends more than half, or than the share where that is more, the highest of them
-    train. A single good trains. As long as either is so, adding a good may move another.
-    """
-    ranked = sorted(set(digests))
-    chance = sum(int.from_bytes(digest) < share * 256 ** len(digest) for digest in ranked)
-    least = min(FEW, max(1, round(share * len(ranked))))
-    most = max(len(ranked) // 2, min(round(share * len(ranked)), len(ranked) - 1))
-    return frozenset(ranked[: min(max(chance, least), most)])
 
 
 # --- what became of every file

@@ -105,6 +105,7 @@ class DatasetReading:
         problems: faults of the layout itself, one line each.
         notes: what was read otherwise than it lies, one line each.
         account: what became of every file.
+        test_share: share of the goods that is tested; None where the layout says which are.
     """
 
     root: Path
@@ -115,6 +116,7 @@ class DatasetReading:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     account: Account = Account(0, 0, ())
+    test_share: float | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:
