@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectbench.data import archive
+from defectbench.data.intensity import AUTO
+from defectbench.data.layouts import Wishes
+from defectbench.data.layouts.grouping import make_grouping
 from defectbench.data.manifest import Manifest
 from defectbench.data.synthetic import synth as rendering
 from defectbench.data.synthetic.scenes import SCENES
@@ -110,23 +113,40 @@ def import_dataset(
     name: str | None = None,
     layout: str | None = None,
     any_orientation: Sequence[str] = (),
+    group: str | None = None,
+    group_by_folder: bool = False,
+    test_goods: float | None = None,
+    accept_duplicates: bool = False,
+    intensity: str = AUTO,
 ) -> list[Manifest]:
     """Check a folder of images, put it into the store, and return a manifest for each category.
 
     Args:
         name: what the store calls it; default: the folder's name.
-        layout: ``mvtec``, ``visa`` or ``folder``; default: recognised.
+        layout: a name that ``defectbench data import --help`` lists; default: recognised.
         any_orientation: categories whose parts come in any orientation: training rotates and mirrors them.
+        group: regular expression, found in the paths below the folder, that names what stays together.
+        group_by_folder: the images of a folder stay together.
+        test_goods: share of the goods to test, 0.05 to 0.9, where no folder says which; default: a fifth.
+        accept_duplicates: keep copies of one image under two labels.
+        intensity: ``auto`` or ``window:LOW,HIGH``: the scale of grey of more than 8 bits.
 
     Raises:
         DataError: the images are wrong: all problems at once; nothing is imported.
-        UsageError: a name or a layout that is not allowed.
+        UsageError: an argument that is not allowed.
         MissingInputError: no such folder.
         TryAgainError: the disk or the store is full or out of reach.
     """
     _check_names(any_orientation=any_orientation)
     return archive.import_dataset(
-        Path(source), _opened(store), name=name, layout=layout, any_orientation=any_orientation
+        Path(source),
+        _opened(store),
+        name=name,
+        layout=layout,
+        any_orientation=any_orientation,
+        wishes=Wishes(make_grouping(group, group_by_folder), test_goods),
+        accept_duplicates=accept_duplicates,
+        intensity=intensity,
     )
 
 

@@ -130,7 +130,7 @@ def test_check_leaves_out_a_training_picture_whose_copy_is_tested(root: Path, na
     assert report.counts[0].train_good == 3
     assert report.counts[0].test_good == 4
     assert report.groups == dict.fromkeys(
-        [root / f"test/good/{name}", root / "train/good/000.png"], "test/good/900"
+        [root / f"test/good/{name}", root / "train/good/000.png"], "copies of test/good/900"
     )
     (left_out,) = [note for note in report.notes if "left out" in note]
     assert f"{root / 'train/good/000.png'} (copy: {root / 'test/good' / name})" in left_out

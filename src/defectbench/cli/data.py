@@ -21,6 +21,7 @@ from defectbench.data.names import LAYOUT_NAMES
 
 if TYPE_CHECKING:
     from defectbench.data.check import CheckReport
+    from defectbench.data.layouts import Wishes
     from defectbench.data.manifest import Manifest
 
 layout_option = click.option(
@@ -42,6 +43,21 @@ intensity_option = click.option(
     show_default=True,
     metavar="auto|window:LOW,HIGH",
     help="Scale of grey of more than 8 bits, one for the data set: that of the bits found, or a window.",
+)
+group_option = click.option(
+    "--group",
+    metavar="REGEX",
+    help="Pictures of one part, lot or day stay together: found in the path below SRC; the first "
+    "capturing group, or all that matches, names it.",
+)
+folder_option = click.option(
+    "--group-by-folder", is_flag=True, help="The pictures of a folder stay together, as with --group."
+)
+test_goods_option = click.option(
+    "--test-goods",
+    type=float,
+    metavar="SHARE",
+    help="Share of the goods to test, 0.05 to 0.9, where no folder says which.  [default: 0.2]",
 )
 source_argument = click.argument("source", metavar="SRC", type=click.Path(path_type=Path))
 
@@ -104,9 +120,20 @@ def synth(
 @links_option
 @accept_option
 @intensity_option
+@group_option
+@folder_option
+@test_goods_option
 @format_option
 def check(
-    source: Path, layout: str | None, follow_links: bool, accept_duplicates: bool, intensity: str, form: str
+    source: Path,
+    layout: str | None,
+    follow_links: bool,
+    accept_duplicates: bool,
+    intensity: str,
+    group: str | None,
+    group_by_folder: bool,
+    test_goods: float | None,
+    form: str,
 ) -> None:
     """Validate SRC, a folder or a table of pictures; report all problems at once; import nothing."""
     from defectbench.data.check import check as find
@@ -114,7 +141,8 @@ def check(
     from defectbench.errors import DataError
 
     with progress_bar() as step:
-        reading = read_layout(source, layout, follow_links=follow_links)
+        wishes = _wishes(group, group_by_folder, test_goods)
+        reading = read_layout(source, layout, follow_links=follow_links, wishes=wishes)
         report = find(reading, step, intensity, accept_duplicates=accept_duplicates)
     if form == "json":
         print_json(
@@ -144,6 +172,9 @@ def check(
 @links_option
 @accept_option
 @intensity_option
+@group_option
+@folder_option
+@test_goods_option
 @click.option(
     "--any-orientation",
     multiple=True,
@@ -158,6 +189,9 @@ def import_(
     follow_links: bool,
     accept_duplicates: bool,
     intensity: str,
+    group: str | None,
+    group_by_folder: bool,
+    test_goods: float | None,
     any_orientation: tuple[str, ...],
 ) -> None:
     """Check SRC and put it into the store; with any problem nothing is imported."""
@@ -170,6 +204,7 @@ def import_(
             name=name,
             layout=layout,
             follow_links=follow_links,
+            wishes=_wishes(group, group_by_folder, test_goods),
             accept_duplicates=accept_duplicates,
             intensity=intensity,
             any_orientation=any_orientation,
@@ -178,6 +213,13 @@ def import_(
         )
     many = "1 category" if len(manifests) == 1 else f"{len(manifests)} categories"
     note(f"imported {manifests[0].dataset} ({many}) into {store}")
+
+
+def _wishes(group: str | None, group_by_folder: bool, test_goods: float | None) -> Wishes:
+    from defectbench.data.layouts import Wishes
+    from defectbench.data.layouts.grouping import make_grouping
+
+    return Wishes(make_grouping(group, group_by_folder), test_goods)
 
 
 @data.command("list")
@@ -202,7 +244,7 @@ def list_(store: str, form: str) -> None:
 @store_option
 @format_option
 def show(dataset: str, store: str, form: str) -> None:
-    """Show a data set's categories: counts, defect types, masks, sizes, digest."""
+    """Show a data set's categories: counts, defect types, masks, sizes, digest, groups, what was declared."""
     from defectbench.data.archive import list_categories, load_manifest
 
     place = open_store(store)
@@ -211,12 +253,40 @@ def show(dataset: str, store: str, form: str) -> None:
     if form == "json":
         print_json({"dataset": dataset, "categories": rows})
     else:
-        print_table(tuple(rows[0]), [[_words(value) for value in row.values()] for row in rows])
+        _print_columns(rows, _COUNTED)
+        _print_columns(rows, _DECLARED)
+
+
+_COUNTED = (
+    ("category", "category"),
+    ("train_good", "train good"),
+    ("test_good", "test good"),
+    ("test_defective", "test defects"),
+    ("defect_types", "defect types"),
+    ("masks", "masks"),
+    ("sizes", "sizes"),
+    ("digest", "digest"),
+)
+_DECLARED = (
+    ("category", "category"),
+    ("groups", "groups"),
+    ("uncertain", "uncertain"),
+    ("any_orientation", "any orientation"),
+    ("intensity", "intensity"),
+    ("accepted_duplicates", "accepted duplicates"),
+)
+
+
+def _print_columns(rows: list[dict[str, Any]], columns: tuple[tuple[str, str], ...]) -> None:
+    """Print some columns, which fit into 80; the digest by its beginning."""
+    print_table(
+        tuple(title for _, title in columns),
+        [[_words(row[key][:12] if key == "digest" else row[key]) for key, _ in columns] for row in rows],
+    )
 
 
 def _summary(manifest: Manifest) -> dict[str, Any]:
     from defectbench.data.orientation import comes_in_any_orientation
-    from defectbench.util.image_io import FULL
 
     defects = [image for image in manifest.labelled if image.label]
     sizes = sorted({(image.width, image.height) for image in manifest.images})
@@ -229,7 +299,10 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
         "masks": sum(image.mask is not None for image in defects),
         "any_orientation": comes_in_any_orientation(manifest),
         "sizes": [f"{width}x{height}" for width, height in sizes],
-        **({} if manifest.intensity == FULL else {"intensity": manifest.intensity.text}),
+        "groups": len({image.group for image in manifest.images} - {None}),
+        "uncertain": len(manifest.uncertain),
+        "intensity": manifest.intensity.text,
+        "accepted_duplicates": len(manifest.accepted_duplicates),
         "digest": manifest.digest,
     }
 
@@ -242,10 +315,14 @@ def _words(value: object) -> object:
 
 def _print_counts(report: CheckReport) -> None:
     """Print what a check found, except its problems, which end the command."""
+    from defectbench.data.sample_account import sample_account
+
     rows = _counts(report)
     if rows:
         print_table(tuple(rows[0]), [tuple(row.values()) for row in rows])
     for line in _account_lines(report):
+        note(line)
+    for line in sample_account(report):
         note(line)
     for text in report.notes:
         note(f"note: {text}")
@@ -295,15 +372,16 @@ def _counts(report: CheckReport) -> list[dict[str, Any]]:
             "test_good": counts.test_good,
             "defects": ", ".join(f"{shown(kind)} {number}" for kind, number in counts.defects.items()),
             "masks": counts.masks,
+            "uncertain": counts.uncertain,
         }
         for counts in report.counts
     ]
 
 
 def _groups(report: CheckReport) -> list[dict[str, Any]]:
-    """Return the groups of copies, by category and name."""
+    """Return the groups, by category and name."""
     found: dict[tuple[str, str], list[str]] = {}
-    for source in report.reading.sources:
+    for source in (*report.reading.sources, *report.reading.uncertain):
         if source.file in report.groups:
             found.setdefault((source.category, report.groups[source.file]), []).append(str(source.file))
     return [

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from defectbench.data.check import CheckReport, check, mvtec_categories
 from defectbench.data.intensity import AUTO
-from defectbench.data.layouts import Source, read_layout
-from defectbench.data.manifest import GOOD, Image, Manifest, make_manifest
+from defectbench.data.layouts import NO_WISHES, Source, Wishes, read_layout
+from defectbench.data.manifest import GOOD, UNKNOWN_LABEL, Image, Manifest, make_manifest
 from defectbench.data.mask_checks import united
 from defectbench.data.names import check_name, is_name
 from defectbench.data.opened import Fact
@@ -40,6 +40,7 @@ def import_dataset(
     name: str | None = None,
     layout: str | None = None,
     follow_links: bool = False,
+    wishes: Wishes = NO_WISHES,
     accept_duplicates: bool = False,
     intensity: str = AUTO,
     any_orientation: Collection[str] = (),
@@ -58,6 +59,7 @@ def import_dataset(
         name: of the data set in the store; the folder's name by default.
         layout: its name, or None to recognise it.
         follow_links: read what links out of the folder lead to as well.
+        wishes: groups, and the share of goods that is tested.
         accept_duplicates: copies of one picture under two labels are a note and no problem.
         intensity: ``auto`` or ``window:LOW,HIGH``: the scale of grey of more than 8 bits.
         any_orientation: categories whose parts come in any orientation; of MVTec AD's own it is known.
@@ -70,7 +72,7 @@ def import_dataset(
         MissingInputError: no such folder.
         TryAgainError: the disk or the store is full or out of reach.
     """
-    reading = read_layout(source, layout, follow_links=follow_links)
+    reading = read_layout(source, layout, follow_links=follow_links, wishes=wishes)
     dataset = check_name(name or reading.root.name, "data set")
     check_declared(any_orientation, reading.categories)
     found = check(reading, progress, intensity, accept_duplicates=accept_duplicates)
@@ -101,29 +103,32 @@ class _Pack:
 def _pack(report: CheckReport, dataset: str, category: str, any_orientation: bool) -> _Pack:
     images: list[Image] = []
     contents: dict[str, Path | bytes] = {}
-    for source in report.reading.sources:
+    ids: dict[Path, str] = {}
+    for source in (*report.reading.sources, *report.reading.uncertain):
         if source.category == category and source.file not in report.left_out:
             mask = _mask_content(source)
-            images.append(_image(source, report.facts[source.file], mask))
-            contents[source.path] = source.file
+            images.append(_image(source, report.facts[source.file], mask, report.groups.get(source.file)))
+            contents[source.path], ids[source.file] = source.file, source.id
             if mask is not None:
                 contents[source.mask_path] = mask
     manifest = make_manifest(dataset, category, images, report.intensity)
-    return _Pack(replace(manifest, any_orientation=any_orientation), contents)
+    accepted = tuple((ids[one], ids[two]) for one, two in report.accepted_duplicates if one in ids)
+    return _Pack(replace(manifest, any_orientation=any_orientation, accepted_duplicates=accepted), contents)
 
 
-def _image(source: Source, fact: Fact, mask: Path | bytes | None) -> Image:
+def _image(source: Source, fact: Fact, mask: Path | bytes | None, group: str | None) -> Image:
     return Image(
         id=source.id,
         path=source.path,
         sha256=fact.sha256,
         part=source.part,
-        label=int(source.defect_type != GOOD),
+        label=UNKNOWN_LABEL if source.uncertain else int(source.defect_type != GOOD),
         defect_type=source.defect_type,
         width=fact.width,
         height=fact.height,
         mask=None if mask is None else source.mask_path,
         mask_sha256=None if mask is None else sha256_of(mask),
+        group=group,
     )
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import csv
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
-from defectbench.data.copies import Copies, find_copies
+from defectbench.data.copies import Copies, find_pairs, judge_copies
 from defectbench.data.duplicates import Frame
+from defectbench.data.groups import Groups, unite
 from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts.base import DatasetReading, Source
+from defectbench.data.layouts.cutting import cut_goods
 from defectbench.data.layouts.labels import fold
 from defectbench.data.layouts.walk import shown
 from defectbench.data.limits import check_names, check_sizes
-from defectbench.data.manifest import GOOD
+from defectbench.data.manifest import GOOD, Part
 from defectbench.data.mask_checks import Flat, Marked, check_inversion, check_missing, check_parts
 from defectbench.data.names import is_name
 from defectbench.data.opened import Fact, Opened, open_source
@@ -38,6 +40,7 @@ class CategoryCounts:
     test_good: int
     defects: Mapping[str, int]
     masks: int
+    uncertain: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ class CheckReport:
         counts: one for each category.
         facts: picture file -> what it holds, for those that can be read.
         shortcuts: category -> how well looks alone tell train/good from test/good; those that can be told.
-        groups: picture file -> name of its group of copies, in its category; those in a group alone.
-        left_out: training pictures that are not imported, because the test part has a copy.
+        groups: picture file -> name of its group, in its category; those in a group alone.
+        left_out: training pictures that are not imported, because the test part has others of their group.
         accepted_duplicates: pairs under two labels that are kept because the user says so.
         intensity: the scale of grey of more than 8 bits.
         widths: category -> of each defect with a mask, its width as a share of the picture's; sorted.
@@ -87,26 +90,30 @@ def check(
     Raises:
         UsageError: ``intensity`` is neither.
     """
-    scale = choose([source.file for source in reading.sources], intensity, progress)
+    scale = choose([source.file for source in (*reading.sources, *reading.uncertain)], intensity, progress)
     problems, notes = [*reading.problems, *scale.problems], [*reading.notes, *scale.notes]
-    problems += check_names(reading.categories, reading.sources)
+    problems += check_names(reading.categories, (*reading.sources, *reading.uncertain))
     if not is_name(reading.root.name):
         notes.append(f"the folder's name {reading.root.name!r} cannot name a data set: import it with --name")
     open_one = partial(open_source, intensity=scale.intensity)
     found: dict[str, _Category] = {}
-    done = 0
+    done, number = 0, len(reading.sources) + len(reading.uncertain)
     for category in reading.categories:
         own = found[category] = _Category(
-            category, tuple(source for source in reading.sources if source.category == category)
+            category,
+            tuple(source for source in reading.sources if source.category == category),
+            tuple(source for source in reading.uncertain if source.category == category),
         )
-        for source, opened in zip(own.sources, in_threads(open_one, own.sources), strict=True):
+        for source, opened in zip(own.all, in_threads(open_one, own.all), strict=True):
             own.add(source, opened)
             done += 1
-            progress(f"checking {category}", done, len(reading.sources))
-        own.conclude(reading.root, progress, scale.intensity, accept_duplicates)
+            progress(f"checking {category}", done, number)
+        own.conclude(reading, progress, scale.intensity, accept_duplicates)
         problems += own.problems
         notes += own.notes
-    left_out = frozenset(file for own in found.values() for file in own.copies.left_out)
+    cut = sorted((s for own in found.values() for s in own.sources), key=lambda s: (s.category, s.path))
+    reading = replace(reading, sources=tuple(cut))
+    left_out = frozenset(file for own in found.values() for file in own.groups.left_out)
     counts = tuple(_counts(reading, category, left_out) for category in reading.categories)
     problems += [f"{mask}: a mask without a picture" for mask in reading.spare_masks]
     notes += _published(reading, counts)
@@ -117,7 +124,7 @@ def check(
         counts,
         {file: fact for own in found.values() for file, fact in own.facts.items()},
         {category: own.shortcut for category, own in found.items() if own.shortcut is not None},
-        {file: name for own in found.values() for file, name in own.copies.groups.items()},
+        {file: name for own in found.values() for file, name in own.groups.names.items()},
         left_out,
         tuple(pair for own in found.values() for pair in own.copies.accepted),
         scale.intensity,
@@ -131,15 +138,22 @@ class _Category:
 
     name: str
     sources: tuple[Source, ...]
+    uncertain: tuple[Source, ...] = ()
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[Path, Fact] = field(default_factory=dict)
     frames: dict[Path, Frame] = field(default_factory=dict)
-    seen: dict[str, list[Looks]] = field(default_factory=lambda: {"train": [], "test": []})
+    looks: dict[Path, Looks] = field(default_factory=dict)
     marked: dict[Path, Marked] = field(default_factory=dict)
     flat: dict[Source, Flat] = field(default_factory=dict)
     copies: Copies = field(default_factory=Copies)
+    groups: Groups = field(default_factory=Groups)
     shortcut: Shortcut | None = None
+
+    @property
+    def all(self) -> tuple[Source, ...]:
+        """Its pictures, uncertain ones last."""
+        return (*self.sources, *self.uncertain)
 
     def add(self, source: Source, opened: Opened) -> None:
         """Put what was taken from a picture into the collections."""
@@ -148,34 +162,53 @@ class _Category:
             return
         self.facts[source.file], self.frames[source.file] = opened.fact, opened.frame
         if opened.looks is not None:
-            self.seen[source.part].append(opened.looks)
+            self.looks[source.file] = opened.looks
         if opened.flat is not None:
             self.flat[source] = opened.flat
         if opened.marked is not None:
             self.marked[source.file] = opened.marked
 
+    def _read(self) -> list[Source]:
+        return [source for source in self.all if source.file in self.frames]
+
+    def _cut_again(self, share: float) -> None:
+        """Cut goods of one set into training and test part so that groups of copies stay whole too."""
+        names = self.groups.names
+        whole = [replace(source, group=names.get(source.file)) for source in self.sources]
+        groups = {source.file: source.group for source in self.sources}
+        self.sources = tuple(replace(s, group=groups[s.file]) for s in cut_goods(whole, share))
+
     def conclude(
-        self, root: Path, progress: ProgressCallback, intensity: Intensity, accept_duplicates: bool
+        self,
+        reading: DatasetReading,
+        progress: ProgressCallback,
+        intensity: Intensity,
+        accept_duplicates: bool,
     ) -> None:
         """Compare the pictures with one another, once all are there."""
         pixels = {file: fact.pixels for file, fact in self.facts.items()}
-        self.copies = find_copies(
-            self.sources, pixels, self.frames, progress, intensity, accept=accept_duplicates
-        )
-        self.problems += [*_names(self.sources), *_twins(self.sources)]
+        pairs = find_pairs(self._read(), pixels, self.frames, progress, intensity)
+        self.copies = judge_copies(self._read(), pairs, accept=accept_duplicates)
+        self.groups = unite(self.all, self.copies)
+        if reading.test_share is not None and self.groups.left_out:
+            self._cut_again(reading.test_share)
+            self.copies = judge_copies(self._read(), pairs, accept=accept_duplicates)
+            self.groups = unite(self.all, self.copies)
+        self.problems += [*_names(self.all), *_twins(self.all)]
         for problems, notes in (
-            check_sizes(self.name, self._kept()),
-            check_missing(self.name, self.sources, root),
+            check_sizes(self.name, self._kept(), self.groups.names),
+            check_missing(self.name, self.sources, reading.root),
             check_inversion(self.name, self.sources, self.marked),
             check_parts(self.name, self.flat, len(self.frames)),
             (self.copies.problems, self.copies.notes),
+            ((), self.groups.notes),
         ):
             self.problems += problems
             self.notes += notes
-        self.notes += _uncommon(self.name, self.sources, self.facts)
+        self.notes += _uncommon(self.name, self.all, self.facts)
         sizes = [(fact.width, fact.height) for fact in self.facts.values()]
         self.notes += check_notes(self.name, sizes, self.widths)
-        self.shortcut = discriminate(self.seen["train"], self.seen["test"])
+        self.shortcut = discriminate(*(self._looks(part) for part in ("train", "test")))
         if self.shortcut is not None and self.shortcut.suspicious:
             self.notes.append(f"{self.name}: {self.shortcut.warning}")
 
@@ -184,9 +217,14 @@ class _Category:
         """Of each defect with a mask, its width as a share of the picture's; sorted."""
         return tuple(sorted(marked.width for marked in self.marked.values()))
 
+    def _looks(self, part: Part) -> list[Looks]:
+        """Return the looks of a part's goods."""
+        own = (source.file for source in self.sources if source.part == part and source.label == "good")
+        return [self.looks[file] for file in own if file in self.looks]
+
     def _kept(self) -> list[Source]:
         """Return the pictures that are not left out; all, where none to train on were kept."""
-        kept = [source for source in self.sources if source.file not in self.copies.left_out]
+        kept = [source for source in self.sources if source.file not in self.groups.left_out]
         return kept if any(source.part == "train" for source in kept) else list(self.sources)
 
 
@@ -231,6 +269,7 @@ def _counts(reading: DatasetReading, category: str, left_out: Collection[Path]) 
         test_good=sum(source.part == "test" and source.defect_type == GOOD for source in own),
         defects=dict(sorted(Counter(source.defect_type for source in bad).items())),
         masks=sum(bool(source.masks) for source in bad),
+        uncertain=sum(source.category == category for source in reading.uncertain),
     )
 
 

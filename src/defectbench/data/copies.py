@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from defectbench.data.duplicates import Frame, Pair, duplicate_groups, near_duplicates
-from defectbench.data.layouts.base import Source
-from defectbench.data.manifest import GOOD
-from defectbench.data.progress import ProgressCallback, no_progress
-from defectbench.util.image_io import FULL, Intensity, overview, read_picture
+from defectbench.data.layouts.base import Label, Source
+from defectbench.data.progress import ProgressCallback
+from defectbench.util.image_io import Intensity, overview, read_picture
 
 _SHOWN = 3
 """Names that a note gives."""
@@ -36,33 +35,23 @@ class Copies:
     accepted: tuple[tuple[Path, Path], ...] = ()
 
 
-def find_copies(
-    sources: Sequence[Source],
-    pixels: Mapping[Path, str],
-    frames: Mapping[Path, Frame],
-    progress: ProgressCallback = no_progress,
-    intensity: Intensity = FULL,
-    *,
-    accept: bool = False,
-) -> Copies:
+def judge_copies(read: Sequence[Source], pairs: Sequence[Pair], *, accept: bool = False) -> Copies:
     """Return what the copies among the pictures of one category mean.
 
     Args:
-        sources: of one category; those that could not be read are passed over.
-        pixels: picture file -> digest of its pixels.
-        frames: picture file -> what the search keeps of it.
-        intensity: the scale of grey of more than 8 bits.
+        read: its pictures, as :func:`find_pairs` had them.
+        pairs: what that found.
         accept: a pair under two labels is a note and no problem.
     """
-    read = [source for source in sources if source.file in frames]
-    pairs = _pairs(read, pixels, frames, progress, intensity)
     groups = [[read[index] for index in group] for group in duplicate_groups(len(read), pairs)]
-    crossing = [pair for pair in pairs if _is_good(read[pair.first]) != _is_good(read[pair.second])]
-    left_out = [source for group in groups for source in _superseded(group)]
+    crossing = [
+        pair for pair in pairs if {read[pair.first].label, read[pair.second].label} == {"good", "bad"}
+    ]
+    left_out = [source for group in groups for source in superseded(group)]
     notes = [*_grouped(groups), *_left_out(left_out, groups)]
     if accept and crossing:
         notes.append(_accepted(crossing, read))
-    if left_out and len(left_out) == sum(source.part == "train" for source in sources):
+    if left_out and len(left_out) == sum(source.part == "train" for source in read):
         problems = [f"{read[0].category}: each training picture has a copy in the test part; none is left"]
     else:
         problems = []
@@ -75,14 +64,21 @@ def find_copies(
     )
 
 
-def _pairs(
+def find_pairs(
     read: Sequence[Source],
     pixels: Mapping[Path, str],
     frames: Mapping[Path, Frame],
     progress: ProgressCallback,
     intensity: Intensity,
 ) -> list[Pair]:
-    """Return the pairs of equal pixels (score 1), then those that the search finds among the others."""
+    """Return the pairs of equal pixels (score 1), then those that the search finds among the others.
+
+    Args:
+        read: pictures of one category.
+        pixels: picture file -> digest of its pixels.
+        frames: picture file -> what the search keeps of it.
+        intensity: the scale of grey of more than 8 bits.
+    """
     same: dict[str, list[int]] = defaultdict(list)
     for index, source in enumerate(read):
         same[pixels[source.file]].append(index)
@@ -96,13 +92,13 @@ def _pairs(
     return [*equal, *(Pair(firsts[pair.first], firsts[pair.second], pair.score) for pair in near)]
 
 
-def _is_good(source: Source) -> bool:
-    return source.defect_type == GOOD
+def _labels(pair: Pair, read: Sequence[Source]) -> set[Label]:
+    return {read[pair.first].label, read[pair.second].label}
 
 
-def _superseded(group: Sequence[Source]) -> list[Source]:
+def superseded(group: Sequence[Source]) -> list[Source]:
     """Return the group's training pictures if it has a test picture too."""
-    if all(source.part == "train" for source in group):
+    if all(source.part != "test" for source in group):
         return []
     return [source for source in group if source.part == "train"]
 

@@ -25,6 +25,7 @@ from defectbench.data.agreement import (
     structure,
 )
 from defectbench.data.keypoints import Keypoints, Plane, find_keypoints
+from defectbench.data.layouts.grouping import connected
 from defectbench.data.neighbours import candidate_pairs
 from defectbench.data.parallel import in_threads
 from defectbench.data.progress import ProgressCallback, no_progress
@@ -160,21 +161,8 @@ def near_duplicates(
 
 def duplicate_groups(number: int, pairs: Iterable[Pair]) -> tuple[tuple[int, ...], ...]:
     """Return the connected groups of two or more among ``number`` pictures, each sorted, by their first."""
-    head = list(range(number))
-
-    def root(index: int) -> int:
-        while head[index] != index:
-            head[index] = head[head[index]]
-            index = head[index]
-        return index
-
-    for pair in pairs:
-        one, two = sorted((root(pair.first), root(pair.second)))
-        head[two] = one
-    groups: dict[int, list[int]] = {}
-    for index in range(number):
-        groups.setdefault(root(index), []).append(index)
-    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
+    parts = connected(number, ((pair.first, pair.second) for pair in pairs))
+    return tuple(tuple(part) for part in parts if len(part) > 1)
 
 
 class _Search:

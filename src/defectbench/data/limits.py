@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from defectbench.data.layouts.base import Source
 from defectbench.data.layouts.labels import fold
-from defectbench.data.manifest import GOOD
 from defectbench.data.names import NAME_RULE, is_name
 from defectbench.stores.base import LONGEST_KEY, LONGEST_PART
 
@@ -51,30 +52,57 @@ def _long(source: Source) -> Iterator[str]:
             return
 
 
-def check_sizes(category: str, sources: Sequence[Source]) -> tuple[list[str], list[str]]:
-    """Return problems where the detection protocol refuses the category, notes where its default does."""
-    train = sum(source.part == "train" for source in sources)
-    goods = sum(source.part == "test" and source.defect_type == GOOD for source in sources)
-    bads = sum(source.defect_type != GOOD for source in sources)
-    counts = (
-        ("to train on", "good", train, LEAST_TRAIN),
-        ("in the test part", "good", goods, LEAST_FOLDS),
-        ("in the test part", "defective", bads, LEAST_FOLDS),
-    )
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """The pictures of a kind, and the groups that they stay together in; a picture without one is its own."""
+
+    where: str
+    kind: str
+    pictures: int
+    units: int
+    least: int
+
+    @property
+    def said(self) -> str:
+        """How many pictures there are, in how many groups, of what kind and where."""
+        pictures = (
+            f"{self.pictures or 'no'} {self.kind} picture{'s' if self.pictures > 1 else ''} {self.where}"
+        )
+        if self.units == self.pictures:
+            return pictures
+        return f"{pictures} in {self.units} group{'s' if self.units > 1 else ''}, which stay whole"
+
+
+def check_sizes(
+    category: str, sources: Sequence[Source], groups: Mapping[Path, str]
+) -> tuple[list[str], list[str]]:
+    """Return problems where the detection protocol refuses the category, notes where its default does.
+
+    Args:
+        groups: picture file -> its group: groups are never cut, so they are counted.
+    """
+    train = [source for source in sources if source.part == "train"]
+    goods = [source for source in sources if source.part == "test" and source.label == "good"]
+    bads = [source for source in sources if source.label == "bad"]
+    shares = [
+        _Share(where, kind, len(own), len({groups.get(s.file, s.file) for s in own}), least)
+        for where, kind, own, least in (
+            ("to train on", "good", train, LEAST_TRAIN),
+            ("in the test part", "good", goods, LEAST_FOLDS),
+            ("in the test part", "defective", bads, LEAST_FOLDS),
+        )
+    ]
     problems = [
-        f"{category}: {_pictures(number, kind)} {where}"
-        + (f"; the detection protocol needs at least {least}" if number else "")
-        for where, kind, number, least in counts
-        if number < least
+        f"{category}: {share.said}"
+        + (f"; the detection protocol needs at least {share.least}" if share.pictures else "")
+        + (", in groups of their own" if share.units < share.least <= share.pictures else "")
+        for share in shares
+        if share.units < share.least
     ]
     notes = [
-        f"{category}: {_pictures(number, kind)} {where}: detection's {USUAL_FOLDS} folds need "
-        f"{USUAL_FOLDS}; set folds: {LEAST_FOLDS}"
-        for where, kind, number, least in counts
-        if least == LEAST_FOLDS <= number < USUAL_FOLDS
+        f"{category}: {share.said}: detection's {USUAL_FOLDS} folds need {USUAL_FOLDS}; "
+        f"set folds: {LEAST_FOLDS}"
+        for share in shares
+        if share.least == LEAST_FOLDS <= share.units < USUAL_FOLDS
     ]
     return problems, notes
-
-
-def _pictures(number: int, kind: str) -> str:
-    return f"{number or 'no'} {kind} picture{'s' if number > 1 else ''}"

@@ -86,6 +86,7 @@ class Manifest:
         images: sorted by id; ids are unique.
         any_orientation: whether parts come in any orientation; None where an older version imported them.
         intensity: the scale of grey of more than 8 bits, one for the data set.
+        accepted_duplicates: pairs of ids of copies under two labels that the user kept.
     """
 
     dataset: str
@@ -93,6 +94,7 @@ class Manifest:
     images: tuple[Image, ...]
     any_orientation: bool | None = None
     intensity: Intensity = FULL
+    accepted_duplicates: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def digest(self) -> str:
@@ -155,6 +157,8 @@ class Manifest:
         }
         if self.any_orientation is not None:
             document["any_orientation"] = self.any_orientation
+        if self.accepted_duplicates:
+            document["accepted_duplicates"] = [list(pair) for pair in self.accepted_duplicates]
         return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
     @classmethod
@@ -173,7 +177,8 @@ class Manifest:
             if declared not in (None, True, False):
                 raise ValueError(f"any_orientation is {declared!r}; true or false is allowed")
             scale = Intensity.parse(document["intensity"]) if "intensity" in document else FULL
-            manifest = cls(document["dataset"], document["category"], images, declared, scale)
+            pairs = tuple((str(one), str(two)) for one, two in document.get("accepted_duplicates", ()))
+            manifest = cls(document["dataset"], document["category"], images, declared, scale, pairs)
             stated = document["digest"]
         except (ValueError, KeyError, TypeError, UsageError) as error:
             raise DataError(f"not a manifest: {error}") from error

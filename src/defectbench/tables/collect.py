@@ -19,7 +19,7 @@ from typing import TypeVar
 import numpy as np
 
 from defectbench.catalog import Family
-from defectbench.data.archive import find_shortcut
+from defectbench.data.archive import find_shortcut, load_manifest
 from defectbench.data.shortcut import Shortcut
 from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics.image import (
@@ -132,6 +132,7 @@ class Collected:
         failures: cells that failed for good.
         damaged: cell -> why its result is not used.
         shortcuts: category -> how well looks separate train/good from test/good, where an import measured it.
+        accepted: category -> pairs of ids of copies under two labels that the user kept, where there are any.
     """
 
     record: Record
@@ -140,6 +141,7 @@ class Collected:
     failures: Mapping[str, Failure]
     damaged: Mapping[str, str]
     shortcuts: Mapping[str, Shortcut] = field(default_factory=dict)
+    accepted: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -275,6 +277,7 @@ def collect_record(store: Store, record: Record) -> Collected:
         failures=_each(store, lambda key: find_failure(store, key), unfinished),
         damaged=damaged,
         shortcuts=_each(store, lambda category: _shortcut(store, record, category), record.categories),
+        accepted=_each(store, lambda category: _accepted(store, record, category), record.categories),
     )
 
 
@@ -328,6 +331,17 @@ def _shortcut(store: Store, record: Record, category: str) -> Shortcut | None:
     except DataError as error:
         log.warning("%s: %s", category, error)
         return None
+
+
+def _accepted(store: Store, record: Record, category: str) -> tuple[tuple[str, str], ...] | None:
+    """Return the pairs that the manifest keeps; None without any, or where the data were imported anew."""
+    try:
+        manifest = load_manifest(store, record.dataset, category)
+    except (DataError, MissingInputError) as error:
+        log.warning("%s: %s", category, error)
+        return None
+    same = manifest.digest == record.digests[category]
+    return manifest.accepted_duplicates or None if same else None
 
 
 def _each(store: Store, read: Callable[[str], _Item | None], keys: Sequence[str]) -> dict[str, _Item]:

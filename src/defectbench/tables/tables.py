@@ -51,6 +51,7 @@ from defectbench.tables.rows import (
 )
 from defectbench.tables.sample_size import SampleSizeRow, size_up
 from defectbench.tables.thresholds import ThresholdTable
+from defectbench.tables.uncertain import UncertainRow, uncertain_rows
 from defectbench.tables.unseen import SeenUnseenRow, UnseenRow, UnseenTables
 from defectbench.tables.unseen_study import UnseenScore, UnseenStudy, study_recalls, study_scores
 from defectbench.weights.store import described, needed
@@ -85,6 +86,7 @@ FILES = (
     "sample_sizes",
     "shifts",
     "mistakes",
+    "uncertain",
     "conditions",
     "unseen",
     "seen_unseen",
@@ -246,6 +248,15 @@ class Tables:
     def conditions(self) -> tuple[ConditionRow, ...]:
         """What the protocols beyond detection gave, condition by condition."""
         return conditions(self._all_rows, self.endpoint, but=PRIMARY)
+
+    @cached_property
+    def uncertain(self) -> tuple[UncertainRow, ...]:
+        """Where every model ranks the images whose label nobody is sure of; empty without such."""
+        return tuple(
+            row
+            for folds in self._in_order(self._folds)
+            for row in uncertain_rows(folds, self._family(folds), self.collected)
+        )
 
     @cached_property
     def _unseen(self) -> UnseenTables:

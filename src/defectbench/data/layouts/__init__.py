@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from defectbench.data.layouts.assemble import FEW, TEST_SHARE
+from defectbench.data.layouts.assemble import NO_WISHES, Wishes
 from defectbench.data.layouts.base import DatasetReading, Source
+from defectbench.data.layouts.cutting import FEW, TEST_SHARE
 from defectbench.data.layouts.registry import LAYOUTS, read_layout
 
-__all__ = ["FEW", "LAYOUTS", "TEST_SHARE", "DatasetReading", "Source", "read_layout"]
+__all__ = ["FEW", "LAYOUTS", "NO_WISHES", "TEST_SHARE", "DatasetReading", "Source", "Wishes", "read_layout"]

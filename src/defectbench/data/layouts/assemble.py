@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,24 +18,20 @@ from defectbench.data.layouts.base import (
     Unused,
     mask_file,
 )
+from defectbench.data.layouts.cutting import LEAST_SHARE, MOST_SHARE, TEST_SHARE, cut_goods
+from defectbench.data.layouts.grouping import Grouping, grouped
 from defectbench.data.layouts.labels import fold, mask_stems, picture_stems
 from defectbench.data.layouts.masks import looks_like_mask, told_masks
 from defectbench.data.layouts.outlines import outlined
 from defectbench.data.layouts.pairing import Candidate, paired
 from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree, shown
-from defectbench.data.manifest import GOOD, Part
+from defectbench.data.manifest import GOOD, UNCERTAIN
+from defectbench.errors import UsageError
 from defectbench.util.image_io import is_picture
-
-TEST_SHARE = 0.2
-"""Share of the goods of one set that goes to the test part: those in so much of the hashes' range."""
-
-FEW = 4
-"""Test goods below which more are taken from a small set, up to its share: what four folds need."""
 
 _LONGEST_JOINT = 16
 
 BORROWED = "read through a link to them"
-UNCERTAIN = "uncertain"
 
 
 @dataclass(slots=True)
@@ -51,9 +46,46 @@ class _Found:
     notes: list[str] = field(default_factory=list)
 
 
-def assemble(tree: Tree, layout: str, draft: Draft) -> DatasetReading:
-    """Return the reading of a layout's draft."""
-    found = _Found(list(draft.settled), unused=dict(draft.unused))
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a user says of a data set beside where it lies.
+
+    Attributes:
+        grouping: which pictures belong together; None leaves it to the layout.
+        test_goods: share of the goods of one set that is tested, 0.05 to 0.9; None for a fifth.
+
+    Raises:
+        UsageError: ``test_goods`` is out of range.
+    """
+
+    grouping: Grouping | None = None
+    test_goods: float | None = None
+
+    @property
+    def test_share(self) -> float:
+        """The share of the goods that is tested."""
+        return TEST_SHARE if self.test_goods is None else self.test_goods
+
+    def __post_init__(self) -> None:
+        if self.test_goods is not None and not LEAST_SHARE <= self.test_goods <= MOST_SHARE:
+            raise UsageError(
+                f"--test-goods {self.test_goods:g}: give a share from {LEAST_SHARE} to {MOST_SHARE}"
+            )
+
+
+NO_WISHES = Wishes()
+
+
+def assemble(tree: Tree, layout: str, draft: Draft, wishes: Wishes) -> DatasetReading:
+    """Return the reading of a layout's draft.
+
+    Raises:
+        UsageError: a share of the goods is to be tested, but the layout says which are.
+    """
+    if wishes.test_goods is not None and not draft.cut_goods:
+        raise UsageError(f"--test-goods: {tree.root} says itself which goods are tested (layout {layout})")
+    found = _Found([], unused=dict(draft.unused))
+    found.sources += _by_rule(draft.settled, wishes, tree.root)
     entries = _once(tree, _adopted(tree, draft.entries, found), found)
     by_category: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
@@ -62,10 +94,10 @@ def assemble(tree: Tree, layout: str, draft: Draft) -> DatasetReading:
     found.problems += outlines.problems
     found.unused.update(outlines.read)
     for category, own in sorted(by_category.items()):
-        _add(category, own, draft, outlines.candidates.get(category, []), found)
+        _add(tree.root, category, own, draft, outlines.candidates.get(category, []), wishes, found)
+    _tell_unmatched(found, wishes, tree.root)
     sources = sorted(found.sources, key=lambda source: (source.category, source.path))
     sure = tuple(source for source in sources if not source.uncertain)
-    found.unused.update({source.file: UNCERTAIN for source in sources if source.uncertain})
     found.masks |= {mask_file(mask) for source in sources for mask in source.masks} | set(found.spare)
     return DatasetReading(
         tree.root,
@@ -75,7 +107,8 @@ def assemble(tree: Tree, layout: str, draft: Draft) -> DatasetReading:
         tuple(found.spare),
         tuple(map(shown, (*tree.problems, *draft.problems, *found.problems))),
         tuple(map(shown, (*tree.notes, *draft.notes, *found.notes))),
-        _account(tree, layout, {source.file for source in sure}, found),
+        _account(tree, layout, {source.file for source in sources}, found),
+        wishes.test_share if draft.cut_goods else None,
     )
 
 
@@ -119,8 +152,44 @@ def _adopted(tree: Tree, entries: Sequence[Entry], found: _Found) -> Iterator[En
             yield Entry(path, owner, below)
 
 
+def _by_rule(sources: Sequence[Source], wishes: Wishes, root: Path) -> list[Source]:
+    """Return sources with the groups that the user asks for, category by category."""
+    if wishes.grouping is None:
+        return list(sources)
+    by_category: dict[str, list[Source]] = defaultdict(list)
+    for source in sources:
+        by_category[source.category].append(source)
+    rule = wishes.grouping
+    return [source for own in by_category.values() for source in grouped(own, rule, root)]
+
+
+def _tell_unmatched(found: _Found, wishes: Wishes, root: Path) -> None:
+    """Note pictures in which the user's pattern finds no group; if it finds none at all, it is a problem."""
+    rule = wishes.grouping
+    if rule is None or rule.pattern is None or not found.sources:
+        return
+    paths = sorted(source.file.relative_to(root).as_posix() for source in found.sources)
+    missed = [path for path in paths if rule.name_of(path) is None]
+    if len(missed) == len(paths):
+        found.problems.append(
+            f"--group {rule.pattern.pattern!r} finds a group in none of {len(paths)} pictures; it is "
+            f"searched in their paths below SRC, as in {shown(paths[0])}"
+        )
+    elif missed:
+        found.notes.append(
+            f"--group {rule.pattern.pattern!r} finds no group in {len(missed)} of {len(paths)} pictures, "
+            f"which belong to none; the first is {shown(missed[0])}"
+        )
+
+
 def _add(
-    category: str, entries: Sequence[Entry], draft: Draft, outlines: Sequence[Candidate], found: _Found
+    root: Path,
+    category: str,
+    entries: Sequence[Entry],
+    draft: Draft,
+    outlines: Sequence[Candidate],
+    wishes: Wishes,
+    found: _Found,
 ) -> None:
     """Tell masks from pictures in one category, pair them, and add its sources to ``found``."""
     given = {mask for masks in draft.masks.values() for mask in masks}
@@ -133,8 +202,8 @@ def _add(
     found.masks |= told
     masks: dict[Path, tuple[Mask, ...]] = {**pairs.masks, **draft.masks}
     found.notes += [*_moved(category, pictures), *_remarks(category, entries, pictures, masks, told)]
-    sources = list(_named(category, pictures, masks, draft.uncertain))
-    found.sources += _cut(sources) if draft.cut_goods else sources
+    sources = _by_rule(list(_named(category, pictures, masks, draft.uncertain)), wishes, root)
+    found.sources += cut_goods(sources, wishes.test_share) if draft.cut_goods else sources
 
 
 def _moved(category: str, pictures: Sequence[Entry]) -> Iterator[str]:
@@ -186,17 +255,19 @@ def _named(
     """
     taken: dict[tuple[str, ...], tuple[str, ...]] = {}
     for entry in sorted(entries, key=lambda entry: (len(entry.name), entry.where, entry.file.name)):
-        part, name = entry.part or "test", _free_name(entry, taken)
-        taken[_id(entry, name)] = _origin(entry)
+        doubtful = entry.file in uncertain
+        own = replace(entry, part=UNCERTAIN, kind=UNCERTAIN) if doubtful else entry
+        part, name = own.part or "test", _free_name(own, taken)
+        taken[_id(own, name)] = _origin(own)
         yield Source(
             category,
-            f"{part}/{entry.kind}/{name}",
+            f"{part}/{name}" if doubtful else f"{part}/{own.kind}/{name}",
             part,
-            entry.kind,
-            entry.file,
-            masks.get(entry.file, ()),
-            entry.group,
-            entry.file in uncertain,
+            own.kind,
+            own.file,
+            () if doubtful else masks.get(own.file, ()),
+            own.group,
+            doubtful,
         )
 
 
@@ -218,59 +289,6 @@ def _origin(entry: Entry) -> tuple[str, ...]:
 def _id(entry: Entry, name: str) -> tuple[str, ...]:
     """Return what only one picture may have."""
     return entry.part or "", fold(entry.kind), fold(Path(name).stem)
-
-
-# --- goods of one set: a share of them is tested
-
-
-def _cut(sources: Sequence[Source]) -> list[Source]:
-    """Send the goods whose SHA-256 lies in the lowest fifth of its range to the test part.
-
-    A good's own contents decide, so another good, name or order moves none, and equal files stay together.
-    So does a group: its first hash decides for all. Only small sets need more: :func:`_test_hashes`.
-    """
-    goods = [source for source in sources if source.defect_type == GOOD and not source.uncertain]
-    hashes = {source.file: _hash(source.file) for source in goods}
-    first: dict[str, bytes] = {}
-    for source in goods:
-        if source.group is not None:
-            own = hashes[source.file]
-            first[source.group] = min(first.get(source.group, own), own)
-    deciding = {
-        source.file: hashes[source.file] if source.group is None else first[source.group] for source in goods
-    }
-    tested = _test_hashes(deciding.values())
-    return [
-        _in_part(source, "test" if deciding[source.file] in tested else "train")
-        if source.file in deciding
-        else source
-        for source in sources
-    ]
-
-
-def _hash(file: Path) -> bytes:
-    """Return the SHA-256 of a file; of its path if it cannot be read, which the check reports."""
-    try:
-        return hashlib.sha256(file.read_bytes()).digest()
-    except OSError:
-        return hashlib.sha256(str(file).encode(errors="surrogateescape")).digest()
-
-
-def _in_part(source: Source, part: Part) -> Source:
-    return replace(source, part=part, path=f"{part}/{GOOD}/{source.path.split('/', 2)[2]}")
-
-
-def _test_hashes(digests: Iterable[bytes]) -> frozenset[bytes]:
-    """Return the hashes that go to the test part: those below a fifth of the range.
-
-    Where chance sends fewer than four there, the next lowest join them, up to a fifth of the set (rounded, at
-    least one); where it sends more than half, the highest of them train. A single good trains. As long as
-    either is so, adding a good may move another.
-    """
-    ranked = sorted(set(digests))
-    chance = sum(int.from_bytes(digest) < TEST_SHARE * 256 ** len(digest) for digest in ranked)
-    least = min(FEW, max(1, round(TEST_SHARE * len(ranked))))
-    return frozenset(ranked[: min(max(chance, least), len(ranked) // 2)])
 
 
 # --- what became of every file

@@ -29,8 +29,8 @@ class Source:
     Attributes:
         category: its category.
         path: its normalised path in the category, MVTec layout: ``test/scratch/003.png``.
-        part: ``train`` or ``test``.
-        defect_type: ``good`` or the defect's name.
+        part: ``train`` or ``test``; ``uncertain`` where nobody knows whether it is good.
+        defect_type: ``good`` or the defect's name; ``uncertain`` where nobody knows.
         file: where it lies.
         masks: its ground truth; several are united, none means that there is no ground truth.
         group: what it belongs to (a part, a sample, a lot), or None.
@@ -77,7 +77,7 @@ class Account:
     """Every file below a data set's folder: ``total`` is the sum of the others.
 
     Attributes:
-        pictures: that are learnt from or tested.
+        pictures: that are learnt from, tested or, uncertain ones, scored.
         masks: files of masks, those without a picture too.
         unused: by reason.
     """
@@ -105,6 +105,7 @@ class DatasetReading:
         problems: faults of the layout itself, one line each.
         notes: what was read otherwise than it lies, one line each.
         account: what became of every file.
+        test_share: share of the goods that is tested; None where the layout says which are.
     """
 
     root: Path
@@ -115,6 +116,7 @@ class DatasetReading:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     account: Account = Account(0, 0, ())
+    test_share: float | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:

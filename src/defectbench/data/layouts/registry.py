@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from defectbench.data.layouts.assemble import assemble, stray_masks
+from defectbench.data.layouts.assemble import NO_WISHES, Wishes, assemble, stray_masks
 from defectbench.data.layouts.base import DatasetReading, Draft, Layout
 from defectbench.data.layouts.folder import FOLDER, REAL_IAD
 from defectbench.data.layouts.kolektor import KOLEKTOR
@@ -25,13 +25,16 @@ _BY_NAME = {layout.name: layout for layout in LAYOUTS}
 _MOST_FOLDERS = 8
 
 
-def read_layout(root: Path, layout: str | None = None, *, follow_links: bool = False) -> DatasetReading:
+def read_layout(
+    root: Path, layout: str | None = None, *, follow_links: bool = False, wishes: Wishes = NO_WISHES
+) -> DatasetReading:
     """Return what lies under ``root``.
 
     Args:
         root: a folder, or a table of pictures.
         layout: a name among :data:`LAYOUTS`; None recognises it.
         follow_links: read what links out of ``root`` lead to as well.
+        wishes: groups, and the share of goods that is tested.
 
     Raises:
         MissingInputError: no such folder.
@@ -42,7 +45,7 @@ def read_layout(root: Path, layout: str | None = None, *, follow_links: bool = F
     if layout is not None and layout not in _BY_NAME:
         raise UsageError(f"unknown layout {layout!r}; {nearest(layout, LAYOUT_NAMES)}")
     if root.is_file():
-        return _read_file(root, layout, follow_links)
+        return _read_file(root, layout, follow_links, wishes)
     if not root.is_dir():
         raise MissingInputError(f"{root}: no such folder; give the folder that holds the data set")
     tree = walk(root, follow_links)
@@ -52,10 +55,10 @@ def read_layout(root: Path, layout: str | None = None, *, follow_links: bool = F
     draft = chosen.read(tree)
     if layout is None and chosen is not TABLE and TABLE.fits(tree):
         draft.notes.append("a table here has the columns path and label: --layout table reads it instead")
-    return _whole(tree, chosen.name, draft, chosen.looked_for)
+    return _whole(tree, chosen.name, draft, chosen.looked_for, wishes)
 
 
-def _read_file(file: Path, layout: str | None, follow_links: bool) -> DatasetReading:
+def _read_file(file: Path, layout: str | None, follow_links: bool, wishes: Wishes) -> DatasetReading:
     """Return what a table of pictures says."""
     if file.suffix.lower() not in TABLES or layout not in (None, TABLE.name):
         raise MissingInputError(
@@ -64,12 +67,12 @@ def _read_file(file: Path, layout: str | None, follow_links: bool) -> DatasetRea
         )
     file = file.resolve()
     tree = walk(file.parent, follow_links)
-    return _whole(tree, TABLE.name, read_table(tree, file), TABLE.looked_for)
+    return _whole(tree, TABLE.name, read_table(tree, file), TABLE.looked_for, wishes)
 
 
-def _whole(tree: Tree, name: str, draft: Draft, looked_for: str) -> DatasetReading:
+def _whole(tree: Tree, name: str, draft: Draft, looked_for: str, wishes: Wishes) -> DatasetReading:
     """Return the reading of a draft; without a picture it is an error."""
-    reading = assemble(tree, name, draft)
+    reading = assemble(tree, name, draft, wishes)
     if not reading.sources:
         raise DataError(
             [
