@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from defectbench.data.copies import Copies, find_pairs, judge_copies
-from defectbench.data.duplicates import Frame
+from defectbench.data.duplicates import PictureFrame
 from defectbench.data.groups import Groups, unite
 from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts.base import DatasetReading, Source
@@ -142,7 +142,7 @@ class _Category:
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     facts: dict[Path, Fact] = field(default_factory=dict)
-    frames: dict[Path, Frame] = field(default_factory=dict)
+    frames: dict[Path, PictureFrame] = field(default_factory=dict)
     looks: dict[Path, Looks] = field(default_factory=dict)
     marked: dict[Path, Marked] = field(default_factory=dict)
     flat: dict[Source, Flat] = field(default_factory=dict)

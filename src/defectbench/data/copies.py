@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from defectbench.data.duplicates import Frame, Pair, duplicate_groups, near_duplicates
+from defectbench.data.duplicates import Pair, PictureFrame, duplicate_groups, near_duplicates
 from defectbench.data.layouts.base import Label, Source
 from defectbench.data.progress import ProgressCallback
 from defectbench.util.image_io import Intensity, overview, read_picture
@@ -67,7 +67,7 @@ def judge_copies(read: Sequence[Source], pairs: Sequence[Pair], *, accept: bool 
 def find_pairs(
     read: Sequence[Source],
     pixels: Mapping[Path, str],
-    frames: Mapping[Path, Frame],
+    frames: Mapping[Path, PictureFrame],
     progress: ProgressCallback,
     intensity: Intensity,
 ) -> list[Pair]:

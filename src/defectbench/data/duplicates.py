@@ -88,7 +88,7 @@ Load = Callable[[int], NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class PictureFrame:
     """What is kept of a picture.
 
     Attributes:
@@ -115,7 +115,7 @@ class Pair:
     score: float
 
 
-def frame(picture: NDArray[np.uint8]) -> Frame:
+def frame(picture: NDArray[np.uint8]) -> PictureFrame:
     """Return what the search keeps of a (H, W, 3) picture."""
     grey = _grey(picture)
     size = float(np.sqrt(grey.width * grey.height))
@@ -123,7 +123,9 @@ def frame(picture: NDArray[np.uint8]) -> Frame:
     raster = np.asarray(kept, np.float32)
     scale = _KEYPOINT_SIDE / np.sqrt(kept.width * kept.height)
     keypoints = find_keypoints(np.asarray(_sized(kept, scale), np.float32))
-    return Frame(raster.astype(np.float16), keypoints, 1 / scale, max(1.0, size / SIDE), noise_level(raster))
+    return PictureFrame(
+        raster.astype(np.float16), keypoints, 1 / scale, max(1.0, size / SIDE), noise_level(raster)
+    )
 
 
 def _grey(picture: NDArray[np.uint8]) -> Image.Image:
@@ -136,7 +138,7 @@ def _sized(image: Image.Image, scale: float) -> Image.Image:
 
 
 def near_duplicates(
-    frames: Sequence[Frame], load: Load, progress: ProgressCallback = no_progress
+    frames: Sequence[PictureFrame], load: Load, progress: ProgressCallback = no_progress
 ) -> list[Pair]:
     """Return pairs that show the same exposure, best first; the cost grows nearly linearly.
 
@@ -148,7 +150,7 @@ def near_duplicates(
     """
     from threadpoolctl import threadpool_limits
 
-    search = _Search(frames, load)
+    search = _CopySearch(frames, load)
     with threadpool_limits(1):
         candidates = candidate_pairs([item.keypoints.descriptors for item in frames], progress)
     found = []
@@ -165,10 +167,10 @@ def duplicate_groups(number: int, pairs: Iterable[Pair]) -> tuple[tuple[int, ...
     return tuple(tuple(part) for part in parts if len(part) > 1)
 
 
-class _Search:
+class _CopySearch:
     """The comparison of candidates, with what was computed of a picture kept for its next pair."""
 
-    def __init__(self, frames: Sequence[Frame], load: Load) -> None:
+    def __init__(self, frames: Sequence[PictureFrame], load: Load) -> None:
         self.frames, self.load = frames, load
         self.grey = lru_cache(maxsize=128)(lambda index: frames[index].grey.astype(np.float32))
         self.contrast = lru_cache(maxsize=128)(lambda index: contrast(self.grey(index)))

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from defectbench.data.duplicates import Frame, frame
+from defectbench.data.duplicates import PictureFrame, frame
 from defectbench.data.layouts.base import Source
 from defectbench.data.manifest import GOOD
 from defectbench.data.mask_checks import Flat, Marked, check_masks, looks_flat
@@ -49,7 +49,7 @@ class Opened:
 
     problems: tuple[str, ...] = ()
     fact: Fact | None = None
-    frame: Frame | None = None
+    frame: PictureFrame | None = None
     looks: Looks | None = None
     flat: Flat | None = None
     marked: Marked | None = None

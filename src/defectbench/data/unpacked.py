@@ -17,7 +17,7 @@ from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
 from defectbench.stores.base import Store
 from defectbench.stores.layout import MANIFEST, archive_key
-from defectbench.util.files import disk_errors, locked
+from defectbench.util.files import disk_errors, locked, remove
 
 _INDEX = ".index.json"
 _CHUNK = 1 << 20
@@ -73,7 +73,7 @@ def forget(folder: Path) -> None:
 def _fetch(store: Store, key: str, digest: str, target: Path) -> None:
     """Download, extract and verify beside ``target``, then give the folder its name, or mend it in place."""
     draft = target.with_name(f".{target.name}")
-    _remove(draft)  # a killed process's; we hold the lock
+    remove(draft)  # a killed process's; we hold the lock
     draft.mkdir(parents=True)
     try:
         tar = draft / ".tar"
@@ -150,29 +150,21 @@ def _write_index(target: Path, digests: dict[str, str]) -> None:
 def _place(draft: Path, target: Path) -> None:
     """Give the draft its name; over a damaged folder file by file, since others may read there now."""
     if not target.is_dir():
-        _remove(target)
+        remove(target)
         draft.replace(target)
         return
     for source in sorted(path for path in draft.rglob("*") if path.is_file() and path.name != _INDEX):
         wanted = target / source.relative_to(draft)
         for parent in reversed(wanted.relative_to(target).parents[:-1]):
             if not (target / parent).is_dir():
-                _remove(target / parent)
+                remove(target / parent)
         if wanted.is_dir() and not wanted.is_symlink():
-            _remove(wanted)
+            remove(wanted)
         wanted.parent.mkdir(parents=True, exist_ok=True)
         source.replace(wanted)
     if (target / _INDEX).is_dir():
-        _remove(target / _INDEX)
+        remove(target / _INDEX)
     (draft / _INDEX).replace(target / _INDEX)
-
-
-def _remove(path: Path) -> None:
-    """Remove whatever is there."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _is_unpacked(target: Path, digest: str) -> bool:

@@ -140,18 +140,27 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
 @contextlib.contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Give a new folder to fill; it takes ``path``'s place when the block ends, and goes when it raises."""
-    draft = path.parent / f".{path.name}.{os.getpid()}.part"
+    # Random, because a process's number is no name: two containers may have the same one.
+    draft = path.parent / f".{path.name}.{os.urandom(6).hex()}.part"
     draft.mkdir(parents=True)
     older = draft.with_suffix(".old")
     try:
         yield draft
-        if path.exists():
+        if os.path.lexists(path):  # a link that leads nowhere is in the way too
             path.replace(older)
         draft.replace(path)
         _sync_directory(path.parent)
     finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
+        remove(draft)
+        remove(older)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder with all in it; nothing happens where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync_directory(path: Path) -> None:

@@ -12,7 +12,7 @@ from defectbench.data.layouts.base import (
     Account,
     DatasetReading,
     Draft,
-    Entry,
+    FileEntry,
     Mask,
     Source,
     Unused,
@@ -23,7 +23,7 @@ from defectbench.data.layouts.grouping import Grouping, grouped
 from defectbench.data.layouts.labels import fold, mask_stems, picture_stems
 from defectbench.data.layouts.masks import looks_like_mask, told_masks
 from defectbench.data.layouts.outlines import outlined
-from defectbench.data.layouts.pairing import Candidate, paired
+from defectbench.data.layouts.pairing import MaskCandidate, paired
 from defectbench.data.layouts.walk import NO_PICTURE, SEEN, Tree, shown
 from defectbench.data.manifest import GOOD, UNCERTAIN
 from defectbench.errors import UsageError
@@ -87,7 +87,7 @@ def assemble(tree: Tree, layout: str, draft: Draft, wishes: Wishes) -> DatasetRe
     found = _Found([], unused=dict(draft.unused))
     found.sources += _by_rule(draft.settled, wishes, tree.root)
     entries = _once(tree, _adopted(tree, draft.entries, found), found)
-    by_category: dict[str, list[Entry]] = defaultdict(list)
+    by_category: dict[str, list[FileEntry]] = defaultdict(list)
     for entry in entries:
         by_category[entry.category].append(entry)
     outlines = outlined(tree, entries)
@@ -112,9 +112,9 @@ def assemble(tree: Tree, layout: str, draft: Draft, wishes: Wishes) -> DatasetRe
     )
 
 
-def _once(tree: Tree, entries: Iterable[Entry], found: _Found) -> list[Entry]:
+def _once(tree: Tree, entries: Iterable[FileEntry], found: _Found) -> list[FileEntry]:
     """Return the entries with every real file once: at its own place if it means something there."""
-    chosen: dict[Path, Entry] = {}
+    chosen: dict[Path, FileEntry] = {}
     for entry in sorted(entries, key=lambda entry: (entry.file in tree.aliases, str(entry.file))):
         real = tree.aliases.get(entry.file, entry.file)
         kept = chosen.setdefault(real, entry)
@@ -128,7 +128,7 @@ def _once(tree: Tree, entries: Iterable[Entry], found: _Found) -> list[Entry]:
     return list(chosen.values())
 
 
-def _adopted(tree: Tree, entries: Sequence[Entry], found: _Found) -> Iterator[Entry]:
+def _adopted(tree: Tree, entries: Sequence[FileEntry], found: _Found) -> Iterator[FileEntry]:
     """Yield the entries, and pictures beside the categories that may be masks of one.
 
     A folder of masks beside the categories names the category on the way, ``masks/plate/bad/003.png``; where
@@ -149,7 +149,7 @@ def _adopted(tree: Tree, entries: Sequence[Entry], found: _Found) -> Iterator[En
         owner = named[-1] if named else next(iter(names.values()), "") if len(names) == 1 else ""
         if owner:
             below = tuple(name for name in where if fold(name) != fold(owner))
-            yield Entry(path, owner, below)
+            yield FileEntry(path, owner, below)
 
 
 def _by_rule(sources: Sequence[Source], wishes: Wishes, root: Path) -> list[Source]:
@@ -185,9 +185,9 @@ def _tell_unmatched(found: _Found, wishes: Wishes, root: Path) -> None:
 def _add(
     root: Path,
     category: str,
-    entries: Sequence[Entry],
+    entries: Sequence[FileEntry],
     draft: Draft,
-    outlines: Sequence[Candidate],
+    outlines: Sequence[MaskCandidate],
     wishes: Wishes,
     found: _Found,
 ) -> None:
@@ -195,7 +195,7 @@ def _add(
     given = {mask for masks in draft.masks.values() for mask in masks}
     told = told_masks([entry for entry in entries if entry.file not in given])
     pictures = [entry for entry in entries if entry.part and entry.file not in told | given]
-    own = [Candidate(e.file, e.where, e.file.stem) for e in entries if e.file in told]
+    own = [MaskCandidate(e.file, e.where, e.file.stem) for e in entries if e.file in told]
     pairs = paired([entry for entry in pictures if entry.file not in draft.masks], [*own, *outlines])
     found.spare += pairs.spare
     found.problems += pairs.problems
@@ -206,7 +206,7 @@ def _add(
     found.sources += cut_goods(sources, wishes.test_share) if draft.cut_goods else sources
 
 
-def _moved(category: str, pictures: Sequence[Entry]) -> Iterator[str]:
+def _moved(category: str, pictures: Sequence[FileEntry]) -> Iterator[str]:
     """Yield notes on pictures that go to another part than their folder's name says."""
     counts = Counter((entry.moved_from, entry.kind == GOOD) for entry in pictures if entry.moved_from)
     for (folder, good), number in sorted(counts.items()):
@@ -217,8 +217,8 @@ def _moved(category: str, pictures: Sequence[Entry]) -> Iterator[str]:
 
 def _remarks(
     category: str,
-    entries: Sequence[Entry],
-    pictures: Sequence[Entry],
+    entries: Sequence[FileEntry],
+    pictures: Sequence[FileEntry],
     masks: Mapping[Path, tuple[Mask, ...]],
     told: Collection[Path],
 ) -> Iterator[str]:
@@ -244,7 +244,7 @@ def _remarks(
 
 def _named(
     category: str,
-    entries: Sequence[Entry],
+    entries: Sequence[FileEntry],
     masks: Mapping[Path, tuple[Mask, ...]],
     uncertain: Iterable[Path],
 ) -> Iterator[Source]:
@@ -271,7 +271,7 @@ def _named(
         )
 
 
-def _free_name(entry: Entry, taken: Mapping[tuple[str, ...], tuple[str, ...]]) -> str:
+def _free_name(entry: FileEntry, taken: Mapping[tuple[str, ...], tuple[str, ...]]) -> str:
     """Return the entry's flat name, such that no file of another folder has its id."""
     plain = "_".join(entry.name)
     longer = entry.name if len(entry.name) > 1 else (*entry.where[-1:], *entry.name)
@@ -281,12 +281,12 @@ def _free_name(entry: Entry, taken: Mapping[tuple[str, ...], tuple[str, ...]]) -
     return next(free, plain)
 
 
-def _origin(entry: Entry) -> tuple[str, ...]:
+def _origin(entry: FileEntry) -> tuple[str, ...]:
     """Return the folder and the stem that a file has on disk."""
     return *entry.where, fold(entry.file.stem)
 
 
-def _id(entry: Entry, name: str) -> tuple[str, ...]:
+def _id(entry: FileEntry, name: str) -> tuple[str, ...]:
     """Return what only one picture may have."""
     return entry.part or "", fold(entry.kind), fold(Path(name).stem)
 

@@ -125,7 +125,7 @@ class DatasetReading:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class FileEntry:
     """A file in a category, with the meaning that its place gives it.
 
     Attributes:
@@ -165,7 +165,7 @@ class Draft:
         problems, notes: one line each.
     """
 
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[FileEntry] = field(default_factory=list)
     settled: list[Source] = field(default_factory=list)
     masks: dict[Path, tuple[Path, ...]] = field(default_factory=dict)
     uncertain: set[Path] = field(default_factory=set)

@@ -19,7 +19,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, find_categories, in_categories
+from defectbench.data.layouts.base import Draft, FileEntry, Layout, Roots, find_categories, in_categories
 from defectbench.data.layouts.labels import BAD_WORDS, MASK_NAMES, doubt, fold, is_doubtful, polarity, words
 from defectbench.data.layouts.walk import Tree
 from defectbench.data.manifest import GOOD
@@ -58,19 +58,21 @@ def read_folder(tree: Tree, roots: Roots) -> Draft:
     return draft
 
 
-def _entry(file: Path, category: str, names: tuple[str, ...]) -> Entry:
+def _entry(file: Path, category: str, names: tuple[str, ...]) -> FileEntry:
     """Return the meaning of a picture below a category."""
     where = names[:-1]
     said = polarity(names[0]) if where else None
     if said == "good":
-        return Entry(file, category, where, "train", GOOD, names[1:])
+        return FileEntry(file, category, where, "train", GOOD, names[1:])
     if said == "bad" and len(where) > 1:
-        return Entry(file, category, where, "test", names[1], names[2:])
+        return FileEntry(file, category, where, "test", names[1], names[2:])
     if said == "bad":
-        return Entry(file, category, where, "test", "defect", names[1:])
+        return FileEntry(file, category, where, "test", "defect", names[1:])
     if said == "unsure" and BAD_WORDS & {words(names[0])[0], words(names[0])[-1]}:
-        return Entry(file, category, where, "test", names[0], names[1:])
-    return Entry(file, category, where, mask=bool(where) and fold(names[0]).replace(" ", "_") in MASK_NAMES)
+        return FileEntry(file, category, where, "test", names[0], names[1:])
+    return FileEntry(
+        file, category, where, mask=bool(where) and fold(names[0]).replace(" ", "_") in MASK_NAMES
+    )
 
 
 def _is_real_iad(folders: Folders) -> bool:
@@ -103,11 +105,11 @@ def read_visa_folders(tree: Tree) -> Draft:
     for file, category, names in in_categories(tree, find_categories(tree, _is_visa)):
         kind = names[:3]
         if kind == ("Data", "Images", "Normal"):
-            draft.entries.append(Entry(file, category, names[:-1], "train", GOOD, names[3:]))
+            draft.entries.append(FileEntry(file, category, names[:-1], "train", GOOD, names[3:]))
         elif kind == ("Data", "Images", "Anomaly"):
-            draft.entries.append(Entry(file, category, names[:-1], "test", "anomaly", names[3:]))
+            draft.entries.append(FileEntry(file, category, names[:-1], "test", "anomaly", names[3:]))
         else:
-            draft.entries.append(Entry(file, category, names[:-1], mask=names[:2] == ("Data", "Masks")))
+            draft.entries.append(FileEntry(file, category, names[:-1], mask=names[:2] == ("Data", "Masks")))
     return draft
 
 

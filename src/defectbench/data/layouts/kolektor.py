@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, in_categories
+from defectbench.data.layouts.base import Draft, FileEntry, Layout, Roots, in_categories
 from defectbench.data.layouts.labels import Split, fold, mask_stems, polarity, split_of
 from defectbench.data.layouts.walk import Tree
 from defectbench.data.manifest import GOOD, Part
@@ -77,17 +77,17 @@ def _read(tree: Tree) -> Draft:
                 )
                 continue
             entry = _entry(file, category, names, split, _is_marked(mask))
-            draft.entries += [entry, Entry(mask, category, names, mask=True)]
+            draft.entries += [entry, FileEntry(mask, category, names, mask=True)]
     return draft
 
 
-def _entry(file: Path, category: str, names: tuple[str, ...], split: Split | None, bad: bool) -> Entry:
+def _entry(file: Path, category: str, names: tuple[str, ...], split: Split | None, bad: bool) -> FileEntry:
     own = split == "test" or (split == "train" and not bad)
     name = (file.name,) if own else (*names, file.name)
     part: Part = "test" if bad or split == "test" else "train"
     kind, group = (_KIND if bad else GOOD), (None if split else names[0])
     moved = names[0] if split and not own else ""
-    return Entry(file, category, names, part, kind, name, group=group, moved_from=moved)
+    return FileEntry(file, category, names, part, kind, name, group=group, moved_from=moved)
 
 
 def _is_marked(mask: Path) -> bool:

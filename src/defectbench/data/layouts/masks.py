@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from defectbench.data.layouts.base import Entry
+from defectbench.data.layouts.base import FileEntry
 from defectbench.data.layouts.labels import (
     fold,
     mask_stems,
@@ -73,7 +73,7 @@ def is_binary(values: NDArray[np.integer[Any]]) -> bool:
     return all(((values <= far) | (values >= 255 - far)).mean() >= share for far, share in _NEARLY)
 
 
-def told_masks(entries: Sequence[Entry]) -> frozenset[Path]:
+def told_masks(entries: Sequence[FileEntry]) -> frozenset[Path]:
     """Return those files of one category that are masks."""
     found = {entry.file for entry in entries if entry.mask}
     open_ = [entry for entry in entries if not entry.mask]
@@ -83,7 +83,7 @@ def told_masks(entries: Sequence[Entry]) -> frozenset[Path]:
     return frozenset(found)
 
 
-def _named_masks(entries: Sequence[Entry]) -> set[Path]:
+def _named_masks(entries: Sequence[FileEntry]) -> set[Path]:
     """Return the files that are called masks by their stem or a folder, and look like some."""
     stems = {stem for entry in entries if entry.part for stem in picture_stems(entry.file.stem)}
     found: set[Path] = set()
@@ -100,7 +100,7 @@ def _named_masks(entries: Sequence[Entry]) -> set[Path]:
     return found
 
 
-def _twin_masks(entries: Sequence[Entry]) -> set[Path]:
+def _twin_masks(entries: Sequence[FileEntry]) -> set[Path]:
     """Return the masks among files of one folder and stem, ``003.jpg`` and ``003.png``."""
     twins: dict[tuple[tuple[str, ...], str], list[Path]] = defaultdict(list)
     for entry in entries:
@@ -112,9 +112,9 @@ def _twin_masks(entries: Sequence[Entry]) -> set[Path]:
     return found
 
 
-def _folder_masks(entries: Sequence[Entry]) -> set[Path]:
+def _folder_masks(entries: Sequence[FileEntry]) -> set[Path]:
     """Return the masks in folders of any name which share stems with pictures of others."""
-    pictures: dict[str, list[Entry]] = defaultdict(list)
+    pictures: dict[str, list[FileEntry]] = defaultdict(list)
     for entry in entries:
         if entry.part:
             pictures[fold(entry.file.stem)].append(entry)

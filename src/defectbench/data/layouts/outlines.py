@@ -9,9 +9,9 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from defectbench.data.layouts.base import Entry
+from defectbench.data.layouts.base import FileEntry
 from defectbench.data.layouts.labels import fold, says_mask
-from defectbench.data.layouts.pairing import Candidate
+from defectbench.data.layouts.pairing import MaskCandidate
 from defectbench.data.layouts.walk import Tree, shown
 from defectbench.data.polygons import Annotated, Outline, read_coco, read_labelme
 
@@ -22,15 +22,15 @@ READ = "annotations, read"
 class Outlines:
     """Candidates by category, files that were read as a whole, and what is wrong with some."""
 
-    candidates: dict[str, list[Candidate]] = field(default_factory=lambda: defaultdict(list))
+    candidates: dict[str, list[MaskCandidate]] = field(default_factory=lambda: defaultdict(list))
     read: dict[Path, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
-def outlined(tree: Tree, entries: Sequence[Entry]) -> Outlines:
+def outlined(tree: Tree, entries: Sequence[FileEntry]) -> Outlines:
     """Return the outlines of the tree's JSON files; a file that is neither labelme's nor COCO's is left."""
     found = Outlines()
-    by_stem: dict[str, list[Entry]] = defaultdict(list)
+    by_stem: dict[str, list[FileEntry]] = defaultdict(list)
     for entry in entries:
         if entry.part:
             by_stem[fold(entry.file.stem)].append(entry)
@@ -46,7 +46,7 @@ def outlined(tree: Tree, entries: Sequence[Entry]) -> Outlines:
     return found
 
 
-def _labelme(tree: Tree, file: Path, by_stem: Mapping[str, Sequence[Entry]], found: Outlines) -> None:
+def _labelme(tree: Tree, file: Path, by_stem: Mapping[str, Sequence[FileEntry]], found: Outlines) -> None:
     """Add a labelme file's outlines: to the category below which it lies, or whose picture has its stem."""
     same = by_stem.get(fold(file.stem), ())
     if not same and not any(says_mask(name) for name in tree.parts(file)):
@@ -61,13 +61,13 @@ def _labelme(tree: Tree, file: Path, by_stem: Mapping[str, Sequence[Entry]], fou
     if near:
         where = tuple(name for name in tree.parts(file)[:-1] if name != near[0].category)
         sized = _sized(outline, near[0].file)
-        found.candidates[near[0].category].append(Candidate(sized, where, file.stem))
+        found.candidates[near[0].category].append(MaskCandidate(sized, where, file.stem))
     else:
         found.problems.append(f"{shown(file)}: outlines of a picture that is not here")
         found.read[file] = READ
 
 
-def _coco(file: Path, by_stem: Mapping[str, Sequence[Entry]], found: Outlines) -> None:
+def _coco(file: Path, by_stem: Mapping[str, Sequence[FileEntry]], found: Outlines) -> None:
     """Add a COCO file's outlines, each to the picture that it names."""
     for annotated in read_coco(file) or ():
         found.read[file] = READ
@@ -77,7 +77,7 @@ def _coco(file: Path, by_stem: Mapping[str, Sequence[Entry]], found: Outlines) -
         best = _named(annotated, by_stem)
         if len(best) == 1:
             entry = best[0]
-            candidate = Candidate(_sized(outline, entry.file), entry.where, entry.file.stem)
+            candidate = MaskCandidate(_sized(outline, entry.file), entry.where, entry.file.stem)
             found.candidates[entry.category].append(candidate)
         else:
             why = " and ".join(str(entry.file) for entry in best[:3])
@@ -87,10 +87,10 @@ def _coco(file: Path, by_stem: Mapping[str, Sequence[Entry]], found: Outlines) -
             )
 
 
-def _named(annotated: Annotated, by_stem: Mapping[str, Sequence[Entry]]) -> list[Entry]:
+def _named(annotated: Annotated, by_stem: Mapping[str, Sequence[FileEntry]]) -> list[FileEntry]:
     """Return the pictures whose paths end most like the name in a COCO file."""
     names = PurePosixPath(annotated.name.replace("\\", "/")).parts
-    ranked: dict[int, list[Entry]] = defaultdict(list)
+    ranked: dict[int, list[FileEntry]] = defaultdict(list)
     for entry in by_stem.get(fold(PurePosixPath(names[-1]).stem), ()):
         if fold(entry.file.name) == fold(names[-1]):
             pairs = zip(reversed(names), reversed(entry.file.parts), strict=False)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from defectbench.data.layouts.base import Entry, Mask, mask_file
+from defectbench.data.layouts.base import FileEntry, Mask, mask_file
 from defectbench.data.layouts.labels import (
     GOOD_WORDS,
     fold,
@@ -22,7 +22,7 @@ from defectbench.data.manifest import GOOD
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class MaskCandidate:
     """A mask that is looking for its picture.
 
     Attributes:
@@ -45,14 +45,14 @@ class Pairs:
     problems: tuple[str, ...]
 
 
-def paired(pictures: Sequence[Entry], candidates: Iterable[Candidate]) -> Pairs:
+def paired(pictures: Sequence[FileEntry], candidates: Iterable[MaskCandidate]) -> Pairs:
     """Pair masks of one category with its pictures.
 
     A mask goes with a picture of its stem. Of several it takes the one whose folders agree best with its own,
     words for masks, for good and bad, and for train and test apart; a bad one rather than a good one. Masks
     in a folder with the picture's stem as its name are all that picture's.
     """
-    by_stem: dict[str, list[Entry]] = defaultdict(list)
+    by_stem: dict[str, list[FileEntry]] = defaultdict(list)
     for entry in pictures:
         for stem in picture_stems(entry.file.stem):
             by_stem[stem].append(entry)
@@ -76,10 +76,10 @@ def paired(pictures: Sequence[Entry], candidates: Iterable[Candidate]) -> Pairs:
 
 
 def _best(
-    candidate: Candidate, hints: tuple[str, ...], by_stem: Mapping[str, Sequence[Entry]]
-) -> list[Entry]:
+    candidate: MaskCandidate, hints: tuple[str, ...], by_stem: Mapping[str, Sequence[FileEntry]]
+) -> list[FileEntry]:
     """Return the pictures that a mask fits best: one, several if it cannot be decided, or none."""
-    ranked: dict[tuple[int, ...], list[Entry]] = defaultdict(list)
+    ranked: dict[tuple[int, ...], list[FileEntry]] = defaultdict(list)
     stems = mask_stems(candidate.stem)
     folder = candidate.where[-1] if candidate.where else ""
     for place, stem in enumerate((*stems, fold(folder))):
@@ -91,7 +91,7 @@ def _best(
 
 
 def _rank(
-    candidate: Candidate, here: tuple[str, ...], entry: Entry, place: int | None
+    candidate: MaskCandidate, here: tuple[str, ...], entry: FileEntry, place: int | None
 ) -> tuple[int, ...] | None:
     """Return how well a mask and a picture agree, more is better; None where they cannot belong together.
 
@@ -139,7 +139,7 @@ def _ends(long: tuple[str, ...], short: tuple[str, ...]) -> bool:
     return long[-len(short) :] == short or long[: len(short)] == short
 
 
-def _same_label(candidate: Candidate, entry: Entry) -> int:
+def _same_label(candidate: MaskCandidate, entry: FileEntry) -> int:
     """Return 1 where the mask's folders call its picture what it is called; masks are of bad pictures."""
     good = any(GOOD_WORDS & {*words(name)} and polarity(name) != "bad" for name in candidate.where)
     return int(good == (entry.kind == GOOD))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from defectbench.data.layouts.base import Draft, Entry, Layout, Roots, find_categories, in_categories
+from defectbench.data.layouts.base import Draft, FileEntry, Layout, Roots, find_categories, in_categories
 from defectbench.data.layouts.labels import MASK_NAMES, Split, doubt, fold, is_doubtful, polarity, split_of
 from defectbench.data.layouts.walk import Tree
 from defectbench.data.manifest import GOOD, Part
@@ -54,7 +54,7 @@ def read_splits(tree: Tree, roots: Roots) -> Draft:
         if len(names) > 1 and fold(names[0]).startswith("test_private"):
             draft.unused[file] = UNLABELLED
         elif split is None:
-            draft.entries.append(Entry(file, category, names[:-1], mask=_holds_masks(names)))
+            draft.entries.append(FileEntry(file, category, names[:-1], mask=_holds_masks(names)))
         elif len(names) == 2:
             draft.unused[file] = TYPELESS
         else:
@@ -73,10 +73,10 @@ def _holds_masks(names: tuple[str, ...]) -> bool:
     return len(names) > 1 and fold(names[0]).replace(" ", "_") in MASK_NAMES
 
 
-def _entry(file: Path, category: str, names: tuple[str, ...], split: Split) -> Entry:
+def _entry(file: Path, category: str, names: tuple[str, ...], split: Split) -> FileEntry:
     """Return the meaning of a picture below a split's folder."""
     if fold(names[1]) in _SURE:
-        return Entry(file, category, names[:-1], mask=True)
+        return FileEntry(file, category, names[:-1], mask=True)
     said, below = polarity(names[1]), names[2:]
     kind = GOOD if said == "good" else names[1]
     if said == "bad" and len(below) > 1:
@@ -85,7 +85,7 @@ def _entry(file: Path, category: str, names: tuple[str, ...], split: Split) -> E
     part: Part = "train" if split != "test" and good else "test"
     moved = names[0] if split == "validation" or (split == "train" and not good) else ""
     name = (moved, *below) if moved else below
-    return Entry(file, category, names[:-1], part, kind, name, moved_from=moved)
+    return FileEntry(file, category, names[:-1], part, kind, name, moved_from=moved)
 
 
 def _layout(name: str, looked_for: str, fits: Callable[[Folders], bool]) -> Layout:

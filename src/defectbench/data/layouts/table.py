@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from defectbench.data.layouts.base import Draft, Entry, Label, Layout
+from defectbench.data.layouts.base import Draft, FileEntry, Label, Layout
 from defectbench.data.layouts.labels import UNCERTAIN_WORDS, fold, polarity, split_of
 from defectbench.data.layouts.visa import READ
 from defectbench.data.layouts.walk import DATA_SUFFIXES, Tree, shown
@@ -162,14 +162,14 @@ def read_table(tree: Tree, file: Path) -> Draft:
     return draft
 
 
-def _others(tree: Tree, draft: Draft) -> Iterator[Entry]:
+def _others(tree: Tree, draft: Draft) -> Iterator[FileEntry]:
     """Yield the pictures that no row names: masks may be among them."""
     named = {entry.file for entry in draft.entries} | {mask for own in draft.masks.values() for mask in own}
     categories = {entry.category for entry in draft.entries}
     for category in categories if len(categories) == 1 else ():
         for path in tree.pictures:
             if path not in named:
-                yield Entry(path, category, tree.parts(path)[:-1])
+                yield FileEntry(path, category, tree.parts(path)[:-1])
 
 
 def _notes(file: Path, table: _Table) -> Iterator[str]:
@@ -183,7 +183,7 @@ def _notes(file: Path, table: _Table) -> Iterator[str]:
         yield f"{file}: the type of {typed} good pictures is not read: it is that of a defect"
 
 
-def _entry(tree: Tree, row: Row) -> tuple[Entry, tuple[Path, ...], Label]:
+def _entry(tree: Tree, row: Row) -> tuple[FileEntry, tuple[Path, ...], Label]:
     """Return a row's picture, its masks and its label; ValueError names all that is wrong, a line each."""
     faults: list[str] = []
     file = _file(tree, row["path"], "path", faults)
@@ -208,7 +208,7 @@ def _entry(tree: Tree, row: Row) -> tuple[Entry, tuple[Path, ...], Label]:
     away = (split, label) in (("validation", "good"), ("validation", "bad"), ("train", "bad"))
     moved = row["split"] if away else ""
     group = row.get("group") or None
-    return Entry(file, category, names[:-1], part, kind, names, False, group, moved), masks, label
+    return FileEntry(file, category, names[:-1], part, kind, names, False, group, moved), masks, label
 
 
 def _file(tree: Tree, name: str, column: str, faults: list[str]) -> Path | None:

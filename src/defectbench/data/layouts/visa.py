@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from defectbench.data.layouts.base import Draft, Entry, Layout, Source
+from defectbench.data.layouts.base import Draft, FileEntry, Layout, Source
 from defectbench.data.layouts.folder import is_visa_folders, read_visa_folders
 from defectbench.data.layouts.walk import Tree
 from defectbench.data.manifest import GOOD, Part
@@ -38,7 +38,7 @@ def _read(tree: Tree) -> Draft:
     for path in tree.pictures:
         names = tree.parts(path)
         if names[1:4] == ("Data", "Masks", "Anomaly") and names[0] in categories and path not in used:
-            draft.entries.append(Entry(path, names[0], names[1:-1], mask=True))
+            draft.entries.append(FileEntry(path, names[0], names[1:-1], mask=True))
     return draft
 
 

@@ -5,8 +5,6 @@ Measured difficulty: see :func:`synth`.
 
 from __future__ import annotations
 
-import os
-import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from defectbench.data.progress import ProgressCallback, no_progress
 from defectbench.data.synthetic.defects import DEFECTS, add_defect
 from defectbench.data.synthetic.scenes import SCENES, Pose, Scene, expose, focus, poses, render
 from defectbench.errors import UsageError, nearest
-from defectbench.util.files import disk_errors
+from defectbench.util.files import disk_errors, folder_written_whole
 
 SMALLEST, LARGEST = 32, 1024
 
@@ -89,15 +87,10 @@ def synth(
     with disk_errors(directory):
         if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
             raise UsageError(f"{directory}: is there and not empty; name a new directory")
-        draft = directory.parent / f".{directory.name}.{os.getpid()}.part"
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with folder_written_whole(directory) as draft:
             for done, shot in enumerate(shots):
                 progress("drawing", done, len(shots))
                 _take(shot, draft, size)
-            draft.replace(directory)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     progress("drawing", len(shots), len(shots))
 
 

@@ -82,7 +82,7 @@ def k_centres(
         points: (n, width), from :func:`on_grid`.
         device: where to compute; mps has no float64 and is computed on the CPU.
     """
-    search = _Search(points, count, "cpu" if device == "mps" else device)
+    search = _CoresetSearch(points, count, "cpu" if device == "mps" else device)
     search.add(int(np.random.default_rng(seed).integers(len(points))))
     while search.chosen < count:
         if report is not None:
@@ -91,7 +91,7 @@ def k_centres(
     return np.array(search.indices, np.int64)
 
 
-class _Search:
+class _CoresetSearch:
     """Greedy search by upper bounds; ``_counted`` says up to which centre a point's bound is true."""
 
     def __init__(self, points: NDArray[np.int16], count: int, device: str) -> None:

@@ -7,7 +7,6 @@ instead. Those that the synthetic data set is made of are not among them.
 from __future__ import annotations
 
 import json
-import shutil
 import tarfile
 import warnings
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from defectbench.errors import DataError, MissingWeightsError
 from defectbench.models.base import ModelSettings
-from defectbench.util.files import disk_errors, locked
+from defectbench.util.files import disk_errors, folder_written_whole, locked
 from defectbench.util.image_io import read_picture
 
 PHOTOGRAPHS = (
@@ -95,21 +94,15 @@ def _unpacked(tar: Path, name: str) -> list[Path]:
 
 
 def _unpack(tar: Path, folder: Path, name: str) -> None:
-    """Unpack beside the folder, then rename: a folder that is there is whole."""
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)  # of a killed writer: the lock is ours
-    try:
-        with tarfile.open(tar) as archive:
-            # The filter lets nothing out of the folder, and refuses devices.
-            archive.extractall(part, filter="data")
-    except tarfile.TarError as error:
-        raise DataError(f"{name}: {tar.name[:12]} is no tar of pictures ({error})") from error
-    (part / _INDEX).write_text(json.dumps(_sizes(part)), encoding="utf-8")
-    if folder.is_dir() and not folder.is_symlink():
-        shutil.rmtree(folder)
-    else:
-        folder.unlink(missing_ok=True)
-    part.replace(folder)
+    """Unpack the tar; a folder that is there is whole."""
+    with folder_written_whole(folder) as part:
+        try:
+            with tarfile.open(tar) as archive:
+                # The filter lets nothing out of the folder, and refuses devices.
+                archive.extractall(part, filter="data")
+        except tarfile.TarError as error:
+            raise DataError(f"{name}: {tar.name[:12]} is no tar of pictures ({error})") from error
+        (part / _INDEX).write_text(json.dumps(_sizes(part)), encoding="utf-8")
 
 
 def _sizes(folder: Path) -> dict[str, list[int]]:
