@@ -744,7 +744,10 @@ def test_layout_table_is_read(tmp_path: Path, form: str) -> None:
         assert [source.label for source in reading.uncertain] == ["uncertain"] * 2
         assert account(reading) == {"the table of the data set, read": 1}
         assert reading.account.pictures == len(reading.sources) + 2
-        assert {source.path for source in reading.uncertain} == {"uncertain/000.png", "uncertain/001.png"}
+        assert {source.path for source in reading.uncertain} == {
+            "uncertain/img_c_000.png",
+            "uncertain/img_c_001.png",
+        }
 
 
 @pytest.mark.parametrize(("good", "bad"), [("0", "1"), ("0.0", "1.0"), ("OK", "NG"), ("normal", "anomaly")])
