@@ -72,7 +72,7 @@ def write(folder: Path, first: int, number: int) -> None:
         where.mkdir(parents=True, exist_ok=True)
         for part in parts:
             for frame, picture in enumerate(frames(first + part, bad, number)):
-                Image.fromarray(picture).save(where / f"{kind}_part{part:03}_{frame}.png")
+                Image.fromarray(picture).save(where / f"part{part + 500 * bad:03}_{frame}.png")
 
 
 def measure(
