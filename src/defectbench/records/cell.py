@@ -19,7 +19,7 @@ SCHEMA = 1
 _KEY_LENGTH = 20
 _IN_JSON = {"rotate_and_flip": "turns", "rotate_defects": "defect_turns"}
 """Field -> its name in spec.json, where it is another: keys hash the names that version 0.1.0 wrote."""
-_SHOWN = 5
+_SHOWN = 8
 
 
 @dataclass(frozen=True)
