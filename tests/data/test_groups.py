@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from defectbench.data.archive import load_manifest
 from defectbench.data.layouts.grouping import connected, make_grouping
 from defectbench.data.manifest import Manifest
 from defectbench.errors import UsageError
+from defectbench.protocols.detection import Detection
 from defectbench.stores.directory import DirectoryStore
 
 
@@ -217,3 +219,67 @@ def test_accepted_duplicates_are_kept_in_the_manifest(parts: Path, kept: bool) -
     assert len(manifest.accepted_duplicates) == int(kept)
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert (b"accepted_duplicates" in manifest.to_json()) is kept
+
+
+@pytest.fixture
+def lots(tmp_path: Path) -> Path:
+    """Twelve lots of five goods and two defects each; goods and defects of no lot beside them."""
+    rng, root = np.random.default_rng(1), tmp_path / "lots"
+    for lot in range(12):
+        for number in range(5):
+            save(root / f"good/lot{lot:02d}_{number}.png", fresh(rng))
+        for number in range(2):
+            save(root / f"bad/crack/lot{lot:02d}_{number}.png", fresh(rng))
+    for number in range(4):
+        save(root / f"good/single_{number}.png", fresh(rng))
+    save(root / "bad/crack/single_0.png", fresh(rng))
+    return root
+
+
+def test_lots_of_goods_and_defects_are_cut_whole(lots: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = imported(lots, "--group", r"lot(\d+)")
+    captured = capsys.readouterr()
+    said = " ".join((captured.out + captured.err).split())
+    found = {lot: roles for lot, roles in roles_of(manifest).items() if lot is not None}
+    assert len(found) == 12
+    assert all(len(roles) == 1 for roles in found.values())
+    learnt = manifest.train_defects
+    assert len(learnt) == 2 * sum(roles == {"train"} for roles in found.values())
+    assert 8 <= len(learnt) <= 16
+    assert not any(image.label for image in manifest.train)
+    assert all(image.path.startswith("train/crack/") for image in learnt)
+    assert f"{len(learnt)} defects can be learnt and none is tested" in said
+    # A defect of no lot is always tested.
+    assert [image.part for image in manifest.images if image.id.endswith("crack/single_0")] == ["test"]
+
+
+@pytest.mark.parametrize("share", ["0.2", "0.8"])
+def test_share_of_lots_that_is_tested_can_be_said(lots: Path, share: str) -> None:
+    manifest = imported(lots, "--group", r"lot(\d+)", "--test-goods", share)
+    tested = {image.group for image in manifest.labelled} - {None}
+    assert (len(tested) < 6) == (share == "0.2")
+
+
+def test_a_good_or_two_beside_a_defect_are_tested_with_it(parts: Path) -> None:
+    save(parts / "good/part12_9.png", fresh(np.random.default_rng(2)))
+    manifest = imported(parts, "--group", r"part(\d+)")
+    assert not manifest.train_defects
+    assert manifest.by_id["test/good/part12_9"].group == "12"
+
+
+def test_lots_stay_whole_in_folds_and_calibration(lots: Path) -> None:
+    manifest = imported(lots, "--group", r"lot(\d+)")
+    splits = Detection(folds=3).splits(manifest, 0, 3).splits
+    extra = {image.id for image in manifest.train_defects}
+    for split in splits:
+        groups = [
+            {manifest.by_id[name].unit for name in names}
+            for names in ((*split.goods, *split.defects), split.calibration, split.tune, split.test)
+        ]
+        assert not any(one & two for one, two in combinations(groups, 2))
+        calibrated = {manifest.by_id[name].unit for name in split.calibration}
+        assert extra & set(split.defects) == {
+            name for name in extra if manifest.by_id[name].unit not in calibrated
+        }
+        assert not extra & {*split.tune, *split.test}
+    assert {name for split in splits for name in split.test} == {image.id for image in manifest.labelled}

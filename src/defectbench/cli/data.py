@@ -270,6 +270,7 @@ _COUNTED = (
 _DECLARED = (
     ("category", "category"),
     ("groups", "groups"),
+    ("train_defects", "learnt only"),
     ("uncertain", "uncertain"),
     ("any_orientation", "any orientation"),
     ("intensity", "intensity"),
@@ -293,6 +294,7 @@ def _summary(manifest: Manifest) -> dict[str, Any]:
     return {
         "category": manifest.category,
         "train_good": len(manifest.train),
+        "train_defects": len(manifest.train_defects),
         "test_good": len(manifest.labelled) - len(defects),
         "test_defective": len(defects),
         "defect_types": list(manifest.defect_types),
@@ -369,6 +371,7 @@ def _counts(report: CheckReport) -> list[dict[str, Any]]:
         {
             "category": counts.category,
             "train_good": counts.train_good,
+            "train_defects": counts.train_defects,
             "test_good": counts.test_good,
             "defects": ", ".join(f"{shown(kind)} {number}" for kind, number in counts.defects.items()),
             "masks": counts.masks,

@@ -18,7 +18,7 @@ from defectbench.data.layouts.base import DatasetReading, Source
 from defectbench.data.layouts.cutting import cut_goods
 from defectbench.data.layouts.labels import fold
 from defectbench.data.layouts.walk import shown
-from defectbench.data.limits import check_names, check_sizes
+from defectbench.data.limits import check_names, check_sizes, mixed_groups
 from defectbench.data.manifest import GOOD, Part
 from defectbench.data.mask_checks import Flat, Marked, check_inversion, check_missing, check_parts
 from defectbench.data.names import is_name
@@ -33,7 +33,13 @@ from defectbench.util.image_io import FULL, Intensity
 
 @dataclass(frozen=True, slots=True)
 class CategoryCounts:
-    """How many pictures a category has; ``defects`` by type, ``masks`` of abnormal pictures."""
+    """How many pictures a category has.
+
+    Attributes:
+        defects: of the test part, by type.
+        masks: of those.
+        train_defects: that classifiers learn and nobody tests, because goods of their groups train.
+    """
 
     category: str
     train_good: int
@@ -41,6 +47,7 @@ class CategoryCounts:
     defects: Mapping[str, int]
     masks: int
     uncertain: int = 0
+    train_defects: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +178,7 @@ class _Category:
     def _read(self) -> list[Source]:
         return [source for source in self.all if source.file in self.frames]
 
-    def _cut_again(self, share: float) -> None:
+    def _cut_again(self, share: float | None) -> None:
         """Cut goods of one set into training and test part so that groups of copies stay whole too."""
         names = self.groups.names
         whole = [replace(source, group=names.get(source.file)) for source in self.sources]
@@ -190,13 +197,14 @@ class _Category:
         pairs = find_pairs(self._read(), pixels, self.frames, progress, intensity)
         self.copies = judge_copies(self._read(), pairs, accept=accept_duplicates)
         self.groups = unite(self.all, self.copies)
-        if reading.test_share is not None and self.groups.left_out:
-            self._cut_again(reading.test_share)
+        if reading.cut_goods and self.groups.left_out:
+            self._cut_again(reading.test_goods)
             self.copies = judge_copies(self._read(), pairs, accept=accept_duplicates)
             self.groups = unite(self.all, self.copies)
         self.problems += [*_names(self.all), *_twins(self.all)]
         for problems, notes in (
             check_sizes(self.name, self._kept(), self.groups.names),
+            ((), mixed_groups(self.name, self._kept(), self.groups.names)),
             check_missing(self.name, self.sources, reading.root),
             check_inversion(self.name, self.sources, self.marked),
             check_parts(self.name, self.flat, len(self.frames)),
@@ -262,10 +270,11 @@ def _uncommon(category: str, sources: Sequence[Source], facts: Mapping[Path, Fac
 
 def _counts(reading: DatasetReading, category: str, left_out: Collection[Path]) -> CategoryCounts:
     own = [s for s in reading.sources if s.category == category and s.file not in left_out]
-    bad = [source for source in own if source.defect_type != GOOD]
+    bad = [source for source in own if source.part == "test" and source.label == "bad"]
     return CategoryCounts(
         category,
-        train_good=sum(source.part == "train" for source in own),
+        train_good=sum(source.part == "train" and source.label == "good" for source in own),
+        train_defects=sum(source.part == "train" and source.label == "bad" for source in own),
         test_good=sum(source.part == "test" and source.defect_type == GOOD for source in own),
         defects=dict(sorted(Counter(source.defect_type for source in bad).items())),
         masks=sum(bool(source.masks) for source in bad),

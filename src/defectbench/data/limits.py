@@ -52,6 +52,18 @@ def _long(source: Source) -> Iterator[str]:
             return
 
 
+def mixed_groups(category: str, sources: Sequence[Source], groups: Mapping[Path, str]) -> Iterator[str]:
+    """Yield a note where defects are learnt and never tested, because goods of their groups train."""
+    learnt = [source for source in sources if source.part == "train" and source.label == "bad"]
+    if learnt:
+        units = {groups[source.file] for source in learnt if source.file in groups}
+        yield (
+            f"{category}: most goods share a group with a defect, so such groups are cut whole; of the "
+            f"{len(units)} that train, {len(learnt)} defects can be learnt and none is tested; --test-goods "
+            "SHARE says how many groups are tested"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _Share:
     """The pictures of a kind, and the groups that they stay together in; a picture without one is its own."""
@@ -81,9 +93,9 @@ def check_sizes(
     Args:
         groups: picture file -> its group: groups are never cut, so they are counted.
     """
-    train = [source for source in sources if source.part == "train"]
+    train = [source for source in sources if source.part == "train" and source.label == "good"]
     goods = [source for source in sources if source.part == "test" and source.label == "good"]
-    bads = [source for source in sources if source.label == "bad"]
+    bads = [source for source in sources if source.part == "test" and source.label == "bad"]
     shares = [
         _Share(where, kind, len(own), len({groups.get(s.file, s.file) for s in own}), least)
         for where, kind, own, least in (

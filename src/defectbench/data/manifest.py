@@ -122,8 +122,13 @@ class Manifest:
 
     @cached_property
     def train(self) -> tuple[Image, ...]:
-        """The layout's training part; all of it is good."""
-        return tuple(image for image in self.images if image.part == "train")
+        """The goods of the training part."""
+        return tuple(image for image in self.images if image.part == "train" and not image.label)
+
+    @cached_property
+    def train_defects(self) -> tuple[Image, ...]:
+        """The defects of groups of which goods train: learnt by classifiers in each fold, never tested."""
+        return tuple(image for image in self.images if image.part == "train" and image.label)
 
     @cached_property
     def labelled(self) -> tuple[Image, ...]:

@@ -32,6 +32,8 @@ def sample_account(report: CheckReport) -> Iterator[str]:
             f"{about}{calibrate} calibrate",
             f"{counts.test_good} goods and {defects} defects are tested",
         ]
+        if counts.train_defects:
+            parts.append(f"{counts.train_defects} more defects are learnt and not tested")
         if groups:
             parts.append(f"{len(groups)} groups stay whole")
         if counts.uncertain:

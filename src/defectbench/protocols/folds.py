@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from defectbench.data.manifest import Image, Manifest
 from defectbench.errors import DataError
 from defectbench.protocols.base import Split, deal, part_training_goods
-from defectbench.protocols.groups import units_of
+from defectbench.protocols.groups import units_of, without_groups_of
 
 FOLDS = 4
 """How many, where a sweep does not say."""
@@ -16,7 +16,8 @@ FOLDS = 4
 def crossfit(manifest: Manifest, split_seed: int, folds: int, protocol: str) -> tuple[Split, ...]:
     """Return the folds: fold k is tested, fold k + 1 tunes, the others' defects (the *pool*) are learnt.
 
-    The pool's goods stay unused: goods of the test part never train.
+    The pool's goods stay unused: goods of the test part never train. Defects of the training part's groups
+    are in each fold's pool, but for those whose group calibrates.
 
     Args:
         protocol: whose splits they become.
@@ -26,6 +27,7 @@ def crossfit(manifest: Manifest, split_seed: int, folds: int, protocol: str) -> 
     """
     check_size(manifest, folds, protocol)
     goods, calibration = part_training_goods(manifest, split_seed)
+    also = without_groups_of(manifest, [image.id for image in manifest.train_defects], calibration)
     parts = deal(manifest, split_seed, "folds", range(folds))
     found = []
     for fold, test in enumerate(parts):
@@ -37,7 +39,7 @@ def crossfit(manifest: Manifest, split_seed: int, folds: int, protocol: str) -> 
             fold=fold,
             goods=goods,
             calibration=calibration,
-            defects=tuple(sorted(name for name in pool if manifest.by_id[name].label)),
+            defects=tuple(sorted((*of_label(manifest, pool, 1), *also))),
             tune=parts[tuning],
             test=test,
         )
@@ -45,7 +47,7 @@ def crossfit(manifest: Manifest, split_seed: int, folds: int, protocol: str) -> 
     return tuple(found)
 
 
-def of_label(manifest: Manifest, names: tuple[str, ...], label: int) -> tuple[str, ...]:
+def of_label(manifest: Manifest, names: Sequence[str], label: int) -> tuple[str, ...]:
     """Return those of the ids that are good (0) or abnormal (1), in order."""
     return tuple(name for name in names if manifest.by_id[name].label == label)
 

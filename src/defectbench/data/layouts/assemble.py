@@ -18,7 +18,7 @@ from defectbench.data.layouts.base import (
     Unused,
     mask_file,
 )
-from defectbench.data.layouts.cutting import LEAST_SHARE, MOST_SHARE, TEST_SHARE, cut_goods
+from defectbench.data.layouts.cutting import LEAST_SHARE, MOST_SHARE, cut_goods
 from defectbench.data.layouts.grouping import Grouping, grouped
 from defectbench.data.layouts.labels import fold, mask_stems, picture_stems
 from defectbench.data.layouts.masks import looks_like_mask, told_masks
@@ -60,11 +60,6 @@ class Wishes:
 
     grouping: Grouping | None = None
     test_goods: float | None = None
-
-    @property
-    def test_share(self) -> float:
-        """The share of the goods that is tested."""
-        return TEST_SHARE if self.test_goods is None else self.test_goods
 
     def __post_init__(self) -> None:
         if self.test_goods is not None and not LEAST_SHARE <= self.test_goods <= MOST_SHARE:
@@ -108,7 +103,8 @@ def assemble(tree: Tree, layout: str, draft: Draft, wishes: Wishes) -> DatasetRe
         tuple(map(shown, (*tree.problems, *draft.problems, *found.problems))),
         tuple(map(shown, (*tree.notes, *draft.notes, *found.notes))),
         _account(tree, layout, {source.file for source in sources}, found),
-        wishes.test_share if draft.cut_goods else None,
+        draft.cut_goods,
+        wishes.test_goods,
     )
 
 
@@ -203,7 +199,7 @@ def _add(
     masks: dict[Path, tuple[Mask, ...]] = {**pairs.masks, **draft.masks}
     found.notes += [*_moved(category, pictures), *_remarks(category, entries, pictures, masks, told)]
     sources = _by_rule(list(_named(category, pictures, masks, draft.uncertain)), wishes, root)
-    found.sources += cut_goods(sources, wishes.test_share) if draft.cut_goods else sources
+    found.sources += cut_goods(sources, wishes.test_goods) if draft.cut_goods else sources
 
 
 def _moved(category: str, pictures: Sequence[FileEntry]) -> Iterator[str]:

@@ -105,7 +105,8 @@ class DatasetReading:
         problems: faults of the layout itself, one line each.
         notes: what was read otherwise than it lies, one line each.
         account: what became of every file.
-        test_share: share of the goods that is tested; None where the layout says which are.
+        cut_goods: a share of the goods is tested; else the layout says which are.
+        test_goods: that share, where the user says it.
     """
 
     root: Path
@@ -116,7 +117,8 @@ class DatasetReading:
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     account: Account = Account(0, 0, ())
-    test_share: float | None = None
+    cut_goods: bool = False
+    test_goods: float | None = None
 
     @property
     def categories(self) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from defectbench.data.layouts.base import Source
-from defectbench.data.manifest import GOOD, Part
+from defectbench.data.manifest import Part
 
 TEST_SHARE, LEAST_SHARE, MOST_SHARE = 0.2, 0.05, 0.9
 """Share of the goods of one set that goes to the test part: those in so much of the hashes' range; and what a
@@ -18,33 +18,59 @@ FEW = 4
 """Test goods below which more are taken from a small set, up to its share: what four folds need."""
 
 
-def cut_goods(sources: Sequence[Source], share: float) -> list[Source]:
+MIXED_SHARE = 0.5
+"""Share of the groups of both labels that is tested, where most goods lie in such groups."""
+
+
+def cut_goods(sources: Sequence[Source], share: float | None) -> list[Source]:
     """Send the goods whose SHA-256 lies in the lowest ``share`` of its range to the test part.
 
     A good's own contents decide, so another good, name or order moves none, and equal files stay together.
     So does a group: the hash of its lowest hash decides for all, so that large groups are not tested more
-    often than small ones. Goods that share a group with a defect are tested with it, beyond that share. Only
-    small sets need more: :func:`_test_hashes`.
+    often than small ones. Goods that share a group with a defect are tested with it, beyond that share, as
+    long as half of the goods or more are in no such group. Where most are (groups that are lots or modules),
+    those groups are cut too: of one that trains, the defects are learnt alone and never tested. Only small
+    sets need more: :func:`_test_hashes`.
+
+    Args:
+        share: None for a fifth; for a half where groups of both labels are cut.
     """
-    defective = {source.group for source in sources if source.label == "bad"} - {None}
-    beside = {source.file for source in sources if source.label == "good" and source.group in defective}
-    goods = [source for source in sources if source.label == "good" and source.file not in beside]
-    hashes = {source.file: _hash(source.file) for source in goods}
-    first: dict[str, bytes] = {}
-    for source in goods:
+    mixed = _of_both_labels(sources)
+    goods = [source for source in sources if source.label == "good"]
+    beside = {source.file for source in goods if source.group in mixed}
+    parts: dict[Path, Part] = dict.fromkeys((s.file for s in sources if s.label == "bad"), "test")
+    if 2 * len(beside) > len(goods):
+        whole = [source for source in sources if source.label != "uncertain" and source.group in mixed]
+        parts.update(_parts(whole, MIXED_SHARE if share is None else share))
+    else:
+        parts.update(dict.fromkeys(beside, "test"))
+    alone = [source for source in goods if source.file not in beside]
+    parts.update(_parts(alone, TEST_SHARE if share is None else share))
+    return [_in_part(source, parts[source.file]) if source.file in parts else source for source in sources]
+
+
+def _of_both_labels(sources: Iterable[Source]) -> set[str]:
+    """Return the groups that hold goods and defects."""
+    labels: dict[str, set[str]] = {}
+    for source in sources:
         if source.group is not None:
-            own = hashes[source.file]
-            first[source.group] = min(first.get(source.group, own), own)
+            labels.setdefault(source.group, set()).add(source.label)
+    return {group for group, found in labels.items() if {"good", "bad"} <= found}
+
+
+def _parts(sources: Iterable[Source], share: float) -> dict[Path, Part]:
+    """Return picture file -> part, by the lowest hash of its group, or its own."""
+    hashes = {source.file: (source.group, _hash(source.file)) for source in sources}
+    first: dict[str, bytes] = {}
+    for group, own in hashes.values():
+        if group is not None:
+            first[group] = min(first.get(group, own), own)
     deciding = {
-        source.file: hashes[source.file]
-        if source.group is None
-        else hashlib.sha256(first[source.group]).digest()
-        for source in goods
+        file: own if group is None else hashlib.sha256(first[group]).digest()
+        for file, (group, own) in hashes.items()
     }
     tested = _test_hashes(deciding.values(), share, grouped=bool(first))
-    parts: dict[Path, Part] = {file: "test" if deciding[file] in tested else "train" for file in deciding}
-    parts.update(dict.fromkeys(beside, "test"))
-    return [_in_part(source, parts[source.file]) if source.file in parts else source for source in sources]
+    return {file: "test" if digest in tested else "train" for file, digest in deciding.items()}
 
 
 def _hash(file: Path) -> bytes:
@@ -56,7 +82,7 @@ def _hash(file: Path) -> bytes:
 
 
 def _in_part(source: Source, part: Part) -> Source:
-    return replace(source, part=part, path=f"{part}/{GOOD}/{source.path.split('/', 2)[2]}")
+    return replace(source, part=part, path=f"{part}/{source.path.split('/', 1)[1]}")
 
 
 def _test_hashes(digests: Iterable[bytes], share: float, *, grouped: bool) -> frozenset[bytes]:
