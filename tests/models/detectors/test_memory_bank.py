@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from defectbench import catalog
 from defectbench.errors import DataError, UsageError
 from defectbench.models.base import Model, ModelSettings, TrainingData
-from defectbench.models.detectors.anomalib_models import PadimModel, PatchcoreModel
+from defectbench.models.detectors.anomalib_models import padim, patchcore
 from defectbench.models.detectors.glass import Glass
 from defectbench.models.detectors.memory_bank import Padim, Patchcore
 from defectbench.models.features import backbone
@@ -58,7 +58,7 @@ def test_padim_agrees_with_anomalib() -> None:
     taught = pictures(8, 1)
     ours = fit(Padim(wanted), taught)
     network: Any = backbone.create(BACKBONE, wanted)
-    theirs = PadimModel(backbone=network, layers=["layer1", "layer2", "layer3"], n_features=30)
+    theirs = padim.PadimModel(backbone=network, layers=["layer1", "layer2", "layer3"], n_features=30)
     theirs.idx = ours._model().idx
     theirs.train()
     theirs(backbone.normalised(taught, network, "cpu"))
@@ -72,7 +72,7 @@ def test_patchcore_agrees_with_anomalib(neighbours: int) -> None:
     taught = pictures(3, 1)
     ours = fit(Patchcore(wanted), taught)
     network: Any = backbone.create(BACKBONE, wanted)
-    theirs = PatchcoreModel(layers=["layer2", "layer3"], backbone=network, num_neighbors=neighbours)
+    theirs = patchcore.PatchcoreModel(layers=["layer2", "layer3"], backbone=network, num_neighbors=neighbours)
     theirs.train()
     theirs(backbone.normalised(taught, network, "cpu"))
     theirs.memory_bank = torch.vstack(theirs.embedding_store)

@@ -8,17 +8,14 @@ scores. Several models ask a hub for their backbone in the constructor, without 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
-
-from torch import nn
+from typing import Any
 
 with warnings.catch_warnings():
     # Their first import compiles sources with invalid escapes and touches deprecated names.
     warnings.simplefilter("ignore")
     from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
-    from anomalib.models.components import TimmFeatureExtractor
     from anomalib.models.image.anomaly_dino import torch_model as anomalydino
     from anomalib.models.image.cfa import torch_model as cfa
     from anomalib.models.image.cfa.loss import CfaLoss
@@ -29,10 +26,10 @@ with warnings.catch_warnings():
     from anomalib.models.image.efficient_ad import torch_model as efficientad
     from anomalib.models.image.fastflow import torch_model as fastflow
     from anomalib.models.image.fastflow.loss import FastflowLoss
-    from anomalib.models.image.glass.torch_model import GlassModel
-    from anomalib.models.image.padim.torch_model import PadimModel
+    from anomalib.models.image.glass import torch_model as glass
+    from anomalib.models.image.padim import torch_model as padim
+    from anomalib.models.image.patchcore import torch_model as patchcore
     from anomalib.models.image.patchcore.anomaly_map import AnomalyMapGenerator
-    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
     from anomalib.models.image.reverse_distillation import torch_model as reverse_distillation
     from anomalib.models.image.reverse_distillation.anomaly_map import AnomalyMapGenerationMode
     from anomalib.models.image.reverse_distillation.loss import ReverseDistillationLoss
@@ -49,15 +46,11 @@ __all__ = [
     "CfaLoss",
     "DraemLoss",
     "FastflowLoss",
-    "GlassModel",
-    "PadimModel",
-    "PatchcoreModel",
     "PerlinAnomalyGenerator",
     "ReverseDistillationLoss",
     "SSNLoss",
     "STFPMLoss",
     "StableAdamW",
-    "TimmFeatureExtractor",
     "UniNetLoss",
     "WarmCosineScheduler",
     "anomalydino",
@@ -65,26 +58,16 @@ __all__ = [
     "dinomaly",
     "draem",
     "efficientad",
-    "extractor",
     "fastflow",
+    "glass",
+    "padim",
+    "patchcore",
     "replaced",
     "reverse_distillation",
     "stfpm",
     "supersimplenet",
     "uninet",
 ]
-
-
-def extractor(network: nn.Module, layers: Sequence[str], *, learns: bool = False) -> nn.Module:
-    """Return anomalib's feature extractor over our network: pictures in, layer -> feature map out.
-
-    Args:
-        learns: gradients flow and batch statistics are taken in training; else it is always in eval mode.
-    """
-    made = TimmFeatureExtractor(backbone=cast(str, network), layers=list(layers), requires_grad=learns)
-    inside: Any = made
-    inside.backbone = None  # it would hold, count and save the layers after the last one, too
-    return made
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from defectbench.models.detectors.anomalib_models import CfaLoss, cfa, extractor, replaced
+from defectbench.models.detectors.anomalib_models import CfaLoss, cfa, replaced
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
@@ -41,7 +42,7 @@ class Cfa(GradientDetector):
         settings = self.settings
         name = backbone.architecture(settings.text("backbone"), _BACKBONES)
         self.network = backbone.create(settings.text("backbone"), settings)
-        features = extractor(self.network, _LAYERS)
+        features = FeatureMaps(self.network, _LAYERS)
         with replaced(cfa, "get_feature_extractor", lambda *_: features):
             model: nn.Module = cfa.CfaModel(
                 backbone=name,

@@ -7,8 +7,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from defectbench.models.detectors.anomalib_models import FastflowLoss, extractor, fastflow
+from defectbench.models.detectors.anomalib_models import FastflowLoss, fastflow
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
@@ -49,7 +50,7 @@ class FastFlow(GradientDetector):
             pre_trained=False,
             flow_steps=settings.whole("flow_steps"),
         )
-        model.feature_extractor = _Pyramid(extractor(self.network, _LAYERS))
+        model.feature_extractor = _Pyramid(FeatureMaps(self.network, _LAYERS))
         return model
 
     def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:

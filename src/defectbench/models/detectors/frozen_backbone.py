@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from defectbench.models.base import ModelSettings, Pictures
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.features.versions import made_with
 
 
@@ -21,7 +22,7 @@ class FrozenFeatures:
     four times the space.
 
     Args:
-        extract: anomalib's TimmFeatureExtractor; pictures in, layer -> (b, channels, h, w) out.
+        extract: pictures in, layer -> (b, channels, h, w) out.
         after: applied to each layer's maps before they are kept.
         chosen: for each layer the channels to keep; all without it.
         kind: names ``after`` and ``chosen`` in the cache's key.
@@ -30,7 +31,7 @@ class FrozenFeatures:
     def __init__(
         self,
         network: nn.Module,
-        extract: nn.Module,
+        extract: FeatureMaps,
         settings: ModelSettings,
         device: str,
         kind: str,

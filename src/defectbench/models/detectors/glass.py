@@ -11,8 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from defectbench.models.detectors.anomalib_models import GlassModel
+from defectbench.models.detectors.anomalib_models import glass, replaced
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training import textures
 from defectbench.models.training.gradient_detector import (
     Batch,
@@ -47,20 +48,22 @@ class Glass(ResumableGradientDetector):
     Settings: ``backbone`` (timm's name), ``layers``, ``batch_size``, ``learning_rate``.
     """
 
-    frozen = ("forward_modules", "backbone")
+    frozen = ("forward_modules",)
 
     def build(self) -> nn.Module:
         """Return anomalib's model over our backbone."""
         settings = self.settings
         self.network = backbone.create(settings.text("backbone"), textures.without(settings, TEXTURES))
         config: Any = self.network.pretrained_cfg
-        model: nn.Module = GlassModel(
-            input_shape=(settings.image_size, settings.image_size),
-            backbone=cast(str, self.network),
-            layers=list(settings.texts("layers")),
-            normalize_mean=list(config["mean"]),
-            normalize_std=list(config["std"]),
-        )
+        maps = FeatureMaps(self.network, settings.texts("layers"))
+        with replaced(glass, "TimmFeatureExtractor", lambda **_: maps):
+            model: nn.Module = glass.GlassModel(
+                input_shape=(settings.image_size, settings.image_size),
+                backbone=settings.text("backbone"),
+                layers=list(settings.texts("layers")),
+                normalize_mean=list(config["mean"]),
+                normalize_std=list(config["std"]),
+            )
         return model
 
     @cached_property

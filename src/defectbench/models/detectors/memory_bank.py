@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +26,10 @@ from defectbench.models.base import (
     TrainingData,
     check_goods,
 )
-from defectbench.models.detectors.anomalib_models import PadimModel, PatchcoreModel
+from defectbench.models.detectors.anomalib_models import padim, patchcore, replaced
 from defectbench.models.detectors.frozen_backbone import FrozenFeatures
 from defectbench.models.features import backbone, coreset, device
+from defectbench.models.features.feature_maps import FeatureMaps
 
 _COVARIANCE_NEEDS = 2
 
@@ -111,20 +112,22 @@ class Padim(_MemoryBankDetector):
         settings = self.settings
         network = backbone.create(settings.text("backbone"), settings)
         layers = list(settings.texts("layers"))
-        with device.repeatable(settings.seed, self.device):
-            model = PadimModel(
-                backbone=cast(str, network), layers=layers, n_features=settings.whole("features")
+        maps = FeatureMaps(network, layers)
+        with (
+            device.repeatable(settings.seed, self.device),
+            replaced(padim, "TimmFeatureExtractor", lambda **_: maps),
+        ):
+            model: Any = padim.PadimModel(
+                backbone=settings.text("backbone"), layers=layers, n_features=settings.whole("features")
             )
         # anomalib draws with Python's generator, which nothing here seeds; so numpy draws again.
         drawn = np.random.default_rng(settings.seed).permutation(model.n_features_original)[
             : model.n_features
         ]
         model.idx = torch.from_numpy(np.sort(drawn))
-        chosen = _by_layer(model.idx, layers, model.feature_extractor.out_dims)
+        chosen = _by_layer(model.idx, layers, maps.out_dims)
         kind = f"padim-{settings.whole('features')}-of-{model.n_features_original}-seed-{settings.seed}"
-        features = FrozenFeatures(
-            network, model.feature_extractor, settings, self.device, kind, chosen=chosen
-        )
+        features = FrozenFeatures(network, maps, settings, self.device, kind, chosen=chosen)
         return model.to(self.device).eval(), features
 
     def fit(self, training: TrainingData, report: FitCallback) -> None:
@@ -197,13 +200,15 @@ class Patchcore(_MemoryBankDetector):
         """Return PatchCore; the pooling of 3 x 3 places is a part of the cached features."""
         settings = self.settings
         network = backbone.create(settings.text("backbone"), settings)
-        model = PatchcoreModel(
-            layers=list(settings.texts("layers")),
-            backbone=cast(str, network),
-            num_neighbors=settings.whole("neighbours"),
-        )
-        extract, pool = model.feature_extractor, model.feature_pooler
-        features = FrozenFeatures(network, extract, settings, self.device, "pooled-3x3", after=pool)
+        maps = FeatureMaps(network, settings.texts("layers"))
+        with replaced(patchcore, "TimmFeatureExtractor", lambda **_: maps):
+            model: Any = patchcore.PatchcoreModel(
+                layers=list(settings.texts("layers")),
+                backbone=settings.text("backbone"),
+                num_neighbors=settings.whole("neighbours"),
+            )
+        pool = model.feature_pooler
+        features = FrozenFeatures(network, maps, settings, self.device, "pooled-3x3", after=pool)
         return model.to(self.device).eval(), features
 
     def fit(self, training: TrainingData, report: FitCallback) -> None:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from defectbench.models.detectors.anomalib_models import (
     AnomalyMapGenerationMode,
     ReverseDistillationLoss,
-    extractor,
     replaced,
     reverse_distillation,
 )
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 
@@ -34,7 +34,7 @@ class ReverseDistillation(GradientDetector):
         settings = self.settings
         name = backbone.architecture(settings.text("backbone"), backbone.DECODED)
         self.network = backbone.create(settings.text("backbone"), settings)
-        encoder = extractor(self.network, settings.texts("layers"))
+        encoder = FeatureMaps(self.network, settings.texts("layers"))
         with replaced(reverse_distillation, "TimmFeatureExtractor", lambda **_: encoder):
             model: nn.Module = reverse_distillation.ReverseDistillationModel(
                 backbone=name,

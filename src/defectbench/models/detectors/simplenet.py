@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from defectbench.models.detectors.anomalib_models import extractor
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _HIDDEN = 1024
@@ -63,7 +63,7 @@ class SimpleNet(GradientDetector):
         """Return the network over our backbone."""
         settings = self.settings
         self.network = backbone.create(settings.text("backbone"), settings)
-        features = extractor(self.network, settings.texts("layers"))
+        features = FeatureMaps(self.network, settings.texts("layers"))
         return _SimpleNet(features, cast(Any, features).out_dims)
 
     def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:

@@ -8,8 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from defectbench.models.detectors.anomalib_models import STFPMLoss, extractor, replaced, stfpm
+from defectbench.models.detectors.anomalib_models import STFPMLoss, replaced, stfpm
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _STUDENT = 1_000_003
@@ -36,8 +37,8 @@ class Stfpm(GradientDetector):
         untrained = replace(settings, weights={}, seed=settings.seed + _STUDENT)
         parts = iter(
             (
-                extractor(self.network, layers),
-                extractor(backbone.create(name, untrained), layers, learns=True),
+                FeatureMaps(self.network, layers),
+                FeatureMaps(backbone.create(name, untrained), layers, learns=True),
             )
         )
         with replaced(stfpm, "TimmFeatureExtractor", lambda **_: next(parts)):

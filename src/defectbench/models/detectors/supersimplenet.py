@@ -12,8 +12,9 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 from defectbench.errors import DataError
 from defectbench.models.base import TrainingData, check_tuning
-from defectbench.models.detectors.anomalib_models import SSNLoss, extractor, replaced, supersimplenet
+from defectbench.models.detectors.anomalib_models import SSNLoss, replaced, supersimplenet
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 
@@ -36,7 +37,7 @@ class SuperSimpleNet(GradientDetector):
         settings = self.settings
         self.network = backbone.create(settings.text("backbone"), settings)
         layers = list(settings.texts("layers"))
-        features = extractor(self.network, layers)
+        features = FeatureMaps(self.network, layers)
         with replaced(supersimplenet, "TimmFeatureExtractor", lambda **_: features):
             model: nn.Module = supersimplenet.SupersimplenetModel(
                 layers=layers, stop_grad=not self.supervised

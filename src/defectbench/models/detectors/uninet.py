@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from defectbench.models.detectors.anomalib_models import UniNetLoss, extractor, replaced, uninet
+from defectbench.models.detectors.anomalib_models import UniNetLoss, replaced, uninet
 from defectbench.models.features import backbone
+from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
 
 _LAYERS = ("layer1", "layer2", "layer3")
@@ -44,7 +45,7 @@ class UniNet(GradientDetector):
         name = backbone.architecture(settings.text("backbone"), _BACKBONES)
         self.network = backbone.create(settings.text("backbone"), settings)
         adapting = backbone.create(settings.text("backbone"), settings)
-        parts = iter((extractor(self.network, _LAYERS), extractor(adapting, _LAYERS, learns=True)))
+        parts = iter((FeatureMaps(self.network, _LAYERS), FeatureMaps(adapting, _LAYERS, learns=True)))
         with replaced(uninet.Teachers, "_get_teacher", staticmethod(lambda _: next(parts))):
             model: nn.Module = uninet.UniNetModel(
                 student_backbone=name, teacher_backbone=name, loss=GoodsLoss(temperature=_TEMPERATURE)
