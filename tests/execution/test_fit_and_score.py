@@ -26,6 +26,7 @@ from defectbench.models.base import (
     Progress,
     TrainingData,
 )
+from defectbench.models.baselines import FilterBankClassifier
 from defectbench.models.pictures.images import ImageSet
 from defectbench.records.cell import Cell
 from defectbench.records.predictions import Predictions
@@ -236,6 +237,48 @@ def test_a_planted_cheat_is_caught(cheat: str, data: tuple[DirectoryStore, Path]
     one, two = run_twice(data, cheat, tmp_path)
     assert one.metrics["image_auroc"] == 1.0
     assert not same_scores(one.predictions, two.predictions)
+
+
+@pytest.mark.parametrize(
+    ("category", "kept", "mapped"),
+    [("washer", False, set()), ("washer", True, {"held_out", "validation"}), ("bolt", False, None)],
+    ids=["neither", "kept", "measured"],
+)
+def test_heat_maps_are_made_where_they_are_kept_or_measured_alone(
+    data: tuple[DirectoryStore, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    category: str,
+    kept: bool,
+    mapped: set[str] | None,
+) -> None:
+    store, cache = data
+    cell = replace(cell_of(store, "filterbank-logreg", category=category), keep_heat_maps=kept)
+    images = images_of(store, cache, cell)
+    parts = fit_and_score.roles(cell, images.manifest)
+    counts: list[int] = []
+    predict = FilterBankClassifier.predict
+    scores = [p.score for p in _all_predictions(cell, images)]
+
+    def counted(model: FilterBankClassifier, pictures: Pictures) -> Iterator[Prediction]:
+        for prediction in predict(model, pictures):
+            counts.append(1)
+            yield prediction
+
+    monkeypatch.setattr(FilterBankClassifier, "predict", counted)
+    monkeypatch.setattr(
+        FilterBankClassifier, "scores", lambda self, pictures: (p.score for p in predict(self, pictures))
+    )
+    outcome = fit_and_score.fit_and_score(cell, images, {}, "cpu", silent)
+    assert len(counts) == sum(mapped is None or role in mapped for role in parts.values())
+    assert list(outcome.predictions.score) == scores
+    assert (outcome.heat_maps is not None) == kept
+
+
+def _all_predictions(cell: Cell, images: ImageSet) -> list[Prediction]:
+    """What the cell's model gives for all that the cell scores, with every map."""
+    model = FilterBankClassifier(fit_and_score.settings_of(cell, {}, "cpu"))
+    model.fit(fit_and_score.training_data_of(cell, images), lambda step: None)
+    return list(model.predict(images.select(list(fit_and_score.roles(cell, images.manifest)))))
 
 
 def test_roles_are_what_the_images_were_to_the_fit(data: tuple[DirectoryStore, Path]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -34,10 +34,11 @@ CALIBRATION_RATE = 0.05
 
 # Maps are kept to be looked at; the figures are computed on whole ones.
 _OVERLAY_SIDE = 256
-_TIMED = 16
+_TIMED = 8
 """Pictures that the latency is measured on; fewer where they take longer than the next number."""
 _TIMED_SECONDS = 2.0
 _UNKNOWN = MapFigures(*(6 * (float("nan"),)))
+_NO_MAP = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -213,14 +214,14 @@ def _score(cell: Cell, model: Model, images: ImageSet, report: CellCallback) -> 
     quantile, pool = PixelQuantile(), PixelPool()
     measurable = any(images.manifest.by_id[name].mask for name, role in parts.items() if role == "held_out")
     limit = float("nan")
-    found = model.predict(images.select(list(parts)))
-    for name, prediction in zip(parts, found, strict=True):
+    for name, prediction in _predictions(model, images, parts, measurable, cell.keep_heat_maps):
         report(CellProgress("scoring", len(scored), len(parts)))
         if not np.isfinite(prediction.score) or not np.isfinite(prediction.heat_map).all():
             raise DataError(f"{cell.fit.model} gave a score or heat map of {name} that is not finite")
         explanation, role = _UNKNOWN, parts[name]
         if role == "calibration":
-            quantile.add(prediction.heat_map, (images.size, images.size))
+            if measurable:
+                quantile.add(prediction.heat_map, (images.size, images.size))
         else:
             if cell.keep_heat_maps:
                 kept.append(_shrunk(prediction.heat_map))
@@ -244,8 +245,31 @@ def _score(cell: Cell, model: Model, images: ImageSet, report: CellCallback) -> 
     )
 
 
+def _predictions(
+    model: Model, images: ImageSet, parts: Mapping[str, Role], measurable: bool, keep: bool
+) -> Iterator[tuple[str, Prediction]]:
+    """Yield each image's prediction in order; its map is empty where it is neither measured nor kept.
+
+    A map can cost ten times what the score does, and most cells have no use for one.
+
+    Args:
+        parts: calibration goods come first.
+        measurable: images have masks: calibration goods set the maps' threshold.
+        keep: the cell keeps its heat maps, those of calibration goods excepted.
+    """
+    alone = [name for name, role in parts.items() if not (measurable or (keep and role != "calibration"))]
+    mapped = [name for name in parts if name not in set(alone)]
+    scores = model.scores(images.select(alone)) if alone else iter(())
+    for name, score in zip(alone, scores, strict=True):
+        yield name, Prediction(score, _NO_MAP)
+    yield from zip(mapped, model.predict(images.select(mapped)) if mapped else (), strict=True)
+
+
 def _latency(model: Model, images: ImageSet) -> float:
-    """Return the seconds that scoring one picture takes, features included: nothing here is cached."""
+    """Return the seconds that scoring one picture takes, features included: nothing here is cached.
+
+    Without its heat map, which a classifier makes in a pass of its own.
+    """
     names = [image.id for image in images.manifest.images[:_TIMED]]
     view = images.select(names)
     seconds: list[float] = []
@@ -253,7 +277,7 @@ def _latency(model: Model, images: ImageSet) -> float:
         # One at a time, as parts come down a line: in a longer list features are computed by the batch.
         picture = ArrayPictures(view[index][None])
         started = time.perf_counter()
-        for _ in model.predict(picture):
+        for _ in model.scores(picture):
             seconds.append(time.perf_counter() - started)
         if sum(seconds) > _TIMED_SECONDS:
             break

@@ -237,6 +237,10 @@ class Model(ABC):
     def predict(self, pictures: Pictures) -> Iterator[Prediction]:
         """Yield a prediction for each picture, in order, in bounded memory. Needs a fit or a load."""
 
+    def scores(self, pictures: Pictures) -> Iterator[float]:
+        """Yield the scores that :meth:`predict` gives, bit for bit; for those whose maps nobody asks for."""
+        return (prediction.score for prediction in self.predict(pictures))
+
     @abstractmethod
     def save(self, path: Path) -> None:
         """Write the fitted state to one file (safetensors or npz: no pickle)."""

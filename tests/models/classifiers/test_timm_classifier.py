@@ -83,6 +83,25 @@ def test_classifier_learns_a_plain_defect(settings: dict[str, Any], balance: str
     assert image_auroc([0] * 8 + [1] * 8, [prediction.score for prediction in found]) > 0.9
 
 
+@pytest.mark.parametrize("settings", [{}, {"learning_rate": 0.1, "freeze": True}], ids=["whole", "frozen"])
+def test_scores_alone_are_those_beside_the_maps(settings: dict[str, Any]) -> None:
+    model, _ = taught(model_settings(epochs=1, **settings), training_data())
+    pictures = ArrayPictures(np.concatenate([marked(9, 5, False), marked(3, 6, True)]))
+    found = list(model.predict(pictures))
+    assert [prediction.score for prediction in found] == list(model.scores(pictures))
+    assert all(prediction.heat_map.size for prediction in found)
+
+
+def test_a_frozen_network_scores_from_features_that_are_computed_once() -> None:
+    model, _ = taught(model_settings(epochs=1, learning_rate=0.1, freeze=True), training_data())
+    pictures = ArrayPictures(marked(6, 5, False))
+    computed: list[int] = []
+    network: Any = model.network()
+    network.conv_stem.register_forward_hook(lambda _m, inputs, _o: computed.append(len(inputs[0])))
+    list(model.scores(pictures))
+    assert computed == [6]
+
+
 def test_classifier_meets_the_imbalance_as_told() -> None:
     """20 goods and 6 defects: counted more, shown more often, or left as they are."""
     goods = ArrayPictures(marked(8, 5, False))

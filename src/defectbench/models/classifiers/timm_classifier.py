@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -99,13 +100,37 @@ class TimmClassifier(Resumable):
         return self.settings.flag("freeze")
 
     def predict(self, pictures: Pictures) -> Iterator[Prediction]:
-        """Yield log-odds and Grad-CAM map, one picture at a time, in float32 on every device."""
+        """Yield log-odds and Grad-CAM map, one picture at a time, in float32 on every device.
+
+        Of a frozen network the log-odds are the head's on the cached features.
+        """
         model = self.network()
         explain = Explainer(model)
+        known = self._scores_of_head(pictures) if self._frozen() else None
         for index in range(len(pictures)):
             with device.repeatable(self.settings.seed, self.device):
                 prediction = explain(backbone.normalised(pictures[index][None], model, self.device))
-            yield prediction
+            yield prediction if known is None else replace(prediction, score=next(known))
+
+    def scores(self, pictures: Pictures) -> Iterator[float]:
+        """Yield the log-odds alone: a forward pass each, or the head on the cached features."""
+        if self._frozen():
+            yield from self._scores_of_head(pictures)
+            return
+        model = self.network()
+        for index in range(len(pictures)):
+            with device.repeatable(self.settings.seed, self.device), torch.no_grad():
+                logits = model(backbone.normalised(pictures[index][None], model, self.device))
+            yield float(logits.float()[0, 0])
+
+    def _scores_of_head(self, pictures: Pictures) -> Iterator[float]:
+        """Yield the head's log-odds of each picture's cached features."""
+        network: Any = self.network()
+        head: nn.Module = network.get_classifier()
+        for row in _PooledFeatures(network, self.settings).of(pictures):
+            with torch.no_grad():
+                logits = head(torch.from_numpy(np.array(row)).to(self.device)[None])
+            yield float(logits.float()[0, 0])
 
     def network(self) -> nn.Module:
         """Return the fitted network, in eval mode: standardised pictures in, log-odds (b, 1) out."""
@@ -197,35 +222,47 @@ def _mixed(kind: str) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+class _PooledFeatures:
+    """A frozen trunk's pooled features, (width,) a picture, computed once for all cells."""
+
+    def __init__(self, network: Any, settings: ModelSettings) -> None:
+        self._network = network
+        self._device = next(network.parameters()).device.type
+        weights, libraries = backbone.weights_name(settings), made_with("torch", "timm")
+        self._name = f"pooled/{settings.text('architecture')}/{weights}/{self._device}/{libraries}"
+
+    def of(self, pictures: Pictures) -> Iterator[NDArray[np.float32]]:
+        """Yield each picture's features, in order."""
+        return pictures.features(self._name, self._pooled)
+
+    def _pooled(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the features of a batch, (b, width)."""
+        self._network.eval()
+        with torch.no_grad():
+            inputs = backbone.normalised(pictures, self._network, self._device)
+            pooled = self._network.forward_head(self._network.forward_features(inputs), pre_logits=True)
+        values: NDArray[np.float32] = pooled.cpu().numpy()
+        return values
+
+
 class _HeadAlone:
-    """The head alone, on the frozen trunk's pooled features, computed once a picture for all cells."""
+    """The head alone, on the frozen trunk's features."""
 
     def __init__(self, model: nn.Module, training: TrainingData, settings: ModelSettings, tick: Tick) -> None:
         network: Any = model
-        self._trunk = network
         self._device = next(model.parameters()).device.type
         self.module: nn.Module = network.get_classifier()
-        weights, libraries = backbone.weights_name(settings), made_with("torch", "timm")
-        self._name = f"pooled/{settings.text('architecture')}/{weights}/{self._device}/{libraries}"
+        self._pooled = _PooledFeatures(network, settings)
         self._training = self._features(training.pictures, tick)
         self._tuning = None if training.tuning is None else self._features(training.tuning, tick)
 
     def _features(self, pictures: Pictures, tick: Tick) -> Tensor:
         """Return the pictures' pooled features on the device, (n, width)."""
         found = []
-        for row in pictures.features(self._name, self._pooled):
+        for row in self._pooled.of(pictures):
             found.append(row)
             tick()
         return torch.from_numpy(np.stack(found)).to(self._device)
-
-    def _pooled(self, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the trunk's pooled features of a batch, (b, width)."""
-        self._trunk.eval()
-        with torch.no_grad():
-            inputs = backbone.normalised(pictures, self._trunk, self._device)
-            pooled = self._trunk.forward_head(self._trunk.forward_features(inputs), pre_logits=True)
-        values: NDArray[np.float32] = pooled.cpu().numpy()
-        return values
 
     def train(self) -> None:
         self.module.train()
