@@ -28,6 +28,7 @@ from defectbench.stores.layout import WEIGHTS, second_part
 from defectbench.sweeps.config import Sweep, resolve_models
 from defectbench.trackers.choose import open_tracker, tracking_uri
 from defectbench.weights import store as weights
+from defectbench.weights.packaged import packaged_file
 
 State = Literal["works", "not there", "fails"]
 
@@ -197,7 +198,8 @@ def _weights(place: Store) -> Finding:
     """Return how many of the catalog's weights the store has."""
     there = {second_part(key) for key in place.keys(WEIGHTS)}
     known = {item.name for entry in entries() for item in entry.weights}
-    have = sorted(known & there)
+    installed = {item.name for entry in entries() for item in entry.weights if packaged_file(item)}
+    have = sorted(known & (there | installed))
     says = f"{len(have)} of the catalog's {len(known)}: {', '.join(have) or 'none'}"
     if not have:
         says += "; bring them with `defectbench weights push --sweep SWEEP`"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from defectbench.catalog.entry import Entry, Weights
-from defectbench.catalog.networks import DINOV2_S, DINOV2_SIDES, WIDE_RESNET50
+from defectbench.catalog.networks import DINOV2_S, DINOV2_SIDES, EFFICIENTNET_LITE0, WIDE_RESNET50
 from defectbench.catalog.rules import Setting
 
 TIMM = "timm:"
@@ -174,6 +174,31 @@ CLASSIFIERS: tuple[Entry, ...] = (
         weights=(WIDE_RESNET50,),
     ),
     _classifier(
+        "efficientnet-lite0",
+        EFFICIENTNET_LITE0.name,
+        "Tan and Le 2019, arXiv:1905.11946, the Lite variant",
+        224,
+        weights=(EFFICIENTNET_LITE0,),
+    ),
+    _classifier(
+        "efficientnet-lite0-probe",
+        EFFICIENTNET_LITE0.name,
+        "Tan and Le 2019, arXiv:1905.11946, the Lite variant; linear probe: the network is frozen, the head "
+        "alone learns",
+        224,
+        weights=(EFFICIENTNET_LITE0,),
+        settings=MappingProxyType(
+            {
+                "architecture": EFFICIENTNET_LITE0.name,
+                **_CLASSIFIER_SETTINGS,
+                "learning_rate": 1e-2,
+                "freeze": True,
+            }
+        ),
+        epochs=100,
+        patience=20,
+    ),
+    _classifier(
         "dinov2-vits14",
         DINOV2_S.name,
         "Oquab et al. 2023, arXiv:2304.07193; linear probe: the network is frozen, the head alone learns",
@@ -190,6 +215,7 @@ CLASSIFIERS: tuple[Entry, ...] = (
         ),
         epochs=100,
         patience=20,
+        fit_version=2,
         smallest=28,
         multiple_of=14,
         sizes_because=DINOV2_SIDES,

@@ -11,6 +11,7 @@ from defectbench.catalog.networks import (
     DINOV2_BASE,
     DINOV2_S,
     DTD,
+    EFFICIENTNET_LITE0,
     IMAGENETTE,
     RESNET18,
     RESNEXT101,
@@ -129,6 +130,44 @@ DETECTORS: tuple[Entry, ...] = (
         settings=_PATCHCORE,
         aliases=("PatchCore",),
         matched_with="wide-resnet50",
+    ),
+    Entry(
+        name="padim-lite0",
+        family="detector",
+        builder="defectbench.models.detectors.memory_bank:Padim",
+        source="Defard et al. 2020, arXiv:2011.08785, on EfficientNet-Lite0; "
+        f"anomalib's torch model, {_ANOMALIB}",
+        licence="Apache-2.0",
+        image_size=224,
+        epochs=0,
+        ends="one pass over the training images",
+        heat_map="Mahalanobis distance of each patch",
+        weights=(EFFICIENTNET_LITE0,),
+        settings=MappingProxyType(
+            {
+                "backbone": EFFICIENTNET_LITE0.name,
+                "layers": ("blocks.1", "blocks.2", "blocks.4"),
+                "features": 100,
+            }
+        ),
+        matched_with="efficientnet-lite0",
+    ),
+    Entry(
+        name="patchcore-lite0",
+        family="detector",
+        builder="defectbench.models.detectors.memory_bank:Patchcore",
+        source="Roth et al. 2021, arXiv:2106.08265, on EfficientNet-Lite0; "
+        f"anomalib's torch model, {_ANOMALIB}, coreset of our own",
+        licence="Apache-2.0",
+        image_size=224,
+        epochs=0,
+        ends="one pass over the training images, then the coreset",
+        heat_map="distance of each patch to the memory bank",
+        weights=(EFFICIENTNET_LITE0,),
+        settings=MappingProxyType(
+            {**_PATCHCORE, "backbone": EFFICIENTNET_LITE0.name, "layers": ("blocks.2", "blocks.4")}
+        ),
+        matched_with="efficientnet-lite0-probe",
     ),
     Entry(
         name="glass",

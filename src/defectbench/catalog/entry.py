@@ -27,6 +27,8 @@ class Weights:
         member: the one file of the zip at ``url`` that is meant; empty where that is no zip.
         archive: as ``digest``, of that zip.
         kind: ``file`` of a network's weights, or ``pictures``: a folder of them, kept as one tar.
+        package: distribution that ships the file, as pip names it; with one, ``digest`` is the whole SHA-256.
+        packaged: the file's path in that distribution.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Weights:
     member: str = ""
     archive: str = ""
     kind: Literal["file", "pictures"] = "file"
+    package: str = ""
+    packaged: str = ""
 
     @property
     def terms(self) -> str:

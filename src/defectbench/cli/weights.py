@@ -37,6 +37,7 @@ def list_weights(store: str, form: str) -> None:
     """List which weights the catalog's models need and what the store has."""
     from defectbench.catalog import entries
     from defectbench.stores.layout import WEIGHTS
+    from defectbench.weights.packaged import packaged_file
 
     there = [key.split("/")[1:3] for key in open_store(store).keys(WEIGHTS)]
     rows = []
@@ -52,6 +53,8 @@ def list_weights(store: str, form: str) -> None:
                 "published": needed.digest or None,
                 "archive": needed.archive or None,
                 "sha256": [digest for name, digest in there if name == needed.name],
+                "package": needed.package or None,
+                "installed": packaged_file(needed) is not None,
             }
         )
     if form == "json":
@@ -60,8 +63,9 @@ def list_weights(store: str, form: str) -> None:
     shown = [
         [
             words(row[key]) + (" (NON-COMMERCIAL)" if key == "licence" and not row["commercial"] else "")
-            for key in ("weights", "models", "licence", "source", "sha256")
+            for key in ("weights", "models", "licence", "source")
         ]
+        + [words(row["sha256"]) or ("installed with its package" if row["installed"] else "")]
         for row in rows
     ]
     print_table(("weights", "models", "licence", "source", "in the store (SHA-256)"), shown)
@@ -145,6 +149,7 @@ def _mirror(place: Store, names: Iterable[str]) -> None:
     from defectbench.errors import MissingWeightsError, TryAgainError
     from defectbench.stores.layout import weights_key
     from defectbench.weights.hub import address, download
+    from defectbench.weights.packaged import packaged_file
     from defectbench.weights.store import described, push_weights
 
     failed: list[MissingWeightsError | TryAgainError] = []
@@ -153,6 +158,10 @@ def _mirror(place: Store, names: Iterable[str]) -> None:
             note(f"{name}: is in {place.url}")
             continue
         published = described(name)
+        if (installed := packaged_file(published)) is not None:
+            note(f"{name}: from {installed}; licence: {published.terms}")
+            note(f"{name}: {push_weights(place, name, installed)}")
+            continue
         import tempfile
 
         with tempfile.TemporaryDirectory(prefix="defectbench-") as folder:

@@ -195,6 +195,8 @@ def write_plan(plan: Plan, store: Store, keys: Sequence[str]) -> None:
     digests = {plan.labels[key]: plan.cells[key].fit.weights for key in keys}
     for label in files.keys() & digests.keys():
         weights.push_file(store, digests[label], files[label])
+    for needed in {tuple(sorted(found.items())) for found in digests.values()}:
+        weights.push_packaged(store, dict(needed))
     store.put(sweep_key(plan.sweep.name), plan.record().to_json())
 
 

