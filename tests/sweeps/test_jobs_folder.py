@@ -12,6 +12,7 @@ import pytest
 
 from defectbench import catalog
 from defectbench.__main__ import run
+from defectbench.catalog.networks import EFFICIENTNET_LITE0
 from defectbench.data.archive import load_manifest
 from defectbench.data.synthetic.scenes import MVTEC_TYPES
 from defectbench.data.synthetic.synth import synth
@@ -21,6 +22,7 @@ from defectbench.sweeps.config import read_sweep
 from defectbench.sweeps.plan import Plan
 from defectbench.tables.collect import collect
 from defectbench.tables.tables import Tables
+from defectbench.weights.packaged import packaged_file
 from manifests import category
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -168,20 +170,20 @@ def test_the_lineup_is_every_model_on_every_category(store: DirectoryStore) -> N
         assert counts[model.label] == 15 * (1 if model.entry.family == "detector" else 4)
 
 
-def test_the_quick_sweep_takes_any_data_set(store: DirectoryStore) -> None:
-    plan = planned(store, "local/quick.yaml", "data.dataset=mvtec", "data.categories=[screw]")
+@pytest.mark.parametrize("sweep", ["quick", "demo"])
+def test_the_local_sweeps_compare_a_pretrained_pair_without_a_store_of_weights(
+    sweep: str, store: DirectoryStore
+) -> None:
+    if packaged_file(EFFICIENTNET_LITE0) is None:
+        pytest.skip("needs the extra pretrained: make sync")
+    plan = planned(store, f"local/{sweep}.yaml", "data.dataset=mvtec", "data.categories=[screw]")
     assert not plan.missing
-    assert {model.weights for model in plan.models} == {"none"}
-    assert {model.entry.family for model in plan.models} == {"classifier", "detector"}
-    assert len(plan.cells) <= 12
-
-
-def test_the_demo_needs_no_weights_and_has_both_families(store: DirectoryStore) -> None:
-    plan = planned(store, "local/demo.yaml", "data.dataset=mvtec", "data.categories=[screw]")
-    assert not plan.missing
-    assert {model.weights for model in plan.models} == {"none"}
-    assert {model.entry.family for model in plan.models} == {"classifier", "detector"}
-    assert len(plan.cells) == 3 * 3 + 3  # a learner has a fit for each fold
+    assert plan.sweep.contenders == ("efficientnet-lite0-probe", "patchcore-lite0")
+    pair = {model.label: model.entry for model in plan.models if not model.entry.baseline}
+    assert pair["patchcore-lite0"].matched_with == "efficientnet-lite0-probe"
+    assert {model.entry.baseline for model in plan.models} == {True, False}
+    # Three seeds; a learner has a fit for each fold.
+    assert len(plan.cells) == 3 * (2 * 3 + 2)
 
 
 def test_the_study_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """Clean pictures for the synthetic data set: pieces of scikit-image's photographs under fresh exposures.
 
 The photographs lie in scikit-image's wheel, nothing is downloaded. Training and test pictures come from
-disjoint regions: a texture is cut into four strips, taken in turn, so that the perspective and the light of
-the photograph are the same in both parts; of the 24 coins every second one. A pose (place, turn, scale,
+disjoint regions: a texture is cut into two bands of four strips, two of each for either part, crosswise, so
+that the perspective and the light of the photograph are the same in both; of the 24 coins every second one. A pose (place, turn, scale,
 keystone, mirror) is never used twice, nor one near it: two pictures are never the same exposure.
 """
 
@@ -23,7 +23,7 @@ from defectbench.data.manifest import Part
 Plane = NDArray[np.float64]
 """(size, size) or (height, width), grey levels of 0 to 255."""
 
-_STRIP = 128
+_STRIP, _BAND = 128, 256
 _CROP = 92.0
 _KEYSTONE = 0.04
 _FOUND_ROTATED = 5.0
@@ -56,6 +56,8 @@ class Scene:
         marks: how far cracks, holes and scratches stand out.
         blots: how far stains and foreign bodies do. Both are set by measurement, so that simple methods land
             between 0.75 and 0.99.
+        strips: of a texture's upper band, those that train, and of its lower band those that are tested: such
+            that whole-picture looks do not tell the two parts apart.
     """
 
     photograph: str
@@ -64,14 +66,15 @@ class Scene:
     turn: float
     marks: float
     blots: float
+    strips: tuple[int, int] = (0, 2)
 
 
 SCENES: Mapping[str, Scene] = MappingProxyType(
     {
         "brick": Scene("brick.png", False, (1.12, 0.95, 0.86), 5.0, 1.0, 0.7),
         "coin": Scene("coins.png", True, (1.04, 0.99, 0.88), 12.0, 2.0, 1.1),
-        "grass": Scene("grass.png", False, (0.92, 1.06, 0.78), 9.0, 3.6, 2.0),
-        "gravel": Scene("gravel.png", False, (1.02, 1.0, 0.96), 9.0, 2.5, 0.9),
+        "grass": Scene("grass.png", False, (0.92, 1.06, 0.78), 12.0, 3.6, 2.0, (0, 1)),
+        "gravel": Scene("gravel.png", False, (1.02, 1.0, 0.96), 12.0, 2.5, 0.9),
     }
 )
 
@@ -152,10 +155,12 @@ def _draw(scene: Scene, part: Part, rng: np.random.Generator) -> Pose:
         coin = 2 * int(rng.integers(len(_COINS) // 2)) + offset
         return Pose(row, column, coin, angle, float(rng.uniform(0.68, 0.78)), keystone, mirror)
     side = float(rng.uniform(0.85, 1.08)) * _CROP
-    strip = 2 * int(rng.integers(2)) + offset
+    band = int(rng.integers(2))
+    own = [place for place in range(4) if (place in scene.strips) == ((offset + band) % 2 == 0)]
+    strip = own[int(rng.integers(2))]
     # Half of what the turned and keystoned cut spans, and two pixels for the interpolation.
     half = 0.5 * side * (np.cos(angle) + abs(np.sin(angle))) / (1 - _KEYSTONE) + 2
-    row = rng.uniform(half, 512 - half)
+    row = rng.uniform(band * _BAND + half, (band + 1) * _BAND - half)
     column = strip * _STRIP + rng.uniform(min(half, _STRIP / 2), max(_STRIP - half, _STRIP / 2))
     return Pose(row, column, strip, angle, side, keystone, mirror)
 
@@ -254,8 +259,8 @@ def expose(scene: Scene, colours: NDArray[np.float64], rng: np.random.Generator)
     size = colours.shape[0]
     rows, columns = unit_grid(size)
     tilt = rng.uniform(-0.05, 0.05, 2)
-    light = rng.uniform(0.93, 1.07) * (1 + tilt[0] * (rows - 0.5) + tilt[1] * (columns - 0.5))
-    gamma = rng.uniform(0.94, 1.06)
+    light = rng.uniform(0.88, 1.12) * (1 + tilt[0] * (rows - 0.5) + tilt[1] * (columns - 0.5))
+    gamma = rng.uniform(0.9, 1.1)
     tint = np.asarray(scene.tint) * rng.uniform(0.985, 1.015, 3)
     signal = 255 * np.clip(colours * light[:, :, None] * tint / 255, 0, 1) ** gamma
     noise = rng.standard_normal((size, size, 3)) * np.sqrt(1.5**2 + 0.03 * signal)
