@@ -82,17 +82,32 @@ def test_synth_mask_holds_all_changed_pixels(name: str, defect: str) -> None:
 @pytest.mark.parametrize("name", sorted(SCENES))
 def test_synth_parts_show_disjoint_regions(name: str) -> None:
     scene = SCENES[name]
-    reach = {
-        part: {(pose.coin % 2) for pose in poses(scene, part, 40, np.random.default_rng(0))}
+    regions = {
+        part: {
+            pose.coin if scene.is_object else (int(pose.row // 256), pose.coin)
+            for pose in poses(scene, part, 60, np.random.default_rng(0))
+        }
         for part in ("train", "test")
     }
-    assert reach == {"train": {0}, "test": {1}}
+    assert not regions["train"] & regions["test"]
+    assert len(regions["train"] | regions["test"]) == (24 if scene.is_object else 8)
     if not scene.is_object:
         for pose in poses(scene, "test", 200, np.random.default_rng(0)):
             for keystone in (-0.04, 0.04):
                 half = 0.5 * pose.side * (np.cos(pose.angle) + abs(np.sin(pose.angle))) / (1 - abs(keystone))
                 assert pose.coin * 128 <= pose.column - half
                 assert pose.column + half <= (pose.coin + 1) * 128
+                band = int(pose.row // 256)
+                assert band * 256 <= pose.row - half
+                assert pose.row + half <= (band + 1) * 256
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_looks_alone_do_not_tell_the_demo_s_parts_apart(seed: int, tmp_path: Path) -> None:
+    synth(tmp_path, size=96, train_good=60, test_good=30, defects_per_type=1, seed=seed)
+    report = check(read_layout(tmp_path))
+    assert len(report.shortcuts) == len(SCENES)
+    assert not [name for name, found in report.shortcuts.items() if found.suspicious]
 
 
 def test_synth_goes_up_to_1024_pixels(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 The photographs lie in scikit-image's wheel, nothing is downloaded. Training and test pictures come from
 disjoint regions: a texture is cut into two bands of four strips, two of each for either part, crosswise, so
-that the perspective and the light of the photograph are the same in both; of the 24 coins every second one. A pose (place, turn, scale,
-keystone, mirror) is never used twice, nor one near it: two pictures are never the same exposure.
+that the perspective and the light of the photograph are the same in both; of the 24 coins every second one.
+A pose (place, turn, scale, keystone, mirror) is never used twice, nor one near it: two pictures are never the
+same exposure.
 """
 
 from __future__ import annotations
