@@ -27,6 +27,7 @@ name: first
 data: {dataset: synth, categories: [grass]}
 models: [{name: mobilenetv3-small, epochs: 1}, {name: glass, epochs: 1}]
 weights: none
+seeds: [0]
 image_size: 128
 threads: 1
 protocols: {detection: {folds: 3}}

@@ -45,6 +45,7 @@ SWEEP = {
     "name": "bench",
     "data": {"dataset": "parts"},
     "models": ["filterbank-logreg"],
+    "seeds": [0],
     "weights": "none",
     "threads": 1,
     "cellsPerJob": 1,

@@ -20,16 +20,28 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from simulated_scores import Found, Truth, trials
 
+SIZES = ({"each": 70, "goods": 40}, {"each": 60})
+
 GROUPS: dict[str, tuple[Truth, ...]] = {
-    "usual": (
-        *(Truth(auroc, auroc) for auroc in (0.80, 0.85, 0.90, 0.95)),
-        *(Truth(a, b) for a, b in ((0.85, 0.80), (0.90, 0.85), (0.95, 0.90), (0.95, 0.80))),
-        *(Truth(a, b, seeds=1) for a, b in ((0.90, 0.90), (0.95, 0.90))),
+    "equal": tuple(
+        Truth(auroc, auroc, luck=luck, group=group, **size)
+        for size in SIZES
+        for auroc in (0.80, 0.90, 0.95)
+        for luck, group in ((0, 1), (0.03, 1), (0, 3), (0.03, 3))
     ),
-    "near one": tuple(Truth(a, b) for a, b in ((0.98, 0.98), (0.995, 0.995), (0.99, 0.98), (0.995, 0.985))),
-    "few": tuple(
-        Truth(a, b, each=15)
-        for a, b in ((0.80, 0.80), (0.90, 0.90), (0.95, 0.90), (0.98, 0.98), (0.995, 0.995))
+    "shapes and ties": (
+        Truth(0.90, 0.90, skewed=True, luck=0.03),
+        Truth(0.95, 0.95, skewed=True),
+        Truth(0.95, 0.95, levels=5),
+        Truth(0.99, 0.99, levels=5),
+    ),
+    "near one": tuple(Truth(a, b) for a, b in ((0.98, 0.98), (0.995, 0.995))),
+    "few": tuple(Truth(a, b, each=15) for a, b in ((0.80, 0.80), (0.90, 0.90), (0.98, 0.98))),
+    "power": tuple(
+        Truth(a, b, luck=luck, seeds=seeds)
+        for a, b in ((0.90, 0.80), (0.95, 0.90))
+        for luck in (0, 0.03)
+        for seeds in (3, 5, 10)
     ),
 }
 

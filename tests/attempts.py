@@ -42,6 +42,7 @@ def document(*models: object, **keys: object) -> dict[str, object]:
         "name": "small",
         "data": {"dataset": "parts"},
         "models": list(models),
+        "seeds": [0],
         "weights": "none",
         "image_size": 64,
         "threads": 1,

@@ -23,6 +23,7 @@ def sweep(**keys: Any) -> Sweep:
         "name": "study",
         "data": {"dataset": "parts"},
         "models": ["padim", "filterbank-logreg"],
+        "seeds": [0],
         "weights": "none",
         "threads": 4,
         "protocols": {"detection": {}},

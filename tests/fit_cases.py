@@ -68,6 +68,7 @@ def fits(case: str, folder: Path) -> dict[str, Fit]:
         "name": "pinned",
         "data": {"dataset": "golden"},
         "models": list(given.models),
+        "seeds": [0],
         "weights": "none",
         **given.keys,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -25,6 +26,13 @@ class Truth:
         seeds: fits of each model.
         shared: share of the variance that an image gives all models; as much again it gives all seeds of one.
         spread: how far folds' scores lie apart and differ in scale, in standard deviations.
+        goods: images without a defect, where they are not as many as those with one.
+        luck: standard deviation of one fit's AUROC over fits of the same data. Model a has a fit for each
+            fold and seed, as a classifier has; model b one a seed that serves all folds, as a detector has.
+        group: frames of one part; they share four fifths of what an image gives.
+        skewed: model b's scores are skewed to the right, at the same AUROC.
+        levels: scores take no more than so many values in a fold; 0 for any. Both models' AUROC is then
+            another than planted, and the same.
     """
 
     a: float
@@ -34,6 +42,11 @@ class Truth:
     seeds: int = 3
     shared: float = 0.4
     spread: float = 1.0
+    goods: int = 0
+    luck: float = 0.0
+    group: int = 1
+    skewed: bool = False
+    levels: int = 0
 
     @property
     def difference(self) -> float:
@@ -42,7 +55,18 @@ class Truth:
     @property
     def name(self) -> str:
         seeds = "1 seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        return f"{self.a:g} against {self.b:g}, {self.each} + {self.each}, {seeds}"
+        more = [
+            text
+            for wanted, text in (
+                (self.luck, f"luck {self.luck:g}"),
+                (self.group > 1, f"groups of {self.group}"),
+                (self.skewed, "one skewed"),
+                (self.levels, f"{self.levels} levels"),
+            )
+            if wanted
+        ]
+        sizes = f"{self.goods or self.each} + {self.each}"
+        return ", ".join([f"{self.a:g} against {self.b:g}", sizes, seeds, *more])
 
 
 @dataclass
@@ -85,20 +109,67 @@ def _inside(interval: comparison.Interval, value: float) -> bool:
 def simulate(truth: Truth, rng: np.random.Generator) -> list[FoldScores]:
     """Return folds of scores of both models; every fold's on a scale of its own."""
     found = []
-    sizes = [len(part) for part in np.array_split(np.arange(truth.each), truth.folds)]
-    for size in sizes:
-        labels = np.repeat([1, 0], size)
-        image = rng.normal(size=labels.size)
+    parts = (
+        np.array_split(np.arange(number), truth.folds) for number in (truth.each, truth.goods or truth.each)
+    )
+    planted = [_shift(auroc, truth, model) for model, auroc in enumerate((truth.a, truth.b))]
+    lucky = truth.luck / _slope(truth.b)
+    shared_fits = planted[1] + lucky * rng.normal(size=truth.seeds)
+    for defects, goods in zip(*parts, strict=True):
+        labels = np.repeat([1, 0], (len(defects), len(goods)))
+        units = np.arange(labels.size) // truth.group if truth.group > 1 else np.arange(labels.size)
+        units = units + labels.size * labels  # a part is good or bad
+        image = _grouped(units, truth, rng)
         models = []
-        for auroc in (truth.a, truth.b):
-            own = rng.normal(size=labels.size)
+        for model, auroc in enumerate((truth.a, truth.b)):
+            own = _grouped(units, truth, rng)
             noise = rng.normal(size=(truth.seeds, labels.size))
-            shift = NormalDist().inv_cdf(auroc) * math.sqrt(2) * labels
-            scores = math.sqrt(truth.shared) * (image + own) + math.sqrt(1 - 2 * truth.shared) * noise + shift
+            fits = planted[0] + truth.luck / _slope(auroc) * rng.normal(size=truth.seeds)
+            fits = shared_fits if model else fits
+            scores = math.sqrt(truth.shared) * (image + own) + math.sqrt(1 - 2 * truth.shared) * noise
+            if truth.skewed and model:
+                scores = _skew(scores)
+            scores = scores + fits[:, None] * labels
+            if truth.levels:
+                edges = np.quantile(scores, np.linspace(0, 1, truth.levels + 1)[1:-1])
+                scores = np.digitize(scores, edges).astype(float)
             offset, scale = truth.spread * rng.normal(), math.exp(0.5 * truth.spread * rng.normal())
             models.append(offset + scale * scores)
-        found.append(FoldScores.of(labels, *models))
+        named = [str(unit) for unit in units] if truth.group > 1 else None
+        found.append(FoldScores.of(labels, models[0], models[1], named))
     return found
+
+
+def _grouped(units: np.ndarray, truth: Truth, rng: np.random.Generator) -> np.ndarray:
+    """Standard normal, four fifths of the variance shared by the images of a unit."""
+    alone = rng.normal(size=units.size)
+    if truth.group == 1:
+        return alone
+    _, place = np.unique(units, return_inverse=True)
+    shared = rng.normal(size=place.max() + 1)[place]
+    return math.sqrt(0.8) * shared + math.sqrt(0.2) * alone
+
+
+def _slope(auroc: float) -> float:
+    """Return by how much the AUROC rises with the distance of the classes, there."""
+    return NormalDist().pdf(NormalDist().inv_cdf(auroc)) / math.sqrt(2)
+
+
+def _skew(scores: np.ndarray) -> np.ndarray:
+    """Bend standard normal scores to the right: a shifted lognormal of deviation 1."""
+    bent = (np.exp(0.6 * scores) - math.exp(0.18)) / math.sqrt(math.exp(0.72) - math.exp(0.36))
+    return np.asarray(bent, np.float64)
+
+
+@cache
+def _shift(auroc: float, truth: Truth, model: int) -> float:
+    """Return the distance of the classes at which a fit has ``auroc`` on average."""
+    luck = truth.luck / _slope(auroc)
+    if truth.skewed and model:
+        z = np.random.default_rng(5).normal(size=(2, 400_000))
+        lower, upper = _skew(z[0]), _skew(z[1]) + luck * np.random.default_rng(6).normal(size=400_000)
+        return float(np.quantile(lower - upper, auroc))
+    return NormalDist().inv_cdf(auroc) * math.sqrt(2 + luck**2)
 
 
 def trials(truth: Truth, number: int, resamples: int, seed: int = 0) -> Found:
@@ -113,9 +184,7 @@ def trials(truth: Truth, number: int, resamples: int, seed: int = 0) -> Found:
 def rejections(truth: Truth, number: int, resamples: int, seed: int = 0) -> float:
     """Return the share of trials in which the paired test alone gives 0.05 or less; the same trials."""
     p = [
-        comparison.permutation_test(
-            simulate(truth, _rng(truth, trial, seed)), seed=trial, resamples=resamples
-        )
+        comparison.compare(simulate(truth, _rng(truth, trial, seed)), seed=trial, resamples=resamples).p
         for trial in range(number)
     ]
     return float(np.mean(np.array(p) <= 0.05))

@@ -31,6 +31,7 @@ SWEEP: dict[str, Any] = {
     "name": "first",
     "data": {"dataset": "parts"},
     "models": ["filterbank-logreg", {"name": "filterbank-knn"}],
+    "seeds": [0],
     "weights": "none",
     "image_size": 64,
     "threads": 1,

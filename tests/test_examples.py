@@ -27,6 +27,7 @@ models:
   - {name: filterbank-knn, image_size: 32}
 image_size: 32
 weights: none
+seeds: [0]
 protocols:
   detection: {folds: 3}
   few_goods: {goods: [3, 5, 99]}

@@ -186,6 +186,7 @@ name: whole
 data: {dataset: parts}
 models: [%s]
 weights: none
+seeds: [0]
 protocols: {detection: {folds: 3}}
 """
 

@@ -28,6 +28,7 @@ name: small
 data: {dataset: parts}
 models: [filterbank-knn, padim]
 weights: none
+seeds: [0]
 image_size: 64
 threads: 1
 protocols:

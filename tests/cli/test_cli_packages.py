@@ -21,6 +21,7 @@ models:
   - filterbank-knn
   - {name: my-model, label: mine}
 weights: none
+seeds: [0]
 protocols: {detection: {folds: 3}}
 """
 VOLUME = ("--set-values", "store.volume.persistentVolumeClaim.claimName=bench")

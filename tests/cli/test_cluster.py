@@ -34,6 +34,7 @@ name: small
 data: {dataset: parts}
 models: [filterbank-knn, filterbank-logreg]
 weights: none
+seeds: [0]
 threads: 1
 protocols: {detection: {folds: 3}}
 resources: {gpu: 1, memory: 4Gi}

@@ -20,6 +20,7 @@ name: small
 data: {dataset: parts}
 models: [filterbank-knn, {name: padim, resources: {gpu: 1}}]
 weights: none
+seeds: [0]
 image_size: 64
 threads: 1
 protocols:

@@ -41,6 +41,7 @@ def document(data: Mapping[str, object]) -> dict[str, object]:
         "name": "rotation",
         "data": {"dataset": "parts", **data},
         "models": ["resnet50", "padim"],
+        "seeds": [0],
         "weights": "none",
         "protocols": {"detection": {}},
     }

@@ -70,6 +70,7 @@ name: narrow
 data: {dataset: line}
 models: [filterbank-knn, {name: filterbank-knn, label: large, image_size: 512}]
 weights: none
+seeds: [0]
 image_size: 128
 protocols: {detection: {folds: 3}}
 """

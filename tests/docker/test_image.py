@@ -23,6 +23,7 @@ name: inside
 data: {dataset: synth, categories: [grass]}
 models: [filterbank-logreg, filterbank-knn]
 weights: none
+seeds: [0]
 image_size: 96
 threads: 1
 protocols: {detection: {folds: 3}}

@@ -24,6 +24,7 @@ name: whole
 data: {dataset: whole}
 models: [filterbank-logreg, filterbank-knn]
 weights: none
+seeds: [0]
 image_size: 96
 threads: 1
 protocols: {detection: {folds: 3}}

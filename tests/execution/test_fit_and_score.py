@@ -65,6 +65,7 @@ def plan_of(store: DirectoryStore, model: str, category: str, **keys: object) ->
         "name": "leak",
         "data": {"dataset": "parts", "categories": [category]},
         "models": [{"name": model, **settings, **small_models.changes(entry)}],
+        "seeds": [0],
         "weights": "none",
         "threads": 1,
         "image_size": small_models.side(entry, SIDE),

@@ -56,6 +56,7 @@ def cells(tmp_path: Path) -> tuple[Store, list[str]]:
         "name": "small",
         "data": {"dataset": "parts"},
         "models": ["filterbank-knn", "filterbank-logreg"],
+        "seeds": [0],
         "weights": "none",
         "image_size": 64,
         "threads": 1,

@@ -49,6 +49,7 @@ def prepared(store: Store, deadline: str = "1h") -> str:
         "name": "small",
         "data": {"dataset": "parts"},
         "models": [NAME],
+        "seeds": [0],
         "weights": "none",
         "image_size": 64,
         "threads": 1,

@@ -46,6 +46,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "small",
         "data": {"dataset": "parts"},
         "models": list(MODELS),
+        "seeds": [0],
         "weights": "none",
         "image_size": SIDE,
         "threads": 1,

@@ -50,6 +50,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
             {"name": "mobilenetv3-small", "architecture": NETWORK, "epochs": 2, "batch_size": 4},
             {"name": "padim", "backbone": NETWORK, "features": 20, "layers": ["layer1", "layer2"]},
         ],
+        "seeds": [0],
         "weights": str(place / "own.safetensors"),
         "image_size": SIDE,
         "threads": 1,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import product
 from statistics import NormalDist
 from typing import Any
 
@@ -20,6 +18,7 @@ from defectbench.errors import DataError, UsageError
 from defectbench.metrics import comparison
 from defectbench.metrics import image as metrics
 from defectbench.metrics.comparison import FoldScores, Interval
+from defectbench.metrics.variance import Variance
 from simulated_scores import Truth, simulate, trials
 
 settings.register_profile("steady", deadline=None, derandomize=True)
@@ -46,7 +45,7 @@ def simulated(
             noise = rng.normal(size=(seeds, labels.size))
             shift = NormalDist().inv_cdf(auroc) * math.sqrt(2) * labels
             models.append(math.sqrt(shared) * image + math.sqrt(1 - shared) * noise + shift)
-        out.append(FoldScores.of(labels, *models))
+        out.append(FoldScores.of(labels, models[0], models[1]))
     return out
 
 
@@ -66,27 +65,6 @@ def wins(labels: NDArray[np.bool_], scores: NDArray[np.float64]) -> float:
     """Pairs that the defect wins: AUROC x positives x negatives."""
     gaps = scores[labels][:, None] - scores[~labels]
     return float(((gaps > 0) + (gaps == 0) / 2).sum())
-
-
-def plain_permutation_p(folds: list[FoldScores]) -> float:
-    """Swap the ranks image by image, in every way, and count pairs anew; widened fold by fold."""
-    ranked = [(f.labels, reference.rankdata(f.a[0]), reference.rankdata(f.b[0])) for f in folds]
-
-    def difference(swaps: Sequence[bool], widened: bool = True) -> float:
-        start, total = 0, 0.0
-        for labels, a, b in ranked:
-            swap = np.array(swaps[start : start + labels.size])
-            start += labels.size
-            one, two = np.where(swap, b, a), np.where(swap, a, b)
-            room = math.sqrt(labels.size / (labels.size - 1)) if widened else 1
-            total += room * (wins(labels, one) - wins(labels, two))
-        return total
-
-    images = sum(f.labels.size for f in folds)
-    observed = abs(difference([False] * images, widened=False))
-    return float(
-        np.mean([abs(difference(s)) >= observed - 1e-9 for s in product([False, True], repeat=images)])
-    )
 
 
 def test_fold_average_weighs_by_positives_times_negatives() -> None:
@@ -132,50 +110,90 @@ def test_comparison_is_antisymmetric(folds: list[FoldScores]) -> None:
     assert there.difference.low == pytest.approx(-back.difference.high, abs=1e-12)
 
 
-@settings(max_examples=15)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 2), st.booleans())
-def test_permutation_test_equals_swapping_ranks_one_by_one(seed: int, folds: int, ties: bool) -> None:
-    rng = np.random.default_rng(seed)
-    made = []
-    for _ in range(folds):
-        labels = np.append([0, 1], rng.integers(0, 2, 2))
-        scores = rng.integers(0, 4, (2, 1, 4)) if ties else rng.normal(size=(2, 1, 4))
-        made.append(FoldScores.of(labels, *scores))
-    assert comparison.permutation_test(made, seed=0) == pytest.approx(plain_permutation_p(made), abs=1e-12)
+def test_the_test_is_student_s_with_the_spread_of_images_and_fits() -> None:
+    """One fold, no ties, one seed: DeLong's variance of a difference, by hand."""
+    rng = np.random.default_rng(3)
+    (fold,) = simulated(rng, 0.85, 0.75, folds=1, each=20, seeds=1)
+    found = comparison.compare([fold], seed=0, resamples=99)
+    gaps = fold.gaps()
+    by_defect, by_good = gaps.mean(1), gaps.mean(0)
+    # DeLong, DeLong & Clarke-Pearson 1988, with one correction for all images in place of one a class.
+    variance = (by_defect.var() / 20 + by_good.var() / 20) * 40 / 39
+    assert found.variance.total == pytest.approx(variance, rel=1e-12)
+    t = abs(found.difference.value) / math.sqrt(variance)
+    assert found.p == pytest.approx(2 * reference.t.sf(t, 38), rel=1e-9)
+    assert found.difference.high - found.difference.value == pytest.approx(
+        reference.t.ppf(0.975, 38) * math.sqrt(variance), rel=1e-9
+    )
 
 
-def test_permutation_test_by_chance_agrees_with_the_exact_one() -> None:
-    rng = np.random.default_rng(8)
-    folds = simulated(rng, 0.8, 0.7, folds=1, each=6)  # 11 images contribute: 2,048 patterns
-    exact = comparison.permutation_test(folds, seed=0)
-    drawn = comparison.permutation_test(folds, seed=0, resamples=2000)
-    assert 0.01 < exact < 0.5
-    assert drawn == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 2000))
-    assert drawn * 2001 == pytest.approx(round(drawn * 2001))  # +1 above and below
+def test_the_luck_of_fits_widens_intervals_and_more_images_do_not_take_it_away() -> None:
+    rng = np.random.default_rng(4)
+    labels = np.repeat([1, 0], 400)
+    noise = rng.normal(size=labels.size)
+    lucky = np.stack([noise + shift * labels for shift in (0.8, 1.6, 2.4)])
+    steady = np.stack([noise + rng.normal(size=labels.size) + 1.6 * labels for _ in range(3)])
+    found = comparison.compare([FoldScores.of(labels, lucky, steady)], seed=0, resamples=199)
+    still = comparison.compare([FoldScores.of(labels, lucky[1:2], steady[:1])], seed=0, resamples=199)
+    assert found.variance.fits > 10 * found.variance.images
+    assert found.variance.freedom == pytest.approx(2, abs=0.3)
+    assert still.variance.fits == 0
+    assert found.a.high - found.a.low > 4 * (still.a.high - still.a.low)
 
 
-def test_permutation_test_repeats_the_shorter_list_of_seeds() -> None:
-    rng = np.random.default_rng(7)
-    (fold,) = simulated(rng, 0.9, 0.8, folds=1, each=10, seeds=3)
-    one = FoldScores.of(fold.labels, fold.a, fold.b[:1])
-    three = FoldScores.of(fold.labels, fold.a, np.repeat(fold.b[:1], 3, axis=0))
-    assert comparison.permutation_test([one], seed=0) == comparison.permutation_test([three], seed=0)
+def test_with_fewer_than_three_seeds_nothing_is_decided_between_families() -> None:
+    rng = np.random.default_rng(5)
+    (fold,) = simulated(rng, 0.99, 0.6, folds=1, each=60, seeds=3)
+    verdicts = {}
+    for seeds in (1, 2, 3):
+        some = FoldScores.of(fold.labels, fold.a[:seeds], fold.b[:seeds])
+        found = comparison.compare([some], seed=0, resamples=99)
+        verdicts[seeds] = (found.of_families, found.verdict(found.p, margin=0.01), found.p < 0.05)
+    assert verdicts[1] == (False, "undecided", True)
+    assert verdicts[2][:2] == (False, "undecided")
+    assert verdicts[3] == (True, "classifier", True)
 
 
-def test_permutation_test_keeps_its_rate_of_false_verdicts() -> None:
-    for auroc, each in ((0.85, 15), (0.97, 15)):
-        rng = np.random.default_rng(8)
-        p = [
-            comparison.permutation_test(simulated(rng, auroc, auroc, each=each), seed=i, resamples=399)
-            for i in range(400)
-        ]
-        false = float(np.mean(np.array(p) <= 0.05))
-        assert 0.01 <= false <= 0.08, auroc  # 400 trials: 5 % +- 2.2 at two standard errors
+def test_groups_count_as_one_piece_of_evidence() -> None:
+    """Each part photographed three times, the same picture each time, says no more than photographed once."""
+    rng = np.random.default_rng(6)
+    (once,) = simulated(rng, 0.85, 0.8, folds=1, each=20, seeds=1)
+    thrice = [np.repeat(values, 3, axis=-1) for values in (once.labels, once.a, once.b)]
+    units = [str(k) for k in np.repeat(np.arange(40), 3)]
+    alone, grouped, blind = (
+        comparison.compare([fold], seed=0, resamples=4999)
+        for fold in (
+            once,
+            FoldScores.of(thrice[0], thrice[1], thrice[2], units),
+            FoldScores.of(thrice[0], thrice[1], thrice[2]),
+        )
+    )
+    assert grouped.variance.total == pytest.approx(alone.variance.total, rel=1e-9)
+    assert grouped.p == pytest.approx(alone.p, rel=1e-9)
+    assert grouped.images == alone.images == 20
+    assert grouped.a.high - grouped.a.low == pytest.approx(alone.a.high - alone.a.low, rel=0.1)
+    assert blind.p < grouped.p
 
 
-def test_permutation_test_finds_a_true_difference() -> None:
+def test_a_group_is_drawn_whole() -> None:
+    labels = np.array([1, 1, 1, 0, 0, 0, 1, 0])
+    units = ["a", "a", "b", "c", "c", "d", "e", "e"]
+    fold = FoldScores.of(labels, labels + 0.0, labels + 0.0, units)
+    rows, columns = next(comparison._draws([fold], 200, 0))
+    assert (rows[:, 0] == rows[:, 1]).all()
+    assert (columns[:, 0] == columns[:, 1]).all()
+    assert (rows[:, 3] == columns[:, 3]).all()  # a defect and a good of one group
+    assert set(rows[:, 3]) == {1}  # the only group that holds both
+
+
+def test_units_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match="1 units for 2 labels"):
+        FoldScores.of([0, 1], [1, 2], [1, 2], ["a"])
+
+
+def test_a_true_difference_is_found() -> None:
     rng = np.random.default_rng(9)
-    p = [comparison.permutation_test(simulated(rng, 0.95, 0.80), seed=i, resamples=399) for i in range(60)]
+    p = [comparison.compare(simulated(rng, 0.95, 0.80), seed=i, resamples=99).p for i in range(60)]
     assert np.mean(np.array(p) <= 0.05) > 0.8
 
 
@@ -251,7 +269,9 @@ def test_bca_equals_scipy_for_one_stratum() -> None:
 
 def test_bca_corrects_bias_twice_as_the_formula_says() -> None:
     normal, evenly, balanced = NormalDist(), np.linspace(0, 1, 100001), np.array([-1.0, 1.0])
-    draws = comparison.Resamples(0.6, 0.6, evenly, evenly, balanced, balanced)  # no skewness: no acceleration
+    steady = Variance(1.0, 0.0, 0.0, 2, 1)
+    # Balanced: no skewness, so no acceleration.
+    draws = comparison.Resamples(0.6, 0.6, evenly, evenly, balanced, balanced, steady, steady)
     got, bias = draws.interval_a(0.95), normal.inv_cdf(0.6)
     assert got.low == pytest.approx(normal.cdf(2 * bias - 1.959964), abs=1e-4)
     assert got.high == pytest.approx(normal.cdf(2 * bias + 1.959964), abs=1e-4)
@@ -330,10 +350,8 @@ def test_any_endpoint_equals_the_fast_way_where_both_can(folds: list[FoldScores]
         patch.setattr(comparison, "ENDPOINTS", {**comparison.ENDPOINTS, "again": metrics.image_auroc})
         fast = comparison.stratified_bootstrap(folds, seed=3, resamples=9)
         slow = comparison.stratified_bootstrap(folds, seed=3, resamples=9, endpoint="again")
-        p = comparison.permutation_test(folds[:1], seed=0, resamples=64, endpoint="again")
     for name in ("a", "b", "drawn_a", "drawn_b", "influence_a", "influence_b"):
         np.testing.assert_allclose(getattr(slow, name), getattr(fast, name), atol=1e-12, err_msg=name)
-    assert p == pytest.approx(comparison.permutation_test(folds[:1], seed=0), abs=1e-12)
 
 
 def test_comparison_by_another_endpoint_averages_it_over_folds() -> None:

@@ -123,6 +123,7 @@ models:
   - {name: mobilenetv3-small, epochs: 1, batch_size: 4}
   - {name: patchcore, backbone: resnet18.tv_in1k}
 weights: none
+seeds: [0]
 image_size: 64
 threads: 1
 protocols: {detection: {folds: 3}}

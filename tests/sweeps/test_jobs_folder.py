@@ -167,7 +167,7 @@ def test_the_lineup_is_every_model_on_every_category(store: DirectoryStore) -> N
     # A learner has a fit for each fold, a detector one for all.
     counts = Counter(plan.labels.values())
     for model in plan.models:
-        assert counts[model.label] == 15 * (1 if model.entry.family == "detector" else 4)
+        assert counts[model.label] == 3 * 15 * (1 if model.entry.family == "detector" else 4)
 
 
 @pytest.mark.parametrize("sweep", ["quick", "demo"])

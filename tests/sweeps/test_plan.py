@@ -46,6 +46,7 @@ def planned(store: DirectoryStore, **keys: Any) -> Plan:
         "name": "study",
         "data": {"dataset": "parts"},
         "models": ["filterbank-logreg", "mobilenetv3-small", "filterbank-knn", "padim"],
+        "seeds": [0],
         "weights": "none",
         "protocols": {"detection": {"folds": 4}},
         **keys,

@@ -88,8 +88,10 @@ def test_comparisons_are_paired_and_corrected(whole: Tables) -> None:
         assert row.low <= row.low_90 <= row.difference <= row.high_90 <= row.high
         assert (row.goods, row.defects, row.folds, row.expected) == (20, 20, 6, 6)
     assert (grass.corrected, brick.corrected) == comparison.holm([grass.p, brick.p])
-    assert grass.verdict == "detector"
-    assert brick.verdict == "undecided"
+    # Two seeds: nothing is decided between families, however clear the figures.
+    assert grass.corrected < 0.05
+    assert {row.verdict for row in (grass, brick)} == {"undecided"}
+    assert all("for these fits only: 2 seeds" in " ".join(row.warnings) for row in (grass, brick))
 
 
 def test_few_images_are_warned_about(whole: Tables) -> None:
@@ -97,7 +99,9 @@ def test_few_images_are_warned_about(whole: Tables) -> None:
 
 
 def test_many_images_far_from_one_are_not(tmp_path: Path) -> None:
-    tables = sweep(tmp_path, categories=("grass",), goods=40, defects=40, skill={"padim": 0.8})
+    tables = sweep(
+        tmp_path, categories=("grass",), goods=40, defects=40, skill={"padim": 0.8}, seeds=(0, 1, 2)
+    )
     assert tables.comparisons[0].warnings == ()
 
 
@@ -115,7 +119,15 @@ def test_perfect_models_on_few_images_are_undecided(tmp_path: Path) -> None:
     assert (
         "equivalent within 0.01 from 300 images of each class on" in row.warnings[-2:][0] + row.warnings[-1]
     )
-    wide = sweep(tmp_path / "wide", categories=("grass",), goods=30, defects=30, skill=perfect, margin=0.1)
+    wide = sweep(
+        tmp_path / "wide",
+        categories=("grass",),
+        goods=30,
+        defects=30,
+        skill=perfect,
+        margin=0.1,
+        seeds=(0, 1, 2),
+    )
     assert wide.comparisons[0].verdict == "equivalent"
 
 

@@ -175,6 +175,7 @@ def planned(store: DirectoryStore, kind: str) -> Plan:
         "name": "weighed",
         "data": {"dataset": "parts"},
         "models": ["padim", {"name": "patchcore", "backbone": NET}],
+        "seeds": [0],
         "weights": kind,
         "threads": 1,
         "image_size": 64,

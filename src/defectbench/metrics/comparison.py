@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from math import lcm
 from statistics import NormalDist
 from types import MappingProxyType
 from typing import Literal
@@ -24,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from defectbench.errors import DataError, UsageError, nearest
 from defectbench.metrics import image as metrics
+from defectbench.metrics.variance import FEWEST_SEEDS, Variance, variance_of, variance_of_draws
 
 Floats = NDArray[np.float64]
 Verdict = Literal["detector", "classifier", "equivalent", "undecided"]
@@ -44,8 +44,6 @@ ENDPOINTS: Mapping[str, Figure] = MappingProxyType(
 """What two models may be compared by: higher is better, and read from ranks alone."""
 
 _MODELS: tuple[Literal["a"], Literal["b"]] = ("a", "b")
-_BATCH = 1 << 22
-"""Numbers held at a time while signs are drawn: 32 MB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +54,23 @@ class FoldScores:
         labels: (n,), true where abnormal.
         a, b: (seeds, n) raw scores of the two models, higher = more abnormal; the numbers of seeds may
             differ.
+        units: (n,) the group that each image belongs to, numbered from 0: groups are drawn whole. None where
+            each image is one by itself.
     """
 
     labels: NDArray[np.bool_]
     a: Floats
     b: Floats
+    units: NDArray[np.int64] | None = None
 
     @classmethod
-    def of(cls, labels: ArrayLike, a: ArrayLike, b: ArrayLike) -> FoldScores:
+    def of(
+        cls, labels: ArrayLike, a: ArrayLike, b: ArrayLike, units: Sequence[str] | None = None
+    ) -> FoldScores:
         """Return a fold from anything list-like, checked. A single list of scores counts as one seed.
+
+        Args:
+            units: of each image, what it belongs to; None where each is one by itself.
 
         Raises:
             DataError: shapes that do not fit, other labels, NaN scores.
@@ -72,7 +78,19 @@ class FoldScores:
         truth = np.asarray(labels)
         if truth.ndim != 1 or not np.isin(truth, (0, 1)).all():
             raise DataError("labels of a fold are a list of 0 (good) and 1 (abnormal)")
-        return cls(truth.astype(bool), _seeds("a", a, truth.size), _seeds("b", b, truth.size))
+        scores = _seeds("a", a, truth.size), _seeds("b", b, truth.size)
+        if units is None:
+            return cls(truth.astype(bool), *scores)
+        if len(units) != truth.size:
+            raise DataError(f"{len(units)} units for {truth.size} labels")
+        numbered = np.unique(np.asarray(units, dtype=np.str_), return_inverse=True)[1].astype(np.int64)
+        alone = numbered.max(initial=-1) + 1 == truth.size
+        return cls(truth.astype(bool), *scores, None if alone else numbered)
+
+    @cached_property
+    def unit_of(self) -> NDArray[np.int64]:
+        """(n,) the unit of each image; its place, where each is one by itself."""
+        return np.arange(self.labels.size) if self.units is None else self.units
 
     @cached_property
     def defects(self) -> NDArray[np.int64]:
@@ -97,6 +115,15 @@ class FoldScores:
             total += _wins(row[self.defects], row[self.goods])
         return total
 
+    def moved(self, scores: Floats) -> Floats:
+        """Return (seeds, n): how far each image moves each seed's AUROC, over its class's size."""
+        found = np.zeros(scores.shape)
+        for row, out in zip(scores, found, strict=True):
+            wins = _wins(row[self.defects], row[self.goods])
+            out[self.defects] = (wins.mean(1) - wins.mean()) / self.defects.size
+            out[self.goods] = (wins.mean(0) - wins.mean()) / self.goods.size
+        return found
+
     def gaps(self) -> Floats:
         """Return (defects, goods): how much likelier model a ranks the pair rightly than b, over seeds."""
         return self.pairs(self.a) / len(self.a) - self.pairs(self.b) / len(self.b)
@@ -120,10 +147,11 @@ class Comparison:
         a, b: each model's figure.
         difference: a - b, with the level asked for.
         difference_90: a - b at 90 %, which equivalence is read from.
-        p: of the paired permutation test, two-sided; not yet corrected for several categories.
+        p: of the paired test, two-sided; not yet corrected for several categories.
         a_seeds, b_seeds: the figure of each seed.
-        images: distinct images of the smaller class.
+        images: distinct images of the smaller class, or groups of images.
         warning: in words, where intervals are known to be too narrow; else empty.
+        variance: of the difference: what images and what fits contribute.
     """
 
     a: Interval
@@ -135,9 +163,20 @@ class Comparison:
     b_seeds: tuple[float, ...]
     images: int
     warning: str
+    variance: Variance
+
+    @property
+    def of_families(self) -> bool:
+        """Whether there are seeds enough to speak of the families; else it holds for these fits only."""
+        return self.variance.seeds >= FEWEST_SEEDS
 
     def verdict(self, corrected: float, *, margin: float) -> Verdict:
-        """Return :func:`verdict` by this difference; ``corrected`` is its p among several categories."""
+        """Return :func:`verdict` by this difference; ``corrected`` is its p among several categories.
+
+        With fewer than three seeds it is undecided: what the fits' luck does is not known.
+        """
+        if not self.of_families:
+            return "undecided"
         found = verdict(self.difference_90, corrected, margin=margin)
         return "undecided" if found == "equivalent" and self.is_blind(margin) else found
 
@@ -190,25 +229,58 @@ def compare(
 
     >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [1, 2, 5, 4, 3, 6])
     >>> result = compare([fold], seed=0)
-    >>> round(result.difference.value, 4), result.p
-    (0.2222, 0.5)
+    >>> round(result.difference.value, 4), round(result.p, 4)
+    (0.2222, 0.3739)
     """
     usable = [fold for fold in folds if fold.weight]
     draws = stratified_bootstrap(usable, seed=seed, resamples=resamples, endpoint=endpoint)
-    a, b = draws.interval_a(level), draws.interval_b(level)
+    a, b = (_by_seed(usable, name, _figure(endpoint)) for name in _MODELS)
+    found = _difference_variance(usable, a, b, draws, endpoint)
+    value = draws.a - draws.b
     return Comparison(
-        a=a,
-        b=b,
-        difference=draws.interval_difference(level),
-        difference_90=draws.interval_difference(0.90),
-        p=permutation_test(usable, seed=seed, resamples=resamples, endpoint=endpoint),
-        a_seeds=_by_seed(usable, "a", _figure(endpoint)),
-        b_seeds=_by_seed(usable, "b", _figure(endpoint)),
+        a=draws.interval_a(level),
+        b=draws.interval_b(level),
+        difference=_around(value, found, level),
+        difference_90=_around(value, found, 0.90),
+        p=found.p(value) if usable else NAN,
+        a_seeds=a,
+        b_seeds=b,
         images=smaller_class(usable),
         warning=caution(
             smaller_class(usable), max(_mean(usable, name, metrics.image_auroc) for name in _MODELS)
         ),
+        variance=found,
     )
+
+
+def _around(value: float, found: Variance, level: float) -> Interval:
+    """Return Student's interval, within what a difference can be."""
+    if np.isnan(value):
+        return Interval(NAN, NAN, NAN, level)
+    reach = found.reach(level)
+    return Interval(value, max(value - reach, -1.0), min(value + reach, 1.0), level)
+
+
+def _difference_variance(
+    folds: Sequence[FoldScores],
+    a: Sequence[float],
+    b: Sequence[float],
+    draws: Resamples,
+    endpoint: str,
+) -> Variance:
+    """Return the variance of a - b. With unequal numbers of seeds the shorter list is repeated."""
+    number = max(len(a), len(b), 1)
+    seeds = [a[k % len(a)] - b[k % len(b)] for k in range(number)] if a and b else [NAN]
+    units = sum(int(np.unique(fold.unit_of).size) for fold in folds)
+    if endpoint != AUROC or not folds:
+        return variance_of_draws(seeds, draws.drawn_a - draws.drawn_b, units)
+    total = sum(fold.weight for fold in folds)
+    moved: list[tuple[Floats, NDArray[np.int64]]] = []
+    for fold in folds:
+        one, two = (fold.moved(scores) for scores in (fold.a, fold.b))
+        rows: Floats = np.stack([one[k % len(one)] - two[k % len(two)] for k in range(number)])
+        moved.append((np.asarray(rows * (fold.weight / total), np.float64), fold.unit_of))
+    return variance_of(seeds, moved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +290,8 @@ class Resamples:
     Attributes:
         a, b: the models' figures on the images as they are.
         drawn_a, drawn_b: (resamples,) on the drawn images, the same draw for both.
-        influence_a, influence_b: (images,) how far each image moves the figure, over its class's size.
+        influence_a, influence_b: (units,) how far each image, or group, moves the figure.
+        variance_a, variance_b: by images and fits; the intervals are widened by the fits' share.
     """
 
     a: float
@@ -227,24 +300,28 @@ class Resamples:
     drawn_b: Floats
     influence_a: Floats
     influence_b: Floats
+    variance_a: Variance
+    variance_b: Variance
 
     def interval_a(self, level: float) -> Interval:
-        """Return the BCa interval of model a's figure."""
-        return _bca(self.a, self.drawn_a, self.influence_a, level)
+        """Return the BCa interval of model a's figure, widened by the luck of its fits."""
+        return _widened(_bca(self.a, self.drawn_a, self.influence_a, level), self.variance_a)
 
     def interval_b(self, level: float) -> Interval:
-        """Return the BCa interval of model b's figure."""
-        return _bca(self.b, self.drawn_b, self.influence_b, level)
+        """Return the BCa interval of model b's figure, widened by the luck of its fits."""
+        return _widened(_bca(self.b, self.drawn_b, self.influence_b, level), self.variance_b)
 
-    def interval_difference(self, level: float) -> Interval:
-        """Return the percentile interval of a - b.
 
-        Percentile, because a difference is not skewed: over 500 simulations of 60 + 60 images each, at AUROC
-        0.80 to 0.98, it covered 94-96 % of the time where BCa covered 90-96 %. For a single AUROC, skewed
-        towards 1, percentile covered 90-96 % and BCa 94-97 %.
-        """
-        drawn = self.drawn_a - self.drawn_b
-        return Interval(self.a - self.b, *_quantiles(drawn, (1 - level) / 2, (1 + level) / 2), level)
+def _widened(found: Interval, of: Variance) -> Interval:
+    """Return an interval over images widened by the luck of the fits, within 0 and 1."""
+    if np.isnan(found.value):
+        return found
+    if of.images <= 0:  # no image is out of place: the fits alone vary
+        low = high = of.reach(found.level)
+    else:
+        factor = of.widening(found.level)
+        low, high = factor * (found.value - found.low), factor * (found.high - found.value)
+    return Interval(found.value, max(found.value - low, 0.0), min(found.value + high, 1.0), found.level)
 
 
 def stratified_bootstrap(
@@ -252,70 +329,53 @@ def stratified_bootstrap(
 ) -> Resamples:
     """Draw images with replacement within each fold and class, jointly for both models and all seeds.
 
-    Fold weights stay those of the data. Memory: a byte x ``resamples`` x all images, which is kept for the
+    Groups are drawn whole, within those that hold goods, defects, or both. Fold weights stay those of the
+    data. Memory: a byte x ``resamples`` x all images, which is kept for the
     next call with folds of the same sizes, and 8 bytes x ``resamples`` x the largest fold, twice.
 
     >>> fold = FoldScores.of([0, 0, 1, 1], [1, 3, 2, 4], [1, 2, 3, 4])
     >>> draws = stratified_bootstrap([fold], seed=0, resamples=99)
-    >>> draws.a, draws.b, draws.interval_difference(0.9).low
-    (0.75, 1.0, -1.0)
+    >>> draws.a, draws.b
+    (0.75, 1.0)
     """
     usable = [fold for fold in folds if fold.weight]
     total = sum(fold.weight for fold in usable)
     if not total:
-        nothing = np.full(1, NAN)
-        return Resamples(NAN, NAN, nothing, nothing, nothing, nothing)
+        nothing, none = np.full(1, NAN), Variance(0.0, 0.0, 0.0, 0, 1)
+        return Resamples(NAN, NAN, nothing, nothing, nothing, nothing, none, none)
     drawn = {"a": np.zeros(resamples), "b": np.zeros(resamples)}
     influence: dict[str, list[Floats]] = {"a": [], "b": []}
-    sizes = tuple((fold.defects.size, fold.goods.size) for fold in usable)
-    for fold, (rows, columns) in zip(usable, _draws(sizes, resamples, seed), strict=True):
+    for fold, (rows, columns) in zip(usable, _draws(usable, resamples, seed), strict=True):
         for name, scores in (("a", fold.a), ("b", fold.b)):
             if endpoint == AUROC:
                 figures, moved = _drawn_aurocs(fold, scores, rows, columns)
             else:
                 figures, moved = _drawn_figures(fold, scores, rows, columns, _figure(endpoint))
             drawn[name] += figures * (fold.weight / total)
-            influence[name].append(moved * (fold.weight / total))
+            order = np.concatenate([fold.defects, fold.goods])
+            summed = np.bincount(fold.unit_of[order], weights=moved * (fold.weight / total))
+            influence[name].append(np.asarray(summed, np.float64))
     value_a, value_b = (_mean(usable, name, _figure(endpoint)) for name in _MODELS)
     moved_a, moved_b = (np.concatenate(influence[name]) for name in _MODELS)
-    return Resamples(value_a, value_b, drawn["a"], drawn["b"], moved_a, moved_b)
+    of_a, of_b = (_own_variance(usable, name, drawn[name], endpoint) for name in _MODELS)
+    return Resamples(value_a, value_b, drawn["a"], drawn["b"], moved_a, moved_b, of_a, of_b)
 
 
-def permutation_test(
-    folds: Sequence[FoldScores], *, seed: int, resamples: int = RESAMPLES, endpoint: str = AUROC
-) -> float:
-    """Return the two-sided p of "both models are as good", NaN without a fold of both classes.
-
-    The two models' mid-ranks within the fold are swapped image by image, all seeds of an image together
-    (Bandos, Rockette & Gur 2005, Statistics in Medicine 24). By image_auroc, swapping an image only flips the
-    sign of its own contribution to the difference, and images that contribute nothing are left out. Exact
-    where all patterns of swaps are no more than ``resamples``, else by random patterns with
-    p = (1 + as large) / (1 + drawn). With unequal numbers of seeds the shorter list is repeated.
-
-    The n ranks of a fold add up to a constant, so that swapping them varies the difference by (n - 1)/n of
-    what new images would: every swapped pattern is widened by the square root of n/(n - 1). Without this
-    p <= 0.05 was observed, where there was no difference, in 4.9-5.6 % of the simulations at 60 + 60 images
-    and in 6-7 % at 15 + 15.
-
-    >>> fold = FoldScores.of([0, 0, 0, 1, 1, 1], [1, 2, 3, 4, 5, 6], [4, 5, 6, 1, 2, 3])
-    >>> permutation_test([fold], seed=0)
-    0.03125
-    """
-    usable = [fold for fold in folds if fold.weight]
-    if not usable:
-        return NAN
-    seeds = _common_seeds(usable)
-    if endpoint == AUROC:
-        shares = [_contributions(fold, seeds) for fold in usable]
-        wide = np.concatenate([share * _widening(share.size) for share in shares])
-        # An image that contributes nothing doubles the patterns and leaves the p as it is.
-        wide = wide[wide != 0]
-        observed = float(sum(share.sum() for share in shares))
-        return _sign_test(lambda signs: signs @ wide, observed, wide.size, resamples, seed)
-    images = sum(fold.labels.size for fold in usable)
-    ranked = [_ranked(fold, seeds) for fold in usable]
-    observed = sum(fold.gap(_figure(endpoint)) for fold in ranked)
-    return _sign_test(partial(_swapped, ranked, _figure(endpoint)), observed, images, resamples, seed)
+def _own_variance(
+    folds: Sequence[FoldScores], name: Literal["a", "b"], drawn: Floats, endpoint: str
+) -> Variance:
+    """Return the variance of one model's figure."""
+    seeds = _by_seed(folds, name, _figure(endpoint))
+    if endpoint != AUROC:
+        return variance_of_draws(seeds, drawn, sum(int(np.unique(fold.unit_of).size) for fold in folds))
+    total = sum(fold.weight for fold in folds)
+    return variance_of(
+        seeds,
+        (
+            (fold.moved(getattr(fold, name)[: len(seeds)]) * (fold.weight / total), fold.unit_of)
+            for fold in folds
+        ),
+    )
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -352,8 +412,10 @@ def verdict(difference_90: Interval, p: float, *, margin: float = 0.01, alpha: f
 
 
 def smaller_class(folds: Sequence[FoldScores]) -> int:
-    """Return how many images the folds' smaller class has."""
-    return min(sum(fold.defects.size for fold in folds), sum(fold.goods.size for fold in folds))
+    """Return how many images, or groups of images, the folds' smaller class has."""
+    defects = sum(int(np.unique(fold.unit_of[fold.defects]).size) for fold in folds)
+    goods = sum(int(np.unique(fold.unit_of[fold.goods]).size) for fold in folds)
+    return min(defects, goods)
 
 
 def caution(images: int, auroc: float) -> str:
@@ -417,7 +479,13 @@ def _drawn_aurocs(fold: FoldScores, scores: Floats, rows: Floats, columns: Float
     """(resamples,) AUROC of each draw, and (images,) each image's influence over its class's size."""
     wins, unit = fold.pairs(scores), len(scores) * fold.weight  # halves: exact sums, whatever the threads
     influence = [(wins.sum(1 - axis) - wins.sum() / wins.shape[axis]) / unit for axis in (0, 1)]
-    return (rows @ wins * columns).sum(axis=1) / unit, np.concatenate(influence)
+    drawn = (rows @ wins * columns).sum(axis=1)
+    if fold.units is None:
+        return drawn / unit, np.concatenate(influence)
+    # Drawn groups may be larger or smaller than those that are left out. A draw without a class says nothing.
+    pairs = len(scores) * rows.sum(axis=1) * columns.sum(axis=1)
+    whole = wins.sum() / unit
+    return np.where(pairs > 0, drawn / np.maximum(pairs, 1), whole), np.concatenate(influence)
 
 
 def _drawn_figures(
@@ -440,10 +508,32 @@ def _drawn_figures(
     return drawn, influence
 
 
-def _draws(sizes: tuple[tuple[int, int], ...], resamples: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
+def _draws(folds: Sequence[FoldScores], resamples: int, seed: int) -> Iterator[tuple[Floats, Floats]]:
     """Yield for each fold how often each defect and each good is drawn, (resamples, images) each."""
-    for rows, columns in _drawn(sizes, resamples, seed):
-        yield rows.astype(np.float64), columns.astype(np.float64)
+    sizes = tuple((fold.defects.size, fold.goods.size) for fold in folds)
+    for place, (fold, (rows, columns)) in enumerate(zip(folds, _drawn(sizes, resamples, seed), strict=True)):
+        if fold.units is None:
+            yield rows.astype(np.float64), columns.astype(np.float64)
+        else:
+            times = _drawn_groups(fold, fold.units, resamples, np.random.default_rng([seed, 2, place]))
+            yield times[:, fold.defects], times[:, fold.goods]
+
+
+def _drawn_groups(
+    fold: FoldScores, units: NDArray[np.int64], resamples: int, rng: np.random.Generator
+) -> Floats:
+    """(resamples, images): how often each image is drawn, groups whole, within groups of one composition."""
+    number = int(units.max()) + 1
+    bad = np.bincount(units, weights=fold.labels, minlength=number) > 0
+    good = np.bincount(units, weights=~fold.labels, minlength=number) > 0
+    times = np.zeros((resamples, number))
+    for kind in (bad & good, bad & ~good, good & ~bad):
+        members = np.flatnonzero(kind)
+        if members.size:
+            times[:, members] = rng.multinomial(
+                members.size, np.full(members.size, 1 / members.size), size=resamples
+            )
+    return times[:, units]
 
 
 @lru_cache(maxsize=1)  # all models of a category have folds of the same sizes
@@ -451,7 +541,6 @@ def _drawn(
     sizes: tuple[tuple[int, int], ...], resamples: int, seed: int
 ) -> tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], ...]:
     """Keep the last draw as bytes: an eighth of what the floats take."""
-    # 0 for the bootstrap, 1 for the permutations: one seed, yet independent draws.
     rng = np.random.default_rng([seed, 0])
     return tuple((_draw(rng, rows, resamples), _draw(rng, columns, resamples)) for rows, columns in sizes)
 
@@ -482,107 +571,3 @@ def _bca(value: float, drawn: Floats, influence: Floats, level: float) -> Interv
     reach = [bias + normal.inv_cdf(tail) for tail in ((1 - level) / 2, (1 + level) / 2)]
     low, high = (normal.cdf(bias + z / (1 - acceleration * z)) for z in reach)
     return Interval(value, *_quantiles(drawn, low, high), level)
-
-
-def _common_seeds(folds: Sequence[FoldScores]) -> int:
-    """Return to how many seeds both models' lists must be repeated so that each seed counts equally."""
-    return lcm(*(len(scores) for fold in folds for scores in (fold.a, fold.b)))
-
-
-def _contributions(fold: FoldScores, seeds: int) -> Floats:
-    """(images,): what changes its sign when an image's ranks are swapped; they sum to a's wins minus b's.
-
-    With t = +1 (kept) or -1 (swapped), a pair of a defect p and a good n adds to the difference
-    (t_p + t_n)/2 x (AA - BB) + (t_p - t_n)/2 x (AB - BA), AB: a's rank of the defect beats b's of the good.
-    """
-    shares = np.zeros(fold.labels.size)
-    for seed in range(seeds):
-        a, b = (_mid_ranks(scores[seed % len(scores)]) for scores in (fold.a, fold.b))
-        wins = {
-            upper + lower: _wins(ranks[fold.defects], other[fold.goods])
-            for upper, ranks in (("a", a), ("b", b))
-            for lower, other in (("a", a), ("b", b))
-        }
-        same, mixed = wins["aa"] - wins["bb"], wins["ab"] - wins["ba"]
-        shares[fold.defects] += (same + mixed).sum(axis=1) / 2
-        shares[fold.goods] += (same - mixed).sum(axis=0) / 2
-    return shares
-
-
-def _mid_ranks(scores: Floats) -> Floats:
-    """Rank from 1, ties sharing their mean rank."""
-    _, place, number = np.unique(scores, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(number) - (number - 1) / 2)[place], dtype=np.float64)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _RankedFold:
-    """A fold's mid-ranks, (seeds, n) of both models, and its weight."""
-
-    labels: NDArray[np.bool_]
-    a: Floats
-    b: Floats
-    weight: int
-
-    def gap(self, figure: Figure, swapped: NDArray[np.bool_] | None = None) -> float:
-        """Return a - b, times the weight, after swapping the ranks of some images."""
-        one, two = self.a, self.b
-        if swapped is not None:
-            one, two = np.where(swapped, two, one), np.where(swapped, one, two)
-        gaps = [figure(self.labels, x) - figure(self.labels, y) for x, y in zip(one, two, strict=True)]
-        return self.weight * float(np.mean(gaps))
-
-
-def _ranked(fold: FoldScores, seeds: int) -> _RankedFold:
-    """Return the fold with ranks for scores, each model's seeds repeated to ``seeds``."""
-    a, b = (
-        np.stack([_mid_ranks(scores[seed % len(scores)]) for seed in range(seeds)])
-        for scores in (fold.a, fold.b)
-    )
-    return _RankedFold(fold.labels, a, b, fold.weight)
-
-
-def _swapped(folds: Sequence[_RankedFold], figure: Figure, signs: NDArray[np.int64]) -> Floats:
-    """(patterns,): the difference a - b, times the weights, after swapping the ranks where the sign is -1."""
-    out = np.zeros(len(signs))
-    start = 0
-    for fold in folds:
-        end = start + fold.labels.size
-        swaps = signs[:, start:end] < 0
-        out += _widening(fold.labels.size) * np.array([fold.gap(figure, swapped) for swapped in swaps])
-        start = end
-    return out
-
-
-def _widening(images: int) -> float:
-    """Return by how much a fold's swapped patterns are widened; see :func:`permutation_test`."""
-    return float(np.sqrt(images / (images - 1)))
-
-
-def _sign_test(
-    difference: Callable[[NDArray[np.int64]], Floats], observed: float, images: int, number: int, seed: int
-) -> float:
-    """Return the p of ``observed`` among all patterns of swaps, or ``number`` random ones."""
-    # The patterns are int64: from 63 images on 2**images overflows.
-    exact = images < 62 and 2**images <= number
-    as_large = drawn = 0
-    for batch in _all_signs(images) if exact else _random_signs(images, number, seed):
-        # Sums in another order differ in the last bit; the observed pattern must count itself.
-        as_large += int((np.abs(difference(batch)) >= abs(observed) - 1e-9).sum())
-        drawn += len(batch)
-    return as_large / drawn if exact else (1 + as_large) / (1 + drawn)
-
-
-def _all_signs(images: int) -> Iterator[NDArray[np.int64]]:
-    """Yield every pattern of +1 and -1 once, (2**images, images)."""
-    patterns = np.arange(2**images)[:, None] >> np.arange(images)
-    yield 1 - 2 * (patterns & 1)
-
-
-def _random_signs(images: int, number: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Yield ``number`` random patterns of +1 and -1, in batches that memory holds."""
-    rng = np.random.default_rng([seed, 1])
-    step = max(_BATCH // images, 1)
-    for start in range(0, number, step):
-        size = (min(step, number - start), images)
-        yield 2 * rng.integers(0, 2, size, dtype=np.int8).astype(np.int64) - 1

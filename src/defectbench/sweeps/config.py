@@ -149,7 +149,7 @@ class Sweep(StrictModel):
     weights: WeightsOrFile
     protocols: Protocols  # type: ignore[valid-type]
     image_size: Whole | None = Field(default=None, ge=16, le=4096)
-    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**31)], ...] = Field(default=(0,), min_length=1)
+    seeds: tuple[Annotated[Whole, Field(ge=0, lt=2**31)], ...] = Field(default=(0, 1, 2), min_length=1)
     threads: Whole = Field(default=2, ge=1, le=256)
     epochs: Whole | None = Field(default=None, ge=1)
     patience: Whole | None = Field(default=None, ge=1)

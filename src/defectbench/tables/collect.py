@@ -20,6 +20,7 @@ import numpy as np
 
 from defectbench.catalog import Family
 from defectbench.data.archive import find_shortcut, load_manifest
+from defectbench.data.manifest import Manifest
 from defectbench.data.shortcut import Shortcut
 from defectbench.errors import DataError, MissingInputError
 from defectbench.metrics.image import (
@@ -133,6 +134,7 @@ class Collected:
         damaged: cell -> why its result is not used.
         shortcuts: category -> how well looks separate train/good from test/good, where an import measured it.
         accepted: category -> pairs of ids of copies under two labels that the user kept, where there are any.
+        units: category -> image id -> its group, of those in one.
     """
 
     record: Record
@@ -142,6 +144,11 @@ class Collected:
     damaged: Mapping[str, str]
     shortcuts: Mapping[str, Shortcut] = field(default_factory=dict)
     accepted: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    units: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def units_of(self, category: str) -> Mapping[str, str]:
+        """Return image id -> its group, of those in one; empty where the category has no groups."""
+        return self.units.get(category, {})
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -270,6 +277,7 @@ def collect_record(store: Store, record: Record) -> Collected:
             else:
                 results[key], predictions[key] = result, rows
     unfinished = [key for key in keys if key not in results]
+    kept = _each(store, lambda category: _manifest(store, record, category), record.categories)
     return Collected(
         record=record,
         results=results,
@@ -277,7 +285,8 @@ def collect_record(store: Store, record: Record) -> Collected:
         failures=_each(store, lambda key: find_failure(store, key), unfinished),
         damaged=damaged,
         shortcuts=_each(store, lambda category: _shortcut(store, record, category), record.categories),
-        accepted=_each(store, lambda category: _accepted(store, record, category), record.categories),
+        accepted={name: one.accepted_duplicates for name, one in kept.items() if one.accepted_duplicates},
+        units={name: _units(one) for name, one in kept.items() if one.grouped},
     )
 
 
@@ -333,15 +342,19 @@ def _shortcut(store: Store, record: Record, category: str) -> Shortcut | None:
         return None
 
 
-def _accepted(store: Store, record: Record, category: str) -> tuple[tuple[str, str], ...] | None:
-    """Return the pairs that the manifest keeps; None without any, or where the data were imported anew."""
+def _manifest(store: Store, record: Record, category: str) -> Manifest | None:
+    """Return the category's manifest; None where it cannot be read, or the data were imported anew."""
     try:
         manifest = load_manifest(store, record.dataset, category)
     except (DataError, MissingInputError) as error:
         log.warning("%s: %s", category, error)
         return None
-    same = manifest.digest == record.digests[category]
-    return manifest.accepted_duplicates or None if same else None
+    return manifest if manifest.digest == record.digests[category] else None
+
+
+def _units(manifest: Manifest) -> dict[str, str]:
+    """Return image id -> its group, of those in one."""
+    return {image.id: image.unit for image in manifest.images if image.group is not None}
 
 
 def _each(store: Store, read: Callable[[str], _Item | None], keys: Sequence[str]) -> dict[str, _Item]:

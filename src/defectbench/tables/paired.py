@@ -40,19 +40,31 @@ def resamples(endpoint: str) -> int:
     return comparison.RESAMPLES if endpoint == comparison.AUROC else _FEWER
 
 
-def pair(a: Sequence[Fold], b: Sequence[Fold]) -> comparison.FoldScores:
-    """Put one fold's scores of two models side by side, a line for each seed; the images are the same."""
-    scores = (np.stack([fold.test.score for fold in folds]) for folds in (a, b))
-    return comparison.FoldScores.of(a[0].test.label, *scores)
+def pair(a: Sequence[Fold], b: Sequence[Fold], units: Mapping[str, str]) -> comparison.FoldScores:
+    """Put one fold's scores of two models side by side, a line for each fit; the images are the same.
+
+    Args:
+        units: image -> its group, of those in one.
+    """
+    one, two = (np.stack([fold.test.score for fold in folds]) for folds in (a, b))
+    names = [str(name) for name in a[0].test.image_id]
+    groups = [units.get(name, f"image {name}") for name in names] if units else None
+    return comparison.FoldScores.of(a[0].test.label, one, two, groups)
 
 
 def find_paired(
-    category: str, classifier: Sequence[Fold], detector: Sequence[Fold], seeds: Sequence[int], folds: int
+    category: str,
+    classifier: Sequence[Fold],
+    detector: Sequence[Fold],
+    seeds: Sequence[int],
+    folds: int,
+    units: Mapping[str, str],
 ) -> PairedSeeds | None:
     """Return what both contenders have: the seeds with all folds, else the one seed with the most of them.
 
     Args:
         folds: how many the protocol cuts.
+        units: image -> its group, of those in one.
     """
     ours, theirs = (_places(one) for one in (classifier, detector))
     shared = ours.keys() & theirs.keys()
@@ -64,7 +76,7 @@ def find_paired(
     numbers = sorted(fold for fold, seed in shared if seed == picked[0])
     sides = [[[one[fold, seed] for seed in picked] for fold in numbers] for one in (ours, theirs)]
     cells = dict.fromkeys(fold.reading.cell for side in sides for group in side for fold in group)
-    pairs = tuple(pair(a, b) for a, b in zip(*sides, strict=True))
+    pairs = tuple(pair(a, b, units) for a, b in zip(*sides, strict=True))
     return PairedSeeds(category, pairs, tuple(picked), folds * len(seeds), tuple(cells))
 
 
@@ -129,7 +141,13 @@ def _warnings(
 ) -> tuple[str, ...]:
     """Say why to trust the interval less, and where it could not have shown the two to be equivalent."""
     best = max(compared.a.value, compared.b.value)
-    found = cautions(goods, defects, best, endpoint, compared.warning)
+    found = cautions(goods, defects, best, endpoint, compared.warning, compared.images)
+    if not compared.of_families:
+        number = compared.variance.seeds
+        found += (
+            f"for these fits only: {number} seed{'s' if number > 1 else ''} cannot show how far fits differ "
+            "by luck, so nothing is decided between the families; give three seeds",
+        )
     if compared.images and compared.is_blind(margin):
         least = math.ceil(comparison.RULE_OF_THREE / margin)
         found += (
@@ -139,7 +157,9 @@ def _warnings(
     return found
 
 
-def cautions(goods: int, defects: int, best: float, endpoint: str, warning: str = "") -> tuple[str, ...]:
+def cautions(
+    goods: int, defects: int, best: float, endpoint: str, warning: str = "", units: int | None = None
+) -> tuple[str, ...]:
     """Say why an interval may be too narrow: simulated, it covered 71-86 % where images are few.
 
     Args:
@@ -147,17 +167,30 @@ def cautions(goods: int, defects: int, best: float, endpoint: str, warning: str 
         best: the larger figure that the interval is about.
         warning: what :func:`defectbench.metrics.comparison.caution` says; by default asked of ``best``,
             where that is an AUROC.
+        units: of the smaller class, the images or the groups that they come in; None for the images.
     """
+    units = min(goods, defects) if units is None else units
     if not warning and endpoint == comparison.AUROC:
-        warning = comparison.caution(min(goods, defects), best)
+        warning = comparison.caution(units, best)
     found = [warning] if warning else []
-    if min(goods, defects) < _FEW:
+    if units < _FEW:
+        groups = f" in groups, {units} of the smaller class" if units < min(goods, defects) else ""
         found.append(
-            f"only {goods} goods and {defects} defects: below {_FEW} of a class, intervals are too narrow"
+            f"only {goods} goods and {defects} defects{groups}: below {_FEW} of a class, intervals are too "
+            "narrow"
         )
     if best > _NEAR_ONE and not warning:
         found.append(f"an {endpoint} of {best:.3f} is so near 1 that intervals are too narrow")
     return tuple(found)
+
+
+def units_tested(folds: Sequence[Fold], units: Mapping[str, str]) -> int:
+    """Return how many images, or groups of images, the folds' smaller class has."""
+    found: dict[int, set[str]] = {0: set(), 1: set()}
+    for fold in folds:
+        for name, label in zip(fold.test.image_id, fold.test.label, strict=True):
+            found[int(label)].add(units.get(str(name), f"image {name}"))
+    return min(map(len, found.values()))
 
 
 def tested(folds: Sequence[Fold]) -> tuple[int, int]:

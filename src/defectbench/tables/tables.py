@@ -183,7 +183,14 @@ class Tables:
         found = []
         for category in self.collected.record.categories:
             classifier, detector = (self._folds[category, label] for label in pair)
-            shared = paired.find_paired(category, classifier, detector, self.seeds, self.cuts[category])
+            shared = paired.find_paired(
+                category,
+                classifier,
+                detector,
+                self.seeds,
+                self.cuts[category],
+                self.collected.units_of(category),
+            )
             found += [shared] if shared is not None else []
         return tuple(found)
 
@@ -408,7 +415,12 @@ class Tables:
             seeds=values,
             folds=sum(row.folds for row in rows),
             expected=first.expected * len(self.seeds),
-            warnings=paired.cautions(*paired.tested(folds), mean(values), self.endpoint),
+            warnings=paired.cautions(
+                *paired.tested(folds),
+                mean(values),
+                self.endpoint,
+                units=paired.units_tested(folds, self.collected.units_of(first.category)),
+            ),
             cells=cells_of(rows),
         )
 
@@ -417,7 +429,8 @@ class Tables:
         by_fold: dict[int, list[Fold]] = defaultdict(list)
         for fold in folds:
             by_fold[fold.split.fold].append(fold)
-        scores = [paired.pair(seeds, seeds) for seeds in by_fold.values()]
+        units = self.collected.units_of(folds[0].category) if folds else {}
+        scores = [paired.pair(seeds, seeds, units) for seeds in by_fold.values()]
         draws = paired.resamples(self.endpoint)
         resampled = comparison.stratified_bootstrap(
             scores, seed=_SEED, endpoint=self.endpoint, resamples=draws

@@ -86,12 +86,12 @@ def test_what_comes_after_the_last_layer_is_taken_out() -> None:
 
 
 def test_a_pyramid_that_learns_has_gradients_and_statistics_of_its_own() -> None:
-    maps = FeatureMaps(made("tf_efficientnet_lite0"), ["blocks.2"], learns=True).train()
+    maps: Any = FeatureMaps(made("tf_efficientnet_lite0"), ["blocks.2"], learns=True).train()
     before = maps.feature_extractor.bn1.running_mean.clone()
     maps(pictures(64))["blocks.2"].sum().backward()
     assert maps.feature_extractor.conv_stem.weight.grad.abs().sum() > 0
     assert not torch.equal(maps.feature_extractor.bn1.running_mean, before)
-    still = FeatureMaps(made("tf_efficientnet_lite0"), ["blocks.2"]).train()
+    still: Any = FeatureMaps(made("tf_efficientnet_lite0"), ["blocks.2"]).train()
     before = still.feature_extractor.bn1.running_mean.clone()
     assert not still(pictures(64))["blocks.2"].requires_grad
     assert torch.equal(still.feature_extractor.bn1.running_mean, before)
