@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from simulated_scores import Found, Truth, trials
 
-SIZES = ({"each": 70, "goods": 40}, {"each": 60})
+SIZES = ((70, 40), (60, 0))
+"""Defects, and goods; 0 for as many."""
 
 GROUPS: dict[str, tuple[Truth, ...]] = {
     "equal": tuple(
-        Truth(auroc, auroc, luck=luck, group=group, **size)
-        for size in SIZES
+        Truth(auroc, auroc, each=each, goods=goods, luck=luck, group=group)
+        for each, goods in SIZES
         for auroc in (0.80, 0.90, 0.95)
         for luck, group in ((0, 1), (0.03, 1), (0, 3), (0.03, 3))
     ),

@@ -147,7 +147,7 @@ def _grouped(units: np.ndarray, truth: Truth, rng: np.random.Generator) -> np.nd
         return alone
     _, place = np.unique(units, return_inverse=True)
     shared = rng.normal(size=place.max() + 1)[place]
-    return math.sqrt(0.8) * shared + math.sqrt(0.2) * alone
+    return np.asarray(math.sqrt(0.8) * shared + math.sqrt(0.2) * alone, np.float64)
 
 
 def _slope(auroc: float) -> float:
