@@ -11,10 +11,10 @@ import pytest
 
 NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "notebook.ipynb"
 CHECKS = """\
-assert figures.num_rows == 4, figures
+assert figures.num_rows == 3 * 4, figures
 assert all(0 <= value <= 1 for value in figures["image_auroc"].to_pylist())
 assert comparisons.num_rows == 2
-assert tested.num_rows == 2 * 2 * (9 + 5 * 3)
+assert tested.num_rows == 3 * 2 * 2 * (9 + 5 * 3)
 assert page.is_file()
 """
 """Run in the notebook's kernel behind its last cell."""

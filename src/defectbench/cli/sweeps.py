@@ -1,4 +1,4 @@
-"""``defectbench plan | run | report | track``: what is done with a sweep on this machine."""
+"""``defectbench plan | run | report | verdict | track``: what is done with a sweep on this machine."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from defectbench.cli.options import (
     cache_option,
     cache_or_default,
     device_option,
+    format_option,
     narrowing_options,
     note,
     open_store,
@@ -201,6 +202,33 @@ def report(sweep: str, store: str, cache: Path | None, out: Path) -> None:
 
     page = write_report(open_store(store), sweep_name(sweep), out, cache_or_default(cache))
     note(f"wrote {page}")
+
+
+@click.command()
+@name_argument
+@store_option
+@format_option
+def verdict(sweep: str, store: str, form: str) -> None:
+    """Say which family each category needs, what passes and what is stopped, and what to do next.
+
+    The report's answer, in words. The threshold is set on good parts that no fit saw.
+    """
+    from defectbench.tables.answers import answers
+    from defectbench.tables.collect import collect
+    from defectbench.tables.plain_words import sentences
+    from defectbench.tables.tables import Tables
+
+    tables = Tables(collect(open_store(store), sweep_name(sweep)))
+    found = answers(tables)
+    said = {one.category: list(sentences(one, tables.defect_rate, tables.requirement)) for one in found}
+    if form == "json":
+        print_json([{**asdict(one), "says": said[one.category]} for one in found])
+        return
+    for category, lines in said.items():
+        click.echo("\n".join([category, *(f"  {line}" for line in lines)]))
+    for category in tables.collected.record.categories:
+        if category not in said:
+            note(f"{category}: no fold has a result of both contenders yet")
 
 
 @click.command()

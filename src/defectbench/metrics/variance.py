@@ -57,7 +57,7 @@ class Variance:
 
     def reach(self, level: float) -> float:
         """Return the half width of the interval at confidence ``level``."""
-        return self._quantile(level) * math.sqrt(self.total)
+        return self.quantile(level) * math.sqrt(self.total)
 
     def widening(self, level: float) -> float:
         """Return by how much an interval that knows of images alone is to be widened; 1 or more."""
@@ -77,7 +77,8 @@ class Variance:
 
         return float(2 * stats.t.sf(abs(difference) / math.sqrt(self.total), self.freedom))
 
-    def _quantile(self, level: float) -> float:
+    def quantile(self, level: float) -> float:
+        """Return Student's quantile for an interval at confidence ``level``."""
         from scipy import stats
 
         return float(stats.t.ppf((1 + level) / 2, self.freedom))
@@ -105,6 +106,37 @@ def variance_of(
             noise += corrected * float(((summed - summed.mean(0)) ** 2).sum()) / (number - 1)
     between = float(np.var(seeds, ddof=1)) if number > 1 else 0.0
     return Variance(images, max(0.0, between - noise) / number, between / number, units, number)
+
+
+def share_of_groups(
+    calls: NDArray[np.bool_], units: NDArray[np.int64], level: float = 0.95
+) -> tuple[float, float, float]:
+    """Return a share and its interval, where images come in groups and are called by several fits.
+
+    The interval of as many independent images as would vary as much (Korn & Graubard 1998, Survey Methodology
+    24); of as many as there are groups, where nothing varies.
+
+    Args:
+        calls: (seeds, images).
+        units: (images,) the group of each, numbered from 0; its place where it is one by itself.
+    """
+    from scipy.special import betaincinv
+
+    if not calls.size:
+        return math.nan, math.nan, math.nan
+    share, images = float(calls.mean()), calls.shape[1]
+    seeds = calls.mean(axis=1)
+    found = variance_of(list(map(float, seeds)), [((calls - seeds[:, None]) / images, units)])
+    number = float(found.units)
+    if found.total > 0:
+        shrunk = (NormalDist().inv_cdf((1 + level) / 2) / found.quantile(level)) ** 2
+        number = min(share * (1 - share) / found.total * shrunk, float(calls.size))
+    hits, tail = share * number, (1 - level) / 2
+    # Exact where nothing varies; else Jeffreys', which is not as wide (Brown, Cai & DasGupta 2001).
+    extra = 0.5 if 0 < share < 1 else 1.0
+    low = float(betaincinv(hits + 1 - extra, number - hits + extra, tail)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + extra, number - hits + 1 - extra, 1 - tail)) if share < 1 else 1.0
+    return share, low, high
 
 
 def variance_of_draws(seeds: Sequence[float], drawn: Floats, units: int) -> Variance:

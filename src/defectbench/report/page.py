@@ -24,12 +24,14 @@ from defectbench.report import wording
 from defectbench.report.evidence import Evidence, MapComparison, MistakePanels
 from defectbench.report.figures import Figures
 from defectbench.stores.base import Store
+from defectbench.tables.answers import Answer, answers
 from defectbench.tables.breakdown import BreakdownRow, breakdowns
 from defectbench.tables.collect import EXPLANATION_COLUMNS, Collected, collect, write_views
 from defectbench.tables.cost import COSTS
 from defectbench.tables.files import as_files
 from defectbench.tables.matched import matched_pairs
 from defectbench.tables.matrices import Matrix, matrices
+from defectbench.tables.plain_words import sentences
 from defectbench.tables.published import PublishedRow, published
 from defectbench.tables.rows import (
     ConditionRow,
@@ -146,6 +148,12 @@ class Report:
     def score_of(self) -> Mapping[tuple[str, str], ScoreRow]:
         """(model, category) -> its endpoint."""
         return {(score.label, score.category): score for score in self.tables.scores}
+
+    @cached_property
+    def answers(self) -> tuple[tuple[Answer, tuple[str, ...]], ...]:
+        """Each category's answer, and the sentences that say it."""
+        rate, wanted = self.tables.defect_rate, self.tables.requirement
+        return tuple((one, tuple(sentences(one, rate, wanted))) for one in answers(self.tables))
 
     @cached_property
     def undecidable(self) -> tuple[str, ...]:

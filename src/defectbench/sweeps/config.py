@@ -79,6 +79,13 @@ class Prices(StrictModel):
     missed_defect: Number = Field(ge=0)
 
 
+class Requirement(StrictModel):
+    """What a line asks of an inspection: the report says whether it is met."""
+
+    recall: Number = Field(gt=0, le=1)
+    false_alarm_rate: Number = Field(gt=0, lt=1)
+
+
 def _keyword_or_file(value: str) -> str:
     """Refuse a misspelt keyword; a file that is merely not there is looked for when weights are resolved."""
     words = ("none", "pretrained")
@@ -161,6 +168,7 @@ class Sweep(StrictModel):
     false_alarm_rate: Number = Field(default=0.05, gt=0, lt=1)
     defect_rate: Number | None = Field(default=None, gt=0, lt=1)
     prices: Prices | None = None
+    requirement: Requirement | None = None
     cellsPerJob: Whole | None = Field(default=None, ge=1)  # noqa: N815 - the design's spelling, a chart's word
     resources: Resources = Resources()
 
@@ -232,6 +240,27 @@ class Sweep(StrictModel):
         if self.prices is not None and self.defect_rate is None:
             refuse(
                 "prices count at your line's share of defects: give `defect_rate` too, such as 0.02", "prices"
+            )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _threshold_is_of_the_requirement(cls, value: Any) -> Any:
+        """Set the threshold for the false alarms that are required, where the sweep states no other rate."""
+        wanted = value.get("requirement") if isinstance(value, Mapping) else None
+        if isinstance(wanted, Mapping) and "false_alarm_rate" in wanted:
+            return {"false_alarm_rate": wanted["false_alarm_rate"], **value}
+        return value
+
+    @model_validator(mode="after")
+    def _one_false_alarm_rate(self) -> Sweep:
+        """Refuse a threshold for another rate than the required one."""
+        wanted = None if self.requirement is None else self.requirement.false_alarm_rate
+        if wanted is not None and self.false_alarm_rate != wanted:
+            refuse(
+                f"it asks for {wanted:g} false alarms, `false_alarm_rate` is {self.false_alarm_rate:g}: "
+                "leave the latter out, or give one number twice",
+                "requirement",
             )
         return self
 

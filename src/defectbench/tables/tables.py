@@ -121,6 +121,8 @@ class Tables:
         self.seeds = tuple(int(seed) for seed in record.document["seeds"])
         self.defect_rate: float | None = record.document["defect_rate"]
         self.prices: Mapping[str, float] | None = record.document["prices"]
+        # Not in a record of version 0.1.
+        self.requirement: Mapping[str, float] | None = record.document.get("requirement")
         self.labels = tuple(model.label for model in record.models)
         splits = [placed for placed in record.splits if placed.split.protocol == PRIMARY]
         self.scheme = splits[0].split.condition if splits else ""
