@@ -17,6 +17,7 @@ from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
 from defectbench.stores.base import Store
 from defectbench.stores.layout import MANIFEST, archive_key
+from defectbench.util.documents import read_json, typed
 from defectbench.util.files import disk_errors, locked, remove
 
 _INDEX = ".index.json"
@@ -170,7 +171,9 @@ def _place(draft: Path, target: Path) -> None:
 def _is_unpacked(target: Path, digest: str) -> bool:
     """Whether every file is there and as the index says; one whose size or time differs is hashed."""
     try:
-        entries = json.loads((target / _INDEX).read_bytes())
+        entries = typed(
+            dict[str, tuple[int, int, str]], read_json((target / _INDEX).read_bytes(), _INDEX), _INDEX
+        )
         manifest = Manifest.from_json((target / MANIFEST).read_bytes())
         wanted = {MANIFEST: entries[MANIFEST][2], **digests(manifest)}
         bad = [name for name, sha256 in wanted.items() if not _is_whole(target / name, *entries[name])]
