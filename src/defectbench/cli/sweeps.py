@@ -92,6 +92,7 @@ def _print_plan(
 ) -> None:
     """Print a plan: its cells, what is missing, and the hours if asked for."""
     from defectbench.records.result import finished_cells
+    from defectbench.util.secrets import redact_uri
 
     done = finished_cells(place, list(cells))
     guessed = _hours(planned, place, [key for key in cells if key not in done]) if hours else ()
@@ -113,7 +114,8 @@ def _print_plan(
     print_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
-    note(f"tracker: {uri or 'none; this store has none of its own, see --tracking-uri'}")
+    shown = redact_uri(uri) if uri else "none; this store has none of its own, see --tracking-uri"
+    note(f"tracker: {shown}")
     rotated = ", ".join(planned.rotated) or "none"
     note(f"parts in any orientation, rotated and mirrored in training: {rotated}")
     for each in guessed:
