@@ -9,9 +9,10 @@ import json
 import logging
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
@@ -105,6 +106,49 @@ def _extract(path: Path, key: str, digest: str, target: Path) -> None:
     if lacking:
         raise DataError(f"{key}: lacks {lacking[0]} and {len(lacking) - 1} more; import the data set again")
     _write_index(target, index)
+
+
+def read_archive(path: Path, key: str) -> Manifest:
+    """Verify a tar to its last byte and return its manifest.
+
+    Raises:
+        DataError: a file of it is damaged, or a byte between them.
+    """
+    digest = key.rpartition("/")[2].removesuffix(".tar")
+    with tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
+        _extract(path, key, digest, Path(folder))
+    # Headers and padding too: the same members written again must give the same bytes.
+    sink = _HashSink()
+    with tarfile.open(path) as tar:
+        manifest = _first_manifest(tar, key, digest)
+    with tarfile.open(path) as tar, tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as again:
+        for member, file in _members(tar):
+            info = tarfile.TarInfo(member.name)
+            info.size, info.mtime, info.mode = member.size, 0, 0o644
+            again.addfile(info, file)
+    if sink.digest.hexdigest() != sha256_of(path):
+        raise DataError(f"{key}: bytes between its files are damaged; import the data set again")
+    return manifest
+
+
+class _HashSink(io.RawIOBase):
+    """Hashes what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digest = hashlib.sha256()
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self._size += len(data)
+        return len(data)
 
 
 def _first_manifest(tar: tarfile.TarFile, key: str, digest: str) -> Manifest:

@@ -377,6 +377,11 @@ def _each(store: Store, read: Callable[[str], _Item | None], keys: Sequence[str]
 
 def write_views(store: Store, collected: Collected) -> None:
     """Write ``sweeps/<name>/views.parquet``: how protocols read the predictions."""
+    store.put(views_key(collected.record.name), views_file(collected))
+
+
+def views_file(collected: Collected) -> bytes:
+    """Return the file ``views.parquet``; the same results give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -395,7 +400,7 @@ def write_views(store: Store, collected: Collected) -> None:
     schema = pa.schema([(name, types.get(name, pa.string())) for name in _VIEW_COLUMNS])
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
-    store.put(views_key(collected.record.name), buffer.getvalue())
+    return buffer.getvalue()
 
 
 _VIEW_COLUMNS = ("cell", "protocol", "condition", "fold", "image_id", "role", "threshold")

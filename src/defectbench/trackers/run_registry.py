@@ -184,12 +184,7 @@ class RunRegistry:
         blob = self.store.find(f"{self._prefix}{name}.json")
         if blob is None:
             return {}, ABSENT
-        place = f"{self._prefix}{name}.json"
-        try:
-            document = read_document(blob.data, place)
-            return typed(dict[str, RunRef], document.get("runs"), place), blob.version
-        except DataError as error:
-            raise DataError(f"{error}: remove it, then track again") from error
+        return _parsed(blob.data, f"{self._prefix}{name}.json"), blob.version
 
     def _put(self, name: str, page: Mapping[str, RunRef], version: str) -> str:
         """Write the references of a run, if nobody else has meanwhile."""
@@ -197,6 +192,19 @@ class RunRegistry:
             {"runs": {tracker: asdict(ref) for tracker, ref in page.items()}}, sort_keys=True
         )
         return self.store.put(f"{self._prefix}{name}.json", text, expected=version)
+
+
+def read_references(store: Store, key: str) -> Mapping[str, RunRef]:
+    """Return all trackers' references of the run at a key; DataError where they are damaged."""
+    return _parsed(store.get(key).data, key)
+
+
+def _parsed(data: bytes, place: str) -> dict[str, RunRef]:
+    """Read the references of a run."""
+    try:
+        return typed(dict[str, RunRef], read_document(data, place).get("runs"), place)
+    except DataError as error:
+        raise DataError(f"{error}: remove it, then track again") from error
 
 
 def _new(run: TrackedRun) -> RunRef:
