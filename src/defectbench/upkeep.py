@@ -48,6 +48,7 @@ _AGAIN = "`defectbench run` or `retry` fits the cell again"
 _IMPORT = "`defectbench store repair --from FOLDER`, or import the data set again"
 _MANIFEST_REMEDY = "`defectbench store repair` takes it from its archive, or import the data set again"
 _FILE_WEIGHTS = "file-"
+_PREFIXES = (DATASETS, WEIGHTS, CELLS, SWEEPS, TRACKING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,19 @@ class Finding:
 
 def verify(store: Store) -> Iterator[Finding]:
     """Yield all that is damaged, key by key. Reads every object once; changes nothing."""
-    keys = list(store.keys())
+    # Beside ours may lie MLflow's database and its files, or a report.
+    keys = [key for prefix in _PREFIXES for key in store.keys(prefix)]
     for key in keys:
         yield from _verify_one(store, key)
     for name in sorted({second_part(key) for key in keys if key.startswith(CELLS)}):
         yield from _verify_cell(store, name)
+
+
+def findings_about(store: Store, key: str) -> Iterator[Finding]:
+    """Yield what :func:`verify` finds of one object, and of the cell that it belongs to."""
+    yield from _verify_one(store, key)
+    if key.startswith(CELLS):
+        yield from _verify_cell(store, second_part(key))
 
 
 def _verify_one(store: Store, key: str) -> Iterator[Finding]:
@@ -260,7 +269,7 @@ def _repair_archive(store: Store, key: str, known: Mapping[str, Path], apply: bo
 def _members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield what can still be read of a damaged tar."""
     try:
-        with tarfile.open(path, ignore_zeros=True) as tar:
+        with tarfile.open(path, "r:", ignore_zeros=True) as tar:
             while (member := tar.next()) is not None:
                 file = tar.extractfile(member) if member.isfile() else None
                 if file is not None and member.size <= path.stat().st_size:

@@ -182,6 +182,9 @@ def run(
     cells = planned.narrowed(narrowing)
     todo = write_unfinished(planned, place, list(cells))
     note(_sum(planned, cells, set(cells) - set(todo)))
+    if not todo:
+        note("all of them are finished: nothing to run")
+        return
     uri = None if no_track else _tracker(place, tracking_uri)
     runner = local_runner(planned, store, workers, cache=cache, device=device, tracking_uri=uri)
     titles = cell_titles(planned, todo)

@@ -18,7 +18,7 @@ from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
 from defectbench.stores.base import Store
 from defectbench.stores.layout import MANIFEST, archive_key
-from defectbench.util.documents import read_json, typed
+from defectbench.util.documents import LARGEST, read_json, typed
 from defectbench.util.files import disk_errors, locked, remove
 
 _INDEX = ".index.json"
@@ -90,7 +90,7 @@ def _fetch(store: Store, key: str, digest: str, target: Path) -> None:
 def _extract(path: Path, key: str, digest: str, target: Path) -> None:
     """Write the members that the manifest names, and no others, to ``target``; verify each."""
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:  # nothing packed: a few bytes of gzip unpack to any size
             manifest = _first_manifest(tar, key, digest)
             wanted = digests(manifest)
             index = {MANIFEST: (_write(io.BytesIO(manifest.to_json()), target / MANIFEST))}
@@ -100,7 +100,7 @@ def _extract(path: Path, key: str, digest: str, target: Path) -> None:
                 index[member.name] = _write(file, target / member.name)
                 if index[member.name] != wanted[member.name]:
                     raise DataError(f"{key}: {member.name} is damaged; import the data set again")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"{key}: not a tar, or a damaged one ({error}); import the data set again") from error
     lacking = sorted(wanted.keys() - index.keys())
     if lacking:
@@ -119,9 +119,12 @@ def read_archive(path: Path, key: str) -> Manifest:
         _extract(path, key, digest, Path(folder))
     # Headers and padding too: the same members written again must give the same bytes.
     sink = _HashSink()
-    with tarfile.open(path) as tar:
+    with tarfile.open(path, "r:") as tar:
         manifest = _first_manifest(tar, key, digest)
-    with tarfile.open(path) as tar, tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as again:
+    with (
+        tarfile.open(path, "r:") as tar,
+        tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as again,
+    ):
         for member, file in _members(tar):
             info = tarfile.TarInfo(member.name)
             info.size, info.mtime, info.mode = member.size, 0, 0o644
@@ -156,6 +159,8 @@ def _first_manifest(tar: tarfile.TarFile, key: str, digest: str) -> Manifest:
     file = tar.extractfile(first) if first is not None and first.isfile() else None
     if first is None or file is None or first.name != MANIFEST:
         raise DataError(f"{key}: does not start with {MANIFEST}; import the data set again")
+    if first.issparse() or first.size > LARGEST:
+        raise DataError(f"{key}: its {MANIFEST} states {first.size} bytes; import the data set again")
     manifest = Manifest.from_json(file.read())
     if manifest.digest != digest:
         raise DataError(f"{key}: holds the data {manifest.digest[:12]}, not {digest[:12]}; import it again")
@@ -168,7 +173,7 @@ def _first_manifest(tar: tarfile.TarFile, key: str, digest: str) -> Manifest:
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     while (member := tar.next()) is not None:
         file = tar.extractfile(member) if member.isfile() else None
-        if file is None:
+        if file is None or member.issparse():
             raise DataError(f"{tar.name!s}: {member.name!r} is no plain file")
         yield member, file
 
