@@ -1,6 +1,8 @@
 """Flip bits of every file of a store and ask ``store verify``.
 
-``python benchmarks/flips.py STORE [N] [SEED]``. Works on a copy. Prints a line for each kind of file: flips, noticed, and those that nobody noticed by place.
+``python benchmarks/flips.py STORE [N] [SEED]``. Works on a copy. Prints a line for each kind of file:
+how many bits were flipped, and how many of the flips were noticed. Ends with 1 where one was not, logs
+left out.
 """
 
 from __future__ import annotations
