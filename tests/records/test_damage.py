@@ -136,7 +136,9 @@ def test_a_damaged_record_is_named(store: DirectoryStore, damage: str) -> None:
 
 def test_a_damaged_failure_says_what_to_do(store: DirectoryStore) -> None:
     store.put(failure_key("k"), b'{"code": 65')
-    with pytest.raises(DataError, match=r"cells/k: failure\.json is damaged: .*`defectbench retry`"):
+    with pytest.raises(
+        DataError, match=r"cells/k/failure\.json: failure\.json is damaged: .*`defectbench retry`"
+    ):
         find_failure(store, "k")
 
 

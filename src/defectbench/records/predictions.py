@@ -162,7 +162,10 @@ class Predictions:
             return []
         tables = [_parsed(_PREDICTIONS, data, "predictions") for data in files]
         whole = _without_nulls(_PREDICTIONS, pa.concat_tables(tables), "predictions", EXPLANATION)
-        columns = [_array(whole, name) for name in _columns()]
+        try:
+            columns = [_array(whole, name) for name in _columns()]
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise DataError(f"predictions: a text in it is no text: {error}") from error
         names = whole["cell"].to_pylist()
         found, start = [], 0
         for table in tables:

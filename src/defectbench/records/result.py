@@ -134,7 +134,7 @@ def find_result(store: Store, key: str) -> Result | None:
     try:
         result = Result.from_json(blob.data)
     except DataError as error:
-        raise DataError(f"cells/{key}: {error}") from error
+        raise DataError(f"{result_key(key)}: {error}") from error
     if result.cell != key:
         raise DataError(f"{result_key(key)} is of cell {result.cell}")
     return result
@@ -203,7 +203,7 @@ def find_failure(store: Store, key: str) -> Failure | None:
     try:
         return None if blob is None else Failure.from_json(blob.data)
     except DataError as error:
-        raise DataError(f"cells/{key}: {error}; `defectbench retry` or `run` removes it") from error
+        raise DataError(f"{failure_key(key)}: {error}; `defectbench retry` or `run` removes it") from error
 
 
 def finished_cells(store: Store, cells: Sequence[str]) -> set[str]:

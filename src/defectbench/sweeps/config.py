@@ -85,7 +85,7 @@ def _keyword_or_file(value: str) -> str:
     words = ("none", "pretrained")
     path = Path(value)
     bare = path.name == value and not path.suffix
-    if value in words or not bare or path.is_file():
+    if value in words or not bare or len(value) > 255 or path.is_file():
         return value
     if not value or difflib.get_close_matches(value.lower(), words, n=1):
         refuse(f"{value!r} is neither a keyword nor a file here; {nearest(value.lower(), words)}, or a file")

@@ -120,11 +120,7 @@ def sync_sweep(
     done = SyncSummary(0, 0, 0)
     for parent, readings in chosen.items():
         wanted = {reading.cell for reading in readings if cells is None or reading.cell in cells}
-        try:
-            done += work.parent(parent, readings, wanted)
-        except DataError as error:  # a damaged spec is its model's trouble, not the sweep's
-            log.warning("%s is left out: %s", parent.key, error)
-            done += SyncSummary(0, 0, 1)
+        done += work.parent(parent, readings, wanted)
     if cells is None:
         registry.prune(_names(groups))
     return done
@@ -265,7 +261,9 @@ class _SyncJob:
         try:
             return Cell.from_json(self.store.get(spec_key(key)).data)
         except DataError as error:
-            raise DataError(f"cells/{key}: {error}; `defectbench retry` or `run` writes it anew") from error
+            raise DataError(
+                f"{spec_key(key)}: {error}; `defectbench retry` or `run` writes it anew"
+            ) from error
 
     def _sweep_params(self, readings: Sequence[Reading]) -> dict[str, str]:
         """Return the sweep's settings that the figures depend on."""
