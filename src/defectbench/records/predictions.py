@@ -164,9 +164,9 @@ class Predictions:
         whole = _without_nulls(_PREDICTIONS, pa.concat_tables(tables), "predictions", EXPLANATION)
         try:
             columns = [_array(whole, name) for name in _columns()]
+            names = whole["cell"].to_pylist()
         except (pa.ArrowException, UnicodeDecodeError) as error:
             raise DataError(f"predictions: a text in it is no text: {error}") from error
-        names = whole["cell"].to_pylist()
         found, start = [], 0
         for table in tables:
             rows = slice(start, start := start + len(table))

@@ -7,6 +7,7 @@ that is a :class:`yaml.MarkedYAMLError` with the line.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ MOST_VALUES = 100_000
 LONGEST_NUMBER = 1000
 """Characters."""
 
+_DEEP = re.compile(r"(?:[\[{]\s*){200}")
 _NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
 Loader = type[yaml.SafeLoader]
 
@@ -49,6 +51,8 @@ def compose(text: str, loader: Loader = yaml.SafeLoader) -> yaml.Node | None:
     """
     if len(text) > LARGEST:
         raise yaml.YAMLError(f"larger than {LARGEST >> 20} MiB")
+    if _DEEP.search(text):  # PyYAML needs seconds to find out
+        raise RecursionError("nested too deeply")
     node: yaml.Node | None = yaml.compose(text, Loader=loader)
     if node is not None:
         maker = loader("")
