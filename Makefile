@@ -13,7 +13,7 @@ CLUSTER := $(PYTHON) tools/cluster
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 LOCAL = $(or $(IMAGE),defectbench:$(VERSION))
 
-.PHONY: all help sync demo test lint format docs site bench submit-all submit-one mlflow parts parts-bench cluster \
+.PHONY: all help sync demo test lint format sbom audit docs site bench submit-all submit-one mlflow parts parts-bench cluster \
 	cluster-down image image-push image-slim image-test clean
 
 all: test
@@ -55,6 +55,15 @@ lint: .venv/.synced ## ruff and mypy
 format: .venv/.synced ## ruff, mending
 	$(RUN) ruff check --fix
 	$(RUN) ruff format
+
+sbom: .venv/.synced ## what the environment is made of, as CycloneDX: dist/sbom.json
+	mkdir -p dist
+	$(BENCH_UV) export --locked --all-extras --format cyclonedx1.5 --output-file dist/sbom.json > /dev/null
+
+audit: .venv/.synced ## ask a database of known weaknesses about the locked packages; needs the internet
+	mkdir -p dist
+	$(BENCH_UV) export --locked --all-extras --no-emit-project --output-file dist/requirements.txt > /dev/null
+	.uv/bin/uvx pip-audit --requirement dist/requirements.txt --require-hashes --disable-pip
 
 docs: .venv/.synced ## write docs/commands.md and the table of the chart's values anew
 	$(RUN) python docs/commands.py

@@ -49,6 +49,7 @@ LAYERS = (
     "export",
     "runners",
     "doctor",
+    "upkeep",
     "testing",
     "api",
     "cli",

@@ -55,7 +55,7 @@ def test_widths_say_how_many_are_narrow_and_from_where_none_is() -> None:
         b'{"schema": 2, "shares": []}',
         b'{"schema": 1, "shares": ["a"]}',
     ):
-        with pytest.raises(DataError, match="import"):
+        with pytest.raises(DataError, match=r"widths\.json is damaged"):
             DefectWidths.from_json(text)
 
 

@@ -70,9 +70,9 @@ def test_the_same_pictures_give_the_same_figures() -> None:
     assert told(pictures(20, 0), pictures(10, 1)) == told(pictures(20, 0), pictures(10, 1))
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema": 2}', b'{"schema": 1, "auroc": 1}'])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"schema": 2}', b'{"schema": 1, "auroc": 1}', b"null"])
 def test_damage_is_named(data: bytes) -> None:
-    with pytest.raises(DataError, match="import the data set again"):
+    with pytest.raises(DataError, match=r"shortcut\.json is damaged"):
         Shortcut.from_json(data)
 
 

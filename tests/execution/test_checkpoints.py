@@ -20,6 +20,7 @@ from defectbench.records import result
 from defectbench.records.predictions import HistoryPoint
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
+from defectbench.util.documents import read_document, write_document
 
 POINTER = "cells/k/checkpoint.json"
 SAVED = FitState(
@@ -74,7 +75,7 @@ def test_the_next_attempt_finds_what_was_kept(store: Store, tmp_path: Path) -> N
     first = taken(store, clock)
     checkpointer(store, first, tmp_path, clock).save(SAVED, writes(b"state"))
     first.release()
-    document = json.loads(store.get(POINTER).data)
+    document = read_document(store.get(POINTER).data, POINTER)
     assert document["blob"].startswith("1/checkpoints/")
     assert (document["attempt"], document["size"], document["fit"]["steps"]) == (1, 5, 17)
     assert store.get(f"cells/k/{document['blob']}").data == b"state"
@@ -84,7 +85,8 @@ def test_the_next_attempt_finds_what_was_kept(store: Store, tmp_path: Path) -> N
     assert found.saved == SAVED
     assert found.path.read_bytes() == b"state"
     assert second.resumed
-    assert json.loads(store.get(POINTER).data) == {**document, "attempt": 2}
+    adopted = read_document(store.get(POINTER).data, POINTER)
+    assert adopted == {**document, "attempt": 2}
 
 
 def test_a_cell_without_checkpoint_has_nothing_to_find(store: Store, tmp_path: Path) -> None:
@@ -172,20 +174,20 @@ def changed_fit(**more: object) -> Callable[[dict[str, object]], object]:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda document: [document], "not a checkpoint.json"),
-        (lambda document: {}, "not a checkpoint.json: 'schema'"),
-        (changed(schema=99), "has schema 99, this version reads 1"),
-        (changed(more=1), "not a checkpoint.json"),
+        (lambda document: [document], "expected a JSON object"),
+        (lambda document: {}, "cell: Field required"),
+        (changed(schema=99), "has schema 99; this version reads 1 and 2"),
+        (changed(more=1), "more: Unexpected"),
         (changed(cell="other"), "it is of cell other"),
         (changed(blob="../../secrets"), "names no checkpoint: '../../secrets'"),
-        (changed(blob=None), "not a checkpoint.json"),
+        (changed(blob=None), "blob: Input should be a valid string"),
         (changed(blob="1/checkpoints/abcd"), "no cells/k/1/checkpoints/abcd"),
         (changed(sha256="0" * 64), "is damaged"),
         (changed(versions={"python": "2.7"}), r"python 2\.7 \(here 3"),
-        (changed_fit(seconds="12"), "seconds is '12'"),
-        (changed_fit(steps=None), "steps is None"),
-        (changed_fit(history=[[1]]), "not a checkpoint.json"),
-        (changed_fit(other=1), "not a checkpoint.json"),
+        (changed_fit(seconds="12"), "fit.seconds: Input should be a valid number"),
+        (changed_fit(steps=None), "fit.steps: Input should be a valid integer"),
+        (changed_fit(history=[[1]]), "fit.history.0.name: Field required"),
+        (changed_fit(other=1), "fit.other: Unexpected"),
     ],
 )
 def test_a_damaged_checkpoint_is_said_and_not_gone_on_with(
@@ -195,7 +197,9 @@ def test_a_damaged_checkpoint_is_said_and_not_gone_on_with(
     first = taken(store, clock)
     checkpointer(store, first, tmp_path, clock).save(SAVED, writes(b"state"))
     first.release()
-    store.put(POINTER, json.dumps(change(json.loads(store.get(POINTER).data))).encode())
+    changed_document = change(read_document(store.get(POINTER).data, POINTER))
+    text = write_document(changed_document) if isinstance(changed_document, dict) else None
+    store.put(POINTER, text or json.dumps(changed_document).encode())
     second = checkpointer(store, taken(store, clock), tmp_path, clock)
     assert second.find() is None
     assert "the fit starts anew" in caplog.text

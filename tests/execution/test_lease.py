@@ -189,11 +189,30 @@ def test_silent_holder_that_nobody_replaced_goes_on(store: Store) -> None:
     assert not lease.lost
 
 
-def test_lease_that_is_none_is_named(store: Store) -> None:
-    for data in (b"", b"[1]", b'{"owner": "a"}', b"\xff"):
-        store.put(lease_key("k"), data)
-        with pytest.raises(BugError, match=r"cells/k/lease\.json is no lease"):
-            take_lease(store, "k", "a")
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"[1]",
+        b"null",
+        b"[" * 99999,
+        b'{"owner": "a"}',
+        b"\xff",
+        b'{"owner": "x", "holder": "y", "fence": "z"}',
+        b'{"owner": "x", "holder": "y", "fence": 1, "progress": []}',
+        b'{"owner": "x", "holder": "y", "fence": ' + b"1" * 5000 + b"}",
+    ],
+)
+def test_a_damaged_lease_is_said_and_taken_over_at_once(
+    data: bytes, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.put("cells/k/3/log.txt", b"")
+    store.put(lease_key("k"), data)
+    assert read_lease(store, "k") is None
+    lease = take_lease(store, "k", "a")
+    assert isinstance(lease, Lease)
+    assert lease.fence == 4
+    assert "cells/k/lease.json is damaged" in caplog.text
 
 
 def test_standing_round_trip() -> None:

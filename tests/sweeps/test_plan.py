@@ -26,6 +26,7 @@ from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import parse_sweep
 from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import Plan
+from defectbench.util.documents import read_document, write_document
 from defectbench.weights import store as weights
 from fakes import put_category
 from manifests import category
@@ -127,10 +128,14 @@ def test_spec_and_record_survive_json(store: DirectoryStore) -> None:
         assert Cell.from_json(cell.to_json()) == cell
     record = plan.record()
     assert Record.from_json(record.to_json()) == record
+    document = read_document(cell.to_json(), "spec.json")
+    document["fit"]["seed"] = 1
     with pytest.raises(DataError, match="states key"):
-        Cell.from_json(cell.to_json().replace(b'"seed": 0', b'"seed": 1'))
-    with pytest.raises(DataError, match="not a cell's spec"):
+        Cell.from_json(write_document(document))
+    with pytest.raises(DataError, match=r"spec\.json is damaged: fit: Field required"):
         Cell.from_json(json.dumps({"schema": 1}).encode())
+    with pytest.raises(DataError, match="not those that its seal states"):
+        Cell.from_json(cell.to_json().replace(b'"weights_kind": "', b'"weights_kind": "x'))
 
 
 def test_write_puts_specs_and_the_record(store: DirectoryStore) -> None:
@@ -399,6 +404,6 @@ def test_a_sweep_that_can_split_nothing_is_refused(store: DirectoryStore) -> Non
 
 
 def test_a_record_without_notes_is_read(store: DirectoryStore) -> None:
-    document = json.loads(planned(store).record().to_json())
+    document = read_document(planned(store).record().to_json(), "record")
     del document["notes"]
-    assert Record.from_json(json.dumps(document).encode()).notes == ()
+    assert Record.from_json(write_document(document)).notes == ()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 import re
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.layout import cell_key
 from defectbench.tables.collect import Collected, collect, write_views
+from defectbench.util.documents import read_document, write_document
 from fakes import made_up_sweep
 
 
@@ -178,7 +178,7 @@ def test_a_cell_that_is_not_the_sweep_s_spoils_no_other(local: Store, wrong: str
     record = made_up_sweep(local, categories=("grass",))
     first, *others = record.cells
     blob = local.get(cell_key(first, "result.json"))
-    document = json.loads(blob.data)
+    document = read_document(blob.data, "result.json")
     place = next(name for name in document["files"] if name.endswith("predictions.parquet"))
     rows = Predictions.from_parquet(local.get(cell_key(first, place)).data).rows()
     cell, says = first, {"data": "fitted on other data, 0000", "cell": "those of cell other"}.get(wrong, "")
@@ -197,7 +197,7 @@ def test_a_cell_that_is_not_the_sweep_s_spoils_no_other(local: Store, wrong: str
     data = Predictions.of(cell, rows).to_parquet()
     document["files"][place] = hashlib.sha256(data).hexdigest()
     local.put(cell_key(first, place), data)
-    local.put(cell_key(first, "result.json"), json.dumps(document).encode())
+    local.put(cell_key(first, "result.json"), write_document(document))
     collected = collect(local, "madeup")
     assert re.search(f"{says}.*; remove cells/{first} from the store", collected.damaged[first])
     assert collected.missing == (first,)

@@ -11,6 +11,7 @@ from defectbench.cli.export import export, inspect
 from defectbench.cli.models import models
 from defectbench.cli.render import render
 from defectbench.cli.select import select
+from defectbench.cli.store import store
 from defectbench.cli.sweeps import plan, report, run, track, verdict
 from defectbench.cli.watching import logs, status, watch, why
 from defectbench.cli.weights import weights
@@ -34,7 +35,7 @@ def main() -> None:
 
 
 for command in (
-    *(data, models, weights, select, plan, render, run, job, report, verdict, track, export, inspect),
+    *(data, store, models, weights, select, plan, render, run, job, report, verdict, track, export, inspect),
     *(submit, status, watch, why, logs, cancel, retry, doctor),
 ):
     main.add_command(command)

@@ -19,6 +19,7 @@ from defectbench.runners.status import CellStatus, count_states
 _ORDER = (
     CellState.DOOMED,
     CellState.FAILED,
+    CellState.DAMAGED,
     CellState.RUNNING,
     CellState.PULLING,
     CellState.PENDING,

@@ -93,6 +93,7 @@ def _print_plan(
 ) -> None:
     """Print a plan: its cells, what is missing, and the hours if asked for."""
     from defectbench.records.result import finished_cells
+    from defectbench.util.secrets import redact_uri
 
     done = finished_cells(place, list(cells))
     guessed = _hours(planned, place, [key for key in cells if key not in done]) if hours else ()
@@ -114,7 +115,8 @@ def _print_plan(
     print_table(("category", "model", "family", "weights", "fits", "finished"), _lines(planned, cells, done))
     note(_sum(planned, cells, done))
     uri = _tracker(place, tracking_uri)
-    note(f"tracker: {uri or 'none; this store has none of its own, see --tracking-uri'}")
+    shown = redact_uri(uri) if uri else "none; this store has none of its own, see --tracking-uri"
+    note(f"tracker: {shown}")
     rotated = ", ".join(planned.rotated) or "none"
     note(f"parts in any orientation, rotated and mirrored in training: {rotated}")
     for each in guessed:
@@ -181,6 +183,9 @@ def run(
     cells = planned.narrowed(narrowing)
     todo = write_unfinished(planned, place, list(cells))
     note(_sum(planned, cells, set(cells) - set(todo)))
+    if not todo:
+        note("all of them are finished: nothing to run")
+        return
     uri = None if no_track else _tracker(place, tracking_uri)
     runner = local_runner(planned, store, workers, cache=cache, device=device, tracking_uri=uri)
     titles = cell_titles(planned, todo)

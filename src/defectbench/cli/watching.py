@@ -61,7 +61,7 @@ def status(
         from defectbench.runners.kubernetes.find import holding
 
         views = holding(cluster, keys)
-    cells = cell_statuses(record, read_stored_states(place, keys), views, asked=cluster is not None)
+    cells = cell_statuses(record, read_stored_states(place, keys, record), views, asked=cluster is not None)
     if form == "json":
         print_json(
             {
@@ -201,8 +201,10 @@ def _line(cells: Sequence[CellStatus]) -> tuple[object, ...]:
     done = sum(each.state is CellState.FINISHED for each in cells)
     others = [each for each in cells if each.state is not CellState.FINISHED]
     # What needs a person is shown before what runs, and that before what waits.
-    order = (CellState.FAILED, CellState.DOOMED, CellState.RUNNING)
-    first = min(others, key=lambda each: order.index(each.state) if each.state in order else 3, default=None)
+    order = (CellState.DAMAGED, CellState.FAILED, CellState.DOOMED, CellState.RUNNING)
+    first = min(
+        others, key=lambda each: order.index(each.state) if each.state in order else len(order), default=None
+    )
     return len(cells), done, _words(count_states(others)) or "finished", first.detail if first else ""
 
 

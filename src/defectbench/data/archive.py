@@ -156,6 +156,15 @@ def _store(pack: _Pack, store: Store) -> None:
         store.upload(key, path)
 
 
+def pack_again(manifest: Manifest, files: dict[str, Path | bytes], path: Path) -> None:
+    """Write a category's tar anew.
+
+    Args:
+        files: path in the archive -> contents, all that the manifest names.
+    """
+    _write_tar(_Pack(manifest, files), path)
+
+
 def _store_shortcut(manifest: Manifest, found: Shortcut | None, store: Store) -> None:
     """Keep what the check measured, for the report."""
     key = shortcut_key(manifest.dataset, manifest.category, manifest.digest)

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from defectbench.errors import DataError, UsageError
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 from defectbench.util.image_io import FULL, Intensity
 
 Part = Literal["train", "test", "uncertain"]
@@ -22,8 +23,6 @@ UNKNOWN_LABEL = -1
 
 GOOD = "good"
 """The defect type of an image without a defect, as MVTec AD names the folder."""
-
-SCHEMA = 1
 
 
 def canonical_json(value: Any) -> bytes:
@@ -52,6 +51,8 @@ class Image:
         mask_sha256: of the mask's file, or None.
         group: names the part, lot, module, camera or day that the image belongs to; None for none.
     """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     id: str
     path: str
@@ -153,7 +154,6 @@ class Manifest:
     def to_json(self) -> bytes:
         """Return the text stored as ``manifest.json``; ends with a newline."""
         document: dict[str, Any] = {
-            "schema": SCHEMA,
             "dataset": self.dataset,
             "category": self.category,
             "digest": self.digest,
@@ -164,35 +164,45 @@ class Manifest:
             document["any_orientation"] = self.any_orientation
         if self.accepted_duplicates:
             document["accepted_duplicates"] = [list(pair) for pair in self.accepted_duplicates]
-        return json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+        return write_document(document, sort_keys=True)
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            DataError: when it is no manifest, of another schema, or its digest does not hold.
+            DataError: when it is no manifest, of another schema, not as it was written, or of another digest.
         """
+        kept = typed(_Kept, read_document(data, "manifest"), "manifest")
         try:
-            document = json.loads(data)
-            if document["schema"] != SCHEMA:
-                raise DataError(f"manifest has schema {document['schema']!r}, this version reads {SCHEMA}")
-            images = tuple(Image(**record) for record in document["images"])
-            declared = document.get("any_orientation")
-            if declared not in (None, True, False):
-                raise ValueError(f"any_orientation is {declared!r}; true or false is allowed")
-            scale = Intensity.parse(document["intensity"]) if "intensity" in document else FULL
-            pairs = tuple((str(one), str(two)) for one, two in document.get("accepted_duplicates", ()))
-            manifest = cls(document["dataset"], document["category"], images, declared, scale, pairs)
-            stated = document["digest"]
-        except (ValueError, KeyError, TypeError, UsageError) as error:
-            raise DataError(f"not a manifest: {error}") from error
+            scale = FULL if kept.intensity is None else Intensity.parse(kept.intensity)
+        except UsageError as error:
+            raise DataError(f"manifest is damaged: {error}") from error
+        manifest = cls(
+            kept.dataset, kept.category, kept.images, kept.any_orientation, scale, kept.accepted_duplicates
+        )
+        stated = kept.digest
         if stated != manifest.digest:
             raise DataError(
                 f"manifest of {manifest.category} states digest {stated[:12]}, its images give "
                 f"{manifest.digest[:12]}: import the data set again"
             )
         return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """The fields of ``manifest.json``."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
+
+    dataset: str
+    category: str
+    digest: str
+    images: tuple[Image, ...]
+    any_orientation: bool | None = None
+    intensity: str | None = None
+    accepted_duplicates: tuple[tuple[str, str], ...] = ()
 
 
 def make_manifest(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from defectbench.data.manifest import Manifest, canonical_json
-from defectbench.errors import DefectbenchError
+from defectbench.errors import DataError, DefectbenchError
 from defectbench.stores.base import Store
 from defectbench.stores.layout import MANIFEST, importing_key, is_importing_key, manifest_key
+from defectbench.util.documents import read_document, typed, write_document
 
 
 def publish(manifests: Sequence[Manifest], store: Store) -> None:
@@ -26,7 +26,7 @@ def publish(manifests: Sequence[Manifest], store: Store) -> None:
     if len(changed) > 1:
         names = sorted(key.split("/")[2] for key in changed)
         marker = _importing_key(dataset, names)
-        store.put(marker, json.dumps({"categories": names}).encode())
+        store.put(marker, write_document({"categories": names}))
         ended.add(marker)
     try:
         for key, (text, _) in changed.items():
@@ -80,8 +80,8 @@ def _unfinished(store: Store, keys: Iterable[str]) -> dict[str, set[str]]:
 def _named_categories(data: bytes) -> set[str]:
     """Return what :func:`publish` wrote; nothing where it is damaged: then the manifests alone count."""
     try:
-        return {str(name) for name in json.loads(data)["categories"]}
-    except (ValueError, KeyError, TypeError):
+        return set(typed(list[str], read_document(data, "import").get("categories"), "import"))
+    except DataError:
         return set()
 
 

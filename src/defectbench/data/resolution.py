@@ -6,18 +6,18 @@ a model's input may leave no trace there.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.data.manifest import Manifest
-from defectbench.errors import DataError
 from defectbench.stores.base import Store
 from defectbench.stores.layout import widths_key
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 
 SIDES = (224, 256, 512)
 """Sides of inputs, in pixels, for which a check says how many defects would be too narrow."""
@@ -28,7 +28,6 @@ NARROW = 2.0
 WIDE = 4.0
 """Ratio of a picture's sides from which on it is told."""
 
-SCHEMA = 1
 _SMALLEST_SIDE = 64
 """Side of the smallest input that is thought of: what is wide enough there is kept nowhere."""
 
@@ -43,6 +42,8 @@ class DefectWidths:
     Attributes:
         shares: of each defect, the shorter side of its box over the picture's side along it; sorted.
     """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     shares: tuple[float, ...]
 
@@ -68,18 +69,12 @@ class DefectWidths:
 
     def to_json(self) -> bytes:
         """Return the text kept beside the data's manifest."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True).encode() + b"\n"
+        return write_document(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> DefectWidths:
         """Read what :meth:`to_json` wrote; DataError where it is something else, or of another schema."""
-        try:
-            document = json.loads(data)
-            if document["schema"] != SCHEMA:
-                raise DataError("widths.json is of another schema: import the data set again")
-            return cls(tuple(float(share) for share in document["shares"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"not the widths of a category's defects ({error}): import it again") from error
+        return typed(cls, read_document(data, "widths.json"), "widths.json")
 
 
 def keep(manifest: Manifest, widths: DefectWidths, store: Store) -> None:

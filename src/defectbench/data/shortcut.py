@@ -8,23 +8,22 @@ defect and no label. AUROC 0.5: it cannot tell them apart.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from defectbench.errors import DataError
 from defectbench.metrics.comparison import FoldScores, stratified_bootstrap
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 
 Looks = NDArray[np.float64]
 SUSPICIOUS = 0.7
 """AUROC from which on a warning is due, if the lower bound is above one half too."""
 
-SCHEMA = 1
 _SIDE = 64
 _FOLDS = 5
 _RESAMPLES = 1999
@@ -41,6 +40,8 @@ class Shortcut:
         low, high: its 95 % interval over pictures.
         train, test: good pictures of each part.
     """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     auroc: float
     low: float
@@ -64,22 +65,16 @@ class Shortcut:
 
     def to_json(self) -> bytes:
         """Return the text kept beside the data's manifest."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True).encode() + b"\n"
+        return write_document(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Shortcut:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            DataError: it is something else, or of another schema.
+            DataError: it is something else, of another schema, or not as it was written.
         """
-        try:
-            document = json.loads(data)
-            if document.pop("schema") != SCHEMA:
-                raise DataError("shortcut.json is of another schema: import the data set again")
-            return cls(**document)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"not a shortcut.json: {error}; import the data set again") from error
+        return typed(cls, read_document(data, "shortcut.json"), "shortcut.json")
 
 
 def looks(picture: NDArray[np.uint8]) -> Looks:

@@ -9,14 +9,16 @@ import json
 import logging
 import shutil
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from defectbench.data.manifest import Manifest
 from defectbench.errors import DataError
 from defectbench.stores.base import Store
 from defectbench.stores.layout import MANIFEST, archive_key
+from defectbench.util.documents import LARGEST, read_json, typed
 from defectbench.util.files import disk_errors, locked, remove
 
 _INDEX = ".index.json"
@@ -88,7 +90,7 @@ def _fetch(store: Store, key: str, digest: str, target: Path) -> None:
 def _extract(path: Path, key: str, digest: str, target: Path) -> None:
     """Write the members that the manifest names, and no others, to ``target``; verify each."""
     try:
-        with tarfile.open(path) as tar:
+        with tarfile.open(path, "r:") as tar:  # nothing packed: a few bytes of gzip unpack to any size
             manifest = _first_manifest(tar, key, digest)
             wanted = digests(manifest)
             index = {MANIFEST: (_write(io.BytesIO(manifest.to_json()), target / MANIFEST))}
@@ -98,7 +100,7 @@ def _extract(path: Path, key: str, digest: str, target: Path) -> None:
                 index[member.name] = _write(file, target / member.name)
                 if index[member.name] != wanted[member.name]:
                     raise DataError(f"{key}: {member.name} is damaged; import the data set again")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise DataError(f"{key}: not a tar, or a damaged one ({error}); import the data set again") from error
     lacking = sorted(wanted.keys() - index.keys())
     if lacking:
@@ -106,11 +108,59 @@ def _extract(path: Path, key: str, digest: str, target: Path) -> None:
     _write_index(target, index)
 
 
+def read_archive(path: Path, key: str) -> Manifest:
+    """Verify a tar to its last byte and return its manifest.
+
+    Raises:
+        DataError: a file of it is damaged, or a byte between them.
+    """
+    digest = key.rpartition("/")[2].removesuffix(".tar")
+    with tempfile.TemporaryDirectory(prefix="defectbench-") as folder:
+        _extract(path, key, digest, Path(folder))
+    # Headers and padding too: the same members written again must give the same bytes.
+    sink = _HashSink()
+    with tarfile.open(path, "r:") as tar:
+        manifest = _first_manifest(tar, key, digest)
+    with (
+        tarfile.open(path, "r:") as tar,
+        tarfile.open(fileobj=sink, mode="w", format=tarfile.PAX_FORMAT) as again,
+    ):
+        for member, file in _members(tar):
+            info = tarfile.TarInfo(member.name)
+            info.size, info.mtime, info.mode = member.size, 0, 0o644
+            again.addfile(info, file)
+    if sink.digest.hexdigest() != sha256_of(path):
+        raise DataError(f"{key}: bytes between its files are damaged; import the data set again")
+    return manifest
+
+
+class _HashSink(io.RawIOBase):
+    """Hashes what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digest = hashlib.sha256()
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        self._size += len(data)
+        return len(data)
+
+
 def _first_manifest(tar: tarfile.TarFile, key: str, digest: str) -> Manifest:
     first = tar.next()
     file = tar.extractfile(first) if first is not None and first.isfile() else None
     if first is None or file is None or first.name != MANIFEST:
         raise DataError(f"{key}: does not start with {MANIFEST}; import the data set again")
+    if first.issparse() or first.size > LARGEST:
+        raise DataError(f"{key}: its {MANIFEST} states {first.size} bytes; import the data set again")
     manifest = Manifest.from_json(file.read())
     if manifest.digest != digest:
         raise DataError(f"{key}: holds the data {manifest.digest[:12]}, not {digest[:12]}; import it again")
@@ -123,7 +173,7 @@ def _first_manifest(tar: tarfile.TarFile, key: str, digest: str) -> Manifest:
 def _members(tar: tarfile.TarFile) -> Iterator[tuple[tarfile.TarInfo, IO[bytes]]]:
     while (member := tar.next()) is not None:
         file = tar.extractfile(member) if member.isfile() else None
-        if file is None:
+        if file is None or member.issparse():
             raise DataError(f"{tar.name!s}: {member.name!r} is no plain file")
         yield member, file
 
@@ -170,7 +220,9 @@ def _place(draft: Path, target: Path) -> None:
 def _is_unpacked(target: Path, digest: str) -> bool:
     """Whether every file is there and as the index says; one whose size or time differs is hashed."""
     try:
-        entries = json.loads((target / _INDEX).read_bytes())
+        entries = typed(
+            dict[str, tuple[int, int, str]], read_json((target / _INDEX).read_bytes(), _INDEX), _INDEX
+        )
         manifest = Manifest.from_json((target / MANIFEST).read_bytes())
         wanted = {MANIFEST: entries[MANIFEST][2], **digests(manifest)}
         bad = [name for name, sha256 in wanted.items() if not _is_whole(target / name, *entries[name])]

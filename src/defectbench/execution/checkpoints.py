@@ -7,7 +7,6 @@ know it yet cannot move the pointer any more, nor does it remove what later atte
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import time
@@ -15,19 +14,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from defectbench.errors import CheckpointError, ConflictError, DefectbenchError, MissingObjectError
+from defectbench.errors import CheckpointError, ConflictError, DataError, DefectbenchError, MissingObjectError
 from defectbench.execution.fitting import FitState, SavedFit
 from defectbench.execution.lease import Lease
-from defectbench.records.predictions import HistoryPoint
 from defectbench.records.result import differing_versions, versions
 from defectbench.stores.base import ABSENT, Store
 from defectbench.stores.layout import CHECKPOINT, cell_key
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 from defectbench.util.files import disk_errors, draft_path, remove_stale_drafts
 from defectbench.weights.store import digest_of
-
-SCHEMA = 1
 
 EVERY = 300.0
 """Seconds between two checkpoints, unless a caller sets it."""
@@ -53,6 +50,8 @@ class Pointer:
         fit: how far it is.
     """
 
+    __pydantic_config__: ClassVar[Any] = STRICT
+
     cell: str
     attempt: int
     blob: str
@@ -64,41 +63,32 @@ class Pointer:
 
     def to_json(self) -> bytes:
         """Return the text of ``checkpoint.json``."""
-        document = {"schema": SCHEMA, **asdict(self)}
+        document = asdict(self)
         document["fit"]["history"] = [[p.epoch, p.name, p.value] for p in self.fit.history]
-        return json.dumps(document, indent=1).encode() + b"\n"
+        return write_document(document, finite=False)  # a curve may hold NaN
 
     @classmethod
     def from_json(cls, data: bytes) -> Pointer:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            CheckpointError: it is something else, or of another schema.
+            CheckpointError: it is something else, of another schema, or not as it was written.
         """
         try:
-            document: dict[str, Any] = json.loads(data)
-            schema, fit = document.pop("schema"), document.pop("fit")
-            if schema != SCHEMA:
-                raise CheckpointError(f"{CHECKPOINT} has schema {schema!r}, this version reads {SCHEMA}")
-            pointer = cls(fit=_read_fit(fit), **document)
-            if not _BLOB.fullmatch(pointer.blob):
-                raise CheckpointError(f"{CHECKPOINT} names no checkpoint: {pointer.blob!r}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"not a {CHECKPOINT}: {error}") from error
+            document = read_document(data, CHECKPOINT, finite=False)
+            if isinstance(fit := document.get("fit"), dict) and isinstance(fit.get("history"), list):
+                document["fit"] = {**fit, "history": [_point(each) for each in fit["history"]]}
+            pointer = typed(cls, document, CHECKPOINT)
+        except DataError as error:
+            raise CheckpointError(str(error)) from error
+        if not _BLOB.fullmatch(pointer.blob):
+            raise CheckpointError(f"{CHECKPOINT} names no checkpoint: {pointer.blob!r}")
         return pointer
 
 
-def _read_fit(document: dict[str, Any]) -> FitState:
-    """Return the fit's state; CheckpointError where a value has another type than it should."""
-    points = tuple(
-        HistoryPoint(int(epoch), str(name), float(v)) for epoch, name, v in document.pop("history")
-    )
-    fit, usual = FitState(history=points, **document), FitState()
-    wrong = [name for name in document if type(getattr(fit, name)) is not type(getattr(usual, name))]
-    # A dataclass takes any type: a text where a number is meant would fail only in the middle of a fit.
-    if wrong:
-        raise CheckpointError(f"{CHECKPOINT}: {wrong[0]} is {document[wrong[0]]!r}")
-    return fit
+def _point(each: Any) -> Any:
+    """Return a point of the learning curve by its fields' names; anything else as it is."""
+    return dict(zip(("epoch", "name", "value"), each, strict=False)) if isinstance(each, list) else each
 
 
 class StoredCheckpoints:

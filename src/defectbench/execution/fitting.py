@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 from defectbench.errors import CheckpointError, DeadlineError, StoppedError
 from defectbench.models.base import FitCallback, Model, Progress, Resumable, TrainingData
@@ -36,6 +36,8 @@ class FitState:
         device: where it runs.
         history: its learning curves so far.
     """
+
+    __pydantic_config__: ClassVar[Any] = {"extra": "forbid"}
 
     fitted: bool = False
     done: int = 0

@@ -10,7 +10,6 @@ number.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import secrets
 import threading
@@ -18,11 +17,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from defectbench.errors import BugError, ConflictError, DefectbenchError, LeaseLostError
+from defectbench.errors import BugError, ConflictError, DataError, DefectbenchError, LeaseLostError
 from defectbench.stores.base import ABSENT, Store
-from defectbench.stores.layout import attempts_of, cell_key, lease_key
+from defectbench.stores.layout import LEASE, attempts_of, cell_key, lease_key
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 
 PATIENCE = 90.0
 """Seconds that a lease must be seen unchanged before it may be taken over."""
@@ -50,6 +50,8 @@ class LeaseRecord:
         released: nobody holds the cell.
     """
 
+    __pydantic_config__: ClassVar[Any] = STRICT
+
     owner: str
     holder: str
     fence: int
@@ -60,18 +62,12 @@ class LeaseRecord:
 
     def to_json(self) -> bytes:
         """Return the text of ``lease.json``."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False).encode() + b"\n"
+        return write_document(asdict(self))
 
     @classmethod
-    def from_json(cls, data: bytes, key: str) -> LeaseRecord:
-        """Read it; BugError when something else lies there."""
-        try:
-            record = cls(**json.loads(data))
-        except (ValueError, TypeError) as error:
-            raise BugError(
-                f"{key} is no lease ({error}); remove it, then run the same command again"
-            ) from error
-        return record
+    def from_json(cls, data: bytes, key: str = LEASE) -> LeaseRecord:
+        """Read it; DataError when something else lies there."""
+        return typed(cls, read_document(data, key), key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +86,18 @@ class HeldLease:
 
 
 def read_lease(store: Store, key: str) -> LeaseRecord | None:
-    """Return who holds, or last held, the cell ``key``; None when nobody ever did."""
-    name = lease_key(key)
-    found = store.find(name)
-    return LeaseRecord.from_json(found.data, name) if found else None
+    """Return who holds, or last held, the cell ``key``; None when nobody did, or the lease is damaged."""
+    found = store.find(lease_key(key))
+    return _readable(found.data, lease_key(key)) if found else None
+
+
+def _readable(data: bytes, name: str) -> LeaseRecord | None:
+    """Return the lease; None, and a line in the log, where it is damaged: whoever wants the cell takes it."""
+    try:
+        return LeaseRecord.from_json(data, name)
+    except DataError as error:
+        _log.warning("%s; the cell can be taken over", error)
+        return None
 
 
 def take_lease(
@@ -114,7 +118,6 @@ def take_lease(
 
     Raises:
         TryAgainError: the store is out of reach.
-        BugError: ``lease.json`` is no lease.
     """
     # Read before the store: a slow answer must not make the holder look silent for longer than it was.
     now = clock()
@@ -122,7 +125,11 @@ def take_lease(
     if found is None:
         first = LeaseRecord(owner, secrets.token_hex(8), 1 + _last_attempt(store, key), at=_now())
         return _claim(store, key, first, ABSENT, patience, clock)
-    record = LeaseRecord.from_json(found.data, lease_key(key))
+    record = _readable(found.data, lease_key(key))
+    if record is None:
+        # Nobody can be asked who held it. A holder that lives loses it at its next beat and ends its attempt.
+        first = LeaseRecord(owner, secrets.token_hex(8), 1 + _last_attempt(store, key), at=_now())
+        return _claim(store, key, first, found.version, patience, clock)
     if not record.released:
         # The clock starts at the first sight of a version, never at a time that the holder wrote.
         if seen is None or seen.version != found.version:
@@ -263,7 +270,7 @@ class Lease:
     def _adopt(self) -> None:
         """After a conflict: go on from an earlier write of our own whose answer was lost, else give up."""
         found = self._store.find(lease_key(self.key))
-        now = LeaseRecord.from_json(found.data, lease_key(self.key)) if found else None
+        now = _readable(found.data, lease_key(self.key)) if found else None
         # Only our own holder name proves our own write: the owner's name may be reused after a restart.
         if found and now and now.holder == self._record.holder:
             self._version = found.version

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from defectbench.catalog import Family, Setting
 from defectbench.data.manifest import canonical_json
 from defectbench.errors import DataError, UsageError
 from defectbench.stores.base import Store
-from defectbench.stores.layout import CELLS, second_part
+from defectbench.stores.layout import CELLS, SPEC, second_part
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 
-SCHEMA = 1
 # 80 bits: a billion cells collide with a chance of less than one in a million.
 _KEY_LENGTH = 20
 _IN_JSON = {"rotate_and_flip": "turns", "rotate_defects": "defect_turns"}
@@ -39,6 +38,8 @@ class Fit:
         rotate_defects: each defect is shown at four rotations, goods are not (the original study's holdout).
         package: the package that the model comes from, ``name==version``; empty for this one.
     """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     data_digest: str
     train: tuple[tuple[str, int], ...]
@@ -86,6 +87,8 @@ class Cell:
         sweep: the sweep that wrote the spec, for the tracker.
     """
 
+    __pydantic_config__: ClassVar[Any] = STRICT
+
     fit: Fit
     family: Family
     dataset: str
@@ -101,41 +104,24 @@ class Cell:
 
     def to_json(self) -> bytes:
         """Return the text of ``spec.json``."""
-        document = {"schema": SCHEMA, **asdict(self), "fit": self.fit.to_document()}
-        return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+        return write_document({**asdict(self), "fit": self.fit.to_document()}, sort_keys=True)
 
     @classmethod
     def from_json(cls, data: bytes) -> Cell:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            DataError: it is no spec, of another schema, or its key does not hold.
+            DataError: it is no spec, of another schema, not as it was written, or its key does not hold.
         """
-        try:
-            document: dict[str, Any] = json.loads(data)
-            schema, key, fit = document.pop("schema"), document.pop("key"), document.pop("fit")
-            if schema != SCHEMA:
-                raise DataError(f"spec.json has schema {schema!r}, this version reads {SCHEMA}")
-            cell = cls(fit=_read_fit(fit), **document)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"not a cell's spec: {error}") from error
+        document = read_document(data, SPEC)
+        key, fit = document.pop("key", None), document.get("fit")
+        if isinstance(fit, dict):
+            names = {written: name for name, written in _IN_JSON.items()}
+            document["fit"] = {names.get(name, name): value for name, value in fit.items()}
+        cell = typed(cls, document, SPEC)
         if cell.key != key:
             raise DataError(f"spec.json states key {key}, its contents give {cell.key}: plan the sweep again")
         return cell
-
-
-def _read_fit(document: dict[str, Any]) -> Fit:
-    """Undo what JSON did to tuples."""
-    settings = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in document.pop("settings").items()
-    }
-    train = tuple((name, label) for name, label in document.pop("train"))
-    tune, calibration = tuple(document.pop("tune")), tuple(document.pop("calibration"))
-    for field_name, written in _IN_JSON.items():
-        # A spec without the field raises KeyError here, which the caller reports.
-        document[field_name] = document.pop(written)
-    return Fit(train=train, tune=tune, calibration=calibration, settings=settings, **document)
 
 
 def find_cell(store: Store, start: str) -> str | None:

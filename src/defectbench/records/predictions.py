@@ -38,6 +38,8 @@ _PREDICTIONS = {
 } | dict.fromkeys(EXPLANATION, "double")
 _HISTORY = {"epoch": "int64", "name": "string", "value": "double"}
 NAN = float("nan")
+_MOST_ROWS, _LARGEST = 10_000_000, 1 << 30
+"""Rows and bytes of one file: a file states them before anything is unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +162,11 @@ class Predictions:
             return []
         tables = [_parsed(_PREDICTIONS, data, "predictions") for data in files]
         whole = _without_nulls(_PREDICTIONS, pa.concat_tables(tables), "predictions", EXPLANATION)
-        columns = [_array(whole, name) for name in _columns()]
-        names = whole["cell"].to_pylist()
+        try:
+            columns = [_array(whole, name) for name in _columns()]
+            names = whole["cell"].to_pylist()
+        except (pa.ArrowException, UnicodeDecodeError) as error:
+            raise DataError(f"predictions: a text in it is no text: {error}") from error
         found, start = [], 0
         for table in tables:
             rows = slice(start, start := start + len(table))
@@ -284,9 +289,14 @@ def _parsed(columns: dict[str, str], data: bytes, what: str) -> pyarrow.Table:
     from pyarrow import parquet
 
     try:
+        file = parquet.ParquetFile(pa.BufferReader(data))
+        groups = range(file.metadata.num_row_groups)
+        size = sum(file.metadata.row_group(place).total_byte_size for place in groups)
+        if file.metadata.num_rows > _MOST_ROWS or size > _LARGEST:
+            raise DataError(f"{what}: {file.metadata.num_rows} rows of {size} bytes are more than are read")
         # No threads of its own: cells are read many at once.
-        table = parquet.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    except (pa.ArrowException, OSError) as error:
+        table = file.read(use_threads=False)
+    except (pa.ArrowException, OSError, ValueError, KeyError, MemoryError, OverflowError) as error:
         raise DataError(f"{what}: not a parquet file: {error}") from error
     expected = _schema(columns)
     if table.schema.equals(expected):

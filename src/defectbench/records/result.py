@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 import logging
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from defectbench.catalog import Family
-from defectbench.errors import DataError, ExitCode, MissingInputError
+from defectbench.errors import DataError, ExitCode, MissingInputError, UsageError
 from defectbench.records.predictions import Predictions
-from defectbench.stores.base import Store
-from defectbench.stores.layout import cell_key, failure_key, result_key
+from defectbench.stores.base import Store, check_key
+from defectbench.stores.layout import FAILURE, RESULT, cell_key, failure_key, result_key
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 
-SCHEMA = 1
 PREDICTIONS = "predictions.parquet"
 _LIBRARIES = (
     "defectbench",
@@ -47,6 +46,8 @@ class Result:
         files: path below the cell -> SHA-256.
     """
 
+    __pydantic_config__: ClassVar[Any] = STRICT
+
     cell: str
     model: str
     family: Family
@@ -69,24 +70,25 @@ class Result:
         document = asdict(self)
         for name in ("metrics", "cost"):
             document[name] = {key: value for key, value in document[name].items() if math.isfinite(value)}
-        text = json.dumps({"schema": SCHEMA, **document}, indent=1, sort_keys=True, allow_nan=False)
-        return text.encode() + b"\n"
+        return write_document(document, sort_keys=True)
 
     @classmethod
     def from_json(cls, data: bytes) -> Result:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            DataError: it is no result, or of another schema.
+            DataError: it is no result, of another schema, not as it was written, or names no predictions.
         """
-        try:
-            document = json.loads(data)
-            schema = document.pop("schema")
-            if schema != SCHEMA:
-                raise DataError(f"result.json has schema {schema!r}, this version reads {SCHEMA}")
-            return cls(**document)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"not a result.json: {error}") from error
+        result = typed(cls, read_document(data, RESULT), RESULT)
+        # Finished means that the files are there: a result without any is none.
+        if result.file(PREDICTIONS) is None:
+            raise DataError(f"{RESULT} is damaged: it names no {PREDICTIONS}")
+        for place in result.files:
+            try:
+                check_key(place)
+            except UsageError as error:
+                raise DataError(f"{RESULT} is damaged: {error}") from error
+        return result
 
     def file(self, name: str) -> str | None:
         """Return the path below the cell of the finished attempt's file, or None where it has none."""
@@ -103,6 +105,8 @@ class Failure:
         attempt: fence number.
     """
 
+    __pydantic_config__: ClassVar[Any] = STRICT
+
     code: ExitCode
     message: str
     traceback: str
@@ -110,13 +114,12 @@ class Failure:
 
     def to_json(self) -> bytes:
         """Return the text of ``failure.json``."""
-        return json.dumps(asdict(self), indent=1).encode() + b"\n"
+        return write_document(asdict(self))
 
     @classmethod
     def from_json(cls, data: bytes) -> Failure:
-        """Read what :meth:`to_json` wrote."""
-        document = json.loads(data)
-        return cls(ExitCode(document.pop("code")), **document)
+        """Read what :meth:`to_json` wrote; DataError where something else lies there."""
+        return typed(cls, read_document(data, FAILURE), FAILURE)
 
 
 def find_result(store: Store, key: str) -> Result | None:
@@ -128,7 +131,10 @@ def find_result(store: Store, key: str) -> Result | None:
     blob = store.find(result_key(key))
     if blob is None:
         return None
-    result = Result.from_json(blob.data)
+    try:
+        result = Result.from_json(blob.data)
+    except DataError as error:
+        raise DataError(f"{result_key(key)}: {error}") from error
     if result.cell != key:
         raise DataError(f"{result_key(key)} is of cell {result.cell}")
     return result
@@ -137,15 +143,29 @@ def find_result(store: Store, key: str) -> Result | None:
 def find_verified_result(store: Store, key: str) -> Result | None:
     """Return a cell's result where it is there and verified: every file that it names has its SHA-256."""
     try:
-        result = find_result(store, key)
-        if result is not None:
-            # Reading is verifying: a store that lost or cut a file must not count the cell as finished.
-            for place in result.files:
-                read_file(store, result, place.rpartition("/")[2])
+        found = read_verified(store, key)
     except (DataError, MissingInputError) as error:
         log.warning("cell %s has a result that is not verified, and runs again: %s", key, error)
         return None
-    return result
+    return None if found is None else found[0]
+
+
+def read_verified(store: Store, key: str) -> tuple[Result, bytes] | None:
+    """Return a cell's result and its predictions' file, every file verified; None where it has no result.
+
+    Raises:
+        DataError, MissingInputError: what is damaged or lost. The cell is not finished.
+    """
+    result = find_result(store, key)
+    if result is None:
+        return None
+    predictions, wanted = b"", result.file(PREDICTIONS)
+    # Reading is verifying: a store that lost or cut a file must not count the cell as finished.
+    for place in result.files:
+        data = _read_place(store, result, place)
+        if place == wanted:
+            predictions = data
+    return result, predictions
 
 
 def read_file(store: Store, result: Result, name: str) -> bytes:
@@ -157,6 +177,11 @@ def read_file(store: Store, result: Result, name: str) -> bytes:
     place = result.file(name)
     if place is None:
         raise DataError(f"cell {result.cell} has no {name}")
+    return _read_place(store, result, place)
+
+
+def _read_place(store: Store, result: Result, place: str) -> bytes:
+    """Return the contents of the file at a path below the cell, checked against its SHA-256."""
     data = store.get(cell_key(result.cell, place)).data
     if hashlib.sha256(data).hexdigest() != result.files[place]:
         raise DataError(f"{cell_key(result.cell, place)} is not what its result.json says: retry the cell")
@@ -169,9 +194,16 @@ def read_predictions(store: Store, result: Result) -> Predictions:
 
 
 def find_failure(store: Store, key: str) -> Failure | None:
-    """Return how the cell failed for good, or None."""
+    """Return how the cell failed for good, or None.
+
+    Raises:
+        DataError: ``failure.json`` is damaged; says what to do.
+    """
     blob = store.find(failure_key(key))
-    return None if blob is None else Failure.from_json(blob.data)
+    try:
+        return None if blob is None else Failure.from_json(blob.data)
+    except DataError as error:
+        raise DataError(f"{failure_key(key)}: {error}; `defectbench retry` or `run` removes it") from error
 
 
 def finished_cells(store: Store, cells: Sequence[str]) -> set[str]:

@@ -20,6 +20,8 @@ class CellState(StrEnum):
     """Its result is there and verified; of a Job: it is complete."""
     FAILED = "failed"
     """For good."""
+    DAMAGED = "damaged"
+    """A document or file of it in the store is not what was written; retry mends it."""
     AGAIN = "again"
     """Something was out of reach: a second try may go through."""
     STOPPED = "stopped"

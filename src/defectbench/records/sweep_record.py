@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from defectbench.catalog import Family
 from defectbench.errors import DataError, MissingInputError, UsageError, nearest
@@ -14,8 +13,8 @@ from defectbench.protocols.base import Split
 from defectbench.protocols.detection import HOLDOUT
 from defectbench.stores.base import Store
 from defectbench.stores.layout import SWEEPS, second_part, sweep_key
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 
-SCHEMA = 1
 _IN_JSON = {"rotate_defects": "defect_turns"}
 """Field of a split -> its name in the record, where it is another: version 0.1.0 wrote it so."""
 
@@ -36,6 +35,8 @@ class SweepModel:
         package: the package that it comes from, ``name==version``; empty for this one.
     """
 
+    __pydantic_config__: ClassVar[Any] = STRICT
+
     label: str
     model: str
     family: Family
@@ -48,6 +49,8 @@ class SweepModel:
 @dataclass(frozen=True, slots=True)
 class CategorySplit:
     """A split of one category."""
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     category: str
     split: Split
@@ -62,6 +65,8 @@ class Reading:
         split: place in the record's ``splits``.
         cell: key.
     """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     label: str
     seed: int
@@ -81,6 +86,8 @@ class Record:
         cells: every distinct cell's key -> its category, in the order of running.
         notes: what the protocols were asked for and cannot do on a category, in words.
     """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     name: str
     dataset: str
@@ -106,47 +113,55 @@ class Record:
     def to_json(self) -> bytes:
         """Return the text of ``sweeps/<name>.json``."""
         own = {_MODELS if name == "models" else name: value for name, value in asdict(self).items()}
-        document = {"schema": SCHEMA, **own}
-        for placed in document["splits"]:
+        for placed in own["splits"]:
             placed["split"] = {_IN_JSON.get(name, name): value for name, value in placed["split"].items()}
         # Without blanks: a record of ten thousand readings is read by every command.
-        return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+        return write_document(own, indent=None)
 
     @classmethod
     def from_json(cls, data: bytes) -> Record:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            DataError: it is no record, or of another schema; or its holdout is that of an earlier version,
-                which let goods of the test part train.
+            DataError: it is no record, of another schema, or not as it was written; or its holdout is that of
+                an earlier version, which let goods of the test part train.
         """
-        try:
-            document = json.loads(data)
-            schema = document.pop("schema")
-            if schema != SCHEMA:
-                raise DataError(f"the sweep's record has schema {schema!r}, this version reads {SCHEMA}")
-            contenders = document.pop("contenders")
-            splits = tuple(_read_split(item) for item in document.pop("splits"))
-            _check_holdout(splits)
-            return cls(
-                models=tuple(SweepModel(**item) for item in document.pop(_MODELS)),
-                contenders=tuple(contenders) if contenders else None,
-                splits=splits,
-                readings=tuple(Reading(**item) for item in document.pop("readings")),
-                notes=tuple(document.pop("notes", ())),
-                **document,
+        what = "the sweep's record"
+        document = read_document(data, what)
+        document["models"] = document.pop(_MODELS, None)
+        document["splits"] = [_renamed(item) for item in _listed(document.get("splits"))]
+        record = typed(cls, document, what)
+        _check_holdout(record.splits)
+        _check_places(record)
+        return record
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return the value where it is a list; what is none is left for the reader to refuse."""
+    return value if isinstance(value, list) else [value]
+
+
+def _renamed(item: Any) -> Any:
+    """Return a split with the names of its fields for those in the record."""
+    if not isinstance(item, dict) or not isinstance(item.get("split"), dict):
+        return item
+    return {**item, "split": {_FIELDS.get(name, name): value for name, value in item["split"].items()}}
+
+
+def _check_places(record: Record) -> None:
+    """Refuse a record whose parts name others that it does not have."""
+    labels = {each.label for each in record.models}
+    for reading in record.readings:
+        if not 0 <= reading.split < len(record.splits):
+            raise DataError(f"the sweep's record is damaged: it has no split {reading.split}")
+        if reading.cell not in record.cells or reading.label not in labels:
+            raise DataError(
+                f"the sweep's record is damaged: no cell {reading.cell} of {reading.label!r} in it"
             )
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"not a sweep's record: {error}; run or plan the sweep again") from error
-
-
-def _read_split(item: Any) -> CategorySplit:
-    """Return a split with tuples for JSON's lists."""
-    split: dict[str, Any] = {
-        _FIELDS.get(name, name): tuple(value) if isinstance(value, list) else value
-        for name, value in item["split"].items()
-    }
-    return CategorySplit(item["category"], Split(**split))
+    unread = record.cells.keys() - {reading.cell for reading in record.readings}
+    foreign = set(record.cells.values()) - record.digests.keys()
+    if unread or foreign:
+        raise DataError(f"the sweep's record is damaged: nothing says what {min(unread or foreign)} is")
 
 
 def _check_holdout(splits: Sequence[CategorySplit]) -> None:
@@ -177,7 +192,13 @@ def read_record(store: Store, name: str) -> Record:
             else "it has none yet: `defectbench run SWEEP` or `defectbench submit SWEEP` makes one"
         )
         raise MissingInputError(f"no sweep {name!r} in {store.url}; {hint}")
-    return Record.from_json(blob.data)
+    try:
+        record = Record.from_json(blob.data)
+    except DataError as error:
+        raise DataError(f"{sweep_key(name)}: {error}; run or plan the sweep again") from error
+    if record.name != name:
+        raise DataError(f"{sweep_key(name)} is the record of {record.name!r}: run the sweep again")
+    return record
 
 
 def models_of(record: Record) -> dict[str, str]:

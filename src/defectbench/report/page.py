@@ -52,6 +52,7 @@ MARK = "<!-- defectbench report -->"
 """In every page of ours, so that no other folder is ever overwritten."""
 
 _OURS = frozenset({PAGE, "tables", "figures"})
+_KINDS = frozenset({".csv", ".parquet", ".svg", ".png", ".webp"})
 _RULES: Mapping[str, str] = {
     "calibrated": "A quantile of the calibration goods, which no fit saw. A factory can do the same.",
     "tuned": "Best F1 on the tuning fold, which needs labelled defects.",
@@ -332,12 +333,24 @@ def _check(out: Path) -> None:
     if not there:
         return
     page = out / PAGE
-    ours = page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace")[:2000]
+    if page.is_file():
+        with page.open(encoding="utf-8", errors="replace") as file:
+            ours = MARK in file.read(2000)
+    else:
+        # The page comes last: without it, what is there may be of a report that was killed on the way.
+        ours = not page.exists() and all(_is_part(out / name) for name in there)
     if not ours or there - _OURS:
         other = sorted(there - _OURS) or [PAGE]
         raise UsageError(
             f"--out {out}: holds {other[0]}, which no report wrote; name a new or an empty folder"
         )
+
+
+def _is_part(folder: Path) -> bool:
+    """Whether a folder holds nothing but files of the kinds that a report writes there."""
+    if folder.name not in _OURS or folder.is_symlink() or not folder.is_dir():
+        return False
+    return all(path.is_dir() or path.suffix in _KINDS for path in folder.rglob("*"))
 
 
 @contextmanager

@@ -7,23 +7,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from defectbench.errors import describe_exit_code
+from defectbench.errors import DataError, ExitCode, MissingInputError, describe_exit_code
 from defectbench.execution.events import clock
 from defectbench.execution.lease import LeaseRecord, read_lease
-from defectbench.records.result import Failure, find_failure, find_verified_result
+from defectbench.records.cell import Cell
+from defectbench.records.result import Failure, find_failure, read_verified
 from defectbench.records.state import CellState
 from defectbench.records.sweep_record import Record, models_of
 from defectbench.runners.job_view import JobView
 from defectbench.stores.base import Store
+from defectbench.stores.layout import spec_key
+from defectbench.tables.collect import CellChecks
 
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """What the store knows of a cell."""
+    """What the store knows of a cell.
+
+    Attributes:
+        damage: which of its documents or files is not what was written, and how; empty for none.
+    """
 
     finished: bool = False
     failure: Failure | None = None
     lease: LeaseRecord | None = None
+    damage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +55,29 @@ class CellStatus:
     progress: Mapping[str, Any] | None = None
 
 
-def read_stored_states(store: Store, keys: Sequence[str]) -> dict[str, StoredState]:
-    """Ask the store about cells: results verified, else failure and lease."""
+def read_stored_states(
+    store: Store, keys: Sequence[str], record: Record | None = None
+) -> dict[str, StoredState]:
+    """Ask the store about cells: results verified as the report does, else failure and lease.
+
+    What is damaged is one cell's trouble and named in its state.
+
+    Args:
+        record: of the sweep whose splits read the cells, to check that they can.
+    """
+    checks = None if record is None else CellChecks(record)
 
     def one(key: str) -> StoredState:
-        if find_verified_result(store, key) is not None:
-            return StoredState(finished=True)
-        return StoredState(failure=find_failure(store, key), lease=read_lease(store, key))
+        try:
+            if (found := read_verified(store, key)) is not None:
+                fault = checks.of_file(key, *found) if checks is not None else ""
+                return StoredState(finished=not fault, damage=fault)
+            failure = find_failure(store, key)
+            if failure is None and (spec := store.find(spec_key(key))) is not None:
+                Cell.from_json(spec.data)
+            return StoredState(failure=failure, lease=read_lease(store, key))
+        except (DataError, MissingInputError) as error:
+            return StoredState(lease=read_lease(store, key), damage=str(error))
 
     return dict(zip(keys, store.each(one, keys), strict=True))
 
@@ -104,6 +128,8 @@ def _state(kept: StoredState, job: JobView | None, asked: bool) -> tuple[CellSta
         return CellState.FAILED, f"{describe_exit_code(kept.failure.code)}: {message}", int(kept.failure.code)
     # A silent lease counts as held: only a worker that waits for it can see that it does not move.
     held = kept.lease is not None and not kept.lease.released
+    if kept.damage and not held:
+        return CellState.DAMAGED, f"{kept.damage}; `defectbench retry` or `run` mends it", int(ExitCode.DATA)
     if job is None or job.leaving:
         if kept.lease is not None and held:
             return (

@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import shutil
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +165,9 @@ class DirectoryStore(Store):
         check_key(key)
         try:
             # Joined as text: a Path for each of ten thousand results would take as long as reading them.
+            # A device or a pipe has no end, or never begins.
+            if not stat.S_ISREG(os.stat(f"{self.url}/{key}").st_mode):  # noqa: PTH116
+                raise MissingObjectError(f"{key} in {self.url} is no plain file")
             with open(f"{self.url}/{key}", "rb") as file:  # noqa: PTH123
                 yield file
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:

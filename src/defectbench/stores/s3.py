@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import boto3
 from boto3.exceptions import Boto3Error, RetriesExceededError, S3UploadFailedError
@@ -27,6 +26,7 @@ from defectbench.errors import (
 )
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
 from defectbench.util.files import disk_errors, draft_path, move_into_place
+from defectbench.util.secrets import redact_uri
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -88,7 +88,7 @@ class S3Store(Store):
             self._client = _connect(endpoint)
         except (ValueError, aws.BotoCoreError) as error:
             raise ConfigurationError(f"{self.url}: {error}") from error
-        self._server = _without_secrets(self._client.meta.endpoint_url)
+        self._server = redact_uri(self._client.meta.endpoint_url)
 
     def get(self, key: str) -> Blob:
         """Read the object; its version is its ETag."""
@@ -270,13 +270,3 @@ def _lost(error: aws.ClientError) -> bool:
 def _retried(error: aws.ClientError) -> bool:
     """Whether boto3 sent the request more than once."""
     return int(error.response.get("ResponseMetadata", {}).get("RetryAttempts", 0)) > 0
-
-
-def _without_secrets(url: str) -> str:
-    """Return a URL without user and password.
-
-    >>> _without_secrets("http://me:secret@host:9000/x")
-    'http://host:9000/x'
-    """
-    parts = urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

@@ -31,6 +31,7 @@ from defectbench.protocols.folds import FOLDS
 from defectbench.sweeps.locations import SourceLines, lines_of
 from defectbench.sweeps.messages import AMOUNT, NAME, TIME, refusal
 from defectbench.sweeps.overrides import lay_over, lay_values
+from defectbench.util import bounded_yaml
 from defectbench.util.strict_yaml import Number, StrictModel, Whole, distinct, refuse
 
 Name = Annotated[str, Field(pattern=NAME)]
@@ -91,7 +92,7 @@ def _keyword_or_file(value: str) -> str:
     words = ("none", "pretrained")
     path = Path(value)
     bare = path.name == value and not path.suffix
-    if value in words or not bare or path.is_file():
+    if value in words or not bare or len(value) > 255 or path.is_file():
         return value
     if not value or difflib.get_close_matches(value.lower(), words, n=1):
         refuse(f"{value!r} is neither a keyword nor a file here; {nearest(value.lower(), words)}, or a file")
@@ -358,9 +359,11 @@ def read_sweep(file: Path, overrides: Sequence[str] = (), values: Mapping[str, A
         SweepError: all that is wrong with it, each with its line.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = bounded_yaml.read_bounded(file)
     except OSError as error:
         raise MissingInputError(f"cannot read the sweep {file}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SweepError(f"{file}:1: no sweep: {error}") from error
     except UnicodeDecodeError as error:
         raise SweepError(f"{file}:1: not UTF-8 text: {error.reason}") from error
     return parse_text(text, str(file), overrides, values)
@@ -390,7 +393,8 @@ def parse_text(
 def _load(text: str, file: str) -> tuple[yaml.Node | None, Any]:
     """Return a YAML text's nodes, for the lines, and its values."""
     try:
-        return yaml.compose(text, Loader=yaml.SafeLoader), yaml.safe_load(text)
+        node = bounded_yaml.compose(text)
+        return node, bounded_yaml.construct(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SweepError(f"{file}:{line}: not YAML: {error.problem}") from error
@@ -401,7 +405,11 @@ def _load(text: str, file: str) -> tuple[yaml.Node | None, Any]:
         ) from error
     except RecursionError:
         raise SweepError(f"{file}:1: not a sweep: nested too deeply") from None
-    except (ValueError, AttributeError) as error:  # what PyYAML's dates and numbers lead it to
+    except (
+        yaml.YAMLError,
+        ValueError,
+        AttributeError,
+    ) as error:  # what PyYAML's dates lead to
         raise SweepError(f"{file}:1: not YAML: {error}") from error
 
 

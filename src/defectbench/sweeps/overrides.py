@@ -11,6 +11,7 @@ import yaml
 
 from defectbench.errors import SweepError
 from defectbench.sweeps.locations import KeyPath
+from defectbench.util import bounded_yaml
 
 
 def lay_over(document: dict[str, Any], overrides: Sequence[str], option: str = "--set") -> Iterator[KeyPath]:
@@ -26,9 +27,11 @@ def lay_over(document: dict[str, Any], overrides: Sequence[str], option: str = "
         if not equals or not name:
             raise SweepError(f"{option} {text}: expected key.path=value, for example seeds=[0,1]")
         try:
-            new = yaml.safe_load(value)
+            new = bounded_yaml.load(value)
+        except yaml.MarkedYAMLError as error:
+            raise SweepError(f"{option} {text:.80}: the value is not YAML: {error.problem}") from error
         except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:
-            raise SweepError(f"{option} {text}: the value is not YAML") from error
+            raise SweepError(f"{option} {text:.80}: the value is not YAML") from error
         yield _put(document, _key_path(name), new, f"{option} {text}")
 
 

@@ -35,7 +35,7 @@ from defectbench.metrics.image import (
 )
 from defectbench.protocols.base import Split
 from defectbench.records.predictions import Predictions
-from defectbench.records.result import PREDICTIONS, Failure, Result, find_failure, find_result, read_file
+from defectbench.records.result import Failure, Result, find_failure, read_verified
 from defectbench.records.sweep_record import CategorySplit, Reading, Record, SweepModel, read_record
 from defectbench.stores.base import Store
 from defectbench.stores.layout import views_key
@@ -256,10 +256,9 @@ def collect_record(store: Store, record: Record) -> Collected:
     """Read what the cells of ``record`` gave so far, as :func:`collect` does; it may be a part of a sweep."""
     damaged: dict[str, str] = {}
 
-    def files(key: str) -> tuple[Result, bytes] | None:
+    def noted(key: str, read: Callable[[Store, str], _Item | None]) -> _Item | None:
         try:
-            result = find_result(store, key)
-            return None if result is None else (result, read_file(store, result, PREDICTIONS))
+            return read(store, key)
         except (DataError, MissingInputError) as error:
             damaged[key] = str(error)
             return None
@@ -267,27 +266,53 @@ def collect_record(store: Store, record: Record) -> Collected:
     results: dict[str, Result] = {}
     predictions: dict[str, Predictions] = {}
     keys = list(record.cells)
-    wanted = _wanted(record)
+    checks = CellChecks(record)
     for start in range(0, len(keys), _AT_ONCE):
-        found = _each(store, files, keys[start : start + _AT_ONCE])
+        found = _each(store, lambda key: noted(key, read_verified), keys[start : start + _AT_ONCE])
         for key, rows in _decoded({key: data for key, (_, data) in found.items()}, damaged).items():
             result = found[key][0]
-            if fault := _fault(key, result, rows, record.digests[record.cells[key]], wanted.get(key, ())):
+            if fault := checks.of(key, result, rows):
                 damaged[key] = fault
             else:
                 results[key], predictions[key] = result, rows
     unfinished = [key for key in keys if key not in results]
     kept = _each(store, lambda category: _manifest(store, record, category), record.categories)
+    failures = _each(store, lambda key: noted(key, find_failure), unfinished)
     return Collected(
         record=record,
         results=results,
         predictions=predictions,
-        failures=_each(store, lambda key: find_failure(store, key), unfinished),
+        # A cell whose failure stands beside a damaged result counts once.
+        failures={key: failure for key, failure in failures.items() if key not in damaged},
         damaged=damaged,
         shortcuts=_each(store, lambda category: _shortcut(store, record, category), record.categories),
         accepted={name: one.accepted_duplicates for name, one in kept.items() if one.accepted_duplicates},
         units={name: _units(one) for name, one in kept.items() if one.grouped},
     )
+
+
+class CellChecks:
+    """What ``status`` and the report ask of a finished cell, whole as its files are, alike.
+
+    Args:
+        record: of the sweep whose splits read the cells.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._wanted = _wanted(record)
+
+    def of(self, key: str, result: Result, rows: Predictions) -> str:
+        """Say why a cell cannot be read in the sweep; empty where it can."""
+        digest = self._record.digests[self._record.cells[key]]
+        return _fault(key, result, rows, digest, self._wanted.get(key, ()))
+
+    def of_file(self, key: str, result: Result, predictions: bytes) -> str:
+        """Say it of a cell by the contents of its predictions' file."""
+        try:
+            return self.of(key, result, Predictions.from_parquet(predictions))
+        except DataError as error:
+            return str(error)
 
 
 def _wanted(record: Record) -> dict[str, tuple[frozenset[str], ...]]:
@@ -365,6 +390,11 @@ def _each(store: Store, read: Callable[[str], _Item | None], keys: Sequence[str]
 
 def write_views(store: Store, collected: Collected) -> None:
     """Write ``sweeps/<name>/views.parquet``: how protocols read the predictions."""
+    store.put(views_key(collected.record.name), views_file(collected))
+
+
+def views_file(collected: Collected) -> bytes:
+    """Return the file ``views.parquet``; the same results give the same bytes."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -383,7 +413,7 @@ def write_views(store: Store, collected: Collected) -> None:
     schema = pa.schema([(name, types.get(name, pa.string())) for name in _VIEW_COLUMNS])
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns, schema=schema), buffer, compression="zstd")
-    store.put(views_key(collected.record.name), buffer.getvalue())
+    return buffer.getvalue()
 
 
 _VIEW_COLUMNS = ("cell", "protocol", "condition", "fold", "image_id", "role", "threshold")

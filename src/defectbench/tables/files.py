@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""How a text begins that a spreadsheet would compute; an apostrophe before it makes it text."""
+
+
 def as_files(name: str, rows: Sequence[Any], kind: type) -> Iterator[tuple[str, bytes]]:
     """Yield a table's files: (name, content)."""
     yield f"{name}.csv", to_csv(rows, kind).encode()
@@ -74,4 +78,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return ";".join(str(_plain(item)) for item in value)
     defined = _defined(value)
+    if isinstance(defined, str) and defined.startswith(_FORMULA):
+        return f"'{defined}"
     return "" if defined is None else defined

@@ -14,6 +14,7 @@ from defectbench.errors import ConfigurationError, UsageError, nearest
 from defectbench.stores.base import Store
 from defectbench.trackers.base import Tracker
 from defectbench.util.plugins import find_scheme, schemes
+from defectbench.util.secrets import redact_uri
 
 GROUP = "defectbench.trackers"
 
@@ -82,6 +83,6 @@ def _file(uri: str, kind: str, rest: str) -> Path:
     path = Path(name).expanduser().absolute()
     if path.suffix not in (".db", ".sqlite", ".sqlite3") or path.is_dir():
         raise UsageError(
-            f"tracker {uri!r}: expected sqlite:///path/to/mlflow.db, the path of a .db file, or http://host:port"
+            f"tracker {redact_uri(uri)!r}: expected sqlite:///path/to/mlflow.db, the path of a .db file, or http://host:port"
         )
     return path

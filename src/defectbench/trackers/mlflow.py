@@ -24,6 +24,7 @@ from defectbench.errors import (
 )
 from defectbench.trackers.base import RunAttachments, TrackedRun, Tracker
 from defectbench.util.files import disk_errors, locked
+from defectbench.util.secrets import redact, redact_uri
 
 _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "1",
@@ -248,7 +249,7 @@ def redacted(text: str, uri: str) -> str:
         secrets += [password, unquote(password)]
     for secret in secrets:
         text = text.replace(secret, "***") if secret else text
-    return re.sub(r"(?<=://)[^/@\s]+@", "***@", text)
+    return redact_uri(text) if text == uri else redact(text)
 
 
 def _cut(tags: Mapping[str, str]) -> dict[str, str]:

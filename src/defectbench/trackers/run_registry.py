@@ -9,18 +9,18 @@ tracker is found by the claim and adopted.
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 from defectbench.errors import ConflictError, DataError, MissingInputError, TryAgainError
 from defectbench.stores.base import ABSENT, Store
 from defectbench.stores.layout import tracking_key
 from defectbench.trackers.base import TrackedRun, Tracker
+from defectbench.util.documents import STRICT, read_document, typed, write_document
 
-SCHEMA = 1
 _POLL = 0.2
 
 
@@ -37,6 +37,8 @@ class RunRef:
         basis, written: :meth:`TrackedRun.basis` and :meth:`TrackedRun.digest` of what was written last.
         finished: what was written last was finished: figures are in it.
     """
+
+    __pydantic_config__: ClassVar[Any] = STRICT
 
     claim: str
     started: int
@@ -182,19 +184,27 @@ class RunRegistry:
         blob = self.store.find(f"{self._prefix}{name}.json")
         if blob is None:
             return {}, ABSENT
-        try:
-            runs = json.loads(blob.data)["runs"]
-            return {tracker: RunRef(**ref) for tracker, ref in runs.items()}, blob.version
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{self._prefix}{name}.json is damaged ({error}): remove it, then track again"
-            ) from error
+        return _parsed(blob.data, f"{self._prefix}{name}.json"), blob.version
 
     def _put(self, name: str, page: Mapping[str, RunRef], version: str) -> str:
         """Write the references of a run, if nobody else has meanwhile."""
-        document = {"schema": SCHEMA, "runs": {tracker: asdict(ref) for tracker, ref in page.items()}}
-        text = json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
+        text = write_document(
+            {"runs": {tracker: asdict(ref) for tracker, ref in page.items()}}, sort_keys=True
+        )
         return self.store.put(f"{self._prefix}{name}.json", text, expected=version)
+
+
+def read_references(store: Store, key: str) -> Mapping[str, RunRef]:
+    """Return all trackers' references of the run at a key; DataError where they are damaged."""
+    return _parsed(store.get(key).data, key)
+
+
+def _parsed(data: bytes, place: str) -> dict[str, RunRef]:
+    """Read the references of a run."""
+    try:
+        return typed(dict[str, RunRef], read_document(data, place).get("runs"), place)
+    except DataError as error:
+        raise DataError(f"{error}: remove it, then track again") from error
 
 
 def _new(run: TrackedRun) -> RunRef:

@@ -258,7 +258,12 @@ class _SyncJob:
 
     def _cell(self, key: str) -> Cell:
         """Return a cell's spec."""
-        return Cell.from_json(self.store.get(spec_key(key)).data)
+        try:
+            return Cell.from_json(self.store.get(spec_key(key)).data)
+        except DataError as error:
+            raise DataError(
+                f"{spec_key(key)}: {error}; `defectbench retry` or `run` writes it anew"
+            ) from error
 
     def _sweep_params(self, readings: Sequence[Reading]) -> dict[str, str]:
         """Return the sweep's settings that the figures depend on."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -18,6 +20,16 @@ Picture = NDArray[np.uint8]
 _TINT = (230, 30, 120)
 _STRONGEST = 0.8
 """Opacity of the hottest pixel."""
+
+
+_LARGEST = 1 << 30
+"""Bytes of a cell's unpacked heat maps: eight thousand images."""
+
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, TypeError, MemoryError, OverflowError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, SyntaxError, struct.error),
+)
+"""What zipfile and numpy raise on a damaged file."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +53,16 @@ class HeatMaps:
             DataError: it is no such file.
         """
         try:
+            with zipfile.ZipFile(io.BytesIO(data)) as members:
+                size = sum(member.file_size for member in members.infolist())
+            if size > _LARGEST:
+                raise DataError(f"heatmaps.npz: unpacks to {size} bytes, {_LARGEST} are allowed")
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 ids, maps = file["ids"], file["maps"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise DataError(f"not a heatmaps.npz: {error}") from error
+        if maps.dtype.kind != "f" or ids.dtype.kind != "U":
+            raise DataError(f"heatmaps.npz: ids are {ids.dtype} and maps {maps.dtype}")
         if maps.ndim != 3 or ids.shape != maps.shape[:1] or not maps.size:
             raise DataError(f"heatmaps.npz: ids {ids.shape} and maps {maps.shape} do not fit")
         low, high = np.quantile(maps.astype(np.float32), (0.5, 0.99))

@@ -223,7 +223,7 @@ def _file(tree: Tree, name: str, column: str, faults: list[str]) -> Path | None:
         faults.append(f"{column} {name}: outside the table's folder")
     elif path in tree.unused:
         faults.append(f"{column} {name}: cannot be used: {tree.unused[path]}")
-    elif not path.is_file():
+    elif not _is_file(path):
         faults.append(f"{column} {name}: no such file")
     elif not is_picture(path):
         faults.append(f"{column} {name}: not a picture by its name; allowed: {' '.join(sorted(SUFFIXES))}")
@@ -249,3 +249,11 @@ TABLE = Layout(
     lambda tree: any(isinstance(table, _Table) for table in _found(tree).values()),
     _read,
 )
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that the disk cannot have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import yaml
 
 from defectbench.errors import ConfigurationError, MissingInputError, UsageError
 from defectbench.sweeps.overrides import lay_over
+from defectbench.util import bounded_yaml
+from defectbench.util.secrets import is_secret
 
 Values = dict[str, Any]
 
@@ -48,12 +50,47 @@ def read_values(files: Sequence[Path], overrides: Sequence[str] = (), image: str
         _plain(at(given, path), f"--set-values {'.'.join(map(str, path))}")
     if image is not None:
         given = merge(given, {"image": split_image(image)})
+    _refuse_secrets(given)
     if not isinstance(given.get("store", {}), dict):
         raise ConfigurationError(f"the values: store: expected a mapping, got {given['store']!r}")
     for path, reason in OWN.items():
         if at(given, path) is not None:
             raise ConfigurationError(f"the values set {'.'.join(path)}, which the command writes: {reason}")
     return given
+
+
+def _refuse_secrets(given: Values) -> None:
+    """Refuse a secret's text: values end in Jobs, which whoever may list Jobs can read.
+
+    Raises:
+        ConfigurationError: names the value, never its text.
+    """
+    for path, name, text in _texts(given, "", ""):
+        if is_secret(name, text):
+            raise ConfigurationError(
+                f"the values set {path} to what looks like a secret, which everybody who may see Jobs could "
+                "read: put it into a Secret (kubectl create secret generic NAME --from-literal=...) and name "
+                "that: extraEnv with valueFrom.secretKeyRef, or extraEnvFrom"
+            )
+
+
+def _texts(value: Any, path: str, name: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (path, name that says what it is, text) of each literal in the values."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("name"), str) and "value" in value:
+            yield f"{path} ({value['name']})", value["name"], str(value["value"])
+            return
+        for key, inner in value.items():
+            yield from _texts(inner, f"{path}.{key}".lstrip("."), "")
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        before = ""
+        for place, inner in enumerate(value):
+            option = before if before.startswith("-") and "=" not in before else ""
+            yield from _texts(inner, f"{path}[{place}]", option)
+            before = inner if isinstance(inner, str) else ""
+    elif isinstance(value, str):
+        option, equals, rest = value.partition("=")
+        yield (path, option, rest) if equals and option.startswith("-") else (path, name, value)
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Values:
@@ -109,7 +146,7 @@ _Loader.yaml_implicit_resolvers = {
 def _read(file: Path) -> Values:
     """Return one file's values; an empty file has none."""
     try:
-        document = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+        document = bounded_yaml.load(bounded_yaml.read_bounded(file), _Loader)
     except OSError as error:
         raise MissingInputError(f"cannot read the values file {file}: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:

@@ -129,7 +129,7 @@ def may_retry(held: JobWithPods | None, kept: Iterable[StoredState], only: Retry
 
 def _kind(held: JobWithPods | None, cells: Sequence[StoredState]) -> RetryScope | None:
     """Return how the work on cells ended: by their own fault, or because their pod had to go."""
-    if any(each.failure is not None for each in cells):
+    if any(each.failure is not None or each.damage for each in cells):
         return RetryScope.FAILED
     if held is not None:
         return RetryScope.PREEMPTED if _disrupted(held) else RetryScope.FAILED

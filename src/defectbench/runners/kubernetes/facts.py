@@ -30,8 +30,8 @@ def gather_facts(store: Store, subject: str, cluster: Cluster | None, unasked: s
             )
         return _facts(cluster, find.job(cluster, subject), "", StoredState())
     kept = read_stored_states(store, [cell])[cell]
-    if kept.finished or kept.failure is not None:
-        return Facts(cell, kept.finished, kept.failure, kept.lease)
+    if kept.finished or kept.failure is not None or kept.damage:
+        return Facts(cell, kept.finished, kept.failure, kept.lease, damage=kept.damage)
     if cluster is None:
         return Facts(cell, lease=kept.lease, unasked=unasked)
     held = find.holder(cluster, cell)

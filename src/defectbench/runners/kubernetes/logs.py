@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
-from defectbench.errors import MissingInputError
+from defectbench.errors import DataError, MissingInputError
 from defectbench.records.result import find_failure, find_result
 from defectbench.records.state import CellState
 from defectbench.runners.kubernetes.api import Cluster
@@ -43,7 +43,7 @@ def follow(store: Store, cell: str, sleep: Callable[[float], None] = time.sleep)
     """Yield the latest attempt's log as it grows, then that of the next, until the cell has ended."""
     shown: dict[int, int] = {}
     while True:
-        over = find_result(store, cell) is not None or find_failure(store, cell) is not None
+        over = _has_ended(store, cell)
         there = attempts(store, cell)
         # Attempts that ended before the first look are left out; none that comes later is.
         for attempt in [each for each in there if shown and each >= min(shown)] or there[-1:]:
@@ -54,6 +54,14 @@ def follow(store: Store, cell: str, sleep: Callable[[float], None] = time.sleep)
         if over:
             return
         sleep(POLL)
+
+
+def _has_ended(store: Store, cell: str) -> bool:
+    """Whether a cell has a result or a failure; a damaged one is no sign of a worker either."""
+    try:
+        return find_result(store, cell) is not None or find_failure(store, cell) is not None
+    except DataError:
+        return True
 
 
 def from_pod(cluster: Cluster, cell: str, *, following: bool = False) -> Iterator[str]:

@@ -208,7 +208,9 @@ def retry_sweep(
     control.wait_gone(request.cluster, old)
     keys = [key for entry in chosen for key in entry.cells if key in known]
     plans.write_plan(ready.plan, request.store, keys)
-    forget_failures(request.store, [key for key in keys if known[key].failure is not None])
+    forget_failures(
+        request.store, [key for key in keys if known[key].failure is not None or known[key].damage]
+    )
     work = Submission(request.cluster, ready.done, request.window, on_placed)
     return work.run(_render(request, ready.plan.sweep, chosen)) if chosen else {}
 

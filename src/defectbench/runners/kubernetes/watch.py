@@ -10,8 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from defectbench.errors import ExitCode
-from defectbench.execution.lease import read_lease
-from defectbench.records.result import find_failure, find_result
 from defectbench.records.state import CellState
 from defectbench.records.sweep_record import Record
 from defectbench.runners.job_view import JobView
@@ -36,6 +34,8 @@ AT_ONCE = 64
 
 DOOM_PATIENCE = 60.0
 """Seconds after which a doomed Job is no longer waited for: a registry may have been away for a moment."""
+
+_OVER = frozenset({CellState.FINISHED, CellState.FAILED, CellState.DAMAGED})
 
 GRACE = 20.0
 """Seconds without any live Job before cells that nobody holds are given up: `submit` may be topping up."""
@@ -70,6 +70,7 @@ class Snapshot:
             for state, action in (
                 (CellState.DOOMED, "`defectbench why JOB` says what is missing"),
                 (CellState.FAILED, "`defectbench why CELL` says why, `defectbench retry` tries again"),
+                (CellState.DAMAGED, "`defectbench why CELL` says what is, `defectbench retry` mends them"),
                 (CellState.PENDING, "no Job works on them; `defectbench submit` goes on"),
             )
             if state in states
@@ -105,7 +106,7 @@ class Follower:
         with ExitStack() as stack:
             jobs = stack.enter_context(Informer(self.cluster, "jobs", OURS, news))
             pods = stack.enter_context(Informer(self.cluster, "pods", OURS, news))
-            self._kept = read_stored_states(self.store, self.keys)
+            self._kept = read_stored_states(self.store, self.keys, self.record)
             while True:
                 news.clear()
                 snapshot = self._snapshot(jobs, pods)
@@ -141,7 +142,7 @@ class Follower:
         keys = {
             key for each in ended for key in each.cells if key in self._kept and not self._kept[key].finished
         }
-        self._kept |= read_stored_states(self.store, sorted(keys))
+        self._kept |= read_stored_states(self.store, sorted(keys), self.record)
 
     def _progress(self, running: Sequence[JobView]) -> None:
         """Read how far running Jobs are, some at a time."""
@@ -157,19 +158,15 @@ class Follower:
             known = self._kept.get(key)
             if known is None or known.finished or known.failure is not None:
                 continue
-            if find_result(self.store, key) is not None:
-                self._kept[key] = StoredState(finished=True)
-                continue
-            self._kept[key] = StoredState(
-                failure=find_failure(self.store, key), lease=read_lease(self.store, key)
-            )
-            if self._kept[key].failure is None:
+            now = read_stored_states(self.store, [key], self.record)[key]
+            self._kept[key] = now
+            if not now.finished and now.failure is None:
                 return
 
     def _over(self, views: Sequence[JobView], statuses: Sequence[CellStatus]) -> bool:
         """Whether waiting on is of no use."""
         now = self.clock()
-        if all(each.state in (CellState.FINISHED, CellState.FAILED) for each in statuses):
+        if all(each.state in _OVER for each in statuses):
             return not any(each.live for each in views if each.phase is not CellState.DOOMED)
         doomed = {each.uid for each in views if each.phase is CellState.DOOMED}
         self._doomed = {uid: self._doomed.get(uid, now) for uid in doomed}

@@ -60,6 +60,7 @@ class Facts:
     Attributes:
         cell: its key; empty when a whole Job is asked about.
         finished: the store has a verified result.
+        damage: what of the cell in the store is not as it was written; empty for nothing.
         job, pods, events: of the Job that holds it.
         nodes, queue: None where the rights do not allow to look; ``queue`` are the names of the Jobs that
             wait in the same queue before this one.
@@ -70,6 +71,7 @@ class Facts:
     finished: bool = False
     failure: Failure | None = None
     lease: LeaseRecord | None = None
+    damage: str = ""
     job: Document | None = None
     pods: Sequence[Document] = ()
     events: Sequence[Document] = ()
@@ -87,6 +89,12 @@ def explain(facts: Facts) -> Diagnosis:
     if facts.finished:
         return Diagnosis(
             Urgency.FINISHED, f"cell {facts.cell} is finished: its result is in the store and verified"
+        )
+    if facts.damage:
+        return Diagnosis(
+            Urgency.FAILED,
+            f"cell {facts.cell} is damaged in the store: {facts.damage}",
+            ("`defectbench retry`, or `run` on this machine, runs it again",),
         )
     if facts.failure is not None:
         return _recorded(facts, facts.failure)
