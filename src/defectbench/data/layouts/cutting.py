@@ -41,7 +41,7 @@ def cut_goods(sources: Sequence[Source], share: float | None) -> list[Source]:
     parts: dict[Path, Part] = dict.fromkeys((s.file for s in sources if s.label == "bad"), "test")
     if 2 * len(beside) > len(goods):
         whole = [source for source in sources if source.label != "uncertain" and source.group in mixed]
-        parts.update(_parts(whole, MIXED_SHARE if share is None else share))
+        parts.update(_parts(whole, MIXED_SHARE if share is None else share, mixed=True))
     else:
         parts.update(dict.fromkeys(beside, "test"))
     alone = [source for source in goods if source.file not in beside]
@@ -58,8 +58,12 @@ def _of_both_labels(sources: Iterable[Source]) -> set[str]:
     return {group for group, found in labels.items() if {"good", "bad"} <= found}
 
 
-def _parts(sources: Iterable[Source], share: float) -> dict[Path, Part]:
-    """Return picture file -> part, by the lowest hash of its group, or its own."""
+def _parts(sources: Iterable[Source], share: float, *, mixed: bool = False) -> dict[Path, Part]:
+    """Return picture file -> part, by the lowest hash of its group, or its own.
+
+    Args:
+        mixed: all are in groups of both labels.
+    """
     hashes = {source.file: (source.group, _hash(source.file)) for source in sources}
     first: dict[str, bytes] = {}
     for group, own in hashes.values():
@@ -69,7 +73,7 @@ def _parts(sources: Iterable[Source], share: float) -> dict[Path, Part]:
         file: own if group is None else hashlib.sha256(first[group]).digest()
         for file, (group, own) in hashes.items()
     }
-    tested = _test_hashes(deciding.values(), share, grouped=bool(first))
+    tested = _test_hashes(deciding.values(), share, grouped=bool(first), mixed=mixed)
     return {file: "test" if digest in tested else "train" for file, digest in deciding.items()}
 
 
@@ -85,7 +89,9 @@ def _in_part(source: Source, part: Part) -> Source:
     return replace(source, part=part, path=f"{part}/{source.path.split('/', 1)[1]}")
 
 
-def _test_hashes(digests: Iterable[bytes], share: float, *, grouped: bool) -> frozenset[bytes]:
+def _test_hashes(
+    digests: Iterable[bytes], share: float, *, grouped: bool, mixed: bool = False
+) -> frozenset[bytes]:
     """Return the hashes that go to the test part: those below a ``share`` of the range.
 
     Where chance sends fewer than four there, the next lowest join them, up to the share of the set (rounded,
@@ -95,9 +101,12 @@ def _test_hashes(digests: Iterable[bytes], share: float, *, grouped: bool) -> fr
     Args:
         grouped: some stand for groups, which are few and never cut: four of them are tested where there are
             eight.
+        mixed: all stand for groups of both labels: four are tested where there are six, three where five.
     """
     ranked = sorted(set(digests))
     chance = sum(int.from_bytes(digest) < share * 256 ** len(digest) for digest in ranked)
-    least = min(FEW, len(ranked) // 2 if grouped else max(1, round(share * len(ranked))))
-    most = max(len(ranked) // 2, min(round(share * len(ranked)), len(ranked) - 1))
+    # Two groups of both labels are to train: one learns, one calibrates.
+    half = max(len(ranked) // 2, len(ranked) - 2) if mixed else len(ranked) // 2
+    least = min(FEW, half if grouped else max(1, round(share * len(ranked))))
+    most = max(len(ranked) // 2, least, min(round(share * len(ranked)), len(ranked) - 1))
     return frozenset(ranked[: min(max(chance, least), most)])
