@@ -29,6 +29,7 @@ from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import parse_sweep
 from defectbench.sweeps.locations import SourceLines
 from defectbench.sweeps.plan import Plan
+from defectbench.util.documents import read_document, write_document
 from defectbench.util.image_io import mask_png
 
 MODELS = ("filterbank-logreg", "mobilenetv3-small", "filterbank-knn", "padim")
@@ -39,6 +40,13 @@ SIDE = 32
 
 MAP_SIDE = 16
 VERSIONS = {"defectbench": "0.1.0", "numpy": np.__version__, "python": "3.11"}
+
+
+def rewrite(store: Store, key: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a stored document and seal it again, as if it had been written so."""
+    document = read_document(store.get(key).data, key)
+    change(document)
+    store.put(key, write_document(document))
 
 
 def made_up_sweep(

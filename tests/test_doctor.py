@@ -28,7 +28,8 @@ protocols: {detection: {folds: 3}}
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No cluster and no tracker of this machine's, and no torch, whose import takes seconds."""
+    """No cluster, no tracker and no packaged weights of this machine's, and no torch, slow to import."""
+    monkeypatch.setattr(doctor, "packaged_file", lambda _: None)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)

@@ -27,7 +27,7 @@ from defectbench.stores.choose import open_store
 from defectbench.stores.layout import cell_key, shortcut_key
 from defectbench.tables.collect import collect
 from defectbench.tables.tables import FILES, Tables
-from fakes import MODELS, made_up_sweep
+from fakes import MODELS, made_up_sweep, rewrite
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 CONTENDERS = ["mobilenetv3-small", "padim"]
@@ -244,8 +244,7 @@ def test_bad_input_is_named_and_spoils_nothing_else(tmp_path: Path) -> None:
         for name in ("torn", "foreign")
     )
     spoil(store, torn, lambda rows: [replace(row, score=float("nan")) for row in rows])
-    result = json.loads(store.get(cell_key(foreign, "result.json")).data)
-    store.put(cell_key(foreign, "result.json"), json.dumps({**result, "data_digest": "0" * 64}).encode())
+    rewrite(store, cell_key(foreign, "result.json"), lambda result: result.update(data_digest="0" * 64))
     text = text_of(write_report(store, "madeup", tmp_path / "out", tmp_path / "cache", now=NOW))
     assert "scores are NaN" in text
     assert "fitted on other data, 000000000000" in text
@@ -273,9 +272,9 @@ def spoil(store: Store, cell: str, change: Callable[[list[PredictionRow]], list[
     place = next(name for name in result["files"] if name.endswith("predictions.parquet"))
     rows = Predictions.from_parquet(store.get(cell_key(cell, place)).data).rows()
     data = Predictions.of(cell, change(list(rows))).to_parquet()
-    result["files"][place] = hashlib.sha256(data).hexdigest()
     store.put(cell_key(cell, place), data)
-    store.put(cell_key(cell, "result.json"), json.dumps(result).encode())
+    digest = hashlib.sha256(data).hexdigest()
+    rewrite(store, cell_key(cell, "result.json"), lambda result: result["files"].update({place: digest}))
 
 
 def test_without_masks_explanation_is_not_measurable(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import parse_sweep
 from defectbench.sweeps.estimate import ModelHours, estimate_hours
 from defectbench.sweeps.locations import SourceLines
-from fakes import made_up_sweep
+from fakes import made_up_sweep, rewrite
 
 KNN = "filterbank-knn"
 
@@ -48,9 +48,12 @@ def hours(store: DirectoryStore, **keys: Any) -> tuple[ModelHours, ...]:
 def measure(store: DirectoryStore, device: str = "cpu", **cost: float) -> None:
     """Say what the finished cell took."""
     (key,) = (name.split("/")[1] for name in store.keys("cells/") if name.endswith("/result.json"))
-    document = json.loads(store.get(cell_key(key, "result.json")).data)
-    document["cost"] |= cost
-    store.put(cell_key(key, "result.json"), json.dumps(document | {"device": device}).encode())
+
+    def change(result: dict[str, Any]) -> None:
+        result["cost"] |= cost
+        result["device"] = device
+
+    rewrite(store, cell_key(key, "result.json"), change)
     assert find_result(store, key) is not None
 
 

