@@ -24,8 +24,8 @@ def point(label: str, family: str, recall: Share, alarms: Share, promised: float
     return OperatingPoint(label, family, promised, recall, alarms, types, ())  # type: ignore[arg-type]
 
 
-GOOD, BAD = Share(0.97, 0.94, 0.99, 200), Share(0.2, 0.1, 0.3, 200)
-FEW, MANY = Share(0.01, 0.0, 0.02, 200), Share(0.4, 0.3, 0.5, 200)
+GOOD, BAD = Share(0.97, 0.94, 0.99, 200, 200), Share(0.2, 0.1, 0.3, 200, 200)
+FEW, MANY = Share(0.01, 0.0, 0.02, 200, 200), Share(0.4, 0.3, 0.5, 200, 200)
 
 
 def answer(verdict: str, classifier: OperatingPoint, detector: OperatingPoint) -> Answer:
@@ -102,10 +102,20 @@ def test_what_to_do_next_depends_on_what_is_not_known() -> None:
     assert list(sentences(answer("undecided", net, bank), None, None))[-1].startswith("Neither is usable yet")
     same = answer("equivalent", replace(net, recall=GOOD), replace(bank, recall=GOOD))
     assert list(sentences(same, None, None))[-1] == "Stop comparing: take the one that is easier to run."
-    rare = Share(0.5, 0.2, 0.8, 8)
+    rare = Share(0.5, 0.2, 0.8, 8, 8)
     unsure = replace(bank, recall=GOOD, types={"dirt": rare, "crack": GOOD})
     assert list(sentences(answer("detector", net, unsure), None, None))[-1] == (
         "Next: about 89 more pictures of dirt would tell the recall on it within 10 points."
+    )
+
+
+def test_of_few_groups_other_groups_are_asked_for() -> None:
+    net = point("net", "classifier", GOOD, FEW)
+    bank = replace(point("bank", "detector", GOOD, FEW), types={"crack": Share(0.9, 0.6, 0.99, 170, 8)})
+    last = list(sentences(answer("detector", net, bank), None, None))[-1]
+    assert last == (
+        "Next: more pictures like these tell little: these come from 8 groups. Take parts of other groups "
+        "(modules, lots, days)."
     )
 
 

@@ -30,12 +30,17 @@ _LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A share of images and its 95 % interval, over images (or groups of them) and fits."""
+    """A share of images and its 95 % interval, over images (or groups of them) and fits.
+
+    Attributes:
+        groups: that the images come in; as many as there are images, where each is one by itself.
+    """
 
     value: float
     low: float
     high: float
     images: int
+    groups: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +108,8 @@ class Answer:
     def further(self) -> tuple[str, int] | None:
         """Return the defect type that is known least, and how many more pictures of it would tell.
 
-        So many that its recall would be known within 10 points; None where all are.
+        So many that its recall would be known within 10 points; None where all are. 0 where pictures of the
+        same groups would tell no more.
         """
         types = (self.best or self.points[0]).types
         wide = {name: share for name, share in types.items() if share.high - share.low > 2 * _WITHIN}
@@ -112,7 +118,7 @@ class Answer:
         name, share = max(wide.items(), key=lambda item: item[1].high - item[1].low)
         # Of a share that is far from sure: at least that of four in five.
         spread = max(share.value * (1 - share.value), 0.16)
-        return name, max(math.ceil(spread * (1.96 / _WITHIN) ** 2) - share.images, 1)
+        return name, max(math.ceil(spread * (1.96 / _WITHIN) ** 2) - share.images, 0)
 
 
 def answers(tables: Tables) -> tuple[Answer, ...]:
@@ -202,8 +208,9 @@ def _point(label: str, family: Family, side: _Calls, units: Mapping[str, str]) -
 
 def _share(side: _Calls, chosen: NDArray[np.bool_], units: Mapping[str, str]) -> Share:
     """Return the share of the chosen images that is called abnormal."""
-    value, low, high = share_of_groups(side.calls[:, chosen], side.units(units, chosen), _LEVEL)
-    return Share(value, low, high, int(chosen.sum()))
+    numbered = side.units(units, chosen)
+    value, low, high = share_of_groups(side.calls[:, chosen], numbered, _LEVEL)
+    return Share(value, low, high, int(chosen.sum()), int(np.unique(numbered).size))
 
 
 def _gap(one: _Calls, two: _Calls, units: Mapping[str, str]) -> tuple[float, float, float]:

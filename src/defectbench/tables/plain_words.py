@@ -68,7 +68,7 @@ def _of(share: Share) -> str:
     """Say a share as so many of 100, with its interval and what it rests on."""
     return (
         f"{100 * share.value:.0f} of 100 ({100 * share.low:.0f} to {100 * share.high:.0f}; "
-        f"{share.images} tested)"
+        f"{share.images} tested{f' in {share.groups} groups' if share.groups < share.images else ''})"
     )
 
 
@@ -99,7 +99,14 @@ def _next(answer: Answer) -> Iterator[str]:
         yield "Stop comparing: take the one that is easier to run."
         return
     more = answer.further()
-    if more is not None:
+    if more is not None and more[1] == 0:
+        share = (answer.best or answer.points[0]).types[more[0]]
+        if share.groups < share.images:
+            why = f"these come from {share.groups} groups. Take parts of other groups (modules, lots, days)"
+        else:
+            why = "the fits differ by luck. Give more seeds"
+        yield f"Next: more pictures like these tell little: {why}."
+    elif more is not None:
         kind, number = more
         yield (
             f"Next: about {number} more picture{'s' if number > 1 else ''} of {kind} would tell the recall "
