@@ -12,7 +12,7 @@ import pytest
 from defectbench.__main__ import run
 from defectbench.metrics.variance import share_of_groups
 from defectbench.stores.choose import open_store
-from defectbench.tables.answers import Answer, OperatingPoint, Share, answers
+from defectbench.tables.answers import CategoryAnswer, OperatingPoint, Share, answers
 from defectbench.tables.collect import collect
 from defectbench.tables.plain_words import sentences
 from defectbench.tables.tables import Tables
@@ -28,8 +28,8 @@ GOOD, BAD = Share(0.97, 0.94, 0.99, 200, 200), Share(0.2, 0.1, 0.3, 200, 200)
 FEW, MANY = Share(0.01, 0.0, 0.02, 200, 200), Share(0.4, 0.3, 0.5, 200, 200)
 
 
-def answer(verdict: str, classifier: OperatingPoint, detector: OperatingPoint) -> Answer:
-    return Answer("plate", verdict, (classifier, detector), (0, 0, 0), 3)  # type: ignore[arg-type]
+def answer(verdict: str, classifier: OperatingPoint, detector: OperatingPoint) -> CategoryAnswer:
+    return CategoryAnswer("plate", verdict, (classifier, detector), (0, 0, 0), 3)  # type: ignore[arg-type]
 
 
 def test_shares_of_one_fit_and_no_group_are_those_of_independent_images() -> None:

@@ -24,7 +24,7 @@ from defectbench.report import wording
 from defectbench.report.evidence import Evidence, MapComparison, MistakePanels
 from defectbench.report.figures import Figures
 from defectbench.stores.base import Store
-from defectbench.tables.answers import Answer, answers
+from defectbench.tables.answers import CategoryAnswer, answers
 from defectbench.tables.breakdown import BreakdownRow, breakdowns
 from defectbench.tables.collect import EXPLANATION_COLUMNS, Collected, collect, write_views
 from defectbench.tables.cost import COSTS
@@ -151,7 +151,7 @@ class Report:
         return {(score.label, score.category): score for score in self.tables.scores}
 
     @cached_property
-    def answers(self) -> tuple[tuple[Answer, tuple[str, ...]], ...]:
+    def answers(self) -> tuple[tuple[CategoryAnswer, tuple[str, ...]], ...]:
         """Each category's answer, and the sentences that say it."""
         rate, wanted = self.tables.defect_rate, self.tables.requirement
         return tuple((one, tuple(sentences(one, rate, wanted))) for one in answers(self.tables))

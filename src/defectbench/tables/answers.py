@@ -84,7 +84,7 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CategoryAnswer:
     """One category's answer.
 
     Attributes:
@@ -121,7 +121,7 @@ class Answer:
         return name, max(math.ceil(spread * (1.96 / _WITHIN) ** 2) - share.images, 0)
 
 
-def answers(tables: Tables) -> tuple[Answer, ...]:
+def answers(tables: Tables) -> tuple[CategoryAnswer, ...]:
     """Return the answer of each category that both contenders have results for."""
     found = []
     for row in tables.comparisons:
@@ -136,7 +136,9 @@ def answers(tables: Tables) -> tuple[Answer, ...]:
         )
         one, two = (side for side in sides if side is not None)
         found.append(
-            Answer(row.category, row.verdict, (points[0], points[1]), _gap(one, two, units), len(one.calls))
+            CategoryAnswer(
+                row.category, row.verdict, (points[0], points[1]), _gap(one, two, units), len(one.calls)
+            )
         )
     return tuple(found)
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from defectbench.tables.answers import Answer, OperatingPoint, Share
+from defectbench.tables.answers import CategoryAnswer, OperatingPoint, Share
 
 _WEAK = 0.5
 """A model that may find no more than this share of the defects is no use on a line."""
 
 
 def sentences(
-    answer: Answer, defect_rate: float | None, requirement: Mapping[str, float] | None
+    answer: CategoryAnswer, defect_rate: float | None, requirement: Mapping[str, float] | None
 ) -> Iterator[str]:
     """Yield the answer's sentences, the most important first."""
     best = answer.best
@@ -37,7 +37,7 @@ def sentences(
     yield from _next(answer)
 
 
-def _choice(answer: Answer) -> str:
+def _choice(answer: CategoryAnswer) -> str:
     classifier, detector = answer.points
     ready = "" if answer.best is None or answer.best.kept else ", but not yet with its threshold"
     if answer.verdict == "classifier":
@@ -49,7 +49,7 @@ def _choice(answer: Answer) -> str:
     return f"These pictures do not say whether {classifier.label} or {detector.label} is better."
 
 
-def _requirement(answer: Answer, requirement: Mapping[str, float]) -> str:
+def _requirement(answer: CategoryAnswer, requirement: Mapping[str, float]) -> str:
     found = [
         f"{_named(point)} {point.met(requirement['recall'], requirement['false_alarm_rate'])}"
         for point in answer.points
@@ -79,7 +79,7 @@ def _point(point: OperatingPoint) -> str:
     )
 
 
-def _thousand(answer: Answer, defect_rate: float) -> Iterator[str]:
+def _thousand(answer: CategoryAnswer, defect_rate: float) -> Iterator[str]:
     for point in (answer.best,) if answer.best is not None else answer.points:
         missed, stopped = point.per_thousand(defect_rate)
         yield (
@@ -88,7 +88,7 @@ def _thousand(answer: Answer, defect_rate: float) -> Iterator[str]:
         )
 
 
-def _next(answer: Answer) -> Iterator[str]:
+def _next(answer: CategoryAnswer) -> Iterator[str]:
     if all(point.recall.high < _WEAK for point in answer.points):
         yield (
             "Neither is usable yet: both let more than half of the bad parts pass. Look at the missed "
