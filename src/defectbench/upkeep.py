@@ -52,7 +52,7 @@ _PREFIXES = (DATASETS, WEIGHTS, CELLS, SWEEPS, TRACKING)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Damage:
     """A damaged object of the store.
 
     Attributes:
@@ -66,7 +66,7 @@ class Finding:
     removable: bool = False
 
 
-def verify(store: Store) -> Iterator[Finding]:
+def verify(store: Store) -> Iterator[Damage]:
     """Yield all that is damaged, key by key. Reads every object once; changes nothing."""
     # Beside ours may lie MLflow's database and its files, or a report.
     keys = [key for prefix in _PREFIXES for key in store.keys(prefix)]
@@ -76,23 +76,23 @@ def verify(store: Store) -> Iterator[Finding]:
         yield from _verify_cell(store, name)
 
 
-def findings_about(store: Store, key: str) -> Iterator[Finding]:
+def findings_about(store: Store, key: str) -> Iterator[Damage]:
     """Yield what :func:`verify` finds of one object, and of the cell that it belongs to."""
     yield from _verify_one(store, key)
     if key.startswith(CELLS):
         yield from _verify_cell(store, second_part(key))
 
 
-def _verify_one(store: Store, key: str) -> Iterator[Finding]:
+def _verify_one(store: Store, key: str) -> Iterator[Damage]:
     """Check an object by itself."""
     check, remedy, removable = _check_of(key)
     if check is None:
-        yield Finding(key, "no object of a store", "remove it, if nobody needs it")
+        yield Damage(key, "no object of a store", "remove it, if nobody needs it")
         return
     try:
         check(store, key)
     except (DataError, CheckpointError, MissingInputError) as error:
-        yield Finding(key, str(error), remedy, removable)
+        yield Damage(key, str(error), remedy, removable)
 
 
 _Check = Callable[[Store, str], object]
@@ -148,15 +148,15 @@ def _cell_check(parts: list[str]) -> tuple[_Check | None, str, bool]:
     return ((lambda s, k: None) if known else None), "", False
 
 
-def _verify_cell(store: Store, cell: str) -> Iterator[Finding]:
+def _verify_cell(store: Store, cell: str) -> Iterator[Damage]:
     """Check a cell's result with all its files, and its checkpoint's blob."""
     place = cell_key(cell, RESULT)
     try:
         found = read_verified(store, cell)
         if found is not None and Predictions.from_parquet(found[1]).cell != cell:
-            yield Finding(place, "its predictions are another cell's", _AGAIN, True)
+            yield Damage(place, "its predictions are another cell's", _AGAIN, True)
     except (DataError, MissingInputError) as error:
-        yield Finding(place, str(error), _AGAIN, True)
+        yield Damage(place, str(error), _AGAIN, True)
     blob = store.find(cell_key(cell, CHECKPOINT))
     if blob is None:
         return
@@ -164,7 +164,7 @@ def _verify_cell(store: Store, cell: str) -> Iterator[Finding]:
         pointer = Pointer.from_json(blob.data)
         data = store.get(cell_key(cell, pointer.blob)).data
         if hashlib.sha256(data).hexdigest() != pointer.sha256:
-            yield Finding(
+            yield Damage(
                 cell_key(cell, pointer.blob), "is not what its pointer says", "the fit starts anew", True
             )
     except (DataError, CheckpointError, MissingInputError):
@@ -210,7 +210,7 @@ def _check_archive(store: Store, key: str) -> None:
 # --- healing
 
 
-def repair(store: Store, source: Path | None, apply: bool) -> Iterator[tuple[Finding, str]]:
+def repair(store: Store, source: Path | None, apply: bool) -> Iterator[tuple[Damage, str]]:
     """Heal what can be healed; yield each finding and what was, or would be, done.
 
     Args:

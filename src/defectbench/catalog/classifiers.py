@@ -22,6 +22,7 @@ _CLASSIFIER_SETTINGS: Mapping[str, Setting] = MappingProxyType(
 _FIXRES = "https://dl.fbaipublicfiles.com/FixRes_data/FixRes_Pretrained_Models/FixEfficientNet"
 _LAYER4 = "Grad-CAM of the abnormal logit at layer4's last block"
 _LAST_BLOCK = "Grad-CAM of the abnormal logit at the last block"
+_LITE = "Tan and Le 2019, arXiv:1905.11946, the Lite variant"
 _TWO_CELLS = "a cell of its heat map spans 32 px, and a map of one cell explains nothing"
 
 
@@ -52,6 +53,21 @@ def _classifier(
         "resumes": True,
     }
     return Entry(**(values | more))  # type: ignore[arg-type]
+
+
+def _probe(
+    name: str, weights: Weights, source: str, size: int, heat_map: str = _LAST_BLOCK, **more: object
+) -> Entry:
+    """Return the entry of a linear probe of one of timm's networks."""
+    settings = {**_CLASSIFIER_SETTINGS, "learning_rate": 1e-2, "freeze": True}
+    values: dict[str, object] = {
+        "weights": (weights,),
+        "settings": MappingProxyType({"architecture": weights.name, **settings}),
+        "epochs": 100,
+        "patience": 20,
+    }
+    source = f"{source}; linear probe: the network is frozen, the head alone learns"
+    return _classifier(name, weights.name, source, size, heat_map, **(values | more))
 
 
 def _fixefficientnet(variant: int, size: int) -> Entry:
@@ -173,51 +189,17 @@ CLASSIFIERS: tuple[Entry, ...] = (
         _LAYER4,
         weights=(WIDE_RESNET50,),
     ),
-    _classifier(
-        "efficientnet-lite0",
-        EFFICIENTNET_LITE0.name,
-        "Tan and Le 2019, arXiv:1905.11946, the Lite variant",
-        224,
-        weights=(EFFICIENTNET_LITE0,),
-    ),
-    _classifier(
-        "efficientnet-lite0-probe",
-        EFFICIENTNET_LITE0.name,
-        "Tan and Le 2019, arXiv:1905.11946, the Lite variant; linear probe: the network is frozen, the head "
-        "alone learns",
-        224,
-        weights=(EFFICIENTNET_LITE0,),
-        settings=MappingProxyType(
-            {
-                "architecture": EFFICIENTNET_LITE0.name,
-                **_CLASSIFIER_SETTINGS,
-                "learning_rate": 1e-2,
-                "freeze": True,
-            }
-        ),
-        epochs=100,
-        patience=20,
-    ),
-    _classifier(
+    _probe(
         "dinov2-vits14",
-        DINOV2_S.name,
-        "Oquab et al. 2023, arXiv:2304.07193; linear probe: the network is frozen, the head alone learns",
+        DINOV2_S,
+        "Oquab et al. 2023, arXiv:2304.07193",
         518,
         "Grad-CAM of the abnormal logit at the last block's first normalisation, on the patches' tokens",
-        weights=(DINOV2_S,),
-        settings=MappingProxyType(
-            {
-                "architecture": DINOV2_S.name,
-                **_CLASSIFIER_SETTINGS,
-                "learning_rate": 1e-2,
-                "freeze": True,
-            }
-        ),
-        epochs=100,
-        patience=20,
         fit_version=2,
         smallest=28,
         multiple_of=14,
         sizes_because=DINOV2_SIDES,
     ),
+    _classifier("efficientnet-lite0", EFFICIENTNET_LITE0.name, _LITE, 224, weights=(EFFICIENTNET_LITE0,)),
+    _probe("efficientnet-lite0-probe", EFFICIENTNET_LITE0, _LITE, 224),
 )

@@ -168,15 +168,16 @@ def same(one: tuple[Prediction, ...], other: tuple[Prediction, ...]) -> bool:
 
 @contextmanager
 def no_network() -> Iterator[list[object]]:
-    """Refuse every connection and every name; yield the attempts. Any attempt of this thread fails the test.
+    """Refuse every connection and every name; yield the attempts. Any attempt fails the test.
 
-    Threads that other tests left behind may still ask for servers of theirs.
+    Threads that other tests left behind may still ask for servers of theirs on this machine: that alone is
+    no attempt of the model's.
     """
     attempts: list[object] = []
     own = threading.current_thread()
 
     def refuse(*arguments: object, **_: object) -> None:
-        if threading.current_thread() is own:
+        if threading.current_thread() is own or "127.0.0.1" not in str(arguments):
             attempts.append(arguments)
         raise OSError("no network in tests")
 
@@ -244,8 +245,9 @@ class ModelContract(_ModelCases):
     def test_model_scores_a_picture_apart_from_the_others(self, case: ModelCase) -> None:
         for picture, together in zip(case.shown(), predicted(case), strict=True):
             [alone] = fitted(case).model.predict(ArrayPictures(picture[None]))
-            # Features that all cells share are computed in batches, whose rounding depends on their size.
-            assert alone.score == pytest.approx(together.score, rel=1e-4, abs=1e-4)
+            # A frozen network's features are computed in batches, whose rounding depends on their size.
+            room = 5e-5 if case.entry.settings.get("freeze") else 1e-5
+            assert alone.score == pytest.approx(together.score, rel=room, abs=room)
             np.testing.assert_allclose(alone.heat_map, together.heat_map, rtol=1e-3, atol=1e-5)
 
     def test_model_loads_what_it_saved(self, case: ModelCase, tmp_path: Path) -> None:

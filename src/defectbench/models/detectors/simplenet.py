@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,7 @@ class SimpleNet(GradientDetector):
         settings = self.settings
         self.network = backbone.create(settings.text("backbone"), settings)
         features = FeatureMaps(self.network, settings.texts("layers"))
-        return _SimpleNet(features, cast(Any, features).out_dims)
+        return _SimpleNet(features, features.out_dims)
 
     def optimisation(self, model: Any, schedule: Schedule) -> Optimisation:
         """Return one optimiser for both parts."""
