@@ -86,6 +86,51 @@ _PATCHCORE: Mapping[str, Setting] = MappingProxyType(
     {"backbone": WIDE_RESNET50.name, "layers": ("layer2", "layer3"), "coreset": 0.1, "neighbours": 9}
 )
 
+
+def _padim(name: str, weights: Weights, layers: tuple[str, ...], size: int, matched: str = "") -> Entry:
+    """Return the entry of PaDiM on a backbone; ``matched`` is a classifier on the same one."""
+    return Entry(
+        name=name,
+        family="detector",
+        builder="defectbench.models.detectors.memory_bank:Padim",
+        source=f"Defard et al. 2020, arXiv:2011.08785; anomalib's torch model, {_ANOMALIB}",
+        licence="Apache-2.0",
+        image_size=size,
+        epochs=0,
+        ends="one pass over the training images",
+        heat_map="Mahalanobis distance of each patch",
+        weights=(weights,),
+        settings=MappingProxyType({"backbone": weights.name, "layers": layers, "features": 100}),
+        matched_with=matched,
+    )
+
+
+def _patchcore(
+    name: str,
+    weights: Weights,
+    layers: tuple[str, ...],
+    size: int,
+    matched: str,
+    aliases: tuple[str, ...] = (),
+) -> Entry:
+    """Return the entry of PatchCore on a backbone; ``matched`` is a classifier on the same one."""
+    return Entry(
+        name=name,
+        family="detector",
+        builder="defectbench.models.detectors.memory_bank:Patchcore",
+        source=f"Roth et al. 2021, arXiv:2106.08265; anomalib's torch model, {_ANOMALIB}, coreset of our own",
+        licence="Apache-2.0",
+        image_size=size,
+        epochs=0,
+        ends="one pass over the training images, then the coreset",
+        heat_map="distance of each patch to the memory bank",
+        weights=(weights,),
+        settings=MappingProxyType({**_PATCHCORE, "backbone": weights.name, "layers": layers}),
+        aliases=aliases,
+        matched_with=matched,
+    )
+
+
 DETECTORS: tuple[Entry, ...] = (
     Entry(
         name="filterbank-knn",
@@ -101,73 +146,13 @@ DETECTORS: tuple[Entry, ...] = (
         extra=None,
         baseline=True,
     ),
-    Entry(
-        name="padim",
-        family="detector",
-        builder="defectbench.models.detectors.memory_bank:Padim",
-        source=f"Defard et al. 2020, arXiv:2011.08785; anomalib's torch model, {_ANOMALIB}",
-        licence="Apache-2.0",
-        image_size=256,
-        epochs=0,
-        ends="one pass over the training images",
-        heat_map="Mahalanobis distance of each patch",
-        weights=(RESNET18,),
-        settings=MappingProxyType(
-            {"backbone": "resnet18.tv_in1k", "layers": ("layer1", "layer2", "layer3"), "features": 100}
-        ),
+    _padim("padim", RESNET18, ("layer1", "layer2", "layer3"), 256),
+    _patchcore("patchcore", WIDE_RESNET50, ("layer2", "layer3"), 256, "wide-resnet50", ("PatchCore",)),
+    _padim(
+        "padim-lite0", EFFICIENTNET_LITE0, ("blocks.1", "blocks.2", "blocks.4"), 224, "efficientnet-lite0"
     ),
-    Entry(
-        name="patchcore",
-        family="detector",
-        builder="defectbench.models.detectors.memory_bank:Patchcore",
-        source=f"Roth et al. 2021, arXiv:2106.08265; anomalib's torch model, {_ANOMALIB}, coreset of our own",
-        licence="Apache-2.0",
-        image_size=256,
-        epochs=0,
-        ends="one pass over the training images, then the coreset",
-        heat_map="distance of each patch to the memory bank",
-        weights=(WIDE_RESNET50,),
-        settings=_PATCHCORE,
-        aliases=("PatchCore",),
-        matched_with="wide-resnet50",
-    ),
-    Entry(
-        name="padim-lite0",
-        family="detector",
-        builder="defectbench.models.detectors.memory_bank:Padim",
-        source="Defard et al. 2020, arXiv:2011.08785, on EfficientNet-Lite0; "
-        f"anomalib's torch model, {_ANOMALIB}",
-        licence="Apache-2.0",
-        image_size=224,
-        epochs=0,
-        ends="one pass over the training images",
-        heat_map="Mahalanobis distance of each patch",
-        weights=(EFFICIENTNET_LITE0,),
-        settings=MappingProxyType(
-            {
-                "backbone": EFFICIENTNET_LITE0.name,
-                "layers": ("blocks.1", "blocks.2", "blocks.4"),
-                "features": 100,
-            }
-        ),
-        matched_with="efficientnet-lite0",
-    ),
-    Entry(
-        name="patchcore-lite0",
-        family="detector",
-        builder="defectbench.models.detectors.memory_bank:Patchcore",
-        source="Roth et al. 2021, arXiv:2106.08265, on EfficientNet-Lite0; "
-        f"anomalib's torch model, {_ANOMALIB}, coreset of our own",
-        licence="Apache-2.0",
-        image_size=224,
-        epochs=0,
-        ends="one pass over the training images, then the coreset",
-        heat_map="distance of each patch to the memory bank",
-        weights=(EFFICIENTNET_LITE0,),
-        settings=MappingProxyType(
-            {**_PATCHCORE, "backbone": EFFICIENTNET_LITE0.name, "layers": ("blocks.2", "blocks.4")}
-        ),
-        matched_with="efficientnet-lite0-probe",
+    _patchcore(
+        "patchcore-lite0", EFFICIENTNET_LITE0, ("blocks.2", "blocks.4"), 224, "efficientnet-lite0-probe"
     ),
     Entry(
         name="glass",
