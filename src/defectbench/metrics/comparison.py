@@ -478,14 +478,14 @@ def _mean(folds: Sequence[FoldScores], name: Literal["a", "b"], figure: Figure) 
 def _drawn_aurocs(fold: FoldScores, scores: Floats, rows: Floats, columns: Floats) -> tuple[Floats, Floats]:
     """(resamples,) AUROC of each draw, and (images,) each image's influence over its class's size."""
     wins, unit = fold.pairs(scores), len(scores) * fold.weight  # halves: exact sums, whatever the threads
-    influence = [(wins.sum(1 - axis) - wins.sum() / wins.shape[axis]) / unit for axis in (0, 1)]
+    influence = fold.moved(scores).mean(axis=0)[np.concatenate([fold.defects, fold.goods])]
     drawn = (rows @ wins * columns).sum(axis=1)
     if fold.units is None:
-        return drawn / unit, np.concatenate(influence)
+        return drawn / unit, influence
     # Drawn groups may be larger or smaller than those that are left out. A draw without a class says nothing.
     pairs = len(scores) * rows.sum(axis=1) * columns.sum(axis=1)
     whole = wins.sum() / unit
-    return np.where(pairs > 0, drawn / np.maximum(pairs, 1), whole), np.concatenate(influence)
+    return np.where(pairs > 0, drawn / np.maximum(pairs, 1), whole), influence
 
 
 def _drawn_figures(
