@@ -371,6 +371,30 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path, name: str) -> None:
     assert (out / name).read_text() == "mine"
 
 
+@pytest.mark.parametrize("left", [("tables",), ("tables", "figures")])
+def test_a_report_that_was_killed_between_its_moves_is_written_again(
+    tmp_path: Path, left: tuple[str, ...]
+) -> None:
+    store, _, page = report(tmp_path)
+    page.unlink()
+    if "figures" not in left:
+        shutil.rmtree(page.parent / "figures")
+    write_report(store, "madeup", page.parent, tmp_path / "cache")
+    assert page.is_file()
+
+
+@pytest.mark.parametrize("kept", ["tables/mine.csv", "tables/cells.csv", "figures/mine.svg"])
+def test_a_folder_that_merely_has_a_report_s_names_is_left_alone(tmp_path: Path, kept: str) -> None:
+    store = open_store(str(tmp_path / "store"))
+    made_up_sweep(store, categories=("grass",), models=("filterbank-knn",))
+    mine = tmp_path / "home" / kept
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(UsageError, match="which no report wrote"):
+        write_report(store, "madeup", tmp_path / "home", tmp_path / "cache")
+    assert mine.read_text() == "mine"
+
+
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UsageError, match="is a file"):

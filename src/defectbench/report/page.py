@@ -41,7 +41,7 @@ from defectbench.tables.rows import (
     ScoreRow,
     ThresholdRow,
 )
-from defectbench.tables.tables import EXPLANATION, Tables
+from defectbench.tables.tables import EXPLANATION, FILES, Tables
 from defectbench.tables.thresholds import CALLS
 from defectbench.util.files import disk_errors
 
@@ -52,7 +52,8 @@ MARK = "<!-- defectbench report -->"
 """In every page of ours, so that no other folder is ever overwritten."""
 
 _OURS = frozenset({PAGE, "tables", "figures"})
-_KINDS = frozenset({".csv", ".parquet", ".svg", ".png", ".webp"})
+_OF_PAGE = ("published", "breakdowns")
+"""Tables that the page makes, beside those of the sweep."""
 _RULES: Mapping[str, str] = {
     "calibrated": "A quantile of the calibration goods, which no fit saw. A factory can do the same.",
     "tuned": "Best F1 on the tuning fold, which needs labelled defects.",
@@ -338,7 +339,7 @@ def _check(out: Path) -> None:
             ours = MARK in file.read(2000)
     else:
         # The page comes last: without it, what is there may be of a report that was killed on the way.
-        ours = not page.exists() and all(_is_part(out / name) for name in there)
+        ours = not page.exists() and _is_cut_off(out, there)
     if not ours or there - _OURS:
         other = sorted(there - _OURS) or [PAGE]
         raise UsageError(
@@ -346,11 +347,17 @@ def _check(out: Path) -> None:
         )
 
 
-def _is_part(folder: Path) -> bool:
-    """Whether a folder holds nothing but files of the kinds that a report writes there."""
-    if folder.name not in _OURS or folder.is_symlink() or not folder.is_dir():
+def _is_cut_off(out: Path, there: set[str]) -> bool:
+    """Whether a folder holds all tables of a report, and no more than its figures: what a kill leaves.
+
+    A folder of the user's that merely has such names is none: each moves in whole, the tables first.
+    """
+    wanted = {f"{name}.{kind}" for name in (*FILES, *_OF_PAGE) for kind in ("csv", "parquet")}
+    if not there <= {"tables", "figures"} or any((out / name).is_symlink() for name in there):
         return False
-    return all(path.is_dir() or path.suffix in _KINDS for path in folder.rglob("*"))
+    figures = (out / "figures").iterdir() if "figures" in there else ()
+    tables = {path.name for path in (out / "tables").iterdir()} if "tables" in there else set()
+    return tables == wanted and all(path.suffix == ".svg" for path in figures)
 
 
 @contextmanager
