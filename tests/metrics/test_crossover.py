@@ -133,3 +133,20 @@ def test_what_is_no_curve_is_refused() -> None:
     good = FoldScores.of([0, 0], [1, 2], [1, 2])
     with pytest.raises(DataError, match="a fold with tested images of both classes"):
         crossover([CrossoverPoint(1, (good,))], margin=MARGIN, seed=0)
+
+
+def test_groups_are_drawn_whole_on_the_curve_too() -> None:
+    """Each part photographed five times, the same picture each time, makes no curve surer."""
+    rng = np.random.default_rng(11)
+    labels = np.repeat([1, 0], 12)
+    scores = [rng.normal(size=labels.size) + shift * labels for shift in (1.0, 1.5)]
+
+    def width(copies: int, grouped: bool) -> float:
+        units = [str(k) for k in np.repeat(np.arange(labels.size), copies)] if grouped else None
+        many = [np.repeat(values, copies) for values in (labels, *scores)]
+        fold = FoldScores.of(many[0], many[1], many[2], units)
+        [level] = crossover([CrossoverPoint(1, (fold,))], margin=0.01, seed=0).levels
+        return level.classifier.high - level.classifier.low
+
+    assert width(5, grouped=True) == pytest.approx(width(1, grouped=False), rel=0.1)
+    assert width(5, grouped=False) < 0.6 * width(1, grouped=False)

@@ -515,11 +515,11 @@ def _draws(folds: Sequence[FoldScores], resamples: int, seed: int) -> Iterator[t
         if fold.units is None:
             yield rows.astype(np.float64), columns.astype(np.float64)
         else:
-            times = _drawn_groups(fold, fold.units, resamples, np.random.default_rng([seed, 2, place]))
+            times = drawn_groups(fold, fold.units, resamples, np.random.default_rng([seed, 2, place]))
             yield times[:, fold.defects], times[:, fold.goods]
 
 
-def _drawn_groups(
+def drawn_groups(
     fold: FoldScores, units: NDArray[np.int64], resamples: int, rng: np.random.Generator
 ) -> Floats:
     """(resamples, images): how often each image is drawn, groups whole, within groups of one composition."""

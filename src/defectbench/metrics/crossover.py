@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defectbench.errors import DataError
-from defectbench.metrics.comparison import FoldScores, Interval, fold_average
+from defectbench.metrics.comparison import FoldScores, Interval, drawn_groups, fold_average
 
 Floats = NDArray[np.float64]
 RESAMPLES = 1999
@@ -103,9 +103,9 @@ def crossover(
 ) -> Crossover:
     """Return the crossover by image AUROC, with its percentile interval.
 
-    A resample draws images within each fold and class, jointly for both models and at every n, and draws
-    within each fold. Points with equally many draws share theirs, because a draw's training
-    defects at n are among those at 2n.
+    A resample draws images, or groups of them, within each fold and class, jointly for both models and at
+    every n, and draws within each fold. Points with equally many draws share theirs, because a draw's
+    training defects at n are among those at 2n.
 
     Raises:
         DataError: no point, a number twice, or points with different images.
@@ -179,7 +179,7 @@ def _drawn(points: Sequence[CrossoverPoint], seed: int, resamples: int) -> tuple
         if not fold.weight:
             continue
         share = fold.weight / total
-        rows, columns = (_shares(rng, group.size, resamples) for group in (fold.defects, fold.goods))
+        rows, columns = _image_shares(fold, rng, resamples)
         detector += _resampled(fold, fold.b, len(fold.b), rows, columns)[0] * share
         counts = sorted({len(point.folds[place].a) // point.seeds for point in points})
         shares = {count: _shares(rng, count, resamples) for count in counts}
@@ -188,6 +188,21 @@ def _drawn(points: Sequence[CrossoverPoint], seed: int, resamples: int) -> tuple
             # Points with equally many draws take the same line of shares, see :func:`crossover`.
             classifier[row] += (draws * shares[len(draws)].T).sum(axis=0) * share
     return classifier, detector
+
+
+def _image_shares(fold: FoldScores, rng: np.random.Generator, resamples: int) -> tuple[Floats, Floats]:
+    """Return how much each defect and each good weighs in each resample; groups are drawn whole."""
+    if fold.units is None:
+        return _shares(rng, fold.defects.size, resamples), _shares(rng, fold.goods.size, resamples)
+    times = drawn_groups(fold, fold.units, resamples, rng)
+    return _relative(times[:, fold.defects]), _relative(times[:, fold.goods])
+
+
+def _relative(times: Floats) -> Floats:
+    """Return counts as shares that add up to 1 in each line; all alike where none of the images is drawn."""
+    total = times.sum(axis=1, keepdims=True)
+    shares: Floats = np.where(total > 0, times / np.maximum(total, 1), 1 / times.shape[1])
+    return shares
 
 
 def _shares(rng: np.random.Generator, items: int, resamples: int) -> Floats:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
 from defectbench.catalog import Family
-from defectbench.metrics.comparison import AUROC, FoldScores
+from defectbench.metrics.comparison import AUROC
 from defectbench.metrics.crossover import Crossover, CrossoverPoint, Level, crossover
 from defectbench.protocols.scarcity import Scarcity
 from defectbench.tables.collect import Collected, Fold
 from defectbench.tables.conditions import fitted_by
-from defectbench.tables.paired import cautions, tested
+from defectbench.tables.paired import cautions, pair, tested
 
 _WHOLE = "all"
 _SEED = 0
@@ -108,10 +106,10 @@ class _Stage:
         """Keys of its fits."""
         return fitted_by(fold for folds in self.folds for fold in folds)
 
-    def point(self, detector: Sequence[Sequence[Fold]]) -> CrossoverPoint:
-        """Return its scores beside the detector's, fold by fold."""
+    def point(self, detector: Sequence[Sequence[Fold]], units: Mapping[str, str]) -> CrossoverPoint:
+        """Return its scores beside the detector's, fold by fold; ``units``: image -> its group."""
         pairs = zip(self.folds, detector, strict=True)
-        return CrossoverPoint(self.n, tuple(_scores(ours, theirs) for ours, theirs in pairs), self.seeds)
+        return CrossoverPoint(self.n, tuple(pair(ours, theirs, units) for ours, theirs in pairs), self.seeds)
 
 
 @dataclass(frozen=True)
@@ -124,6 +122,7 @@ class _Curve:
     detector: str
     stages: tuple[_Stage, ...]
     reference: tuple[tuple[Fold, ...], ...]
+    units: Mapping[str, str]
     margin: float
     folds: int
     expected: int
@@ -131,7 +130,7 @@ class _Curve:
     @cached_property
     def found(self) -> Crossover:
         """The crossover; resampled once for both tables."""
-        points = [stage.point(self.reference) for stage in self.stages]
+        points = [stage.point(self.reference, self.units) for stage in self.stages]
         return crossover(points, margin=self.margin, seed=_SEED)
 
     def learning(self) -> Iterator[LearningRow]:
@@ -227,7 +226,10 @@ class LearningTables:
             return None
         reference = tuple(tuple(folds) for folds in theirs.values())
         counts = len(own), self._expected[category, label]
-        return _Curve(category, label, family, self._detector, stages, reference, self._margin, *counts)
+        units = self._collected.units_of(category)
+        return _Curve(
+            category, label, family, self._detector, stages, reference, units, self._margin, *counts
+        )
 
     @cached_property
     def _expected(self) -> Counter[tuple[str, str]]:
@@ -275,9 +277,3 @@ def _whole_draws(folds: Sequence[Fold], seeds: Sequence[int]) -> Iterator[Fold]:
     for draw in sorted(draws):
         if draws[draw].keys() >= set(seeds):
             yield from (draws[draw][seed] for seed in seeds)
-
-
-def _scores(ours: Sequence[Fold], theirs: Sequence[Fold]) -> FoldScores:
-    """Return one fold's scores side by side, a line for each fit."""
-    a, b = (np.stack([fold.test.score for fold in folds]) for folds in (ours, theirs))
-    return FoldScores.of(ours[0].test.label, a, b)
