@@ -40,7 +40,7 @@ from defectbench.util.image_io import (
     read_picture,
     read_resized,
     read_values,
-    traits,
+    read_with_traits,
 )
 
 SECONDS = 10.0
@@ -178,7 +178,7 @@ READERS: tuple[Callable[[Path], object], ...] = (
     read_mask,
     read_values,
     depth,
-    lambda path: traits(path, FULL),
+    lambda path: read_with_traits(path, FULL),
 )
 
 

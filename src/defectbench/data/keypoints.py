@@ -96,12 +96,13 @@ def _extrema(response: Plane) -> tuple[NDArray[np.int64], Plane]:
     Args:
         response: at each scale, (n, h, w).
     """
-    found = np.zeros(response.shape, np.bool_)
-    if min(response.shape[1:]) > 2:
-        centre = response[:, 1:-1, 1:-1]
-        found[:, 1:-1, 1:-1] = (centre > _NOTHING) & (centre >= _of_nine(response, np.maximum))
-        found[:, 1:-1, 1:-1] |= (centre < -_NOTHING) & (centre <= _of_nine(response, np.minimum))
-    steps, rows, columns = np.nonzero(found & _inner(*response.shape[1:]))
+    high = _best_of_four(response, np.greater_equal) & (response > _NOTHING)
+    low = _best_of_four(response, np.less_equal) & (response < -_NOTHING)
+    steps, rows, columns = np.nonzero((high | low) & _inner(*response.shape[1:]))
+    corners = [response[steps, rows + down, columns + right] for down in (-1, 1) for right in (-1, 1)]
+    here, is_high = response[steps, rows, columns], high[steps, rows, columns]
+    best = np.where(is_high, here >= reduce(np.maximum, corners), here <= reduce(np.minimum, corners))
+    steps, rows, columns = steps[best], rows[best], columns[best]
     blob = _is_blob(response, steps, rows, columns)
     steps, rows, columns = steps[blob], rows[blob], columns[blob]
     around = _around(response)[steps, rows // _CELL, columns // _CELL]
@@ -120,10 +121,16 @@ def _first_of_each(steps: NDArray[np.int64], salience: NDArray[np.floating[Any]]
     return order[np.arange(len(order)) - starts[steps[order]] < PER_SCALE]
 
 
-def _of_nine(plane: Plane, better: np.ufunc) -> Plane:
-    """Return the best of each 3 x 3 pixels of (n, h, w), without the edge."""
-    rows = better(better(plane[:, :-2], plane[:, 1:-1]), plane[:, 2:])
-    return np.asarray(better(better(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:]))
+def _best_of_four(plane: Plane, better: np.ufunc) -> NDArray[np.bool_]:
+    """Whether each pixel of (n, h, w) is at least as good as those beside, above and below it; no edge is."""
+    found = np.zeros(plane.shape, np.bool_)
+    inner = found[:, 1:-1, 1:-1]
+    centre = plane[:, 1:-1, 1:-1]
+    if inner.size:
+        np.logical_and(better(centre, plane[:, :-2, 1:-1]), better(centre, plane[:, 2:, 1:-1]), out=inner)
+        inner &= better(centre, plane[:, 1:-1, :-2])
+        inner &= better(centre, plane[:, 1:-1, 2:])
+    return found
 
 
 def _is_blob(
@@ -145,7 +152,9 @@ def _around(response: Plane) -> Plane:
     from scipy.ndimage import uniform_filter
 
     height, width = response.shape[1:]
-    square = np.pad(response * response, ((0, 0), (0, -height % _CELL), (0, -width % _CELL)), mode="edge")
+    square = response * response
+    if height % _CELL or width % _CELL:
+        square = np.pad(square, ((0, 0), (0, -height % _CELL), (0, -width % _CELL)), mode="edge")
     rows = reduce(np.add, [square[:, start::_CELL] for start in range(_CELL)])
     cells = reduce(np.add, [rows[:, :, start::_CELL] for start in range(_CELL)]) / _CELL**2
     return np.asarray(np.sqrt(uniform_filter(cells, (1, _AROUND, _AROUND))))

@@ -13,7 +13,7 @@ from defectbench.data.mask_checks import Flat, Marked, check_masks, looks_flat
 from defectbench.data.shortcut import Looks, looks
 from defectbench.data.unpacked import sha256_of
 from defectbench.errors import DataError
-from defectbench.util.image_io import Intensity, overview, read_picture, traits
+from defectbench.util.image_io import Intensity, overview, read_with_traits
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def open_source(source: Source, intensity: Intensity) -> Opened:
     """Decode the picture and its masks."""
     try:
         digest = sha256_of(source.file)
-        picture = read_picture(source.file, intensity=intensity)
+        picture, uncommon = read_with_traits(source.file, intensity)
     except DataError as error:
         return Opened(tuple(error.problems))
     except OSError as error:
@@ -67,7 +67,6 @@ def open_source(source: Source, intensity: Intensity) -> Opened:
     height, width = picture.shape[:2]
     pixels = hashlib.sha256(f"{width} {height} ".encode())
     pixels.update(picture.data)
-    uncommon = traits(source.file, intensity)
     marked: dict[Path, Marked] = {}
     picture = overview(picture)
     return Opened(

@@ -9,9 +9,11 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
@@ -86,20 +88,43 @@ def _set_switches() -> None:
     _strict_stack.callback(setattr, ImageFile, "LOAD_TRUNCATED_IMAGES", ImageFile.LOAD_TRUNCATED_IMAGES)
     _strict_stack.callback(setattr, Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     _strict_stack.enter_context(warnings.catch_warnings())
-    warnings.filterwarnings("ignore", module=r"PIL\.")
+    warnings.filterwarnings("always", module=r"PIL\.")
+    warnings.showwarning = partial(_note_warning, warnings.showwarning)
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     Image.MAX_IMAGE_PIXELS = None
+
+
+def _note_warning(
+    show: Callable[..., None], message: Warning | str, category: type[Warning], filename: str, *rest: Any
+) -> None:
+    """Keep that Pillow warned of the file which this thread reads; show the warnings of others."""
+    if Path(filename).parent.name == "PIL":
+        _warned.ever = True
+    else:
+        show(message, category, filename, *rest)
+
+
+class _Warned(threading.local):
+    ever = False
+
+
+_warned = _Warned()
 
 
 @contextmanager
 def opened(source: Path | bytes, name: str | None, limit: float | None) -> Iterator[Image.Image]:
     """Yield the first frame, loaded whole and turned; every fault of the file, met by then or by the
-    caller's conversions, becomes a DataError."""
+    caller's conversions, becomes a DataError.
+
+    What only the file as it was stored tells lies in ``info``: its ``format`` and ``raw_mode``, and whether
+    it was ``turned``, has several ``frames`` or ``damaged`` metadata.
+    """
     most = pixel_limit() if limit is None else limit
+    _warned.ever = False
     try:
         with strict(), Image.open(stream(source), formats=FORMATS) as image:
             _check_size(image, most, name_of(source, name))
-            kind = image.format
+            kind, raw = image.format, raw_mode(image)
             if kind == "PNG" and _is_too_short(source):
                 raise ValueError("its pixels end early")
             image.load()
@@ -107,7 +132,12 @@ def opened(source: Path | bytes, name: str | None, limit: float | None) -> Itera
                 raise ValueError("its pixels end early")
             orientation = image.getexif().get(ORIENTATION, 1)
             turned = ImageOps.exif_transpose(image) if orientation != 1 else image
-            turned.info |= {"format": kind, "turned": orientation != 1}
+            told: dict[str | tuple[int, int], object] = {
+                "raw_mode": raw,
+                "frames": _has_frames(image),
+                "damaged": _warned.ever,
+            }
+            turned.info |= {"format": kind, "turned": orientation != 1, **told}
             yield turned
     except FileNotFoundError as error:
         raise DataError(f"{name_of(source, name)}: no such file") from error
@@ -117,6 +147,21 @@ def opened(source: Path | bytes, name: str | None, limit: float | None) -> Itera
         raise DataError(
             f"{name_of(source, name)}: cannot be read as a picture ({_why(source, error)})"
         ) from error
+
+
+def _has_frames(image: Image.Image) -> bool:
+    """Whether the file holds a frame behind the first, as far as it can be followed."""
+    try:
+        return bool(getattr(image, "n_frames", 1) > 1)
+    except Exception:  # a broken chain of frames: the first, which is read, is whole
+        return False
+
+
+def raw_mode(image: Image.Image) -> str:
+    """Return how the file of a picture that is not loaded yet lays its values out: ``RGB;16B``."""
+    tiles = getattr(image, "tile", ())
+    arguments = tiles[0].args if tiles else ""
+    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
 
 def _check_size(image: Image.Image, limit: float, name: str) -> None:

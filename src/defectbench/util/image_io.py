@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +19,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from defectbench.errors import DataError, DefectbenchError, UsageError
-from defectbench.util.decoding import FORMATS, ORIENTATION, UNLIMITED, name_of, opened, stream, strict
+from defectbench.util.decoding import (
+    FORMATS,
+    UNLIMITED,
+    name_of,
+    opened,
+    raw_mode,
+    stream,
+    strict,
+)
 
 __all__ = [
     "FULL",
@@ -39,9 +46,9 @@ __all__ = [
     "read_picture",
     "read_resized",
     "read_values",
+    "read_with_traits",
     "resize_mask",
     "resize_picture",
-    "traits",
 ]
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -177,11 +184,44 @@ def read_picture(
         DataError: the file cannot be read, is truncated or too large, or has values beyond the scale.
     """
     with opened(source, name, limit) as image:
-        pixels = np.empty((image.height, image.width, 3), np.uint8)
-        for top, band in _bands(image):
-            rows = np.asarray(_shown(band, intensity, name_of(source, name)))
-            pixels[top : top + band.height] = rows if rows.ndim == 3 else rows[:, :, None]
+        return _pixels(image, intensity, name_of(source, name))
+
+
+def read_with_traits(
+    source: Path | bytes, intensity: Intensity = FULL
+) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """Return what :func:`read_picture` does, and what is uncommon about the file and was handled.
+
+    Raises:
+        DataError: as :func:`read_picture`.
+    """
+    with opened(source, None, None) as image:
+        return _pixels(image, intensity, name_of(source, None)), _traits(image, intensity)
+
+
+def _pixels(image: Image.Image, intensity: Intensity, name: str) -> NDArray[np.uint8]:
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top, band in _bands(image):
+        rows = np.asarray(_shown(band, intensity, name))
+        pixels[top : top + band.height] = rows if rows.ndim == 3 else rows[:, :, None]
     return pixels
+
+
+def _traits(image: Image.Image, intensity: Intensity) -> tuple[str, ...]:
+    found = {
+        f"16-bit grey, {intensity.words}": image.mode in _SIXTEEN,
+        f"32-bit grey, {intensity.words}": image.mode == "F",
+        "of 16-bit colours, read by their upper 8 bits": (
+            "16" in image.info["raw_mode"] and image.mode not in _SIXTEEN
+        ),
+        "with a palette, read as its colours": image.mode == "P",
+        "partly transparent, laid over white": image.has_transparency_data,
+        "turned as their EXIF orientation says": image.info["turned"],
+        "of several frames, the first is read": image.info["frames"],
+        "CMYK, read as RGB": image.mode == "CMYK",
+        "with damaged metadata, read without it": image.info["damaged"],
+    }
+    return tuple(text for text, holds in found.items() if holds)
 
 
 def read_resized(
@@ -256,46 +296,13 @@ def depth(source: Path | bytes) -> Depth:
     """Return how many bits a grey value has, or that colours have 16, from the file's header alone."""
     try:
         with strict(), Image.open(stream(source), formats=FORMATS) as image:
-            if "16" in _raw_mode(image) and image.mode not in _SIXTEEN:
+            if "16" in raw_mode(image) and image.mode not in _SIXTEEN:
                 return "16-colour"
             return "32" if image.mode in ("I", "F") else "16" if image.mode in _SIXTEEN else "8"
     except DefectbenchError:
         raise
     except Exception:  # read_picture says what is wrong
         return "unreadable"
-
-
-def _raw_mode(image: Image.Image) -> str:
-    """Return how the file lays its values out, in Pillow's words: ``RGB;16B``."""
-    tiles = getattr(image, "tile", ())
-    arguments = tiles[0].args if tiles else ""
-    return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
-
-
-def traits(source: Path | bytes, intensity: Intensity = FULL) -> tuple[str, ...]:
-    """Return what is uncommon about the file and is handled: from its header alone; empty if unreadable."""
-    try:
-        with strict(), warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            with Image.open(stream(source), formats=FORMATS) as image:
-                found = {
-                    f"16-bit grey, {intensity.words}": image.mode in _SIXTEEN,
-                    f"32-bit grey, {intensity.words}": image.mode == "F",
-                    "of 16-bit colours, read by their upper 8 bits": (
-                        "16" in _raw_mode(image) and image.mode not in _SIXTEEN
-                    ),
-                    "with a palette, read as its colours": image.mode == "P",
-                    "partly transparent, laid over white": image.has_transparency_data,
-                    "turned as their EXIF orientation says": image.getexif().get(ORIENTATION, 1) != 1,
-                    "of several frames, the first is read": getattr(image, "n_frames", 1) > 1,
-                    "CMYK, read as RGB": image.mode == "CMYK",
-                }
-        found["with damaged metadata, read without it"] = bool(warned)
-    except DefectbenchError:
-        raise
-    except Exception:  # read_picture says what is wrong
-        return ()
-    return tuple(text for text, holds in found.items() if holds)
 
 
 def resize_picture(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
