@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+import tifffile
 from PIL import Image as Pillow
 
 from defectbench.__main__ import run
@@ -339,6 +340,66 @@ def test_inspect_scores_new_photographs_and_writes_overlays(
     assert [float(row["score"]) for row in listed] == [row["score"] for row in rows]
     assert "in/deep/d.jpg" in call(capfd, "inspect", knn, "in/deep/d.jpg")[0]
     assert sorted(path.name for path in pictures.iterdir()) == ["in", "overlays"], "no store was made"
+
+
+def test_inspect_writes_heat_maps_in_the_form_of_the_server_of_ad2(
+    knn: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _, err = call(capfd, "inspect", knn, "in/a.png", "in/deep", "--maps", "maps")
+    assert "wrote 2 heat maps to maps" in err
+    names = {path.relative_to("maps").as_posix() for path in Path("maps").rglob("*.*")}
+    assert names == {
+        "anomaly_images/bolt/a.tiff",
+        "anomaly_images/bolt/deep/d.tiff",
+        "anomaly_images_thresholded/bolt/a.png",
+        "anomaly_images_thresholded/bolt/deep/d.png",
+    }
+    values = tifffile.imread("maps/anomaly_images/bolt/a.tiff")
+    assert values.dtype == np.float16
+    assert values.shape == (200, 150)
+    with Pillow.open("maps/anomaly_images_thresholded/bolt/a.png") as image:
+        marked = np.asarray(image)
+        assert image.mode == "L"
+    assert set(np.unique(marked)) <= {0, 255}
+    heat = read_bundle(knn).heat
+    assert heat.marked is not None
+    limit = (heat.marked - heat.low) / (heat.high - heat.low)
+    clear = np.abs(values.astype(float) - limit) > 0.01
+    np.testing.assert_array_equal((marked == 255)[clear], (values > limit)[clear])
+    (prediction,) = ExportedModel.open(knn, "cpu").score(find_pictures([Path("in/a.png")]))
+    raw = prediction.prediction.heat_map
+    assert values.max() * (heat.high - heat.low) + heat.low <= raw.max() * 1.001, "resizing heats nothing up"
+
+
+def test_pixels_are_marked_in_no_more_good_parts_than_promised(bench: Path, knn: Path) -> None:
+    store = DirectoryStore(bench / "store")
+    finished = refit.gather_cell(store, key_of(store, "filterbank-knn"), bench / "cache")
+    model = ExportedModel.open(knn, "cpu")
+    held = np.flatnonzero(finished.predictions.role == "calibration")
+    paths = [finished.paths()[place] for place in held]
+    scored = model.score([PictureFile(path, path.name) for path in paths])
+    hottest = np.array([one.prediction.heat_map.max() for one in scored])
+    assert model.bundle.heat.marked is not None
+    rate = model.bundle.threshold.false_alarm_rate
+    assert rate is not None
+    assert (hottest > model.bundle.heat.marked).sum() + 1 <= rate * (len(hottest) + 1) + 1e-9
+
+
+def test_inspect_refuses_heat_maps_of_one_name_and_of_models_without_a_threshold(
+    knn: Path, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Pillow.open("in/a.png").save("in/a.bmp")
+    assert (
+        "would have one heat map, bolt/in/a" in call(capfd, "inspect", knn, "in", "--maps", "m", code=64)[1]
+    )
+    shutil.copytree(knn, "old")
+    document = json.loads(Path("old", DOCUMENT).read_text())
+    del document["heat"]["marked"]
+    Path("old", DOCUMENT).write_text(json.dumps(document))
+    _, err = call(capfd, "inspect", "old", "in/b.bmp", "--maps", "m", code=78)
+    assert "export it again" in err
+    assert not Path("m").exists()
+    call(capfd, "inspect", "old", "in/b.bmp", "--out", "overlays")
 
 
 def test_inspect_turns_a_photograph_as_its_exif_says(

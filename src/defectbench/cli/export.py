@@ -91,6 +91,9 @@ def _print_export(bundle: Bundle, out: Path) -> None:
 @click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for overlays.")
+@click.option(
+    "--maps", type=click.Path(file_okay=False, path_type=Path), help="Folder for heat maps as numbers."
+)
 @device_option
 @click.option(
     "--format",
@@ -100,19 +103,26 @@ def _print_export(bundle: Bundle, out: Path) -> None:
     show_default=True,
     help="A table for people, JSON or CSV for pipes.",
 )
-def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str, form: str) -> None:
+def inspect(
+    model: Path, images: tuple[Path, ...], out: Path | None, maps: Path | None, device: str, form: str
+) -> None:
     """Score pictures with an exported MODEL: files, or folders and all below them. No store is needed.
 
     All pictures are read before the first is scored; those that cannot be are named, and nothing is scored
     (65). Abnormal is what scores above the model's threshold. With --out each picture gets OUT/NAME.webp: the
-    picture, and its heat map laid over it, on one scale for all.
+    picture, and its heat map laid over it, on one scale for all. With --maps each gets its heat map, at its
+    own size, in MAPS/anomaly_images (TIFF, float16), and what is hotter there than in good parts in
+    MAPS/anomaly_images_thresholded (PNG): the form of MVTec AD 2's evaluation server.
     """
-    from defectbench.export import scores
+    from defectbench.export import heat_maps, scores
     from defectbench.export.bundle import read_bundle
 
     found = scores.find_pictures(images)
+    bundle = read_bundle(model)
+    if maps is not None:
+        heat_maps.check_maps(found, bundle)
     with progress_bar() as report:
-        scores.check_pictures(found, read_bundle(model).intensity, report)
+        scores.check_pictures(found, bundle.intensity, report)
         ready = scores.ExportedModel.open(model, device)
         drift = ready.drift()
         rows = []
@@ -120,6 +130,8 @@ def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str
             rows.append(_row(scored))
             if out is not None:
                 scores.write_overlay(scored, ready.bundle, out)
+            if maps is not None:
+                heat_maps.write_maps(scored, ready.bundle, maps)
             report("scoring", len(rows), len(found))
     if drift:
         note(
@@ -129,6 +141,8 @@ def inspect(model: Path, images: tuple[Path, ...], out: Path | None, device: str
     _print_rows(rows, form)
     if out is not None:
         note(f"wrote {len(rows)} overlays to {out}")
+    if maps is not None:
+        note(f"wrote {len(rows)} heat maps to {maps}")
 
 
 def _row(scored: ScoredPicture) -> dict[str, Any]:

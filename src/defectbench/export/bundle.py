@@ -50,10 +50,17 @@ class OperatingThreshold:
 
 @dataclass(frozen=True, slots=True)
 class HeatScale:
-    """What overlays draw as cold and as hottest, on one scale for all pictures."""
+    """One scale for the heat maps of all pictures.
+
+    Attributes:
+        low, high: what overlays draw as cold and as hottest.
+        marked: a good part has a pixel above it no more often than ``threshold`` lets it be called abnormal;
+            None without calibration goods.
+    """
 
     low: float
     high: float
+    marked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

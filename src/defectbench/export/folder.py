@@ -144,7 +144,7 @@ def _write_state(finished: FinishedCell, request: ExportRequest, model: Model, d
         weights=fit.weights,
         preprocessing=_preprocessing(finished),
         threshold=_threshold(finished, request.false_alarm_rate),
-        heat=HeatScale(0.0, 1.0),
+        heat=HeatScale(0.0, 1.0),  # set by the check, which makes the heat maps
         proof=_UNCHECKED,
         device=finished.result.device,
         versions=finished.result.versions,
@@ -194,9 +194,11 @@ def _checked(finished: FinishedCell, model: ExportedModel, draft: Path, report: 
     paths, stored = finished.paths(), finished.predictions.score
     found: list[float] = []
     places: list[NDArray[np.float32]] = []
+    hottest: list[float] = []
     for prediction in model.predict(FilePictures(paths, model.bundle.image_size, model.bundle.intensity)):
         found.append(prediction.score)
         places.append(_sampled(prediction.heat_map))
+        hottest.append(float(prediction.heat_map.max()))
         report("checking", len(found), len(paths))
     # From the middle of all values to almost the highest: single hot pixels must not set the scale.
     low, high = np.quantile(np.concatenate(places), (0.5, 0.99))
@@ -209,7 +211,9 @@ def _checked(finished: FinishedCell, model: ExportedModel, draft: Path, report: 
         calls_changed=changed,
         pattern_score=model.pattern_score(),
     )
-    return replace(model.bundle, proof=proof, heat=HeatScale(float(low), float(high)))
+    goods = np.array(hottest)[finished.predictions.role == "calibration"]
+    marked = quantile_threshold(goods, threshold.asked).threshold if len(goods) else None
+    return replace(model.bundle, proof=proof, heat=HeatScale(float(low), float(high), marked))
 
 
 def _sampled(heat_map: NDArray[np.float32]) -> NDArray[np.float32]:
