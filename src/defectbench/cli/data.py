@@ -255,6 +255,9 @@ def show(dataset: str, store: str, form: str) -> None:
     else:
         _print_columns(rows, _COUNTED)
         _print_columns(rows, _DECLARED)
+        for row in rows:
+            if row["accepted_duplicates"]:
+                note(f"{row['category']}: {row['accepted_duplicates']} accepted pairs of duplicates")
 
 
 _COUNTED = (
@@ -262,19 +265,18 @@ _COUNTED = (
     ("train_good", "train good"),
     ("test_good", "test good"),
     ("test_defective", "test defects"),
-    ("defect_types", "defect types"),
+    ("train_defects", "learnt only"),
+    ("uncertain", "uncertain"),
+    ("groups", "groups"),
     ("masks", "masks"),
-    ("sizes", "sizes"),
-    ("digest", "digest"),
 )
 _DECLARED = (
     ("category", "category"),
-    ("groups", "groups"),
-    ("train_defects", "learnt only"),
-    ("uncertain", "uncertain"),
-    ("any_orientation", "any orientation"),
+    ("defect_types", "defect types"),
+    ("sizes", "sizes"),
     ("intensity", "intensity"),
-    ("accepted_duplicates", "accepted duplicates"),
+    ("any_orientation", "any orientation"),
+    ("digest", "digest"),
 )
 
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, cast
 
 import click
 
@@ -192,21 +192,32 @@ def print_yaml(documents: Iterable[Any]) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table on standard output. Columns of numbers are set flush right."""
+    """Print a table on standard output. Columns of numbers are flush right; words stay whole if they fit."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    cells = [[f"{item:.4g}" if isinstance(item, float) else str(item) for item in row] for row in rows]
+    least = [
+        max(len(word) for text in texts for word in text.split() or [""])
+        for texts in zip(columns, *cells, strict=True)
+    ]
+    fits = sum(least) + _BETWEEN * len(least) <= console.width
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, _BETWEEN - 1, 0, 0))
     for place, name in enumerate(columns):
         numbers = all(isinstance(row[place], int | float) for row in rows) and bool(rows)
-        table.add_column(name, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
+        justify: Literal["left", "right"] = "right" if numbers else "left"
+        table.add_column(name, justify=justify, overflow="fold", min_width=least[place] if fits else None)
+    for row in cells:
         # Text, not str: a name with square brackets is no markup.
-        table.add_row(*(Text(f"{item:.4g}" if isinstance(item, float) else str(item)) for item in row))
-    width = None if sys.stdout.isatty() else 200
-    Console(width=width).print(table)
+        table.add_row(*(Text(text) for text in row))
+    console.print(table)
+
+
+_BETWEEN = 2
+"""Blanks between two columns of a table."""
 
 
 def note(text: str) -> None:

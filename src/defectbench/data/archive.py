@@ -82,7 +82,7 @@ def import_dataset(
     rotated = {*any_orientation, *(mvtec_categories(found) & MVTEC_AD)}
     packs = [_pack(found, dataset, category, category in rotated) for category in reading.categories]
     for done, pack in enumerate(packs):
-        progress(f"storing {pack.manifest.category}", done, len(packs))
+        progress("storing", done, len(packs))
         _store(pack, store)
         _store_shortcut(pack.manifest, found.shortcuts.get(pack.manifest.category), store)
         keep_widths(pack.manifest, DefectWidths(found.widths[pack.manifest.category]), store)

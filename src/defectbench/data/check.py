@@ -114,7 +114,7 @@ def check(
         for source, opened in zip(own.all, in_threads(open_one, own.all), strict=True):
             own.add(source, opened)
             done += 1
-            progress(f"checking {category}", done, number)
+            progress("checking pictures", done, number)
         own.conclude(reading, progress, scale.intensity, accept_duplicates)
         problems += own.problems
         notes += own.notes
