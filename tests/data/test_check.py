@@ -191,7 +191,9 @@ def test_check_without_a_training_picture_of_its_own(root: Path) -> None:
 def test_check_tells_its_progress_while_it_compares(root: Path) -> None:
     told = []
     check(read_layout(root), lambda *step: told.append(step))
-    assert {"checking brick", "looking for copies"} <= {what for what, _, _ in told}
+    last = {what: (done, total) for what, done, total in told}
+    assert {"checking pictures", "looking for copies"} <= last.keys()
+    assert all(done == total for done, total in last.values()), "each bar reaches its end"
 
 
 def test_check_notes_uncommon_files(root: Path) -> None:
