@@ -98,7 +98,8 @@ def _extrema(response: Plane) -> tuple[NDArray[np.int64], Plane]:
     """
     high = _best_of_four(response, np.greater_equal) & (response > _NOTHING)
     low = _best_of_four(response, np.less_equal) & (response < -_NOTHING)
-    steps, rows, columns = np.nonzero((high | low) & _inner(*response.shape[1:]))
+    found = np.flatnonzero((high | low) & _inner(*response.shape[1:]))
+    steps, rows, columns = np.unravel_index(found, response.shape)
     corners = [response[steps, rows + down, columns + right] for down in (-1, 1) for right in (-1, 1)]
     here, is_high = response[steps, rows, columns], high[steps, rows, columns]
     best = np.where(is_high, here >= reduce(np.maximum, corners), here <= reduce(np.minimum, corners))
@@ -122,15 +123,20 @@ def _first_of_each(steps: NDArray[np.int64], salience: NDArray[np.floating[Any]]
 
 
 def _best_of_four(plane: Plane, better: np.ufunc) -> NDArray[np.bool_]:
-    """Whether each pixel of (n, h, w) is at least as good as those beside, above and below it; no edge is."""
-    found = np.zeros(plane.shape, np.bool_)
-    inner = found[:, 1:-1, 1:-1]
-    centre = plane[:, 1:-1, 1:-1]
-    if inner.size:
-        np.logical_and(better(centre, plane[:, :-2, 1:-1]), better(centre, plane[:, 2:, 1:-1]), out=inner)
-        inner &= better(centre, plane[:, 1:-1, :-2])
-        inner &= better(centre, plane[:, 1:-1, 2:])
-    return found
+    """Whether each pixel of (n, h, w) is at least as good as those beside, above and below it.
+
+    Pixels at an edge are compared with the other edge's, which :func:`_inner` makes good.
+    """
+    width, flat = plane.shape[2], plane.ravel()
+    found = np.zeros(len(flat), np.bool_)
+    inner, centre = found[width:-width], flat[width:-width]
+    for step in (-width, -1, 1, width):
+        other = flat[width + step : len(flat) - width + step]
+        if step == -width:
+            better(centre, other, out=inner)
+        else:
+            inner &= better(centre, other)
+    return found.reshape(plane.shape)
 
 
 def _is_blob(
