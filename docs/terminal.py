@@ -20,6 +20,7 @@ import struct
 import subprocess
 import termios
 import time
+from itertools import groupby
 from pathlib import Path
 
 import pyte
@@ -60,10 +61,10 @@ def rendered(screen: pyte.Screen) -> list[Text]:
     """Return the screen's lines with their colours, up to the last that is not empty."""
     lines = []
     for row in range(screen.lines):
+        cells = [screen.buffer[row][column] for column in range(screen.columns)]
         line = Text()
-        for column in range(screen.columns):
-            cell = screen.buffer[row][column]
-            line.append(cell.data, Style(color=colour(cell.fg), bold=cell.bold))
+        for (color, bold), run in groupby(cells, key=lambda cell: (colour(cell.fg), cell.bold)):
+            line.append("".join(cell.data for cell in run), Style(color=color, bold=bold))
         line.rstrip()
         lines.append(line)
     while lines and not lines[-1].plain:
