@@ -198,6 +198,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Non
     from rich.table import Table
     from rich.text import Text
 
+    _bars.clear()
     console = Console(width=None if sys.stdout.isatty() else 200)
     cells = [[f"{item:.4g}" if isinstance(item, float) else str(item) for item in row] for row in rows]
     least = [
@@ -222,21 +223,50 @@ _BETWEEN = 2
 
 def note(text: str) -> None:
     """Print a message for people on standard error."""
+    _bars.clear()
     click.echo(text, err=True)
+
+
+class _Bars:
+    """The bars of what is under way, on standard error where that is a terminal.
+
+    What is printed meanwhile takes them away until the next step: else they would take lines below them along
+    when they go.
+    """
+
+    def __init__(self) -> None:
+        self._shown: Any = None
+        self._tasks: dict[str, Any] = {}
+
+    def step(self, what: str, done: int, total: int) -> None:
+        """Show how far it is."""
+        from rich.console import Console
+        from rich.progress import Progress
+
+        if self._shown is None:
+            self._shown = Progress(
+                console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+            )
+            self._shown.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._shown.add_task(what, total=total)
+        self._shown.update(self._tasks[what], completed=done, total=total)
+
+    def clear(self) -> None:
+        """Take them away."""
+        if self._shown is not None:
+            self._shown.stop()
+        # Never started again: it would go up as many lines as it had, over what was printed since.
+        self._shown, self._tasks = None, {}
+
+
+_bars = _Bars()
 
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
     """Give a callback (what, done, total) that draws a bar on standard error, where that is a terminal."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        tasks: dict[str, Any] = {}
-
-        def step(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
-
-        yield step
+    try:
+        yield _bars.step
+    finally:
+        _bars.clear()

@@ -1,8 +1,9 @@
-"""Can train/good and test/good be told apart by looks alone? Then a classifier could live off that.
+"""Can train/good and test/good be told apart by looks alone? Then a classifier is at a disadvantage.
 
 A classifier learns train/good as good and defects of the test part as abnormal. If the two parts differ in
-brightness, sharpness or size, it may learn the part instead of the defect, and figures flatter it. So a
-trivial discriminator is taught the part of good pictures, by statistics of the whole picture: it sees no
+brightness, sharpness or size, it may learn the part instead of the defect, and then calls good pictures of
+the test part abnormal: its figures are worse than the line's would be (docs/statistics.md). So a trivial
+discriminator is taught the part of good pictures, by statistics of the whole picture: it sees no
 defect and no label. AUROC 0.5: it cannot tell them apart.
 """
 
@@ -51,7 +52,7 @@ class Shortcut:
 
     @property
     def suspicious(self) -> bool:
-        """Whether a classifier could live off the difference."""
+        """Whether the difference puts a classifier at a disadvantage."""
         return self.auroc >= SUSPICIOUS and self.low > 0.5
 
     @property
@@ -59,8 +60,9 @@ class Shortcut:
         """What to make of it, in words."""
         return (
             f"whole-picture looks (colour, contrast, sharpness, size) tell train/good from test/good with an "
-            f"AUROC of {self.auroc:.2f} ({self.low:.2f} to {self.high:.2f}): a classifier could learn that "
-            "difference in place of the defect; take both parts under the same light and settings"
+            f"AUROC of {self.auroc:.2f} ({self.low:.2f} to {self.high:.2f}): a classifier may learn that "
+            "difference in place of the defect and look worse than it is, because it then calls goods of the "
+            "test part abnormal; take both parts under the same light and settings"
         )
 
     def to_json(self) -> bytes:

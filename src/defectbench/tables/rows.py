@@ -261,7 +261,7 @@ class ShiftRow:
     Attributes:
         auroc, low, high: cross-validated, with its 95 % interval; NaN where it was not measured.
         train, test: good pictures of each part.
-        suspicious: a classifier could live off the difference.
+        suspicious: the difference puts a classifier at a disadvantage.
         warning: what to make of it, in words; empty where there is nothing to warn of.
     """
 
