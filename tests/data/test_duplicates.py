@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import rotate, shift
 
-from defectbench.data import parallel
+from defectbench.data import keypoints, parallel
 from defectbench.data.duplicates import DETAIL, Pair, duplicate_groups, frame, near_duplicates
 from defectbench.data.synthetic.defects import add_defect
 from defectbench.data.synthetic.scenes import SCENES, photograph, poses, unit_grid
@@ -168,6 +168,17 @@ def test_duplicates_of_few_flat_or_tiny_pictures() -> None:
     assert pairs_of(flat[:1]) == []
     assert pairs_of(flat) == []
     assert pairs_of([*tiny, *flat]) == []
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_keypoint_stands_out_from_a_flat_neighbourhood_beside_a_strong_one() -> None:
+    # The filter's running sum ends below zero there, and a root of that is no number.
+    rng = np.random.default_rng(0)
+    response = rng.normal(0, 1e-7, (6, 128, 128)).astype(np.float32)
+    response[:, :, :40] = rng.normal(0, 30, (6, 128, 40))
+    around = keypoints._around(response)
+    assert np.isfinite(around).all()
+    assert (around > 0).all()
 
 
 def test_duplicates_in_pictures_of_any_shape(photographs: dict[str, list[Picture]]) -> None:

@@ -33,6 +33,9 @@ _CELL, _AROUND = 4, 7
 _NOTHING = 0.02
 """Grey levels below which a response is rounding."""
 
+_LEAST = np.float32(1e-12)
+"""Mean square of a response, in grey levels, below which there is none."""
+
 SIZE = len(_RADII) * 2 * _HARMONICS + len(_RADII)
 
 
@@ -163,7 +166,8 @@ def _around(response: Plane) -> Plane:
         square = np.pad(square, ((0, 0), (0, -height % _CELL), (0, -width % _CELL)), mode="edge")
     rows = reduce(np.add, [square[:, start::_CELL] for start in range(_CELL)])
     cells = reduce(np.add, [rows[:, :, start::_CELL] for start in range(_CELL)]) / _CELL**2
-    return np.asarray(np.sqrt(uniform_filter(cells, (1, _AROUND, _AROUND))))
+    # Its running sum may end a little below zero, and nothing may be divided by zero.
+    return np.asarray(np.sqrt(np.maximum(uniform_filter(cells, (1, _AROUND, _AROUND)), _LEAST)))
 
 
 def _vertex(before: Plane, here: Plane, after: Plane) -> Plane:
