@@ -119,6 +119,7 @@ def test_usage_errors_end_with_64(
         (("report", "smal", "--out", "x"), "no sweep 'smal'"),
         (("track", "smal"), "no sweep 'smal'"),
         (("data", "show", "part"), "part"),
+        (("data", "list", "--store", "nowhere"), "make one: defectbench data import SRC --store nowhere"),
         (("data", "import", "nowhere"), "nowhere"),
         (("weights", "push", "resnet18.tv_in1k", "nowhere.pt"), "no such weights file: nowhere.pt"),
         (("job", "--cell", "abc"), "no cell abc"),
@@ -180,6 +181,14 @@ def test_reading_commands_give_json(bench: Path, capfd: pytest.CaptureFixture[st
         ("models", "show", "padim"),
     ):
         assert call(capfd, *words)[0].strip()
+
+
+def test_an_empty_store_says_how_to_fill_it(bench: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    Path("empty").mkdir(exist_ok=True)
+    out, err = call(capfd, "data", "list", "--store", "empty")
+    assert not out
+    assert "empty: no data set in it; import one: defectbench data import SRC --store empty" in err
+    assert json.loads(call(capfd, "data", "list", "--store", "empty", "--format", "json")[0]) == []
 
 
 def test_weights_of_another_network_are_taken_under_its_full_name(

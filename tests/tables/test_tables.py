@@ -324,8 +324,8 @@ def rescaled(collected: Collected, how: Callable[[np.ndarray], np.ndarray]) -> S
 
 
 def test_mistakes_are_ranked_inside_folds(whole: Tables) -> None:
-    kinds = [(m.category, m.label, m.kind) for m in whole.mistakes]
-    wanted = [(c, x, k) for c in ("grass", "brick") for x in CONTENDERS for k in ("false alarm", "miss")]
+    kinds = [(m.category, m.label, m.good) for m in whole.mistakes]
+    wanted = [(c, x, k) for c in ("grass", "brick") for x in CONTENDERS for k in (True, False)]
     assert kinds == [item for item in wanted for _ in range(WORST)]
     before = worst(rescaled(whole.collected, lambda s: s), "detector")
     after = worst(rescaled(whole.collected, lambda s: 1000 + np.exp(s)), "detector")
@@ -341,10 +341,12 @@ def test_mistakes_count_what_they_outrank(whole: Tables) -> None:
         ]
         row = fold.test.select([mistake.image_id])
         other = fold.test.score[fold.test.label != row.label[0]]
-        beaten = (other < row.score[0]) if mistake.kind == "false alarm" else (other > row.score[0])
+        beaten = (other < row.score[0]) if mistake.good else (other > row.score[0])
         assert (mistake.outranked, mistake.of) == (beaten.sum(), len(other))
         assert mistake.abnormal == (row.score[0] > fold.threshold)
         assert mistake.wrong == (mistake.abnormal != bool(row.label[0]))
+        wrong = "false alarm" if mistake.good else "miss"
+        assert mistake.kind == (wrong if mistake.wrong else "called rightly")
 
 
 def test_curves_are_one_a_fold_and_seed(whole: Tables) -> None:

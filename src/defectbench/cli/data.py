@@ -228,11 +228,19 @@ def _wishes(group: str | None, group_by_folder: bool, test_goods: float | None) 
 def list_(store: str, form: str) -> None:
     """List the data sets of the store."""
     from defectbench.data.archive import list_categories, list_datasets
+    from defectbench.errors import MissingInputError
 
     place = open_store(store)
+    if place.local_path is not None and not place.local_path.is_dir():
+        raise MissingInputError(
+            f"{store}: no store there; name yours with --store, or make one: "
+            f"defectbench data import SRC --store {store}"
+        )
     found = [{"dataset": name, "categories": list_categories(place, name)} for name in list_datasets(place)]
     if form == "json":
         print_json(found)
+    elif not found:
+        note(f"{store}: no data set in it; import one: defectbench data import SRC --store {store}")
     else:
         print_table(
             ("dataset", "categories"), [(row["dataset"], ", ".join(row["categories"])) for row in found]

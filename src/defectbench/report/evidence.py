@@ -176,7 +176,7 @@ def _truth_panel(
     mistake: MistakeRow, picture: NDArray[np.uint8], data: Gallery
 ) -> tuple[PanelImage | None, str]:
     """Return where the defect is, or None and why."""
-    if mistake.kind == "false alarm":
+    if mistake.good:
         return None, "good part: no defect to mark"
     mask = data.mask(mistake.image_id)
     return (None, "this defect has no mask") if mask is None else (show_truth(picture, mask), "")

@@ -124,6 +124,7 @@ class Report:
             "amount": wording.amount,
             "duration": wording.duration,
             "capitalize_first": wording.capital,
+            "short_digests": wording.short_digests,
         }
         script, style = (_part(file) for file in ("sort.js", "style.css"))
         return environment.get_template("page.html").render(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from defectbench.tables.collect import Collected
@@ -30,6 +31,15 @@ def number(value: float | None, digits: int = 3) -> str:
         return NOTHING
     text = f"{value:.{digits}f}"
     return text.replace("-", _MINUS) if float(text) else text.lstrip("-")
+
+
+def short_digests(text: str) -> str:
+    """Return the text with each SHA-256 by its first twelve digits.
+
+    >>> short_digests("pretrained (resnet18 " + "0123456789abcdef" * 4 + ")")
+    'pretrained (resnet18 0123456789ab)'
+    """
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", text)
 
 
 def signed(value: float, digits: int = 3) -> str:

@@ -322,12 +322,17 @@ class CellRow:
     note: str
 
 
+RIGHT = "called rightly"
+"""The kind of an image that is among a model's worst and on the right side of its threshold."""
+
+
 @dataclass(frozen=True, slots=True)
 class MistakeRow:
     """An image that a contender ranked worst inside its fold.
 
     Attributes:
-        kind: ``false alarm`` for a good image that scored high, ``miss`` for a defect that scored low.
+        good: whether it is a good image, which scored high; else a defect, which scored low.
+        kind: what the fold's default threshold makes of it: ``false alarm``, ``miss``, or ``called rightly``.
         abnormal: whether it lies above the fold's default threshold.
         outranked, of: how many of the fold's images of the other class it wrongly outranks.
     """
@@ -335,6 +340,7 @@ class MistakeRow:
     category: str
     label: str
     family: Family
+    good: bool
     kind: str
     image_id: str
     defect_type: str
@@ -350,7 +356,7 @@ class MistakeRow:
     @property
     def wrong(self) -> bool:
         """Whether the threshold calls it wrongly."""
-        return self.abnormal == (self.kind == "false alarm")
+        return self.kind != RIGHT
 
 
 @dataclass(frozen=True, slots=True)

@@ -560,8 +560,8 @@ def _status(collected: Collected, key: str) -> tuple[str, str]:
 
 
 def _weights(weights: Mapping[str, Any]) -> str:
-    """Return the weights' kind and the start of each digest."""
-    digests = [f"{name} {str(of)[:12]}" for name, of in weights.items() if name != "kind"]
+    """Return the weights' kind and their digests."""
+    digests = [f"{name} {of}" for name, of in weights.items() if name != "kind"]
     kind = str(weights.get("kind", ""))
     return f"{kind} ({', '.join(digests)})" if digests else kind
 

@@ -10,7 +10,7 @@ import numpy as np
 from defectbench.catalog import Family
 from defectbench.records.predictions import PredictionRow
 from defectbench.tables.collect import Fold
-from defectbench.tables.rows import MistakeRow
+from defectbench.tables.rows import RIGHT, MistakeRow
 
 WORST = 3
 """Images of each kind."""
@@ -31,12 +31,12 @@ class _RankedMistake:
 
 
 def worst(folds: Sequence[Fold], family: Family) -> tuple[MistakeRow, ...]:
-    """Return the worst false alarms, then the worst misses, :data:`WORST` of each, the worst first."""
+    """Return the goods that scored highest, then the defects that scored lowest, :data:`WORST` of each."""
     ranked = sorted((item for fold in folds for item in _rank(fold, family)), key=lambda item: item.order)
     return tuple(
         mistake
-        for kind in ("false alarm", "miss")
-        for mistake in [item.mistake for item in ranked if item.mistake.kind == kind][:WORST]
+        for good in (True, False)
+        for mistake in [item.mistake for item in ranked if item.mistake.good == good][:WORST]
     )
 
 
@@ -52,16 +52,18 @@ def _mistake(fold: Fold, row: PredictionRow, family: Family) -> MistakeRow:
     """Return an image as a row, whether it is one of the worst or not."""
     others = fold.test.score[fold.test.label != row.label]
     outranked = others > row.score if row.label else others < row.score
+    good, abnormal = not row.label, row.score > fold.threshold
     return MistakeRow(
         category=fold.category,
         label=fold.reading.label,
         family=family,
-        kind="miss" if row.label else "false alarm",
+        good=good,
+        kind=RIGHT if good != abnormal else "false alarm" if good else "miss",
         image_id=row.image_id,
         defect_type=row.defect_type,
         score=row.score,
         threshold=fold.threshold,
-        abnormal=row.score > fold.threshold,
+        abnormal=abnormal,
         outranked=int(outranked.sum()),
         of=int(others.size),
         fold=fold.split.fold,
