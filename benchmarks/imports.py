@@ -32,9 +32,8 @@ def make_picture(number: int, side: int, root: Path, place: int) -> None:
     rng = np.random.default_rng([SEED, place])
     fine, coarse = (gaussian_filter(rng.normal(0, 1, (side, side)), sigma) for sigma in (1.5, 8))
     grey = 128 + 60 * fine + 200 * coarse
-    folder = (
-        "train/good" if place < 0.7 * number else "test/good" if place < 0.85 * number else "test/scratch"
-    )
+    share = place / number
+    folder = "train/good" if share < 0.7 else "test/good" if share < 0.85 else "test/scratch"
     if folder == "test/scratch":
         row, column = rng.integers(side // 8, side * 3 // 4, 2)
         grey[row : row + 6, column : column + side // 6] -= 70
@@ -52,20 +51,9 @@ def make_pictures(number: int, side: int, root: Path) -> None:
 
 def measure(source: Path, store: Path) -> None:
     """Import the folder in a process of its own, print what it said and what it took."""
-    words = [
-        sys.executable,
-        "-m",
-        "defectbench",
-        "data",
-        "import",
-        source,
-        "--store",
-        store,
-        "--name",
-        "made",
-    ]
+    words = ["-m", "defectbench", "data", "import", str(source), "--store", str(store), "--name", "made"]
     start = time.perf_counter()
-    process = subprocess.Popen([str(word) for word in words])
+    process = subprocess.Popen([sys.executable, *words])
     _, status, used = os.wait4(process.pid, 0)  # what this child alone took, its peak too
     wall = time.perf_counter() - start
     print(

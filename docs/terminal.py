@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.style import Style
 from rich.text import Text
 
-COLUMNS, ROWS = 80, 60
+COLUMNS, ROWS = 80, 100
 PROMPT = "$ "
 
 
@@ -38,8 +38,9 @@ def screen_after(command: list[str], after: float | None) -> list[Text]:
     stream = pyte.ByteStream(screen)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
-    environment = {**os.environ, "TERM": "xterm-256color"}
-    environment.pop("COLUMNS", None)
+    unwanted = ("COLUMNS", "LINES", "NO_COLOR", "CI")
+    environment = {name: value for name, value in os.environ.items() if name not in unwanted}
+    environment["TERM"] = "xterm-256color"
     start = time.monotonic()
     process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
@@ -53,7 +54,9 @@ def screen_after(command: list[str], after: float | None) -> list[Text]:
         except OSError:  # the command has closed its side
             break
         stream.feed(data)
-    process.wait()
+    os.close(ours)
+    if process.wait():
+        raise subprocess.CalledProcessError(process.returncode, command)
     return kept if kept is not None else rendered(screen)
 
 

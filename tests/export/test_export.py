@@ -390,7 +390,7 @@ def test_inspect_refuses_heat_maps_of_one_name_and_of_models_without_a_threshold
 ) -> None:
     Pillow.open("in/a.png").save("in/a.bmp")
     assert (
-        "would have one heat map, bolt/in/a" in call(capfd, "inspect", knn, "in", "--maps", "m", code=64)[1]
+        "would be called alike, bolt/in/a" in call(capfd, "inspect", knn, "in", "--maps", "m", code=64)[1]
     )
     shutil.copytree(knn, "old")
     document = json.loads(Path("old", DOCUMENT).read_text())

@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from defectbench import catalog
 from defectbench.catalog import Family, Setting
 from defectbench.errors import ConfigurationError, DataError, MissingInputError, UsageError
@@ -61,6 +64,10 @@ class HeatScale:
     low: float
     high: float
     marked: float | None = None
+
+    def scaled(self, heat_map: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Return a map on this scale: 0 is cold, 1 hottest, values beyond are kept."""
+        return np.asarray((heat_map.astype(np.float64) - self.low) / (self.high - self.low or 1.0))
 
 
 @dataclass(frozen=True, slots=True)

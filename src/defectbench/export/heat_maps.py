@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from defectbench.errors import ConfigurationError, UsageError
+from defectbench.errors import ConfigurationError
 from defectbench.export.bundle import Bundle
-from defectbench.export.scores import PictureFile, ScoredPicture
+from defectbench.export.scores import PictureFile, ScoredPicture, refuse_twins
 from defectbench.util.files import written_whole
 from defectbench.util.image_io import read_picture
 
@@ -26,13 +26,7 @@ def check_maps(found: Sequence[PictureFile], bundle: Bundle) -> None:
         ConfigurationError: the model has no threshold for pixels.
     """
     _limit(bundle)
-    first: dict[str, Path] = {}
-    for one in found:
-        other = first.setdefault(_name(one, bundle), one.path)
-        if other is not one.path:
-            raise UsageError(
-                f"{other} and {one.path} would have one heat map, {_name(one, bundle)}: give them one by one"
-            )
+    refuse_twins(found, lambda one: _name(one, bundle))
 
 
 def write_maps(scored: ScoredPicture, bundle: Bundle, out: Path) -> None:
@@ -47,8 +41,7 @@ def write_maps(scored: ScoredPicture, bundle: Bundle, out: Path) -> None:
     raw = _resized(scored.prediction.heat_map, picture.shape[0], picture.shape[1])
     name = _name(scored.found, bundle)
     largest = float(np.finfo(np.float16).max)
-    span = bundle.heat.high - bundle.heat.low or 1.0
-    values = np.clip((raw - bundle.heat.low) / span, -largest, largest).astype(np.float16)
+    values = np.clip(bundle.heat.scaled(raw), -largest, largest).astype(np.float16)
     marked = np.where(raw > _limit(bundle), np.uint8(255), np.uint8(0))
     with written_whole(out / VALUES / f"{name}.tiff") as file:
         tifffile.imwrite(file, values)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,7 +77,7 @@ def find_pictures(arguments: Sequence[Path]) -> tuple[PictureFile, ...]:
             empty.append(f"{argument}: no picture in it; endings read are {', '.join(sorted(SUFFIXES))}")
     if empty:
         raise DataError(empty)
-    _check_names(found)
+    refuse_twins(found, lambda one: one.name)
     return tuple(found)
 
 
@@ -86,15 +86,14 @@ def _below(folder: Path, path: Path) -> str:
     return (Path(folder.resolve().name) / path.relative_to(folder)).as_posix()
 
 
-def _check_names(found: Sequence[PictureFile]) -> None:
-    """Refuse two pictures whose overlays would have one name."""
+def refuse_twins(found: Sequence[PictureFile], name_of: Callable[[PictureFile], str]) -> None:
+    """Refuse two pictures whose results would have one name."""
     first: dict[str, Path] = {}
     for one in found:
-        other = first.setdefault(one.name, one.path)
+        name = name_of(one)
+        other = first.setdefault(name, one.path)
         if other is not one.path:
-            raise UsageError(
-                f"{other} and {one.path} would be called alike, {one.name}: give them one by one"
-            )
+            raise UsageError(f"{other} and {one.path} would be called alike, {name}: give them one by one")
 
 
 def check_pictures(found: Sequence[PictureFile], intensity: Intensity, report: ProgressCallback) -> None:
@@ -172,9 +171,8 @@ def pattern(size: int) -> NDArray[np.uint8]:
 def overlay(picture: Picture, scored: ScoredPicture, bundle: Bundle) -> Picture:
     """Return the picture and, right of it, its heat map laid over it, on the model's one scale."""
     shown = fitted(picture, SIDE)
-    span = bundle.heat.high - bundle.heat.low or 1.0
-    level = (scored.prediction.heat_map.astype(np.float64) - bundle.heat.low) / span
-    laid = heat_over(shown, np.clip(level, 0, 1).astype(np.float16), 0.0, 1.0)
+    level = np.clip(bundle.heat.scaled(scored.prediction.heat_map), 0, 1)
+    laid = heat_over(shown, level.astype(np.float16), 0.0, 1.0)
     gap = np.full((shown.shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate([shown, gap, laid], axis=1)
 
