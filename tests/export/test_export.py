@@ -389,9 +389,7 @@ def test_inspect_refuses_heat_maps_of_one_name_and_of_models_without_a_threshold
     knn: Path, pictures: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     Pillow.open("in/a.png").save("in/a.bmp")
-    assert (
-        "would be called alike, bolt/in/a" in call(capfd, "inspect", knn, "in", "--maps", "m", code=64)[1]
-    )
+    assert "would be called alike, bolt/in/a" in call(capfd, "inspect", knn, "in", "--maps", "m", code=64)[1]
     shutil.copytree(knn, "old")
     document = json.loads(Path("old", DOCUMENT).read_text())
     del document["heat"]["marked"]
