@@ -334,9 +334,10 @@ def test_a_classifier_taught_permuted_labels_falls_to_chance(data: tuple[Directo
 
 @pytest.mark.torch
 def test_a_network_taught_permuted_labels_falls_to_chance(data: tuple[DirectoryStore, Path]) -> None:
-    """As above, for a fine-tuned network; about 30 s."""
+    """As above, for a fine-tuned network; about a minute."""
     store, cache = data
-    model = {"name": "mobilenetv3-small", "epochs": 15, "batch_size": 4, "learning_rate": 3e-3}
+    # Half as many epochs leave a fit of two unfinished on some processors, whose sums round otherwise.
+    model = {"name": "mobilenetv3-small", "epochs": 30, "batch_size": 4, "learning_rate": 3e-3}
 
     def mean_auroc(fits: int, change: Callable[[Cell, int], Cell]) -> float:
         figures = []
