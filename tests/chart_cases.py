@@ -51,7 +51,13 @@ EXTRAS: Values = {
     "image": split_image("registry.example:5000/bench/defectbench:1.2@sha256:" + "0123456789abcdef" * 4)
     | {"pullPolicy": "Always"},
     "imagePullSecrets": [{"name": "registry"}],
-    "store": {"endpoint": "http://s3.storage.svc:7070", "region": "eu-central-1", "secret": "credentials"},
+    "store": {
+        "endpoint": "http://s3.storage.svc:7070",
+        "region": "eu-central-1",
+        "secret": "credentials",
+        "credentialsKey": "aws",
+        "patienceSeconds": 90,
+    },
     "tracker": {"uri": "http://mlflow.tracking.svc:5000", "secret": "mlflow"},
     "gpuResource": "amd.com/gpu",
     "cpuLimit": True,
@@ -79,6 +85,7 @@ EXTRAS: Values = {
     "backoffLimit": 3,
     "terminationGracePeriodSeconds": 15,
     "checkpointSeconds": 90.5,
+    "stuckSeconds": 0,
     "queueName": "gpus",
     "priorityClassName": "low",
     "runtimeClassName": "nvidia",

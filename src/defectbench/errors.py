@@ -11,6 +11,7 @@
     ├── MissingWeightsError    69  weights (or an image of the containers) cannot be had
     ├── BugError               70  we were wrong
     ├── TryAgainError          75  store, tracker or cluster out of reach, disk full
+    │   ├── StoreAwayError     74  ... the store: a worker that waited for it ends so, other commands with 75
     │   ├── CheckpointError        ... a fit that cannot be gone on with: it starts anew
     │   ├── ConflictError          ... somebody else wrote the object first
     │   └── LeaseLostError         ... another worker has taken the cell over
@@ -40,6 +41,7 @@ class ExitCode(IntEnum):
     MISSING_INPUT = 66
     MISSING_WEIGHTS = 69
     BUG = 70
+    STORE_AWAY = 74
     TRY_AGAIN = 75
     NO_RIGHTS = 77
     CONFIGURATION = 78
@@ -120,6 +122,14 @@ class TryAgainError(DefectbenchError):
     code = ExitCode.TRY_AGAIN
 
 
+class StoreAwayError(TryAgainError):
+    """The store does not answer, is too busy, or cannot take what is written to it.
+
+    Nobody's fault who asks: a worker waits it out (:class:`defectbench.stores.patient.PatientStore`), and
+    where that takes too long it ends with :attr:`ExitCode.STORE_AWAY`, which is no failure of its cells.
+    """
+
+
 class CheckpointError(TryAgainError):
     """What was saved of a fit is damaged or another fit's: no reason to fail, the fit starts anew."""
 
@@ -193,6 +203,7 @@ _WORDS = {
     ExitCode.MISSING_INPUT: "a data set or cell is missing",
     ExitCode.MISSING_WEIGHTS: "weights are missing",
     ExitCode.BUG: "a bug of defectbench",
+    ExitCode.STORE_AWAY: "the store is away; it is tried again and counts as no failure",
     ExitCode.TRY_AGAIN: "something was out of reach; it is tried again",
     ExitCode.NO_RIGHTS: "refused for want of rights",
     ExitCode.CONFIGURATION: "the configuration is wrong",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,8 @@ from defectbench.records.state import CellState
 from defectbench.records.sweep_record import WHOLE, Narrowing, Record, read_record
 from defectbench.runners.job_view import JobView
 from defectbench.runners.status import (
+    SILENT,
+    STILL,
     StoredState,
     cell_statuses,
     count_states,
@@ -98,6 +102,30 @@ def test_a_cell_is_where_store_and_job_say(
     found = cell_statuses(record, {key: kept}, views)[0]
     assert (found.state, found.detail) == (state, detail)
     assert (found.progress is not None) == (state is CellState.RUNNING)
+
+
+@pytest.mark.parametrize(
+    ("still", "beat", "state", "words"),
+    [
+        (STILL - 1, 1, CellState.RUNNING, "fitting 3/20"),
+        (STILL, 1, CellState.STUCK, "no step for 10:00; fitting 3/20"),
+        (0, SILENT - 60, CellState.RUNNING, "fitting 3/20"),
+        (0, SILENT + 5, CellState.STUCK, "no beat since "),
+        (0, -3600, CellState.RUNNING, "fitting 3/20"),  # a clock that is ahead is no silence
+    ],
+)
+@pytest.mark.parametrize("phase", [CellState.RUNNING, None])
+def test_a_holder_that_hangs_is_stuck(
+    record: Record, still: float, beat: float, state: CellState, words: str, phase: CellState | None
+) -> None:
+    """Its last step and its last beat are so many seconds ago."""
+    key = next(iter(record.cells))
+    at = (datetime.now(UTC) - timedelta(seconds=beat)).isoformat(timespec="seconds")
+    kept = {key: StoredState(lease=replace(HELD, at=at, still=still))}
+    [found] = cell_statuses(record, kept, [] if phase is None else [seen(phase, (key,))])
+    assert found.state is state
+    assert found.detail.startswith(words)
+    assert found.progress == HELD.progress
 
 
 def test_a_live_job_counts_before_one_that_ended(record: Record) -> None:

@@ -18,6 +18,11 @@
 {{- if or (hasPrefix "file:" (lower .Values.store.url)) (not (contains "://" .Values.store.url)) }}true{{ end -}}
 {{- end }}
 
+{{/* "true" where the store's credentials are a mounted file. */}}
+{{- define "defectbench.credentialsFile" -}}
+{{- if and (include "defectbench.s3" .) .Values.store.secret .Values.store.credentialsKey }}true{{ end -}}
+{{- end }}
+
 {{/* What pods call the store: a directory store on a volume lies where the volume is mounted. */}}
 {{- define "defectbench.store" -}}
 {{- if and .Values.store.volume (include "defectbench.directory" .) -}}
@@ -70,11 +75,11 @@ rules:
     onPodConditions:
       - type: DisruptionTarget
         status: "True"
-  - action: Ignore # stopped by SIGTERM after a checkpoint
+  - action: Ignore # the store was away (74), or stopped by SIGTERM after a checkpoint (143)
     onExitCodes:
       containerName: worker
       operator: In
-      values: [143]
+      values: [74, 143]
   - action: FailJob # a second try cannot mend these
     onExitCodes:
       containerName: worker

@@ -70,6 +70,16 @@ containers:
     envFrom:
       {{- toYaml . | nindent 6 }}
     {{- end }}
+    {{- if $values.stuckSeconds }}
+    # The worker ends itself where a fit hangs; this ends one that is paused as a whole.
+    livenessProbe:
+      exec:
+        command: [sh, -c, 'test -n "$(find /tmp/alive -mmin -{{ add 5 (div $values.stuckSeconds 60) }})"']
+      initialDelaySeconds: 60
+      periodSeconds: 60
+      timeoutSeconds: 30
+      failureThreshold: 3
+    {{- end }}
     resources:
       {{- include "defectbench.resources" . | nindent 6 }}
     securityContext:
@@ -87,6 +97,11 @@ containers:
       {{- if and $values.store.volume (include "defectbench.directory" .root) }}
       - name: store
         mountPath: {{ $values.store.mountPath | quote }}
+      {{- end }}
+      {{- if include "defectbench.credentialsFile" .root }}
+      - name: store-credentials
+        mountPath: /var/run/defectbench/store
+        readOnly: true
       {{- end }}
       {{- with $values.extraVolumeMounts }}
       {{- toYaml . | nindent 6 }}
@@ -110,6 +125,14 @@ volumes:
   - name: store
     {{- toYaml $values.store.volume | nindent 4 }}
   {{- end }}
+  {{- if include "defectbench.credentialsFile" .root }}
+  - name: store-credentials # a volume, not variables: keys that are rotated reach a running pod
+    secret:
+      secretName: {{ $values.store.secret }}
+      items:
+        - key: {{ $values.store.credentialsKey }}
+          path: {{ $values.store.credentialsKey }}
+  {{- end }}
   {{- with $values.extraVolumes }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -127,6 +150,16 @@ volumes:
   "CUDA_CACHE_PATH" "/cache/cuda" "NUMBA_CACHE_DIR" "/cache/numba" -}}
 - name: DEFECTBENCH_CHECKPOINT_SECONDS
   value: {{ .Values.checkpointSeconds | toString | quote }}
+- name: DEFECTBENCH_STORE_PATIENCE
+  value: {{ .Values.store.patienceSeconds | toString | quote }}
+- name: DEFECTBENCH_STUCK_SECONDS
+  value: {{ .Values.stuckSeconds | toString | quote }}
+- name: DEFECTBENCH_ALIVE_FILE
+  value: /tmp/alive
+- name: DEFECTBENCH_JOB_UID # by which a new pod knows the lease of the one before
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.labels['batch.kubernetes.io/controller-uid']
 - name: DEFECTBENCH_CACHE_BYTES
   value: {{ include "defectbench.cacheBytes" .Values.cache.sizeLimit | quote }}
 {{- range $name, $value := $places }}
@@ -148,7 +181,10 @@ volumes:
 - name: AWS_REGION
   value: {{ . | quote }}
 {{- end }}
-{{- if $store.secret }}
+{{- if and $store.secret $store.credentialsKey }}
+- name: AWS_SHARED_CREDENTIALS_FILE
+  value: {{ printf "/var/run/defectbench/store/%s" $store.credentialsKey | quote }}
+{{- else if $store.secret }}
 {{- include "defectbench.secretEnv" (dict "secret" $store.secret "key" "AWS_ACCESS_KEY_ID") }}
 {{- include "defectbench.secretEnv" (dict "secret" $store.secret "key" "AWS_SECRET_ACCESS_KEY") }}
 {{- include "defectbench.secretEnv" (dict "secret" $store.secret "key" "AWS_SESSION_TOKEN" "optional" true) }}

@@ -85,10 +85,11 @@ def submit(
 @click.argument("sweep", metavar="SWEEP")
 @click.option(
     "--only",
-    type=click.Choice(["failed", "preempted", "all"]),
+    type=click.Choice(["failed", "preempted", "stuck", "all"]),
     default="failed",
     show_default=True,
-    help="Jobs that failed or cannot start; those that were taken away; both, and those never made.",
+    help="Jobs that failed or cannot start; those that were taken away; those whose worker hangs; failed, "
+    "taken away and never made ones.",
 )
 @store_option
 @kubernetes_options

@@ -20,6 +20,7 @@ _ORDER = (
     CellState.DOOMED,
     CellState.FAILED,
     CellState.DAMAGED,
+    CellState.STUCK,
     CellState.RUNNING,
     CellState.PULLING,
     CellState.PENDING,
@@ -27,6 +28,8 @@ _ORDER = (
     CellState.FINISHED,
 )
 """What a person must see first."""
+
+_AT_WORK = (CellState.STUCK, CellState.RUNNING)
 
 _REPORTED = frozenset({CellState.DOOMED, CellState.FAILED, CellState.FINISHED})
 
@@ -83,5 +86,5 @@ class ClusterBoard(LiveBoard):
 def _row(view: JobView, cells: list[CellStatus]) -> tuple[str, str, str, str]:
     """Return a Job's line of the table."""
     done = sum(each.state is CellState.FINISHED for each in cells)
-    now = next((each.detail for each in cells if each.state is CellState.RUNNING), "")
+    now = next((each.detail for each in cells if each.state in _AT_WORK), "")
     return view.name, view.phase.value, f"{done}/{len(cells)}", now or view.reason

@@ -201,7 +201,7 @@ def _line(cells: Sequence[CellStatus]) -> tuple[object, ...]:
     done = sum(each.state is CellState.FINISHED for each in cells)
     others = [each for each in cells if each.state is not CellState.FINISHED]
     # What needs a person is shown before what runs, and that before what waits.
-    order = (CellState.DAMAGED, CellState.FAILED, CellState.DOOMED, CellState.RUNNING)
+    order = (CellState.DAMAGED, CellState.FAILED, CellState.DOOMED, CellState.STUCK, CellState.RUNNING)
     first = min(
         others, key=lambda each: order.index(each.state) if each.state in order else len(order), default=None
     )

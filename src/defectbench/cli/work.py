@@ -32,6 +32,26 @@ if TYPE_CHECKING:
     help="Save a fit so often, and at SIGTERM; what can be resumed then is.  "
     "[env: DEFECTBENCH_CHECKPOINT_SECONDS]",
 )
+@click.option(
+    "--store-patience",
+    envvar="DEFECTBENCH_STORE_PATIENCE",
+    type=click.FloatRange(min=0),
+    default=600.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait so long for a store that is away, at each request; then end with 74, which counts as no "
+    "failure.  [env: DEFECTBENCH_STORE_PATIENCE]",
+)
+@click.option(
+    "--stuck-after",
+    envvar="DEFECTBENCH_STUCK_SECONDS",
+    type=click.FloatRange(min=0),
+    default=1800.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="End this process where a cell has made no step for so long; the cell begins anew from its "
+    "checkpoint.  [env: DEFECTBENCH_STUCK_SECONDS]",
+)
 @click.option("--events", is_flag=True, help="Print what happens as JSON lines on standard output.")
 def job(
     store: str,
@@ -40,6 +60,8 @@ def job(
     device: str,
     tracking_uri: str | None,
     checkpoint_every: float,
+    store_patience: float,
+    stuck_after: float,
     events: bool,
 ) -> None:
     """Run cells whose specs lie in the store, one after the other, and write their results there.
@@ -51,17 +73,22 @@ def job(
     stop.listen()
     if not events:
         logging.getLogger().handlers[0].setLevel(logging.INFO)
+    from defectbench.execution.watchdog import Watchdog, alive_file
+
+    watchdog = Watchdog(stuck_after, alive_file())
     from defectbench.cli.options import cache_or_default, open_store
     from defectbench.execution.worker import Worker
+    from defectbench.stores.patient import PatientStore
 
     worker = Worker(
-        store=open_store(store),
+        store=PatientStore(open_store(store), stop, store_patience),
         cache=cache_or_default(cache),
         device=device,
         tracking_uri=tracking_uri,
         stop=stop,
         on_event=_print_event if events else _print_line,
         checkpoint_every=checkpoint_every,
+        watchdog=watchdog,
     )
     raise click.exceptions.Exit(worker.run(cells))
 

@@ -114,7 +114,9 @@ class StoredCheckpoints:
     ) -> None:
         self.every = every
         self.resumed = False
-        self._store = store
+        self._patient = store
+        # What is saved on the way is a help, never a need: nobody waits for it.
+        self._store = store.once
         self._lease = lease
         self._arrived = arrived
         self._clock = clock
@@ -176,7 +178,7 @@ class StoredCheckpoints:
         """Bring the last checkpoint here; None where there is none that this attempt can go on with.
 
         Raises:
-            TryAgainError: the store or the disk is out of reach now.
+            TryAgainError: the disk here is out of reach now, or the store for longer than its patience.
         """
         try:
             pointer = self._adopt()
@@ -192,15 +194,15 @@ class StoredCheckpoints:
 
     def _adopt(self) -> Pointer | None:
         """Return the pointer, this attempt's fence written into it."""
-        found = self._store.find(self._key(CHECKPOINT))
+        found = self._patient.find(self._key(CHECKPOINT))
         self._seen = found.version if found else ABSENT
         if found is None:
             return None
-        pointer = Pointer.from_json(found.data)
+        pointer = replace(Pointer.from_json(found.data), attempt=self._lease.fence)
         try:
-            self._seen = self._put(replace(pointer, attempt=self._lease.fence), self._seen)
+            self._seen = self._patient.put(self._key(CHECKPOINT), pointer.to_json(), expected=self._seen)
         except ConflictError:
-            self._lease.beat()
+            self._lease.confirm()
             return self._adopt()
         return pointer
 
@@ -215,7 +217,7 @@ class StoredCheckpoints:
     def _fetch(self, pointer: Pointer) -> None:
         """Download the blob; CheckpointError unless it is the one that is meant."""
         self._folder()
-        self._store.download(self._key(pointer.blob), self._arrived)
+        self._patient.download(self._key(pointer.blob), self._arrived)
         with disk_errors(self._arrived):
             got = digest_of(self._arrived)
         if got != pointer.sha256:
@@ -258,9 +260,10 @@ def remove_leftovers(store: Store, key: str) -> None:
 
     A store out of reach is only logged, for the cell is done.
     """
+    once = store.once
     try:
-        for name in [CHECKPOINT, *(blob for _, blob in _blobs(store, key))]:
-            store.delete(cell_key(key, name))
+        for name in [CHECKPOINT, *(blob for _, blob in _blobs(once, key))]:
+            once.delete(cell_key(key, name))
     except DefectbenchError as error:
         _log.warning("cell %s: its checkpoints could not be removed: %s", key, error)
 

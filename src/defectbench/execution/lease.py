@@ -2,7 +2,9 @@
 
 ``cells/<key>/lease.json`` is changed by conditional puts only. A holder changes it every :data:`BEAT`
 seconds; a worker that has seen it unchanged for :data:`PATIENCE` seconds by its own clock may take it over
-under the next fence number. No two machines' clocks are ever compared. A holder that was paused and wakes up
+under the next fence number, and at once where it knows that the holder has ended. A store that is away
+costs a holder nothing: it works on and beats when the store is back, unless somebody has taken the cell by
+then. No two machines' clocks are ever compared. A holder that was paused and wakes up
 finds the object changed, so it can neither beat nor release, and what it wrote lies below its own fence
 number.
 """
@@ -19,7 +21,15 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from defectbench.errors import BugError, ConflictError, DataError, DefectbenchError, LeaseLostError
+from defectbench.errors import (
+    BugError,
+    ConflictError,
+    DataError,
+    DefectbenchError,
+    LeaseLostError,
+    NoRightsError,
+)
+from defectbench.execution.home import NOWHERE, Home
 from defectbench.stores.base import ABSENT, Store
 from defectbench.stores.layout import LEASE, attempts_of, cell_key, lease_key
 from defectbench.util.documents import STRICT, read_document, typed, write_document
@@ -29,6 +39,9 @@ PATIENCE = 90.0
 
 BEAT = 20.0
 """Seconds between two beats of a holder."""
+
+_SOON = 5.0
+"""Seconds between two beats while none reaches the store."""
 
 _HURRY = 5.0
 """Seconds that a stopping worker waits for a beat under way: SIGTERM leaves it 15 s at worst."""
@@ -45,7 +58,10 @@ class LeaseRecord:
         holder: a random name of this one holding.
         fence: number of the attempt, from 1.
         progress: as the holder last reported it; for ``status`` and ``watch``.
+        home: where the holder's process can be asked about (:class:`defectbench.execution.home.Home`).
+        process: its number there.
         beat: how often the holder has changed the object.
+        still: seconds since the holder's progress last changed, by its own clock.
         at: wall-clock time of the last beat, ISO 8601; for people, never compared.
         released: nobody holds the cell.
     """
@@ -59,6 +75,9 @@ class LeaseRecord:
     beat: int = 0
     at: str = ""
     released: bool = False
+    home: str = ""
+    process: int = 0
+    still: float = 0.0
 
     def to_json(self) -> bytes:
         """Return the text of ``lease.json``."""
@@ -108,10 +127,13 @@ def take_lease(
     seen: HeldLease | None = None,
     patience: float = PATIENCE,
     clock: Callable[[], float] = time.monotonic,
+    home: Home = NOWHERE,
 ) -> Lease | HeldLease:
-    """Take the cell's lease if it is free, released, or silent for ``patience`` seconds.
+    """Take the cell's lease if it is free, released, left by a process that ended, or silent for ``patience``
+    seconds.
 
     Args:
+        home: where this worker runs, which tells whether a holder from there still lives.
         seen: what the last call for this cell gave: only a version that the caller itself has seen unchanged
             for ``patience`` seconds is taken over.
         clock: seconds, monotonic.
@@ -119,26 +141,24 @@ def take_lease(
     Raises:
         TryAgainError: the store is out of reach.
     """
+    waiting = _Candidate(store, key, owner, home, patience, clock)
     # Read before the store: a slow answer must not make the holder look silent for longer than it was.
     now = clock()
     found = store.find(lease_key(key))
     if found is None:
-        first = LeaseRecord(owner, secrets.token_hex(8), 1 + _last_attempt(store, key), at=_now())
-        return _claim(store, key, first, ABSENT, patience, clock)
+        return waiting.claim(1 + _last_attempt(store, key), ABSENT)
     record = _readable(found.data, lease_key(key))
     if record is None:
         # Nobody can be asked who held it. A holder that lives loses it at its next beat and ends its attempt.
-        first = LeaseRecord(owner, secrets.token_hex(8), 1 + _last_attempt(store, key), at=_now())
-        return _claim(store, key, first, found.version, patience, clock)
-    if not record.released:
+        return waiting.claim(1 + _last_attempt(store, key), found.version)
+    if not record.released and not home.has_ended(record.home, record.process):
         # The clock starts at the first sight of a version, never at a time that the holder wrote.
         if seen is None or seen.version != found.version:
             return HeldLease(record, found.version, clock())
         if now - seen.since < patience:
             return seen
     # The progress is handed on: an attempt that ends before its first beat must not set spent time to 0.
-    successor = LeaseRecord(owner, secrets.token_hex(8), record.fence + 1, record.progress, at=_now())
-    return _claim(store, key, successor, found.version, patience, clock)
+    return waiting.claim(record.fence + 1, found.version, record.progress)
 
 
 class Lease:
@@ -148,8 +168,6 @@ class Lease:
     Attributes:
         key: the cell's.
         fence: number of this attempt.
-        progress: what the next beat reports, at first the last report of the attempt before; replace it as a
-            whole.
     """
 
     def __init__(
@@ -158,18 +176,18 @@ class Lease:
         key: str,
         record: LeaseRecord,
         version: str,
-        patience: float,
         clock: Callable[[], float],
     ) -> None:
         self.key = key
         self.fence = record.fence
-        self.progress: Mapping[str, Any] = record.progress
-        self._store = store
+        self._progress: Mapping[str, Any] = record.progress
+        self._patient = store
+        # A beat waits for nobody: the next one comes soon.
+        self._store = store.once
         self._record = record
         self._version = version
-        self._patience = patience
         self._clock = clock
-        self._confirmed = clock()
+        self._moved = clock()
         self._reason = ""
         self._mutex = threading.Lock()
 
@@ -177,6 +195,21 @@ class Lease:
     def prefix(self) -> str:
         """Where all that this attempt writes lies: ``cells/<key>/<fence>/``."""
         return f"{cell_key(self.key, str(self.fence))}/"
+
+    @property
+    def progress(self) -> Mapping[str, Any]:
+        """What the next beat reports, at first the last report of the attempt before; replaced as a whole."""
+        return self._progress
+
+    @progress.setter
+    def progress(self, progress: Mapping[str, Any]) -> None:
+        self._progress = progress
+        self._moved = self._clock()
+
+    @property
+    def still(self) -> float:
+        """Seconds since the progress was last replaced, or since the cell was taken."""
+        return self._clock() - self._moved
 
     @property
     def lost(self) -> bool:
@@ -189,11 +222,11 @@ class Lease:
             raise LeaseLostError(f"cell {self.key}, attempt {self.fence}: {self._reason}")
 
     def beat(self, progress: Mapping[str, Any] | None = None) -> None:
-        """Show in the store that this worker lives; call it before publishing a result.
+        """Show in the store that this worker lives.
 
         Raises:
             LeaseLostError: somebody has taken the cell over.
-            TryAgainError: the store is out of reach; the lease still holds while :attr:`lost` is false.
+            StoreAwayError: the store is out of reach; the lease still holds while :attr:`lost` is false.
         """
         if progress is not None:
             self.progress = progress
@@ -202,6 +235,14 @@ class Lease:
                 raise BugError(f"cell {self.key}: a released lease cannot beat")
             self.check()
             self._write(released=False)
+
+    def confirm(self) -> None:
+        """Beat before a result is published, with the patience of the store that the lease was taken from.
+
+        Raises:
+            LeaseLostError, StoreAwayError: as :meth:`beat`.
+        """
+        self._patient.patiently(self.beat)
 
     def release(self) -> None:
         """Give the cell back. Nothing happens when it is given back or lost already; a store out of reach is
@@ -234,26 +275,36 @@ class Lease:
             self.release()
 
     def _keep_beating(self, stop: threading.Event, every: float) -> None:
-        """Beat until the block ends; give up where no beat was confirmed for the patience."""
-        while not stop.wait(every):
+        """Beat until the block ends or the lease is lost. Without beats it is lost once somebody takes it."""
+        pause, silent = every, False
+        while not stop.wait(pause):
             try:
                 self.beat()
+                silent = False
             except LeaseLostError:
                 return
-            except Exception as error:  # whatever it is: without beats the lease runs out
-                _log.warning("cell %s: no beat: %s", self.key, error)
-                if self._clock() - self._confirmed >= self._patience:
-                    self._reason = f"no beat reached the store for {self._patience:.0f} s: {error}"
-                    return
+            except Exception as error:  # whatever it is: the work goes on
+                if not silent:
+                    _log.warning("cell %s: no beat, the work goes on: %s", self.key, error)
+                silent = True
+                if isinstance(error, NoRightsError):
+                    self._renew()
+            # Sooner than usual once the store was away: whoever waits for the cell looks again, too.
+            pause = min(every, _SOON) if silent else every
+
+    def _renew(self) -> None:
+        """Read rotated credentials; where that fails, the next beat says so again."""
+        with contextlib.suppress(DefectbenchError):
+            self._store.renew()
 
     def _write(self, *, released: bool) -> None:
-        """Write the next record. The time of the beat is when it began: the answer may take long."""
-        began = self._clock()
+        """Write the next record."""
         record = replace(
             self._record,
             progress=dict(self.progress),
             beat=self._record.beat + 1,
             at=_now(),
+            still=round(self.still, 1),
             released=released,
         )
         try:
@@ -261,7 +312,7 @@ class Lease:
         except ConflictError:
             self._adopt()
             version = self._put(record)
-        self._record, self._version, self._confirmed = record, version, began
+        self._record, self._version = record, version
 
     def _put(self, record: LeaseRecord) -> str:
         """Write the record over the version that this holder knows."""
@@ -279,20 +330,38 @@ class Lease:
         self.check()
 
 
-def _claim(
-    store: Store,
-    key: str,
-    record: LeaseRecord,
-    expected: str,
-    patience: float,
-    clock: Callable[[], float],
-) -> Lease | HeldLease:
-    """Try to take the cell; where somebody was faster, look again."""
-    try:
-        version = store.put(lease_key(key), record.to_json(), expected=expected)
-    except ConflictError:
-        return take_lease(store, key, record.owner, patience=patience, clock=clock)
-    return Lease(store, key, record, version, patience, clock)
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A worker that wants a cell."""
+
+    store: Store
+    key: str
+    owner: str
+    home: Home
+    patience: float
+    clock: Callable[[], float]
+
+    def claim(
+        self, fence: int, expected: str, progress: Mapping[str, Any] | None = None
+    ) -> Lease | HeldLease:
+        """Try to take the cell; where somebody was faster, look again."""
+        holder = secrets.token_hex(8)
+        record = LeaseRecord(
+            self.owner,
+            holder,
+            fence,
+            progress or {},
+            at=_now(),
+            home=self.home.name,
+            process=self.home.process,
+        )
+        try:
+            version = self.store.put(lease_key(self.key), record.to_json(), expected=expected)
+        except ConflictError:
+            return take_lease(
+                self.store, self.key, self.owner, patience=self.patience, clock=self.clock, home=self.home
+            )
+        return Lease(self.store, self.key, record, version, self.clock)
 
 
 def _last_attempt(store: Store, key: str) -> int:

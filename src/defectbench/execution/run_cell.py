@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from defectbench import catalog
@@ -24,12 +24,16 @@ from defectbench.errors import (
     ExitCode,
     MissingInputError,
     StoppedError,
+    StoreAwayError,
+    TryAgainError,
 )
-from defectbench.execution import fit_and_score
+from defectbench.execution import fit_and_score, unpublished
 from defectbench.execution.checkpoints import EVERY, StoredCheckpoints
 from defectbench.execution.events import Event
 from defectbench.execution.fit_and_score import CellOutcome, CellProgress
 from defectbench.execution.lease import Lease, LeaseRecord
+from defectbench.execution.unpublished import Unpublished
+from defectbench.execution.watchdog import Watchdog
 from defectbench.models.choose import load_class
 from defectbench.models.pictures.images import ImageSet
 from defectbench.records.cell import Cell
@@ -63,6 +67,7 @@ class WorkerContext:
         stop: set when the process is to end.
         on_event: called with every event.
         checkpoint_every: seconds between two checkpoints of a fit.
+        watchdog: ends the process where a cell hangs.
     """
 
     store: Store
@@ -71,6 +76,7 @@ class WorkerContext:
     stop: Stop
     on_event: Callable[[Event], None]
     checkpoint_every: float = EVERY
+    watchdog: Watchdog = field(default_factory=Watchdog)
 
 
 def read_cell(store: Store, key: str) -> Cell:
@@ -98,12 +104,18 @@ def run_cell(cell: Cell, place: WorkerContext, lease: Lease, before: LeaseRecord
     watch = _ProgressWatch(cell, place, lease, spent)
     with (
         lease.beating(),
-        _attempt_log(place.store, lease),
+        _attempt_log(place.store, lease) as write_log,
+        place.watchdog.watching(watch.overdue, _Ending(place.store, lease, write_log)),
         draft_path(place.cache / "checkpoints") as arrived,
     ):
         checkpointer = StoredCheckpoints(place.store, lease, arrived, place.checkpoint_every)
         try:
-            result = _publish(cell, place.store, lease, _perform(cell, place, watch, checkpointer))
+            work = unpublished.find(place.cache, cell.key)
+            if work is None:
+                work = _described(cell, lease.fence, _perform(cell, place, watch, checkpointer))
+                unpublished.keep(place.cache, work)
+            result = _publish(cell, place.store, lease, work)
+            unpublished.remove(place.cache, cell.key)
         except Exception as error:
             _record_failure(place.store, lease, error)
             if checkpointer.resumed and code_of(error) in _OF_THE_FIT:
@@ -140,20 +152,43 @@ class _ProgressWatch:
     lease: Lease
     spent: float
     started: float = field(default_factory=time.monotonic)
+    waited_before: float = field(init=False)
     phase: str = ""
     phase_started: float = 0.0
     phase_first: int = 0
     reported: float = 0.0
 
+    def __post_init__(self) -> None:
+        self.waited_before = self.place.store.waited
+
+    @property
+    def used(self) -> float:
+        """Running time of all attempts, seconds: not what was waited for a store that was away."""
+        waited = self.place.store.waited - self.waited_before
+        return self.spent + time.monotonic() - self.started - waited
+
+    def overdue(self) -> DefectbenchError | None:
+        """Return why the process must end, though no step says so: it hangs. Called by another thread."""
+        watchdog, used, deadline = self.place.watchdog, self.used, self.cell.deadline
+        if deadline is not None and used > deadline + watchdog.grace:
+            return DeadlineError(
+                f"cell {self.cell.key} has run for {used:.0f} s, its deadline is {deadline:.0f} s, "
+                f"and its last step was {watchdog.still:.0f} s ago"
+            )
+        if watchdog.stuck:
+            return TryAgainError(f"cell {self.cell.key} is stuck: no step for {watchdog.still:.0f} s")
+        return None
+
     def check(self) -> None:
         """Raise what ends the cell: a stop, a lost lease, the deadline."""
+        self.place.watchdog.note_step()
         if self.place.stop.is_set():
             raise StoppedError(f"cell {self.cell.key} was stopped; the same command starts it again")
         self.lease.check()
-        used = self.spent + time.monotonic() - self.started
-        if self.cell.deadline is not None and used > self.cell.deadline:
+        if self.cell.deadline is not None and self.used > self.cell.deadline:
             raise DeadlineError(
-                f"cell {self.cell.key} has run for {used:.0f} s, its deadline is {self.cell.deadline:.0f} s"
+                f"cell {self.cell.key} has run for {self.used:.0f} s, "
+                f"its deadline is {self.cell.deadline:.0f} s"
             )
 
     def on_progress(self, step: CellProgress) -> None:
@@ -172,7 +207,7 @@ class _ProgressWatch:
             "done": step.done,
             "total": step.total,
             "left": left,
-            "spent": self.spent + now - self.started,
+            "spent": self.used,
         }
         self.place.on_event(
             Event(
@@ -186,21 +221,27 @@ class _ProgressWatch:
         )
 
 
-def _publish(cell: Cell, store: Store, lease: Lease, outcome: CellOutcome) -> Result:
-    """Write the attempt's files below its fence, and the result last and once."""
+def _described(cell: Cell, fence: int, outcome: CellOutcome) -> Unpublished:
+    """Return what is to be published: the files by their names, and the result that speaks of them."""
     contents = {
         PREDICTIONS: outcome.predictions.to_parquet(),
         "history.parquet": history_to_parquet(outcome.history),
     }
     if outcome.heat_maps is not None:
         contents["heatmaps.npz"] = outcome.heat_maps
-    files: dict[str, str] = {}
-    for name, data in contents.items():
+    files = {f"{fence}/{name}": hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    return Unpublished(contents, _result(cell, outcome, files))
+
+
+def _publish(cell: Cell, store: Store, lease: Lease, work: Unpublished) -> Result:
+    """Write the attempt's files below its fence, and the result last and once."""
+    for name, data in work.contents.items():
         store.put(cell_key(cell.key, str(lease.fence), name), data)
-        files[f"{lease.fence}/{name}"] = hashlib.sha256(data).hexdigest()
-    result = _result(cell, outcome, files)
+    made = work.result.files.items()
+    files = {f"{lease.fence}/{place.rpartition('/')[2]}": digest for place, digest in made}
+    result = replace(work.result, files=files)
     # A holder that lost the cell learns it here, before the result and not after.
-    lease.beat()
+    lease.confirm()
     seen = store.find(result_key(cell.key))
     store.put(result_key(cell.key), result.to_json(), expected=seen.version if seen else ABSENT)
     log.info("cell %s: done, %s", cell.key, dict(result.metrics))
@@ -235,7 +276,9 @@ def _record_failure(store: Store, lease: Lease, error: Exception) -> None:
     code = code_of(error)
     if code is ExitCode.STOPPED:
         return
-    log.error("attempt %d of cell %s failed (%d)", lease.fence, lease.key, code, exc_info=error)
+    # A traceback only where somebody has to look for the cause in code, ours or a library's.
+    trace = error if code is ExitCode.BUG else None
+    log.error("attempt %d of cell %s failed (%d): %s", lease.fence, lease.key, code, error, exc_info=trace)
     # What may pass is not recorded: the next attempt tries again.
     if code not in PERMANENT or lease.lost:
         return
@@ -251,8 +294,11 @@ def code_of(error: BaseException) -> ExitCode:
     """Return the exit code of an error; what we did not raise on purpose is a bug (70).
 
     Want of memory may pass on another machine or beside fewer workers, and a full disk when there is space
-    again: both are tried again (75).
+    again: both are tried again (75). A store that was away for longer than a worker waits is none of the
+    cell's failures (74).
     """
+    if isinstance(error, StoreAwayError):
+        return ExitCode.STORE_AWAY
     if isinstance(error, DefectbenchError):
         return error.code
     return ExitCode.TRY_AGAIN if _ran_short(error) else ExitCode.BUG
@@ -263,9 +309,28 @@ def _ran_short(error: BaseException) -> bool:
     return error.errno in _OUT_OF_SPACE if isinstance(error, OSError) else ran_out(error)
 
 
+@dataclass(frozen=True)
+class _Ending:
+    """What is written before a process that hangs ends itself."""
+
+    store: Store
+    lease: Lease
+    write_log: Callable[[], None]
+
+    def __call__(self, error: DefectbenchError) -> None:
+        """Keep the reason, for good where a second try cannot mend it, and give the cell back."""
+        _record_failure(self.store.once, self.lease, error)
+        self.write_log()
+        self.lease.release()
+
+
 @contextmanager
-def _attempt_log(store: Store, lease: Lease) -> Iterator[None]:
-    """Keep what is logged meanwhile in ``log.txt``, written every :data:`LOG_EVERY` s and at the end."""
+def _attempt_log(store: Store, lease: Lease) -> Iterator[Callable[[], None]]:
+    """Keep what is logged meanwhile in ``log.txt``, written every :data:`LOG_EVERY` s and at the end.
+
+    Yields:
+        What writes it at once.
+    """
     # Whole in memory, and written whole: an object store cannot append.
     buffer = io.StringIO()
     handler = logging.StreamHandler(buffer)
@@ -278,7 +343,7 @@ def _attempt_log(store: Store, lease: Lease) -> Iterator[None]:
 
     def write() -> None:
         try:
-            store.put(lease.prefix + LOG, buffer.getvalue().encode())
+            store.once.put(lease.prefix + LOG, buffer.getvalue().encode())
         except DefectbenchError as error:
             log.debug("the log of cell %s could not be written: %s", lease.key, error)
 
@@ -289,7 +354,7 @@ def _attempt_log(store: Store, lease: Lease) -> Iterator[None]:
     thread = threading.Thread(target=keep, name=f"log {lease.key}", daemon=True)
     thread.start()
     try:
-        yield
+        yield write
     finally:
         ended.set()
         thread.join()

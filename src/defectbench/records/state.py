@@ -16,6 +16,8 @@ class CellState(StrEnum):
     WAITING = "waiting"
     """Another worker holds it."""
     RUNNING = "running"
+    STUCK = "stuck"
+    """Its worker has made no step, or sent no beat, for minutes."""
     FINISHED = "finished"
     """Its result is there and verified; of a Job: it is complete."""
     FAILED = "failed"

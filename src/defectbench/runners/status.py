@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from defectbench.errors import DataError, ExitCode, MissingInputError, describe_exit_code
@@ -18,6 +19,12 @@ from defectbench.runners.job_view import JobView
 from defectbench.stores.base import Store
 from defectbench.stores.layout import spec_key
 from defectbench.tables.collect import CellChecks
+
+STILL = 600.0
+"""Seconds without a step after which a cell looks stuck."""
+
+SILENT = 300.0
+"""Seconds without a beat, by the wall clocks of two machines: beats come every 20."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +122,7 @@ def _one(
 ) -> CellStatus:
     """Return where one cell is."""
     state, detail, code = _state(kept, job, asked)
-    progress = kept.lease.progress if kept.lease and state is CellState.RUNNING else None
+    progress = kept.lease.progress if kept.lease and state in (CellState.RUNNING, CellState.STUCK) else None
     return CellStatus(key, category, model, state, job.name if job else "", detail, code, progress)
 
 
@@ -132,11 +139,8 @@ def _state(kept: StoredState, job: JobView | None, asked: bool) -> tuple[CellSta
         return CellState.DAMAGED, f"{kept.damage}; `defectbench retry` or `run` mends it", int(ExitCode.DATA)
     if job is None or job.leaving:
         if kept.lease is not None and held:
-            return (
-                CellState.RUNNING,
-                f"{describe_progress(kept.lease)}, last beat {kept.lease.at}".lstrip(", "),
-                None,
-            )
+            words = f"{describe_progress(kept.lease)}, last beat {kept.lease.at}".lstrip(", ")
+            return _at_work(kept.lease, words)
         return CellState.PENDING, _idle(kept, job, asked), None
     if job.phase is CellState.FAILED:
         words = describe_exit_code(job.code, job.killed) if job.code is not None else ""
@@ -145,9 +149,30 @@ def _state(kept: StoredState, job: JobView | None, asked: bool) -> tuple[CellSta
         return CellState.PENDING, "its Job is complete without a verified result: retry --only all", None
     if job.phase is CellState.RUNNING:
         if kept.lease is not None and held:
-            return CellState.RUNNING, describe_progress(kept.lease), None
+            return _at_work(kept.lease, describe_progress(kept.lease))
         return CellState.PENDING, f"in line in Job {job.name}", None
     return job.phase, job.reason, job.code
+
+
+def _at_work(lease: LeaseRecord, words: str) -> tuple[CellState, str, None]:
+    """Return the state of a cell that somebody holds, told by ``words``: running, or stuck."""
+    trouble = describe_silence(lease)
+    return (CellState.STUCK, f"{trouble}; {words}", None) if trouble else (CellState.RUNNING, words, None)
+
+
+def describe_silence(lease: LeaseRecord) -> str:
+    """Say that the holder of a cell seems to hang; empty where it does not.
+
+    A beat comes from a thread that does no work, so a holder that beats may hang all the same: its own word
+    of its last step counts. A holder that does not beat is paused, killed or cut off from the store.
+    """
+    try:
+        silent = (datetime.now(UTC) - datetime.fromisoformat(lease.at)).total_seconds()
+    except (ValueError, TypeError):  # nothing that a clock wrote
+        silent = 0.0
+    if silent >= SILENT:
+        return f"no beat since {lease.at}"
+    return f"no step for {clock(lease.still)}" if lease.still >= STILL else ""
 
 
 def _idle(kept: StoredState, job: JobView | None, asked: bool) -> str:

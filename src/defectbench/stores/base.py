@@ -74,7 +74,7 @@ class Store(ABC):
 
     Every method raises:
         UsageError: the key cannot name an object (:func:`check_key`), or lies below or above another key.
-        TryAgainError: the store is out of reach, read-only or full. Nothing half-written is visible.
+        StoreAwayError: the store is out of reach, read-only or full. Nothing half-written is visible.
         NoRightsError: the credentials do not allow it.
         MissingObjectError: (reads) no such object.
         MissingInputError: no such bucket.
@@ -87,6 +87,21 @@ class Store(ABC):
 
     readers: int = 8
     """How many reads are under way at once in :meth:`each`: while one waits for its answer, others go on."""
+
+    waited: float = 0.0
+    """Seconds that callers have spent waiting for a store that was away; only a patient one waits."""
+
+    @property
+    def once(self) -> Store:
+        """This store without patience: asked once, it answers or raises."""
+        return self
+
+    def patiently(self, act: Callable[[], Item]) -> Item:
+        """Return what ``act`` returns, which asks this store; a patient one tries again while it is away."""
+        return act()
+
+    def renew(self) -> None:  # noqa: B027 - a store without credentials has nothing to do
+        """Read the credentials anew, where there are any: they may have been rotated."""
 
     @abstractmethod
     def get(self, key: str) -> Blob:
@@ -102,7 +117,7 @@ class Store(ABC):
 
         Raises:
             ConflictError: ``expected`` does not hold. Exact under racing writers: one wins.
-            TryAgainError: other than that: the object may be written or not, since the answer may be what was
+            StoreAwayError: the object may be written or not, since the answer may be what was
                 lost; read it back before a conditional put is tried again.
         """
 

@@ -14,7 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from defectbench.errors import ConflictError, MissingInputError, MissingObjectError, UsageError
+from defectbench.errors import (
+    ConflictError,
+    MissingInputError,
+    MissingObjectError,
+    StoreAwayError,
+    UsageError,
+)
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
 from defectbench.util.files import (
     copy_synced,
@@ -71,8 +77,10 @@ class DirectoryStore(Store):
         """Walk the directory that the prefix names; hidden files are no keys."""
         check_prefix(prefix)
         start = self.path / prefix.rpartition("/")[0]
-        with disk_errors(self.url):
+        try:
             found = [key for key in self._walk(start) if key.startswith(prefix)]
+        except OSError as error:
+            raise self._away(error) from error
         yield from sorted(found)
 
     def delete(self, key: str) -> None:
@@ -173,7 +181,7 @@ class DirectoryStore(Store):
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise MissingObjectError(f"no {key} in {self.url}") from error
         except OSError as error:
-            raise disk_error(error, self.url) from error
+            raise self._away(error) from error
 
     @contextlib.contextmanager
     def _writing(self, key: str) -> Iterator[None]:
@@ -185,7 +193,11 @@ class DirectoryStore(Store):
                 raise UsageError(f"{key}: a key below this one, or above it, is in {self.url}") from error
             if error.errno == errno.ENAMETOOLONG:
                 raise UsageError(f"{key}: too long a name for the file system of {self.url}") from error
-            raise disk_error(error, self.url) from error
+            raise self._away(error) from error
+
+    def _away(self, error: OSError) -> StoreAwayError:
+        """Return the store's error for one of its disk."""
+        return StoreAwayError(str(disk_error(error, self.url)))
 
 
 def _version(data: bytes) -> str:

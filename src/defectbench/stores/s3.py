@@ -21,7 +21,7 @@ from defectbench.errors import (
     MissingInputError,
     MissingObjectError,
     NoRightsError,
-    TryAgainError,
+    StoreAwayError,
     UsageError,
 )
 from defectbench.stores.base import ABSENT, Blob, Store, check_key, check_prefix
@@ -84,6 +84,7 @@ class S3Store(Store):
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.url = f"s3://{bucket}/{self.prefix}".rstrip("/")
         check_prefix(self.prefix)
+        self._endpoint = endpoint
         try:
             self._client = _connect(endpoint)
         except (ValueError, aws.BotoCoreError) as error:
@@ -138,6 +139,11 @@ class S3Store(Store):
                 self._client.download_file(self.bucket, name, str(part), Config=_TRANSFER)
                 move_into_place(part, path)
 
+    def renew(self) -> None:
+        """Connect anew: boto3 reads a credentials file, and the environment, once for each session."""
+        with self._errors(""):
+            self._client = _connect(self._endpoint)
+
     def _name(self, key: str) -> str:
         """Return the object's name in the bucket."""
         return self.prefix + check_key(key)
@@ -179,14 +185,14 @@ class S3Store(Store):
         except aws.BotoCoreError as error:
             raise self._failure(error) from error
         except RetriesExceededError as error:
-            raise TryAgainError(
+            raise StoreAwayError(
                 f"{self._place()}: {key} could not be read to its end; try again later"
             ) from error
         except S3UploadFailedError as error:
             cause = error.__context__
             if isinstance(cause, aws.ClientError):
                 raise self._refusal(cause, key, expected) from error
-            raise TryAgainError(f"{self._place()}: {key} could not be written; try again later") from error
+            raise StoreAwayError(f"{self._place()}: {key} could not be written; try again later") from error
         except Boto3Error as error:
             raise ConfigurationError(f"{self._place()}: {error}") from error
 
@@ -200,7 +206,7 @@ class S3Store(Store):
             return NoRightsError(f"{self._place()}: no usable credentials; {_CREDENTIALS}")
         if isinstance(error, _OUT_OF_REACH):
             reason = type(error).__name__
-            return TryAgainError(
+            return StoreAwayError(
                 f"{self._place()} is out of reach ({reason}); see that it runs, then try again"
             )
         if isinstance(error, aws.ParamValidationError):
@@ -226,7 +232,7 @@ class S3Store(Store):
             return MissingObjectError(f"no {key} in {self.url}")
         # 501 says that the server lacks the operation: a second try cannot mend it.
         if code in _BUSY or status in (408, 409, 412, 429) or (status >= 500 and status != 501):
-            return TryAgainError(f"{where} cannot do it now ({code or status}); try again later")
+            return StoreAwayError(f"{where} cannot do it now ({code or status}); try again later")
         if code in _ELSEWHERE or status in (301, 307):
             return ConfigurationError(f"{where}: the bucket is in another region; set AWS_DEFAULT_REGION")
         return ConfigurationError(f"{where} cannot do what a store needs: {code or status} for {key}")

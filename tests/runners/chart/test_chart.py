@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from chart_cases import CASES, EXTRAS, GOLDEN, URL, job, render, sweep, values
 from defectbench.errors import PERMANENT, ConfigurationError, ExitCode, SweepError
 from defectbench.execution.events import thread_variables, worker_command
+from defectbench.execution.home import JOB_VARIABLE
 from defectbench.records.sweep_record import Narrowing
 from defectbench.runners.chart import chart, helm
 from defectbench.runners.chart.documents import Reader
@@ -123,13 +124,13 @@ def test_wheel_holds_the_chart_where_it_is_looked_for() -> None:
 
 
 def test_failure_policy_is_the_table_of_exit_codes(renderer: str) -> None:
-    disruption, stopped, permanent = one()["spec"]["podFailurePolicy"]["rules"]
-    assert disruption["action"] == stopped["action"] == "Ignore"
+    disruption, elsewhere, permanent = one()["spec"]["podFailurePolicy"]["rules"]
+    assert disruption["action"] == elsewhere["action"] == "Ignore"
     assert disruption["onPodConditions"] == [{"type": "DisruptionTarget", "status": "True"}]
-    assert stopped["onExitCodes"]["values"] == [ExitCode.STOPPED]
+    assert elsewhere["onExitCodes"]["values"] == [ExitCode.STORE_AWAY, ExitCode.STOPPED]
     assert permanent["action"] == "FailJob"
     assert permanent["onExitCodes"]["values"] == sorted(PERMANENT)
-    names = {rule["onExitCodes"]["containerName"] for rule in (stopped, permanent)}
+    names = {rule["onExitCodes"]["containerName"] for rule in (elsewhere, permanent)}
     assert names == {worker_of(one())["name"]} == {chart.CONTAINER}
 
 
@@ -143,6 +144,29 @@ def test_container_runs_the_command_of_every_runner(renderer: str) -> None:
 
 def test_threads_of_the_sweep_are_variables_of_the_pod(renderer: str) -> None:
     assert thread_variables(4).items() <= variables(one()).items()
+
+
+def test_a_pod_tells_its_job_and_is_asked_whether_it_lives(renderer: str) -> None:
+    worker = worker_of(one())
+    told = {each["name"]: each for each in worker["env"]}
+    label = "metadata.labels['batch.kubernetes.io/controller-uid']"
+    assert told[JOB_VARIABLE]["valueFrom"] == {"fieldRef": {"fieldPath": label}}
+    assert told["DEFECTBENCH_ALIVE_FILE"]["value"] == "/tmp/alive"
+    # Later than the worker would end itself: that leaves a log.
+    assert "find /tmp/alive -mmin -35" in worker["livenessProbe"]["exec"]["command"][-1]
+    assert "livenessProbe" not in worker_of(one({"stuckSeconds": 0}))
+
+
+def test_rotated_credentials_reach_a_running_pod_by_a_mounted_file(renderer: str) -> None:
+    manifest = one({"store": {"credentialsKey": "aws"}})
+    [volume] = [each for each in manifest["spec"]["template"]["spec"]["volumes"] if "secret" in each]
+    assert volume["secret"] == {"secretName": "defectbench-s3", "items": [{"key": "aws", "path": "aws"}]}
+    [mount] = [each for each in worker_of(manifest)["volumeMounts"] if each["name"] == volume["name"]]
+    assert variables(manifest)["AWS_SHARED_CREDENTIALS_FILE"] == f"{mount['mountPath']}/aws"
+    assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} & {
+        each["name"] for each in worker_of(manifest)["env"]
+    }
+    assert chart.secrets_of(manifest) == ("defectbench-s3",)
 
 
 def test_gpu_0_asks_for_none(renderer: str) -> None:

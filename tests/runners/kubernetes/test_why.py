@@ -99,6 +99,11 @@ CASES: dict[str, tuple[Facts, Urgency, str]] = {
         Urgency.RUNNING,
         "is with pod-a:1, fitting 3 of 20, 1:15 left",
     ),
+    "local run that hangs": (
+        Facts(CELL, lease=record_of(progress=PROGRESS), silence="no beat since 10:00"),
+        Urgency.STUCK,
+        "is stuck with pod-a:1: no beat since 10:00; `run` or `submit` goes on",
+    ),
     "cluster not asked": (Facts(CELL, unasked="no kubeconfig"), Urgency.STUCK, "the cluster was not asked"),
     "leaving": (
         Facts(CELL, job=made(metadata={**made()["metadata"], "deletionTimestamp": "x"})),
@@ -282,6 +287,11 @@ CASES: dict[str, tuple[Facts, Urgency, str]] = {
         Facts(CELL, job=made(), pods=[pod(made())], lease=record_of(progress=PROGRESS)),
         Urgency.RUNNING,
         "cell c1 runs in Job study-glass-bottle-1, fitting 3 of 20, 1:15 left",
+    ),
+    "hung": (
+        Facts(CELL, job=made(), pods=[pod(made())], lease=record_of(), silence="no step for 12:00"),
+        Urgency.STUCK,
+        "cell c1 is stuck in Job study-glass-bottle-1: no step for 12:00. Its worker ends itself",
     ),
     "in line": (
         Facts("c2", job=made(), pods=[pod(made())]),

@@ -214,7 +214,11 @@ def secrets_of(manifest: Manifest) -> tuple[str, ...]:
     worker = _worker(manifest)
     places = [item.get("valueFrom", {}).get("secretKeyRef") for item in worker.get("env", ())]
     places += [item.get("secretRef") for item in worker.get("envFrom", ())]
-    return tuple(dict.fromkeys(place["name"] for place in places if place and not place.get("optional")))
+    names = [place["name"] for place in places if place and not place.get("optional")]
+    volumes = manifest["spec"]["template"]["spec"].get("volumes", ())
+    mounted = [volume["secret"] for volume in volumes if "secret" in volume]
+    names += [each["secretName"] for each in mounted if not each.get("optional")]
+    return tuple(dict.fromkeys(names))
 
 
 def _worker(manifest: Manifest) -> Mapping[str, Any]:

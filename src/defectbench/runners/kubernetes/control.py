@@ -17,7 +17,7 @@ from defectbench.runners.kubernetes.find import JobWithPods
 from defectbench.runners.kubernetes.find import jobs as find_jobs
 from defectbench.runners.kubernetes.jobs import condition, ending
 from defectbench.runners.kubernetes.submit import CONCURRENCY
-from defectbench.runners.status import StoredState
+from defectbench.runners.status import StoredState, describe_silence
 
 _PERMANENT = frozenset(map(int, PERMANENT))
 
@@ -30,6 +30,8 @@ class RetryScope(StrEnum):
 
     FAILED = "failed"
     PREEMPTED = "preempted"
+    STUCK = "stuck"
+    """Live, but the worker makes no step or sends no beat."""
     ALL = "all"
 
 
@@ -116,6 +118,9 @@ def may_retry(held: JobWithPods | None, kept: Iterable[StoredState], only: Retry
     if held is not None and held.view.leaving:
         return ""
     if held is not None and held.view.live and held.view.phase is not CellState.DOOMED:
+        stuck = [each.lease for each in cells if each.lease is not None and not each.lease.released]
+        if any(map(describe_silence, stuck)):
+            return "" if only is RetryScope.STUCK else "it is stuck: --only stuck makes it anew"
         return f"it is live ({held.view.phase}): `defectbench cancel` ends it"
     kind = _kind(held, cells)
     if kind is None:

@@ -9,7 +9,7 @@ from defectbench.runners.kubernetes import find
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import JobWithPods
 from defectbench.runners.kubernetes.why import Facts
-from defectbench.runners.status import StoredState, read_stored_states
+from defectbench.runners.status import StoredState, describe_silence, read_stored_states
 from defectbench.stores.base import Store
 
 
@@ -33,10 +33,10 @@ def gather_facts(store: Store, subject: str, cluster: Cluster | None, unasked: s
     if kept.finished or kept.failure is not None or kept.damage:
         return Facts(cell, kept.finished, kept.failure, kept.lease, damage=kept.damage)
     if cluster is None:
-        return Facts(cell, lease=kept.lease, unasked=unasked)
+        return Facts(cell, lease=kept.lease, silence=_silence(kept), unasked=unasked)
     held = find.holder(cluster, cell)
     if held is None:
-        return Facts(cell, lease=kept.lease)
+        return Facts(cell, lease=kept.lease, silence=_silence(kept))
     return _facts(cluster, held, cell, kept)
 
 
@@ -46,9 +46,15 @@ def _facts(cluster: Cluster, held: JobWithPods, cell: str, kept: StoredState) ->
     return Facts(
         cell=cell,
         lease=kept.lease,
+        silence=_silence(kept),
         job=held.job,
         pods=held.pods,
         events=find.events(cluster, held),
         nodes=find.nodes(cluster) if phase is CellState.PENDING else None,
         queue=find.queue_before(cluster, held.job) if phase is CellState.QUEUED else None,
     )
+
+
+def _silence(kept: StoredState) -> str:
+    """Return how whoever holds the cell shows that it hangs; empty where nobody does."""
+    return describe_silence(kept.lease) if kept.lease is not None and not kept.lease.released else ""

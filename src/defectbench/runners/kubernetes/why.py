@@ -61,6 +61,7 @@ class Facts:
         cell: its key; empty when a whole Job is asked about.
         finished: the store has a verified result.
         damage: what of the cell in the store is not as it was written; empty for nothing.
+        silence: how the lease's holder shows that it hangs; empty where it does not.
         job, pods, events: of the Job that holds it.
         nodes, queue: None where the rights do not allow to look; ``queue`` are the names of the Jobs that
             wait in the same queue before this one.
@@ -72,6 +73,7 @@ class Facts:
     failure: Failure | None = None
     lease: LeaseRecord | None = None
     damage: str = ""
+    silence: str = ""
     job: Document | None = None
     pods: Sequence[Document] = ()
     events: Sequence[Document] = ()
@@ -123,6 +125,13 @@ def _without_job(facts: Facts) -> Diagnosis:
     """Explain a cell that no Job holds."""
     lease = facts.lease
     if lease is not None and not lease.released:
+        if facts.silence:
+            return Diagnosis(
+                Urgency.STUCK,
+                f"cell {facts.cell} is stuck with {lease.owner}: {facts.silence}; `run` or `submit` goes "
+                "on with it when that worker is gone or silent",
+                _beat(lease),
+            )
         return Diagnosis(
             Urgency.RUNNING, f"cell {facts.cell} is with {lease.owner}{_progress(lease)}", _beat(lease)
         )
@@ -365,6 +374,13 @@ def _running(facts: Facts, seen: JobView) -> Diagnosis:
     if not facts.cell:
         return Diagnosis(Urgency.RUNNING, f"Job {seen.name} runs on node {seen.node}", evidence)
     if lease is not None and not lease.released:
+        if facts.silence:
+            return Diagnosis(
+                Urgency.STUCK,
+                f"cell {facts.cell} is stuck in Job {seen.name}: {facts.silence}. Its worker ends itself "
+                "after stuckSeconds; `defectbench retry --only stuck` makes the Job anew at once",
+                evidence,
+            )
         return Diagnosis(
             Urgency.RUNNING, f"cell {facts.cell} runs in Job {seen.name}{_progress(lease)}", evidence
         )
