@@ -1,6 +1,7 @@
 """A small resumable classifier without torch, for tests of workers; as a program: defectbench with it.
 
-``STEP_SECONDS`` makes each of its steps last; ``IMPORT_SECONDS`` its import, as torch's does.
+``STEP_SECONDS`` makes each of its steps last; ``IMPORT_SECONDS`` its import, as torch's does. At step
+``HANG_AT`` it hangs.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -69,6 +71,8 @@ class Stepper(Resumable):
             path.write_text(json.dumps({**document, "rng": state.rng.bit_generator.state}))
 
         while state.done < EPOCHS * STEPS:
+            if str(state.done) == os.environ.get("HANG_AT"):
+                threading.Event().wait()
             time.sleep(float(os.environ.get("STEP_SECONDS", "0")))
             chosen = int(state.rng.integers(len(training_data.pictures)))
             shown = blocks(training_data.pictures[chosen]) + state.rng.normal(0, 0.1, PLACES**2)

@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from defectbench.errors import ConflictError, DataError, DeadlineError, ExitCode, StoppedError, TryAgainError
+from defectbench.errors import (
+    ConflictError,
+    DataError,
+    DeadlineError,
+    ExitCode,
+    StoppedError,
+    StoreAwayError,
+    TryAgainError,
+)
 from defectbench.execution import fit_and_score, run_cell
 from defectbench.execution.events import Event
 from defectbench.execution.lease import Lease, read_lease, take_lease
+from defectbench.execution.watchdog import KILLED, Watchdog
 from defectbench.execution.worker import Worker
 from defectbench.records.result import find_failure, find_result
 from defectbench.records.state import CellState
@@ -23,6 +35,7 @@ from defectbench.sweeps.config import parse_sweep
 from defectbench.sweeps.locations import SourceLines
 from defectbench.util.shutdown import Stop
 from fakes import put_category
+from waiting import wait_until
 
 
 class OutOfMemoryError(RuntimeError):
@@ -34,6 +47,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (DataError("x"), ExitCode.DATA),
         (ConflictError("x"), ExitCode.TRY_AGAIN),
+        (StoreAwayError("x"), ExitCode.STORE_AWAY),
         (MemoryError(), ExitCode.TRY_AGAIN),
         (OutOfMemoryError("CUDA out of memory"), ExitCode.TRY_AGAIN),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), ExitCode.TRY_AGAIN),
@@ -152,6 +166,51 @@ def test_the_deadline_counts_all_attempts(cells: tuple[Store, list[str]], tmp_pa
     failure = find_failure(store, keys[0])
     assert failure is not None
     assert failure.code is ExitCode.DEADLINE
+
+
+def test_the_deadline_holds_for_a_fit_that_hangs(
+    cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No step looks at it any more, so the process ends itself; what it was at fails for good."""
+    store, keys = cells
+    ended: list[int] = []
+
+    def hang(*arguments: object) -> object:
+        wait_until(lambda: ended)
+        raise StoppedError("here the process would have ended")
+
+    monkeypatch.setattr(fit_and_score, "fit_and_score", hang)
+    lease = take_lease(store, keys[0], "me")
+    assert isinstance(lease, Lease)
+    watchdog = Watchdog(look_every=0.05, grace=0.0, end=ended.append)
+    here = replace(place(store, tmp_path), watchdog=watchdog)
+    cell = replace(run_cell.read_cell(store, keys[0]), deadline=0.5)
+    with pytest.raises(StoppedError):
+        run_cell.run_cell(cell, here, lease, None)
+    assert ended == [KILLED]
+    failure = find_failure(store, keys[0])
+    assert failure is not None
+    assert failure.code is ExitCode.DEADLINE
+    assert read_lease(store, keys[0]).released  # type: ignore[union-attr]
+    assert "wait_until" in store.get(f"cells/{keys[0]}/1/log.txt").data.decode()
+
+
+def test_time_without_the_store_counts_against_no_deadline(
+    cells: tuple[Store, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, keys = cells
+    real = fit_and_score.fit_and_score
+
+    def late(*arguments: object) -> object:
+        store.waited += 1000.0
+        return real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(fit_and_score, "fit_and_score", late)
+    monkeypatch.setattr(run_cell, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + store.waited))
+    lease = take_lease(store, keys[0], "me")
+    assert isinstance(lease, Lease)
+    run_cell.run_cell(run_cell.read_cell(store, keys[0]), place(store, tmp_path), lease, None)
+    assert find_result(store, keys[0]) is not None
 
 
 def test_a_stop_is_no_failure(cells: tuple[Store, list[str]], tmp_path: Path) -> None:

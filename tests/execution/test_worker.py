@@ -16,11 +16,14 @@ import pytest
 from attempts import assert_same, finish, pointer, prepared, steps
 from defectbench.catalog import registry
 from defectbench.errors import TryAgainError
-from defectbench.execution.lease import HeldLease, Lease, read_lease, take_lease
+from defectbench.execution.lease import PATIENCE, HeldLease, Lease, read_lease, take_lease
+from defectbench.execution.watchdog import KILLED
 from defectbench.records.result import find_failure, find_verified_result
 from defectbench.stores.base import Store
+from defectbench.stores.choose import open_store
 from defectbench.stores.directory import OWN_FOLDER, DirectoryStore
 from defectbench.util.files import locked
+from parts import BUCKET, S3Server
 from resumable_classifier import EPOCHS, NAME, STEPS, planted
 
 STEPPER = Path(__file__).resolve().parents[1] / "resumable_classifier.py"
@@ -190,6 +193,68 @@ def pause(process: subprocess.Popen[str], store: Path) -> None:
             time.sleep(0.03)
         else:
             return
+
+
+@pytest.mark.s3
+def test_a_worker_outlives_outages_of_its_store(
+    whole: Store, own_s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """At its start, during a fit and when its result is due: one attempt, no failure, the same bits."""
+    store = open_store(f"s3://{BUCKET}/x")
+    key, *_ = prepared(store, NAME)
+    own_s3_server.kill()
+    with worker(store, [key], tmp_path / "cache", STEP_SECONDS="0.05", AWS_MAX_ATTEMPTS="1") as process:
+        time.sleep(3.0)
+        own_s3_server.start()
+        wait_for(lambda: steps(store, key) >= 3, process)
+        own_s3_server.kill()
+        time.sleep(6.0)  # the fit and its scores end meanwhile
+        own_s3_server.start()
+        assert ended(process) == 0
+    assert_same(store, whole, key)
+    result = find_verified_result(store, key)
+    assert result is not None
+    assert result.cost["attempts"] == 1
+
+
+@pytest.mark.s3
+def test_a_worker_whose_store_stays_away_ends_with_74_and_keeps_its_result(
+    whole: Store, own_s3_server: S3Server, tmp_path: Path
+) -> None:
+    store = open_store(f"s3://{BUCKET}/x")
+    key, other, *_ = prepared(store, NAME)
+    impatient = {"AWS_MAX_ATTEMPTS": "1", "DEFECTBENCH_STORE_PATIENCE": "1"}
+    with worker(store, [key, other], tmp_path / "cache", STEP_SECONDS="0.05", **impatient) as process:
+        wait_for(lambda: steps(store, key) >= 3, process)
+        own_s3_server.kill()
+        assert ended(process) == 74
+    own_s3_server.start()
+    lease = read_lease(store, key)
+    assert lease is not None
+    assert not lease.released, "it could not give the cell back"
+    started = time.monotonic()
+    with worker(store, [key, other], tmp_path / "cache", HANG_AT="999") as process:
+        wait_for(lambda: find_verified_result(store, key), process)
+        assert time.monotonic() - started < PATIENCE - 20, "it waited for its own dead lease"
+        assert ended(process) == 0
+    for each in (key, other):
+        assert_same(store, whole, each)
+    assert "an earlier attempt had finished it" in store.get(f"cells/{key}/2/log.txt").data.decode()
+
+
+def test_a_fit_that_hangs_is_ended_and_gone_on_with(whole: Store, store: Store, tmp_path: Path) -> None:
+    key, *_ = prepared(store, NAME)
+    hanging = {"HANG_AT": "15", "DEFECTBENCH_STUCK_SECONDS": "1"}
+    with worker(store, [key], tmp_path / "cache", **hanging) as process:
+        assert ended(process) == KILLED
+    said = store.get(f"cells/{key}/1/log.txt").data.decode()
+    assert "is stuck: no step for" in said
+    assert "resumable_classifier.py" in said, "where it hangs"
+    assert find_failure(store, key) is None, "another machine may do better"
+    assert read_lease(store, key).released  # type: ignore[union-attr]
+    finish(store, key, tmp_path / "cache")
+    assert "the fit goes on from 1 of 4, step 15" in store.get(f"cells/{key}/2/log.txt").data.decode()
+    assert_same(store, whole, key)
 
 
 def test_the_deadline_holds_over_killed_workers(stepper: None, tmp_path: Path) -> None:
