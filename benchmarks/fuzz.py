@@ -24,8 +24,8 @@ from defectbench.data.unpacked import read_archive
 from defectbench.errors import DefectbenchError, ExitCode
 from defectbench.execution.checkpoints import Pointer
 from defectbench.execution.fitting import FitState
-from defectbench.execution.lease import LeaseRecord
 from defectbench.records.cell import Cell
+from defectbench.records.lease import LeaseRecord
 from defectbench.records.predictions import HistoryPoint, Predictions, history_from_parquet
 from defectbench.records.result import Failure, Result
 from defectbench.records.sweep_record import Record

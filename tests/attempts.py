@@ -12,7 +12,8 @@ import numpy as np
 
 from defectbench.execution import run_cell
 from defectbench.execution.events import Event
-from defectbench.execution.lease import HeldLease, Lease, read_lease, take_lease
+from defectbench.execution.lease import HeldLease, Lease, take_lease
+from defectbench.records.lease import read_lease
 from defectbench.records.result import Result, find_verified_result, read_file
 from defectbench.stores.base import Store
 from defectbench.sweeps import plan as plans

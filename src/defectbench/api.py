@@ -179,6 +179,7 @@ def run(
     cache: str | Path | None = None,
     tracking_uri: str | None = None,
     watch: Callable[[Event], None] | None = None,
+    replace: bool = False,
 ) -> Mapping[str, Event]:
     """Run a sweep on this machine. What is finished is skipped; what failed before is tried again.
 
@@ -192,6 +193,7 @@ def run(
         cache: folder for unpacked images and features; default: as ``DEFECTBENCH_CACHE`` says.
         tracking_uri: MLflow's; None keeps no runs there, and ``defectbench track`` adds them later.
         watch: called with every event of every cell.
+        replace: take the place of another sweep of this name in the store.
 
     Returns:
         Key -> how the cell ended, for those that were run now: ``state``, ``code`` and ``message``.
@@ -200,13 +202,14 @@ def run(
         UsageError: an argument is not allowed, or the sweep has no such model or category.
         MissingWeightsError: names every model whose weights are missing; nothing is run.
         StoppedError: SIGTERM or Ctrl-C; what could be saved is saved, and the same call goes on there.
+        ConfigurationError: the store has another sweep of this name; nothing was written.
         MissingInputError, SweepError, DataError: as in :func:`plan`.
     """
     _check_allowed(workers, device)
     _check_names(models=models, categories=categories)
     place = _opened(store)
     planned = sweep if isinstance(sweep, Plan) else plan(sweep, place)
-    keys = write_unfinished(planned, place, list(planned.narrowed(Narrowing(models, categories))))
+    keys = write_unfinished(planned, place, list(planned.narrowed(Narrowing(models, categories))), replace)
     runner = local_runner(
         planned,
         place.url,

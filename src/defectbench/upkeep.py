@@ -16,8 +16,8 @@ from defectbench.data.shortcut import Shortcut
 from defectbench.data.unpacked import digests, read_archive, sha256_of
 from defectbench.errors import CheckpointError, DataError, MissingInputError
 from defectbench.execution.checkpoints import Pointer
-from defectbench.execution.lease import LeaseRecord, read_lease
 from defectbench.records.cell import Cell
+from defectbench.records.lease import LeaseRecord, read_lease
 from defectbench.records.predictions import Predictions
 from defectbench.records.result import Failure, find_result, read_verified
 from defectbench.records.sweep_record import Record, read_record

@@ -13,7 +13,7 @@ import pytest
 
 from defectbench.__main__ import run
 from defectbench.errors import ExitCode
-from defectbench.execution.lease import LeaseRecord
+from defectbench.records.lease import LeaseRecord
 from defectbench.records.result import Failure
 from defectbench.runners.chart.chart import cells_of, image_of
 from defectbench.stores.directory import DirectoryStore
@@ -181,6 +181,26 @@ def test_submit_refuses_another_digest(api: FakeApi, bench: Path, capfd: pytest.
     assert "2 different" in err
     assert "2 Jobs end" in call(capfd, "cancel", "small.yaml")[1]
     assert "2 created" in call(capfd, "submit", "small.yaml", *words)[1]
+
+
+def test_a_refused_submit_touches_nothing(
+    api: FakeApi, bench: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Neither another sweep of the same name, nor Jobs made from other settings: specs and record stay."""
+    call(capfd, "submit", "small.yaml", *MINE)
+    store = DirectoryStore(bench / "bench")
+    before, jobs = {key: store.get(key).data for key in sorted(store.keys())}, names(api)
+    for words in (
+        ("--set", "models=[filterbank-knn]"),
+        ("--set", "image_size=32"),
+        ("--set", "resources.deadline=5m", "--set-values", "checkpointSeconds=7"),
+    ):
+        call(capfd, "submit", "small.yaml", *MINE, *words, code=78)
+        assert {key: store.get(key).data for key in sorted(store.keys())} == before
+        assert names(api) == jobs
+    assert "--replace" in call(capfd, "submit", "small.yaml", *MINE, "--set", "image_size=32", code=78)[1]
+    said = call(capfd, "submit", "small.yaml", *MINE, "--set", "image_size=32", "--replace")[1]
+    assert "2 created" in said
 
 
 def test_cancel_ends_live_jobs_only_and_may_be_repeated(

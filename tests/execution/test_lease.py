@@ -16,14 +16,8 @@ import pytest
 
 from defectbench.errors import BugError, LeaseLostError, TryAgainError
 from defectbench.execution.home import Home, find_home
-from defectbench.execution.lease import (
-    PATIENCE,
-    HeldLease,
-    Lease,
-    LeaseRecord,
-    read_lease,
-    take_lease,
-)
+from defectbench.execution.lease import PATIENCE, HeldLease, Lease, take_lease
+from defectbench.records.lease import LeaseRecord, read_lease
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store
 from defectbench.stores.directory import DirectoryStore

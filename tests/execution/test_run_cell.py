@@ -23,9 +23,10 @@ from defectbench.errors import (
 )
 from defectbench.execution import fit_and_score, run_cell
 from defectbench.execution.events import Event
-from defectbench.execution.lease import Lease, read_lease, take_lease
+from defectbench.execution.lease import Lease, take_lease
 from defectbench.execution.watchdog import KILLED, Watchdog
 from defectbench.execution.worker import Worker
+from defectbench.records.lease import read_lease
 from defectbench.records.result import find_failure, find_result
 from defectbench.records.state import CellState
 from defectbench.stores.base import Store

@@ -11,7 +11,8 @@ from defectbench.catalog import registry
 from defectbench.errors import BugError, ConfigurationError, DeadlineError, StoppedError
 from defectbench.execution import fit_and_score, run_cell
 from defectbench.execution.events import Event
-from defectbench.execution.lease import Lease, read_lease, take_lease
+from defectbench.execution.lease import Lease, take_lease
+from defectbench.records.lease import read_lease
 from defectbench.records.result import Result, find_failure, find_verified_result, read_file
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore

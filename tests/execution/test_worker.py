@@ -16,8 +16,9 @@ import pytest
 from attempts import assert_same, finish, pointer, prepared, steps
 from defectbench.catalog import registry
 from defectbench.errors import TryAgainError
-from defectbench.execution.lease import PATIENCE, HeldLease, Lease, read_lease, take_lease
+from defectbench.execution.lease import PATIENCE, HeldLease, Lease, take_lease
 from defectbench.execution.watchdog import KILLED
+from defectbench.records.lease import read_lease
 from defectbench.records.result import find_failure, find_verified_result
 from defectbench.stores.base import Store
 from defectbench.stores.choose import open_store

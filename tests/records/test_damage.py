@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import DataError
-from defectbench.execution.lease import read_lease
+from defectbench.records.lease import read_lease
 from defectbench.records.result import Failure, find_failure, find_result, finished_cells
 from defectbench.records.state import CellState
 from defectbench.records.sweep_record import read_record

@@ -9,19 +9,12 @@ from pathlib import Path
 import pytest
 
 from defectbench.errors import ExitCode, MissingInputError, UsageError
-from defectbench.execution.lease import LeaseRecord
+from defectbench.records.lease import SILENT, STILL, LeaseRecord
 from defectbench.records.result import Failure
 from defectbench.records.state import CellState
 from defectbench.records.sweep_record import WHOLE, Narrowing, Record, read_record
 from defectbench.runners.job_view import JobView
-from defectbench.runners.status import (
-    SILENT,
-    STILL,
-    StoredState,
-    cell_statuses,
-    count_states,
-    read_stored_states,
-)
+from defectbench.runners.status import StoredState, cell_statuses, count_states, read_stored_states
 from defectbench.stores.base import Store
 from defectbench.stores.directory import DirectoryStore
 from fakes import made_up_sweep
@@ -108,7 +101,7 @@ def test_a_cell_is_where_store_and_job_say(
     ("still", "beat", "state", "words"),
     [
         (STILL - 1, 1, CellState.RUNNING, "fitting 3/20"),
-        (STILL, 1, CellState.STUCK, "no step for 10:00; fitting 3/20"),
+        (STILL, 1, CellState.STUCK, "no step for 10 min; fitting 3/20"),
         (0, SILENT - 60, CellState.RUNNING, "fitting 3/20"),
         (0, SILENT + 5, CellState.STUCK, "no beat since "),
         (0, -3600, CellState.RUNNING, "fitting 3/20"),  # a clock that is ahead is no silence

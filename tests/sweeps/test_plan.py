@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from defectbench.data.manifest import Manifest
 from defectbench.errors import (
+    ConfigurationError,
     DataError,
     MissingInputError,
     MissingWeightsError,
@@ -20,8 +22,10 @@ from defectbench.errors import (
     UsageError,
 )
 from defectbench.records.cell import Cell
+from defectbench.records.lease import LeaseRecord
 from defectbench.records.sweep_record import Narrowing, Record
 from defectbench.stores.directory import DirectoryStore
+from defectbench.stores.layout import lease_key
 from defectbench.sweeps import plan as plans
 from defectbench.sweeps.config import parse_sweep
 from defectbench.sweeps.locations import SourceLines
@@ -144,6 +148,61 @@ def test_write_puts_specs_and_the_record(store: DirectoryStore) -> None:
     plans.write_plan(plan, store, some)
     assert sorted(store.keys("cells/")) == sorted(f"cells/{key}/spec.json" for key in some)
     assert Record.from_json(store.get("sweeps/study.json").data) == plan.record()
+
+
+def everything(store: DirectoryStore) -> dict[str, bytes]:
+    return {key: store.get(key).data for key in sorted(store.keys())}
+
+
+def test_a_sweeps_name_belongs_to_one_record(store: DirectoryStore) -> None:
+    """What would cut a record is refused before anything is written; growing is allowed."""
+    small = planned(store, models=["padim"], seeds=[0])
+    plans.write_plan(small, store, list(small.cells))
+    grown = planned(store, models=["padim", "filterbank-knn"], seeds=[0, 1])
+    plans.write_plan(grown, store, list(grown.cells))
+    before = everything(store)
+    for changes, why in (
+        ({"models": ["padim"], "seeds": [0, 1]}, "without model filterbank-knn of the other"),
+        ({"models": ["padim", "filterbank-knn"], "seeds": [1]}, "without seed 0 of the other"),
+        ({"models": ["padim", "filterbank-knn"], "seeds": [0, 1], "image_size": 32}, "other settings"),
+        (
+            {
+                "models": ["padim", "filterbank-knn"],
+                "seeds": [0, 1],
+                "data": {"dataset": "parts", "categories": ["grass"]},
+            },
+            "without category",
+        ),
+    ):
+        other = planned(store, **changes)
+        with pytest.raises(ConfigurationError, match=why) as error:
+            plans.write_plan(other, store, list(other.cells))
+        assert "--replace" in str(error.value)
+        assert everything(store) == before
+    plans.write_plan(small, store, [], replace=True)
+    assert Record.from_json(store.get("sweeps/study.json").data) == small.record()
+
+
+def test_a_damaged_record_is_in_nobodys_way(store: DirectoryStore) -> None:
+    store.put("sweeps/study.json", b"{")
+    plan = planned(store)
+    plans.write_plan(plan, store, [])
+    assert Record.from_json(store.get("sweeps/study.json").data) == plan.record()
+
+
+def test_what_runs_keeps_its_deadline(store: DirectoryStore) -> None:
+    """A cell belongs to every sweep that asks for its fit; who holds it works by the spec that it read."""
+    plan = planned(store, models=["padim"])
+    keys = list(plan.cells)
+    plans.write_plan(plan, store, keys)
+    held, dead, free = keys[:3]
+    now = datetime.now(UTC)
+    for key, at in ((held, now), (dead, now - timedelta(hours=1))):
+        store.put(lease_key(key), LeaseRecord("pod:1", "h", 1, at=at.isoformat()).to_json())
+    other = planned(store, models=["padim"], name="other", resources={"deadline": "5m"})
+    plans.write_plan(other, store, keys)
+    deadlines = {key: Cell.from_json(store.get(f"cells/{key}/spec.json").data).deadline for key in keys[:3]}
+    assert deadlines == {held: None, dead: 300.0, free: 300.0}
 
 
 def test_narrowed_takes_names_and_the_beginnings_of_keys(store: DirectoryStore) -> None:

@@ -18,6 +18,7 @@ from defectbench.cli.options import (
     note,
     open_store,
     progress_bar,
+    replace_option,
     set_option,
     store_option,
     sweep_name,
@@ -50,6 +51,7 @@ window_option = click.option(
 @narrowing_options
 @set_option
 @window_option
+@replace_option
 def submit(
     sweeps: tuple[str, ...],
     store: str,
@@ -59,6 +61,7 @@ def submit(
     narrowing: Narrowing,
     overrides: tuple[str, ...],
     window: int,
+    replace: bool,
 ) -> None:
     """Submit sweeps to Kubernetes, a Job for each model and category. Safe to repeat.
 
@@ -67,7 +70,7 @@ def submit(
     named. Returns when all Jobs fit into the window, else stays and tops up.
     """
     cluster = kube_context, namespace
-    request = _request(store, cluster, chart_options, narrowing, overrides, window)
+    request = _request(store, cluster, chart_options, narrowing, overrides, window, replace)
     from defectbench.runners.kubernetes.submission import prepare_all
 
     ready, lacking = prepare_all(request, sweeps)
@@ -155,6 +158,7 @@ def _request(
     narrowing: Narrowing,
     overrides: Sequence[str],
     window: int,
+    replace: bool = False,
 ) -> SubmitRequest:
     """Return what the options ask for, in one piece."""
     from defectbench.runners.kubernetes.choose import open_cluster
@@ -163,7 +167,7 @@ def _request(
     found = open_cluster(*cluster)
     from defectbench.runners.kubernetes.submission import SubmitRequest
 
-    return SubmitRequest(open_store(store), found, values, overrides, narrowing, window)
+    return SubmitRequest(open_store(store), found, values, overrides, narrowing, window, replace)
 
 
 def _announce(ready: SubmittableSweep) -> None:

@@ -55,6 +55,11 @@ set_option = click.option(
     metavar="KEY.PATH=VALUE",
     help="Override a key of the sweep; the value is YAML. May be given again.",
 )
+replace_option = click.option(
+    "--replace",
+    is_flag=True,
+    help="Take the place of another sweep of this name in the store; its results stay there, unread.",
+)
 device_option = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),

@@ -21,6 +21,7 @@ from defectbench.cli.options import (
     print_json,
     print_table,
     print_yaml,
+    replace_option,
     set_option,
     specs_option,
     store_option,
@@ -162,6 +163,7 @@ def _refuse_chart_options(*given: object) -> None:
 @narrowing_options
 @set_option
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 256), help="Processes.")
+@replace_option
 @click.option("--no-track", is_flag=True, help="Leave MLflow alone; `defectbench track` fills it later.")
 def run(
     sweep: Path,
@@ -172,6 +174,7 @@ def run(
     narrowing: Narrowing,
     overrides: tuple[str, ...],
     workers: int,
+    replace: bool,
     no_track: bool,
 ) -> None:
     """Run a sweep here. What is finished is skipped; what failed before is tried again."""
@@ -181,7 +184,7 @@ def run(
     place = open_store(store)
     planned = make_plan(sweep, place, overrides)
     cells = planned.narrowed(narrowing)
-    todo = write_unfinished(planned, place, list(cells))
+    todo = write_unfinished(planned, place, list(cells), replace)
     note(_sum(planned, cells, set(cells) - set(todo)))
     if not todo:
         note("all of them are finished: nothing to run")

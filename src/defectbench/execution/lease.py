@@ -17,22 +17,21 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, ClassVar
+from typing import Any
 
 from defectbench.errors import (
     BugError,
     ConflictError,
-    DataError,
     DefectbenchError,
     LeaseLostError,
     NoRightsError,
 )
 from defectbench.execution.home import NOWHERE, Home
+from defectbench.records.lease import LeaseRecord, readable_lease
 from defectbench.stores.base import ABSENT, Store
-from defectbench.stores.layout import LEASE, attempts_of, cell_key, lease_key
-from defectbench.util.documents import STRICT, read_document, typed, write_document
+from defectbench.stores.layout import attempts_of, cell_key, lease_key
 
 PATIENCE = 90.0
 """Seconds that a lease must be seen unchanged before it may be taken over."""
@@ -50,46 +49,6 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class LeaseRecord:
-    """What ``lease.json`` says.
-
-    Attributes:
-        owner: names the worker for people: host, process.
-        holder: a random name of this one holding.
-        fence: number of the attempt, from 1.
-        progress: as the holder last reported it; for ``status`` and ``watch``.
-        home: where the holder's process can be asked about (:class:`defectbench.execution.home.Home`).
-        process: its number there.
-        beat: how often the holder has changed the object.
-        still: seconds since the holder's progress last changed, by its own clock.
-        at: wall-clock time of the last beat, ISO 8601; for people, never compared.
-        released: nobody holds the cell.
-    """
-
-    __pydantic_config__: ClassVar[Any] = STRICT
-
-    owner: str
-    holder: str
-    fence: int
-    progress: Mapping[str, Any] = field(default_factory=dict)
-    beat: int = 0
-    at: str = ""
-    released: bool = False
-    home: str = ""
-    process: int = 0
-    still: float = 0.0
-
-    def to_json(self) -> bytes:
-        """Return the text of ``lease.json``."""
-        return write_document(asdict(self))
-
-    @classmethod
-    def from_json(cls, data: bytes, key: str = LEASE) -> LeaseRecord:
-        """Read it; DataError when something else lies there."""
-        return typed(cls, read_document(data, key), key)
-
-
-@dataclass(frozen=True, slots=True)
 class HeldLease:
     """Somebody else holds the cell. Give it back to the next :func:`take_lease`, which then knows how long.
 
@@ -102,21 +61,6 @@ class HeldLease:
     record: LeaseRecord
     version: str
     since: float
-
-
-def read_lease(store: Store, key: str) -> LeaseRecord | None:
-    """Return who holds, or last held, the cell ``key``; None when nobody did, or the lease is damaged."""
-    found = store.find(lease_key(key))
-    return _readable(found.data, lease_key(key)) if found else None
-
-
-def _readable(data: bytes, name: str) -> LeaseRecord | None:
-    """Return the lease; None, and a line in the log, where it is damaged: whoever wants the cell takes it."""
-    try:
-        return LeaseRecord.from_json(data, name)
-    except DataError as error:
-        _log.warning("%s; the cell can be taken over", error)
-        return None
 
 
 def take_lease(
@@ -147,7 +91,7 @@ def take_lease(
     found = store.find(lease_key(key))
     if found is None:
         return waiting.claim(1 + _last_attempt(store, key), ABSENT)
-    record = _readable(found.data, lease_key(key))
+    record = readable_lease(found.data, lease_key(key))
     if record is None:
         # Nobody can be asked who held it. A holder that lives loses it at its next beat and ends its attempt.
         return waiting.claim(1 + _last_attempt(store, key), found.version)
@@ -321,7 +265,7 @@ class Lease:
     def _adopt(self) -> None:
         """After a conflict: go on from an earlier write of our own whose answer was lost, else give up."""
         found = self._store.find(lease_key(self.key))
-        now = _readable(found.data, lease_key(self.key)) if found else None
+        now = readable_lease(found.data, lease_key(self.key)) if found else None
         # Only our own holder name proves our own write: the owner's name may be reused after a restart.
         if found and now and now.holder == self._record.holder:
             self._version = found.version

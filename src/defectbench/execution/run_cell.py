@@ -31,12 +31,13 @@ from defectbench.execution import fit_and_score, unpublished
 from defectbench.execution.checkpoints import EVERY, StoredCheckpoints
 from defectbench.execution.events import Event
 from defectbench.execution.fit_and_score import CellOutcome, CellProgress
-from defectbench.execution.lease import Lease, LeaseRecord
+from defectbench.execution.lease import Lease
 from defectbench.execution.unpublished import Unpublished
 from defectbench.execution.watchdog import Watchdog
 from defectbench.models.choose import load_class
 from defectbench.models.pictures.images import ImageSet
 from defectbench.records.cell import Cell
+from defectbench.records.lease import LeaseRecord
 from defectbench.records.predictions import history_to_parquet
 from defectbench.records.result import PREDICTIONS, Failure, Result, versions
 from defectbench.records.state import CellState

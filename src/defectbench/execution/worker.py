@@ -16,9 +16,10 @@ from defectbench.execution.checkpoints import EVERY, remove_leftovers
 from defectbench.execution.delivery import Delivery
 from defectbench.execution.events import Event
 from defectbench.execution.home import Home, find_home
-from defectbench.execution.lease import BEAT, PATIENCE, HeldLease, read_lease, take_lease
+from defectbench.execution.lease import BEAT, PATIENCE, HeldLease, take_lease
 from defectbench.execution.watchdog import Watchdog
 from defectbench.records.cell import Cell
+from defectbench.records.lease import read_lease
 from defectbench.records.result import find_failure, find_verified_result
 from defectbench.records.state import CellState
 from defectbench.stores.base import Store

@@ -14,8 +14,11 @@ from defectbench.sweeps.networks import check_networks
 from defectbench.sweeps.plan import Plan, write_plan
 
 
-def write_unfinished(plan: Plan, store: Store, cells: Sequence[str]) -> list[str]:
+def write_unfinished(plan: Plan, store: Store, cells: Sequence[str], replace: bool = False) -> list[str]:
     """Prepare those of ``cells`` that have no result to run: write their specs and forget their failures.
+
+    Args:
+        replace: as :func:`defectbench.sweeps.plan.write_plan` has it.
 
     Returns:
         Their keys, in order.
@@ -23,12 +26,13 @@ def write_unfinished(plan: Plan, store: Store, cells: Sequence[str]) -> list[str
     Raises:
         MissingWeightsError: names every model whose weights are missing.
         SweepError: a network that timm does not have, with its line.
+        ConfigurationError: the store has another sweep of this name.
     """
     done = finished_cells(store, cells)
     keys = [key for key in cells if key not in done]
     plan.need_weights(keys)
     check_networks(plan.sweep, {plan.labels[key] for key in keys})
-    write_plan(plan, store, keys)
+    write_plan(plan, store, keys, replace)
     forget_failures(store, keys)
     return keys
 

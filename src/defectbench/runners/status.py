@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from defectbench.errors import DataError, ExitCode, MissingInputError, describe_exit_code
 from defectbench.execution.events import clock
-from defectbench.execution.lease import LeaseRecord, read_lease
 from defectbench.records.cell import Cell
+from defectbench.records.lease import LeaseRecord, describe_silence, read_lease
 from defectbench.records.result import Failure, find_failure, read_verified
 from defectbench.records.state import CellState
 from defectbench.records.sweep_record import Record, models_of
@@ -19,12 +18,6 @@ from defectbench.runners.job_view import JobView
 from defectbench.stores.base import Store
 from defectbench.stores.layout import spec_key
 from defectbench.tables.collect import CellChecks
-
-STILL = 600.0
-"""Seconds without a step after which a cell looks stuck."""
-
-SILENT = 300.0
-"""Seconds without a beat, by the wall clocks of two machines: beats come every 20."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,21 +151,6 @@ def _at_work(lease: LeaseRecord, words: str) -> tuple[CellState, str, None]:
     """Return the state of a cell that somebody holds, told by ``words``: running, or stuck."""
     trouble = describe_silence(lease)
     return (CellState.STUCK, f"{trouble}; {words}", None) if trouble else (CellState.RUNNING, words, None)
-
-
-def describe_silence(lease: LeaseRecord) -> str:
-    """Say that the holder of a cell seems to hang; empty where it does not.
-
-    A beat comes from a thread that does no work, so a holder that beats may hang all the same: its own word
-    of its last step counts. A holder that does not beat is paused, killed or cut off from the store.
-    """
-    try:
-        silent = (datetime.now(UTC) - datetime.fromisoformat(lease.at)).total_seconds()
-    except (ValueError, TypeError):  # nothing that a clock wrote
-        silent = 0.0
-    if silent >= SILENT:
-        return f"no beat since {lease.at}"
-    return f"no step for {clock(lease.still)}" if lease.still >= STILL else ""
 
 
 def _idle(kept: StoredState, job: JobView | None, asked: bool) -> str:

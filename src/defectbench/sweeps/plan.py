@@ -11,10 +11,11 @@ from defectbench.data.archive import list_categories, load_manifest
 from defectbench.data.manifest import Manifest
 from defectbench.data.orientation import comes_in_any_orientation
 from defectbench.data.resolution import plan_notes
-from defectbench.errors import DataError, MissingWeightsError, SweepError, nearest
+from defectbench.errors import ConfigurationError, DataError, MissingWeightsError, SweepError, nearest
 from defectbench.protocols.base import Split
 from defectbench.protocols.choose import describe
 from defectbench.records.cell import Cell, Fit
+from defectbench.records.lease import is_held
 from defectbench.records.sweep_record import (
     CategorySplit,
     Narrowing,
@@ -179,13 +180,69 @@ def _splits(sweep: Sweep, manifest: Manifest, notes: list[str]) -> list[Split]:
     return found
 
 
-def write_plan(plan: Plan, store: Store, keys: Sequence[str]) -> None:
-    """Write the sweep's record and the specs of the cells that will run, each only where it is not there."""
+def check_record(plan: Plan, store: Store) -> None:
+    """Refuse a plan whose sweep has the name of another: its record is what status and report go by.
+
+    A sweep may grow: every cell of the record in the store must still be there.
+
+    Raises:
+        ConfigurationError: it is another sweep.
+    """
+    there = store.find(sweep_key(plan.sweep.name))
+    if there is None:
+        return
+    try:
+        record = Record.from_json(there.data)
+    except DataError:
+        return  # nobody can read it, so nothing is lost
+    gone = [key for key in record.cells if key not in plan.cells]
+    if gone:
+        raise ConfigurationError(
+            f"{store.url} has another sweep called {record.name!r}: {len(gone)} of its {len(record.cells)} "
+            f"cells are not in this one ({_difference(record, plan)}). Nothing was written. Give this one "
+            "another name, or let it take the other's place: `run` or `submit` with --replace; results stay "
+            "either way"
+        )
+
+
+def _difference(record: Record, plan: Plan) -> str:
+    """Say in what a plan lacks cells of a record."""
+    mine = plan.record()
+    said = [
+        f"{what} {', '.join(sorted(lacking))} of the other"
+        for what, lacking in (
+            ("without model", {each.label for each in record.models} - {each.label for each in mine.models}),
+            ("without category", record.digests.keys() - mine.digests.keys()),
+            ("without seed", {str(r.seed) for r in record.readings} - {str(r.seed) for r in mine.readings}),
+        )
+        if lacking
+    ]
+    data = [
+        name for name in mine.digests if record.digests.get(name, mine.digests[name]) != mine.digests[name]
+    ]
+    if data:
+        said.append(f"other pictures or labels in {', '.join(data)}")
+    return "; ".join(said) or "other settings, protocols or versions"
+
+
+def write_plan(plan: Plan, store: Store, keys: Sequence[str], replace: bool = False) -> None:
+    """Write the sweep's record and the specs of the cells that will run, each only where it is not there.
+
+    The spec of a cell that a worker holds stays as it is: what runs keeps its deadline.
+
+    Args:
+        replace: take the place of another sweep of this name.
+
+    Raises:
+        ConfigurationError: there is such a sweep; nothing was written.
+    """
+    if not replace:
+        check_record(plan, store)
 
     def spec(key: str) -> None:
         wanted = plan.cells[key].to_json()
         here = store.find(spec_key(key))
-        if here is None or here.data != wanted:
+        if here is None or (here.data != wanted and not is_held(store, key)):
             store.put(spec_key(key), wanted)
 
     with ThreadPoolExecutor(_WRITERS) as pool:

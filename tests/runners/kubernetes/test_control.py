@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from defectbench.execution.lease import LeaseRecord
+from defectbench.records.lease import STILL, LeaseRecord
 from defectbench.runners.kubernetes.control import RetryScope, may_retry
 from defectbench.runners.kubernetes.find import JobWithPods
-from defectbench.runners.status import STILL, StoredState
+from defectbench.runners.status import StoredState
 from fake_kubernetes import job, pod
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from defectbench.errors import ExitCode, describe_exit_code
-from defectbench.execution.lease import LeaseRecord
+from defectbench.records.lease import LeaseRecord
 from defectbench.records.result import Failure
 from defectbench.records.state import CellState
 from defectbench.runners.kubernetes.jobs import quantity, read_job
@@ -289,9 +289,9 @@ CASES: dict[str, tuple[Facts, Urgency, str]] = {
         "cell c1 runs in Job study-glass-bottle-1, fitting 3 of 20, 1:15 left",
     ),
     "hung": (
-        Facts(CELL, job=made(), pods=[pod(made())], lease=record_of(), silence="no step for 12:00"),
+        Facts(CELL, job=made(), pods=[pod(made())], lease=record_of(), silence="no step for 12 min"),
         Urgency.STUCK,
-        "cell c1 is stuck in Job study-glass-bottle-1: no step for 12:00. Its worker ends itself",
+        "cell c1 is stuck in Job study-glass-bottle-1: no step for 12 min. Its worker ends itself",
     ),
     "in line": (
         Facts("c2", job=made(), pods=[pod(made())]),

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 
 from defectbench.errors import PERMANENT, ExitCode, TryAgainError
+from defectbench.records.lease import describe_silence
 from defectbench.records.state import CellState
 from defectbench.records.sweep_record import WHOLE, Narrowing
 from defectbench.runners.chart.chart import label_value
@@ -17,7 +18,7 @@ from defectbench.runners.kubernetes.find import JobWithPods
 from defectbench.runners.kubernetes.find import jobs as find_jobs
 from defectbench.runners.kubernetes.jobs import condition, ending
 from defectbench.runners.kubernetes.submit import CONCURRENCY
-from defectbench.runners.status import StoredState, describe_silence
+from defectbench.runners.status import StoredState
 
 _PERMANENT = frozenset(map(int, PERMANENT))
 

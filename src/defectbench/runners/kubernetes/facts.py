@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from defectbench.errors import MissingInputError
 from defectbench.records.cell import find_cell
+from defectbench.records.lease import describe_silence
 from defectbench.records.state import CellState
 from defectbench.runners.kubernetes import find
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import JobWithPods
 from defectbench.runners.kubernetes.why import Facts
-from defectbench.runners.status import StoredState, describe_silence, read_stored_states
+from defectbench.runners.status import StoredState, read_stored_states
 from defectbench.stores.base import Store
 
 

@@ -45,6 +45,7 @@ class SubmitRequest:
         values: of the chart, as given.
         narrowing: which of its cells.
         window: Jobs that may be live.
+        replace: take the place of another sweep of the same name in the store.
     """
 
     store: Store
@@ -53,6 +54,7 @@ class SubmitRequest:
     overrides: Sequence[str] = ()
     narrowing: Narrowing = WHOLE
     window: int = WINDOW
+    replace: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ def prepare(request: SubmitRequest, sweep: Sweep) -> SubmittableSweep:
         DefectbenchError: what is missing: data (66), weights or the image (69), a Secret or a volume (78)...
     """
     plan = plans.make_plan(sweep, request.store)
+    if not request.replace:
+        plans.check_record(plan, request.store)
     wanted = plan.narrowed(request.narrowing)
     done = frozenset(finished_cells(request.store, list(wanted)))
     todo = [key for key in wanted if key not in done]
@@ -178,11 +182,16 @@ def prepare_all(
 def submit_sweeps(ready: SubmittableSweep, on_placed: Callable[[PlacedJob], None]) -> Mapping[str, PlacedJob]:
     """Write the specs, then bring the Jobs into the cluster. Failures of the past stay: `retry` forgets them.
 
+    What a Job that is there has made from other settings works on is not touched.
+
     Raises:
         StoppedError, DefectbenchError: as :meth:`Submission.run`.
     """
-    plans.write_plan(ready.plan, ready.request.store, ready.todo)
     work = Submission(ready.request.cluster, ready.done, ready.request.window, on_placed)
+    theirs = work.cells_of_others(ready.manifests())
+    mine = [key for key in ready.todo if key not in theirs]
+    if mine or not theirs:
+        plans.write_plan(ready.plan, ready.request.store, mine, ready.request.replace)
     return work.run(ready.manifests())
 
 
@@ -207,7 +216,7 @@ def retry_sweep(
     control.delete_all(request.cluster, old)
     control.wait_gone(request.cluster, old)
     keys = [key for entry in chosen for key in entry.cells if key in known]
-    plans.write_plan(ready.plan, request.store, keys)
+    plans.write_plan(ready.plan, request.store, keys, request.replace)
     forget_failures(
         request.store, [key for key in keys if known[key].failure is not None or known[key].damage]
     )

@@ -108,6 +108,17 @@ class Submission:
                 pool.shutdown(cancel_futures=True)
         return self.placed
 
+    def cells_of_others(self, manifests: Iterable[Manifest]) -> frozenset[str]:
+        """Return the cells whose Jobs are there by name, but made from other settings; creates nothing."""
+        self._look()
+        found: set[str] = set()
+        for manifest in manifests:
+            name, cells = manifest["metadata"]["name"], cells_of(manifest)
+            placed = self._without_asking(name, cells, digest_of(manifest))
+            if placed is not None and placed.outcome is JobOutcome.DIFFERENT:
+                found.update(cells)
+        return frozenset(found)
+
     def _look(self) -> None:
         """See which Jobs are there, of every sweep: they share the window, and some share cells."""
         for document in self.cluster.items(self.cluster.path("jobs"), query={"labelSelector": OURS}):

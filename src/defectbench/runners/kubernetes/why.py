@@ -10,7 +10,7 @@ from typing import Any
 
 from defectbench.errors import describe_exit_code
 from defectbench.execution.events import clock
-from defectbench.execution.lease import LeaseRecord
+from defectbench.records.lease import LeaseRecord
 from defectbench.records.result import Failure
 from defectbench.records.state import CellState
 from defectbench.runners.chart.chart import image_of
