@@ -104,7 +104,7 @@ def made_up_sweep(
         **keys,
     }
     plan = plans.make_plan(parse_sweep(document, SourceLines("made-up.yaml", {})), store)
-    plans.write_plan(plan, store, list(plan.cells))
+    plans.write_plan(plan, store, list(plan.cells), replace=True)
     done = len(plan.cells) - unfinished - failed
     for place, (key, cell) in enumerate(plan.cells.items()):
         if place < done:

@@ -68,7 +68,7 @@ LIBRARIES: dict[str, str | tuple[str, ...]] = {
     "onnxscript": "models.classifiers.onnx_graph",
     "boto3": "stores.s3",
     "botocore": "stores.s3",
-    "mlflow": "trackers.mlflow",
+    "mlflow": ("trackers.mlflow", "trackers.database"),
     "kubernetes": "runners.kubernetes.api",
     "helm_python": "runners.chart.helm",
     "click": ("cli", "__main__"),

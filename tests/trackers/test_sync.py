@@ -236,7 +236,7 @@ def test_track_a_locked_database_is_try_again(
     store: DirectoryStore, tracker: MlflowTracker, database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_up_sweep(store, **SMALL)
-    monkeypatch.setattr("defectbench.trackers.mlflow._LOCK_PATIENCE", 0.5)
+    monkeypatch.setattr("defectbench.trackers.database._LOCK_PATIENCE", 0.5)
     holder = sqlite3.connect(database)
     holder.execute("BEGIN EXCLUSIVE")
     with pytest.raises(TryAgainError, match="locked"):

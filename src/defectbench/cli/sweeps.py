@@ -246,7 +246,8 @@ def verdict(sweep: str, store: str, form: str) -> None:
 @cache_option
 def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) -> None:
     """Bring MLflow up to date from the store, cells finished in another sweep included."""
-    from defectbench.errors import UsageError
+    from defectbench.errors import StoppedError, UsageError
+    from defectbench.execution.events import terminable
     from defectbench.trackers.choose import open_tracker
     from defectbench.trackers.choose import tracking_uri as choose
     from defectbench.trackers.sync import sync_sweep
@@ -255,7 +256,11 @@ def track(sweep: str, store: str, tracking_uri: str | None, cache: Path | None) 
     uri = choose(place, tracking_uri)
     if uri is None:
         raise UsageError("this store has no tracker of its own: give --tracking-uri or MLFLOW_TRACKING_URI")
-    found = sync_sweep(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
+    try:
+        with terminable():
+            found = sync_sweep(place, sweep_name(sweep), open_tracker(uri), cache=cache_or_default(cache))
+    except KeyboardInterrupt:
+        raise StoppedError("stopped; the same command goes on where it ended") from None
     note(f"{found.written} runs written, {found.skipped} were up to date, {found.incomplete} are incomplete")
 
 

@@ -6,11 +6,10 @@ import logging
 import math
 import os
 import re
-import sqlite3
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +22,7 @@ from defectbench.errors import (
     TryAgainError,
 )
 from defectbench.trackers.base import RunAttachments, TrackedRun, Tracker
+from defectbench.trackers.database import make_database
 from defectbench.util.files import disk_errors, locked
 from defectbench.util.secrets import redact, redact_uri
 
@@ -53,9 +53,6 @@ _NOTE, _COLOUR = "mlflow.note.content", "mlflow.runColor"
 _STATUS = {"finished": "FINISHED", "failed": "FAILED"}
 _METRICS, _OTHERS = 1000, 100
 """What one batch may hold."""
-
-_LOCK_PATIENCE = 20.0
-"""Seconds to wait for a locked sqlite file, as MLflow does later."""
 
 # Within MLflow's limits: a longer value would fail the whole batch.
 _LONGEST_PARAM, _LONGEST_TAG = 6000, 5000
@@ -144,7 +141,7 @@ class MlflowTracker(Tracker):
             return MlflowClient(tracking_uri=self._uri)
         with disk_errors(self._database), locked(self._database.with_name(f".{self._database.name}.lock")):
             # Two processes that make the tables of a new database at once would trip over each other.
-            _check_writable(self._database)
+            make_database(self._database)
             return MlflowClient(tracking_uri=self._uri)
 
     def _make(self, experiment: str) -> Experiment:
@@ -226,13 +223,6 @@ class MlflowTracker(Tracker):
             f"{self.place}: MLflow cannot be reached or written now ({first[:300]}); nothing is lost: "
             "`defectbench track SWEEP` fills it from the store later"
         )
-
-
-def _check_writable(database: Path) -> None:
-    """Raise sqlite3's error at once where MLflow would try ten times, for two minutes."""
-    with closing(sqlite3.connect(database, timeout=_LOCK_PATIENCE)) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.rollback()
 
 
 def redacted(text: str, uri: str) -> str:
