@@ -48,6 +48,7 @@ def _trained_detector(
         "ends": _EPOCHS,
         "heat_map": heat_map,
         "weights": weights,
+        "resumes": True,
     }
     settings: Mapping[str, Setting] = more.pop("settings")  # type: ignore[assignment]
     return Entry(**(values | more), settings=MappingProxyType(dict(settings)))  # type: ignore[arg-type]
@@ -226,6 +227,7 @@ DETECTORS: tuple[Entry, ...] = (
         image_size=224,
         epochs=160,
         ends=f"{_EPOCHS}; the authors' code picks the epoch on the test set",
+        resumes=True,
         heat_map="the discriminator's output at each patch",
         weights=(WIDE_RESNET50,),
         settings=MappingProxyType(

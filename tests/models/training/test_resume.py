@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+import small_models
 from defectbench import catalog
 from defectbench.errors import CheckpointError
 from defectbench.models.base import ModelSettings, Progress, Resumable, TrainingData
@@ -27,19 +28,23 @@ pytestmark = pytest.mark.torch
 SIDE = 48
 
 
-def pictures(number: int, seed: int, defect: bool = False) -> NDArray[np.uint8]:
+def pictures(number: int, seed: int, defect: bool = False, side: int = SIDE) -> NDArray[np.uint8]:
     rng = np.random.default_rng(seed)
-    values = rng.integers(60, 196, size=(number, 6, 6, 3)).repeat(8, 1).repeat(8, 2) + rng.normal(
-        0, 10, (number, SIDE, SIDE, 3)
+    blocks = np.arange(side) * 6 // side
+    values = rng.integers(60, 196, size=(number, 6, 6, 3))[:, blocks][:, :, blocks] + rng.normal(
+        0, 10, (number, side, side, 3)
     )
     if defect:
-        values[:, 16:28, 16:28] += rng.choice([-40, 40], (number, 1, 1, 1))
+        values[:, side // 3 : side // 2, side // 3 : side // 2] += rng.choice([-40, 40], (number, 1, 1, 1))
     return np.clip(values, 0, 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
 class Case:
-    """A model, made small, and how long its fit is."""
+    """A model, made small, how long its fit is, and how many goods and defects it learns from.
+
+    One of a kind is tried thoroughly; what shares its loop, at the places where they differ.
+    """
 
     model: str
     settings: Mapping[str, catalog.Setting]
@@ -47,13 +52,16 @@ class Case:
     patience: int = 0
     tuned: bool = True
     balance: str = "weights"
+    side: int = SIDE
+    learns: tuple[int, int] = (14, 5)
+    thoroughly: bool = True
 
     def make(self) -> Resumable:
         entry = catalog.find(self.model)
         settings = {**entry.settings, **self.settings}
         model_settings = ModelSettings(
             settings,
-            SIDE,
+            self.side,
             self.epochs,
             self.patience,
             3,
@@ -66,13 +74,23 @@ class Case:
         return model
 
     def training_data(self) -> TrainingData:
-        goods, defects = (4, 0) if self.model == "glass" else (14, 5)
-        shown = np.concatenate([pictures(goods, 1), pictures(defects, 2, defect=True)])
-        labels = np.repeat([0, 1], [goods, defects])
+        goods, defects = self.learns
+        shown = self.pictures((goods, 1), (defects, 2))
+        labels = np.repeat([0, 1], self.learns)
+        masks: dict[int, NDArray[np.bool_]] = {}
+        if catalog.find(self.model).family == "supervised":
+            mask = np.zeros((self.side, self.side), np.bool_)
+            mask[self.side // 3 : self.side // 2, self.side // 3 : self.side // 2] = True
+            masks = {goods + place: mask for place in range(defects)}
         if not self.tuned:
-            return TrainingData(ArrayPictures(shown), labels)
-        tuning = np.concatenate([pictures(3, 3), pictures(3, 4, defect=True)])
-        return TrainingData(ArrayPictures(shown), labels, ArrayPictures(tuning), np.repeat([0, 1], 3))
+            return TrainingData(shown, labels, masks=masks)
+        return TrainingData(shown, labels, self.pictures((3, 3), (3, 4)), np.repeat([0, 1], 3), masks=masks)
+
+    def pictures(self, goods: tuple[int, int], defects: tuple[int, int]) -> ArrayPictures:
+        """So many goods and defects, each drawn from a seed."""
+        return ArrayPictures(
+            np.concatenate([pictures(*goods, side=self.side), pictures(*defects, True, self.side)])
+        )
 
 
 SMALL = {"batch_size": 4, "learning_rate": 3e-3}
@@ -92,7 +110,34 @@ CASES = {
         4,
     ),
     "tinyvit": Case("tinyvit-21m-512", {"architecture": "tiny_vit_5m_224.dist_in22k_ft_in1k", **SMALL}, 2),
-    "glass": Case("glass", {"backbone": "test_resnet.r160_in1k", "batch_size": 2, "learning_rate": 3e-3}, 3),
+    "glass": Case(
+        "glass",
+        {"backbone": "test_resnet.r160_in1k", "batch_size": 2, "learning_rate": 3e-3},
+        3,
+        learns=(4, 0),
+    ),
+}
+
+
+def detector_case(entry: catalog.Entry) -> Case:
+    """A short fit of a trained detector: three epochs of two steps, rates that fall between them."""
+    settings = dict(small_models.DETECTORS[entry.name])
+    batch = settings.get("batch_size", entry.settings.get("batch_size", 1))
+    assert isinstance(batch, int)
+    if "batch_size" in entry.settings:
+        settings["batch_size"] = min(batch, 2)
+    if "steps" in entry.settings:
+        settings["steps"] = 1000
+    defects = 2 if entry.family == "supervised" else 0
+    return Case(
+        entry.name, settings, 3, side=small_models.side(entry, SIDE), learns=(4, defects), thoroughly=False
+    )
+
+
+CASES |= {
+    entry.name: detector_case(entry)
+    for entry in catalog.ENTRIES
+    if entry.resumes and entry.family != "classifier" and entry.name not in CASES
 }
 
 
@@ -112,8 +157,7 @@ class Run:
 def ran(case: Case, told: list[Progress], fit: Callable[[Resumable], None], place: Path) -> Run:
     model = case.make()
     fit(model)
-    shown = ArrayPictures(np.concatenate([pictures(2, 5), pictures(2, 6, defect=True)]))
-    scores = [prediction.score for prediction in model.predict(shown)]
+    scores = [prediction.score for prediction in model.predict(case.pictures((2, 5), (2, 6)))]
     model.save(place / "model")
     return Run(told, scores, load_file(place / "model"))
 
@@ -146,21 +190,23 @@ def saved_at(case: Case, places: list[int], folder: Path) -> list[Progress]:
     return told
 
 
-def choose(told: list[Progress]) -> list[int]:
+def choose(case: Case, told: list[Progress]) -> list[int]:
     """Steps to save at: in the first epoch, all over the second, at their ends, and at the end of all."""
     ends = [place for place, progress in enumerate(told) if progress.figures]
     begun = next(place for place, progress in enumerate(told) if progress.save is not None)
     second = range(ends[0] + 1, ends[1] + 1)
     inside = {second[len(second) * part // 5] for part in range(5)}
+    if not case.thoroughly:  # before the first step, at one, and among the tuning pictures
+        return sorted({begun, second[1], second[-2]})
     return sorted({begun, ends[0] // 2, *inside, ends[0], ends[1], ends[-1]})
 
 
 def test_a_fit_goes_on_from_any_step(undisturbed: tuple[Case, Run], tmp_path: Path) -> None:
     case, whole = undisturbed
-    places = choose(whole.told)
+    places = choose(case, whole.told)
     assert saved_at(case, places, tmp_path) == whole.told, "saving moved the fit"
     found = sorted(int(path.name) for path in tmp_path.iterdir())
-    assert len(found) >= 6
+    assert len(found) >= (6 if case.thoroughly else 3)
     for place in found:
         told: list[Progress] = []
 
@@ -205,6 +251,7 @@ def test_a_fit_may_be_stopped_again_and_again(undisturbed: tuple[Case, Run], tmp
     assert figures == whole.figures
 
 
+@pytest.mark.parametrize("undisturbed", [name for name in CASES if CASES[name].thoroughly], indirect=True)
 def test_an_unreadable_checkpoint_is_refused_and_the_fit_may_begin_anew(
     undisturbed: tuple[Case, Run], tmp_path: Path
 ) -> None:

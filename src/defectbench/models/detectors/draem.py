@@ -9,11 +9,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.transforms.v2 import RandomSolarize
 
 from defectbench.models.detectors.anomalib_models import DraemLoss, PerlinAnomalyGenerator, draem
 from defectbench.models.features import backbone
 from defectbench.models.training import textures
-from defectbench.models.training.gradient_detector import Batch, GradientDetector, Optimisation, Schedule
+from defectbench.models.training.gradient_detector import (
+    Batch,
+    GradientDetector,
+    Optimisation,
+    Schedule,
+    State,
+)
 
 _BLEND = (0.1, 1.0)
 _FALLS = [400, 600]
@@ -49,6 +56,20 @@ class Draem(GradientDetector):
         faults: Any = PerlinAnomalyGenerator(blend_factor=_BLEND)
         faults.anomaly_source_paths = textures.pictures(self.settings)
         return faults
+
+    def get_extra_state(self, model: Any) -> State:
+        """Return what the generator drew when it was made, at the first step."""
+        if "_faults" not in self.__dict__:
+            return {}
+        return {"threshold": torch.tensor(self._solarize().threshold)}
+
+    def set_extra_state(self, model: Any, state: State) -> None:
+        """Make the generator, and put back what it drew."""
+        self._solarize().threshold = float(state["threshold"])
+
+    def _solarize(self) -> Any:
+        """Return the only one of the generator's transforms that draws when it is made."""
+        return next(each for each in self._faults.augmenters.transforms if isinstance(each, RandomSolarize))
 
     def prepared(self, pictures: NDArray[np.uint8]) -> Tensor:
         """Return the pictures in [0, 1]."""

@@ -17,8 +17,8 @@ from defectbench.models.features.feature_maps import FeatureMaps
 from defectbench.models.training import textures
 from defectbench.models.training.gradient_detector import (
     Batch,
+    GradientDetector,
     Optimisation,
-    ResumableGradientDetector,
     Schedule,
     State,
 )
@@ -34,7 +34,7 @@ class _Centred:
     image: Tensor
 
 
-class Glass(ResumableGradientDetector):
+class Glass(GradientDetector):
     """GLASS (Chen et al. 2024): a discriminator of features against anomalies synthesised around them.
 
     As anomalib's training step: AdamW on the discriminator at twice the learning rate, Adam with weight

@@ -19,7 +19,19 @@ State = dict[str, Any]
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """Write nested dicts and lists of tensors, numbers and texts."""
-    torch.save(dict(state), path)
+    torch.save(_plain(state), path)
+
+
+def _plain(value: Any) -> Any:
+    """Return the value without numpy's scalars, which some schedules leave in an optimiser's rates.
+
+    The reader, which runs no pickle, knows none of numpy's types.
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 @contextmanager

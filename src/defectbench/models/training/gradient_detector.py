@@ -6,6 +6,7 @@ The loop is not the classifiers': the order of random draws decides the bits of 
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from defectbench.errors import BugError
 from defectbench.metrics.image import image_auroc
 from defectbench.models.base import (
     FitCallback,
-    Model,
     ModelSettings,
     ModelSize,
     Pictures,
@@ -95,8 +95,11 @@ class Optimisation:
     clip: float = 0.0
 
 
-class GradientDetector(Model):
+class GradientDetector(Resumable):
     """A detector trained by gradient steps on the goods. A model is a class with a few small methods.
+
+    A fit can be gone on with from any step: what a model keeps beside its network's own state it gives by
+    :meth:`get_extra_state`.
 
     It ends after its epochs. With tuning pictures (holdout only) their image AUROC is taken after every
     epoch, which costs a forward pass over them; the first epoch with the highest one is kept, and where
@@ -155,7 +158,7 @@ class GradientDetector(Model):
         """
 
     def get_extra_state(self, model: Any) -> State:
-        """Return what an epoch goes on with beside the network's own state; nothing by default."""
+        """Return what the fit goes on with beside the network's own state; nothing by default."""
         return {}
 
     def set_extra_state(self, model: Any, state: State) -> None:
@@ -188,6 +191,10 @@ class GradientDetector(Model):
     def fit(self, training: TrainingData, report: FitCallback) -> None:
         """Train; reports after every step and every tuning picture."""
         self._train(training, report, None)
+
+    def resume(self, training: TrainingData, report: FitCallback, saved: Path) -> None:
+        """Go on training from a step that was saved."""
+        self._train(training, report, saved)
 
     def _train(self, training: TrainingData, report: FitCallback, saved: Path | None) -> None:
         """Fit from the beginning, or from what ``saved`` holds."""
@@ -249,14 +256,6 @@ class GradientDetector(Model):
         inputs = torch.zeros(1, 3, side, side, device=self.device)
         flops = backbone.count_flops(lambda images: self.score(model, images), inputs)
         return ModelSize(backbone.count(model), flops)
-
-
-class ResumableGradientDetector(GradientDetector, Resumable):
-    """One whose fits can be gone on with."""
-
-    def resume(self, training: TrainingData, report: FitCallback, saved: Path) -> None:
-        """Go on training from a step that was saved."""
-        self._train(training, report, saved)
 
 
 class _DetectorTraining:
@@ -346,12 +345,16 @@ class _DetectorTraining:
 
     def _end(self, now: Epoch) -> None:
         """Take the epoch's figures and close it."""
-        for scheduler in self._optimisation.by_epoch:
-            scheduler.step()
         figures = {"train_loss": float(np.mean(now.losses)), **self._batcher.figures()}
         if self._training.tuning is not None:
             figures["tuning_auroc"] = self._tune(self._training.tuning)
             self._best.see(figures["tuning_auroc"], self._detector.trained_state(self._model))
+        # Last: a fit that was saved among the tuning pictures takes this epoch's end anew.
+        with warnings.catch_warnings():
+            # A fit that goes on from there has taken no step in this process, and torch misses it.
+            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step")
+            for scheduler in self._optimisation.by_epoch:
+                scheduler.step()
         self._done, self._now = self._done + 1, None
         self._report_figures(figures)
 
@@ -371,8 +374,7 @@ class _DetectorTraining:
 
     def _report_figures(self, figures: Mapping[str, float]) -> None:
         """Report a step, with figures at the end of an epoch."""
-        save = self._save if isinstance(self._detector, Resumable) else None
-        self._report(Progress(self._done, self._schedule.epochs, figures, save))
+        self._report(Progress(self._done, self._schedule.epochs, figures, self._save))
 
     def _schedulers(self) -> list[LRScheduler]:
         """Return all schedules, in the order in which they are saved."""
@@ -384,10 +386,10 @@ class _DetectorTraining:
         # The names are those of checkpoints that lie in stores already.
         state = {
             "learnt": self._detector.trained_state(self._model),
-            # Between epochs there is none: the next epoch takes it anew.
-            "carried": self._detector.get_extra_state(self._model) if now else {},
+            # Before the first epoch there is none.
+            "carried": self._detector.get_extra_state(self._model) if now or self._steps else {},
             "optimisers": [optimiser.state_dict() for optimiser in self._optimisation.optimisers],
-            "schedules": [scheduler.state_dict() for scheduler in self._schedulers()],
+            "schedules": [_schedule_state(scheduler) for scheduler in self._schedulers()],
             "generators": checkpoint.generators(self._rng, self._detector.device),
             "room": self._batcher.state(),
             "steps": self._steps,
@@ -408,11 +410,16 @@ class _DetectorTraining:
             self._steps, self._done, now = state["steps"], state["done"], state["now"]
             if now is not None:
                 self._now = Epoch(now["order"].numpy(), now["losses"])
-                extra = state["carried"].items()
-                self._detector.set_extra_state(
-                    self._model, {key: value.to(self._detector.device) for key, value in extra}
-                )
+            if state["carried"]:
+                extra = {key: value.to(self._detector.device) for key, value in state["carried"].items()}
+                self._detector.set_extra_state(self._model, extra)
             best = state["best"]
             self._best = BestEpoch((best["auroc"], 0.0), best["waited"], best["state"] or None)
             self._batcher.restore(state["room"])
             checkpoint.restore_generators(state["generators"], self._rng, self._detector.device)
+
+
+def _schedule_state(scheduler: LRScheduler) -> dict[str, Any]:
+    """Return where a schedule is; a table of rates is not saved, because it is made with the schedule."""
+    state: dict[str, Any] = scheduler.state_dict()
+    return {name: value for name, value in state.items() if not isinstance(value, np.ndarray)}
