@@ -70,7 +70,9 @@ def key(split: Split, family: Any) -> str:
     return Fit("d", train, tune, split.calibration, "m", {}, {}, 1, 64, 0, 0, 0, 1, "none").key()
 
 
-@pytest.mark.parametrize(("name", "condition"), [("scarcity", "all"), ("contamination", "share=0")])
+@pytest.mark.parametrize(
+    ("name", "condition"), [("scarcity", "all"), ("contamination", "share=0"), ("goods", "all")]
+)
 def test_the_ends_of_a_scale_are_the_fits_of_detection(name: str, condition: str) -> None:
     manifest = category(30, 12, {"crack": 9, "hole": 8, "stain": 9})
     detection = made("detection", manifest, 0, 4)

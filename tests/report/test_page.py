@@ -427,13 +427,14 @@ def test_further_protocols_have_a_table_each_and_notes(tmp_path: Path) -> None:
         "unseen": {},
         "scarcity": {"defects": [1, 50]},
         "contamination": {},
+        "goods": {"goods": [2, 4, 50]},
     }
     store, record, page = report(tmp_path, protocols=protocols)
     assert record.notes
     html = page.read_text(encoding="utf-8")
     text = Reader(html).text
     assert all(note in text for note in record.notes)
-    for protocol in ("unseen", "scarcity", "contamination"):
+    for protocol in ("unseen", "scarcity", "contamination", "goods"):
         assert f'aria-label="Conditions of {protocol}"' in html
     tables = Tables(collect(store, "madeup"))
     for line in tables.conditions:

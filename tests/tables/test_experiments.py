@@ -124,6 +124,60 @@ def test_without_both_contenders_there_is_no_curve(tmp_path: Path) -> None:
     assert {line.condition for line in found.conditions} == {"n=1", "all"}
 
 
+def needs_goods(cell: Cell, image: Image) -> float:
+    """The classifier needs 20 goods, the detector is as good with 5."""
+    if not image.label:
+        return 0.0
+    goods = sum(not label for _, label in cell.fit.train)
+    return shift(0.9 if cell.family == "detector" or goods >= 20 else {5: 0.6, 10: 0.75}[goods])
+
+
+def test_the_goods_that_a_family_needs_are_found(tmp_path: Path) -> None:
+    found = tables(
+        tmp_path,
+        needs_goods,
+        training_goods=100,
+        goods=120,
+        defects=120,
+        protocols={"goods": {"goods": [5, 10, 20, 40, 5000], "draws": 10}},
+        margin=0.1,
+    )
+    needed = {row.label: row for row in found.goods_needed}
+    assert needed[DETECTOR].n == 5
+    assert needed[DETECTOR].text == "<= 5"
+    assert needed[LEARNER].n in (20, 40)
+    assert needed[LEARNER].low <= 20 <= needed[LEARNER].high
+    assert needed[LEARNER].complete
+    rows = {(row.label, row.condition): row for row in found.collected.rows()}
+    for point in found.goods_curve:
+        assert point.value == pytest.approx(rows[point.label, f"n={point.n}"].figures["image_auroc"])
+        assert point.all_value == pytest.approx(rows[point.label, "all"].figures["image_auroc"])
+        assert point.draws == 10
+    # One fit of the detector for each number and draw, whatever the fold, and one for all goods.
+    detectors = {cell for point in found.goods_curve if point.label == DETECTOR for cell in point.cells}
+    assert len(detectors) == len(needed[DETECTOR].tested) * 10
+
+
+def test_too_few_goods_for_all_are_said(tmp_path: Path) -> None:
+    """A model that no tested number makes as good as all goods do."""
+
+    def wants_all(cell: Cell, image: Image) -> float:
+        goods = sum(not label for _, label in cell.fit.train)
+        return 0.0 if not image.label else shift(0.6 if goods <= 10 else 0.95)
+
+    found = tables(
+        tmp_path,
+        wants_all,
+        goods=60,
+        defects=60,
+        protocols={"goods": {"goods": [5, 10], "draws": 1}},
+        training_goods=50,
+    )
+    assert {row.text for row in found.goods_needed} == {"> 10"}
+    assert {row.interval for row in found.goods_needed} == {"> 10"}
+    assert not any(point.enough for point in found.goods_curve)
+
+
 VISIBLE = 3.0
 """By how many standard deviations a defect that is seen stands out."""
 

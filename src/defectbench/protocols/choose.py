@@ -14,6 +14,7 @@ from defectbench.errors import ConfigurationError
 from defectbench.protocols.base import Description, Protocol
 from defectbench.protocols.contamination import Contamination
 from defectbench.protocols.detection import Detection
+from defectbench.protocols.goods import Goods
 from defectbench.protocols.scarcity import Scarcity
 from defectbench.protocols.unseen import Unseen
 from defectbench.util.plugins import Plugin, load_plugins
@@ -21,7 +22,7 @@ from defectbench.util.plugins import Plugin, load_plugins
 GROUP = "defectbench.protocols"
 
 BUILTIN: Mapping[str, type[Protocol]] = {
-    kind.name: kind for kind in (Detection, Unseen, Scarcity, Contamination)
+    kind.name: kind for kind in (Detection, Unseen, Scarcity, Contamination, Goods)
 }
 """In the order of a plan: detection first, because its cells keep heat maps and others share them."""
 

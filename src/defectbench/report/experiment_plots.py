@@ -1,4 +1,4 @@
-"""Figures of the protocols beyond detection: learning curves, seen against unseen, contamination."""
+"""Figures of the protocols beyond detection: learning curves, seen against unseen, contamination, goods."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from defectbench.report.canvas import Drawing, finish, ink, new_figure
 from defectbench.report.plots import name_lines
 from defectbench.tables.conditions import cells_of
+from defectbench.tables.goods_curve import GoodsRow
 from defectbench.tables.learning_curve import CrossoverRow, LearningRow
 from defectbench.tables.rows import ConditionRow
 from defectbench.tables.unseen import SeenUnseenRow
@@ -97,6 +98,49 @@ def contamination(category: str, lines: Mapping[str, Sequence[ConditionRow]], lo
         text = f"Quality by share of defects taken for good on {category}: {'; '.join(parts)}."
         cells = [cell for each in lines.values() for line in each for cell in line.cells]
         return finish(figure, f"contamination+{category}", text, cells=cells)
+
+
+def goods_curve(category: str, lines: Mapping[str, Sequence[GoodsRow]], low: float) -> Drawing:
+    """Draw quality against the goods that were learnt from, a line for each model, with its interval.
+
+    Args:
+        lines: model -> its points, rising.
+    """
+    with new_figure(3.0, 1.9) as (figure, axes):
+        parts, used = [], dict.fromkeys(("classifier", "detector", "supervised"), 0)
+        ticks: dict[int, str] = {}
+        for label, points in lines.items():
+            last, family = points[-1], points[0].family
+            ticks |= {point.n: str(point.n) for point in points} | {last.all_goods: f"{last.all_goods}\nall"}
+            x = [point.n for point in points]
+            axes.fill_between(
+                x,
+                [p.low for p in points],
+                [p.high for p in points],
+                color=ink(family),
+                alpha=0.12,
+                linewidth=0,
+            )
+            axes.plot(
+                [*x, last.all_goods],
+                [*(point.value for point in points), last.all_value],
+                color=ink(family),
+                linewidth=1.2,
+                linestyle=_DASHES[used[family] % len(_DASHES)],
+                marker="o",
+                markersize=3,
+            )
+            used[family] += 1
+            told = ", ".join(f"{p.n}: {p.value:.3f} ({p.low:.3f} to {p.high:.3f})" for p in points)
+            parts.append(f"{label} {told}, all {last.all_goods}: {last.all_value:.3f}")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted(ticks), [ticks[n] for n in sorted(ticks)], minor=False)
+        axes.minorticks_off()
+        axes.set_xlabel("good pictures learnt from", color=ink("muted"), labelpad=1)
+        axes.set_ylim(low - _MARGIN, 1 + _MARGIN)
+        text = f"image_auroc by goods learnt from on {category}: {'; '.join(parts)}."
+        cells = [cell for points in lines.values() for point in points for cell in point.cells]
+        return finish(figure, f"goods+{category}", text, cells=cells)
 
 
 def share(line: ConditionRow) -> float:

@@ -11,6 +11,7 @@ from defectbench.protocols.contamination import Contamination
 from defectbench.report import cost_plots, experiment_plots, plots
 from defectbench.report.canvas import Drawing
 from defectbench.tables.cost import COSTS
+from defectbench.tables.goods_curve import GoodsRow
 from defectbench.tables.learning_curve import LearningRow
 from defectbench.tables.rows import ConditionRow
 from defectbench.tables.tables import Tables
@@ -26,7 +27,13 @@ class Figures:
         yield from self.differences
         for group in (self.scores, self.roc, self.precision_recall):
             yield from group.values()
-        for figures in (self.seen_unseen, self.crossovers, self.contaminations, self.pareto):
+        for figures in (
+            self.seen_unseen,
+            self.crossovers,
+            self.contaminations,
+            self.goods_curves,
+            self.pareto,
+        ):
             yield from figures
 
     @cached_property
@@ -90,6 +97,18 @@ class Figures:
             for line in lines:
                 models.setdefault(line.label, []).append(line)
             found.append(experiment_plots.contamination(name, models, low))
+        return tuple(found)
+
+    @cached_property
+    def goods_curves(self) -> tuple[Drawing, ...]:
+        """Quality by the goods learnt from, one for each category."""
+        low = _lowest(v for point in self._tables.goods_curve for v in (point.low, point.all_value))
+        found = []
+        for name, points in _by_category(self._tables.goods_curve).items():
+            models: dict[str, list[GoodsRow]] = {}
+            for point in points:
+                models.setdefault(point.label, []).append(point)
+            found.append(experiment_plots.goods_curve(name, models, low))
         return tuple(found)
 
     @cached_property

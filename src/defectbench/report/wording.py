@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from defectbench.tables.collect import Collected
+from defectbench.tables.goods_curve import GoodsNeededRow
 from defectbench.tables.learning_curve import CrossoverRow
 from defectbench.tables.rows import ComparisonRow, ModelRow
 from defectbench.tables.sample_size import SampleSizeRow
@@ -135,6 +136,18 @@ def crossing(row: CrossoverRow) -> str:
     return (
         f"On {row.category} {condition} {row.classifier} as good as {row.detector} within {row.margin:g} "
         f"(crossover {row.text}, 95\u00a0% interval {row.interval})."
+    )
+
+
+def goods_needed(row: GoodsNeededRow) -> str:
+    """Return one sentence about how many good pictures one model needs."""
+    if math.isinf(row.n):
+        condition = f"needs more than {row.tested[-1]} goods"
+    else:
+        condition = f"needs {row.n:g} goods" if row.n > row.tested[0] else f"needs {row.n:g} goods or fewer"
+    return (
+        f"On {row.category} {row.label} {condition} to be as good as with all {row.all_goods}, within "
+        f"{row.margin:g} ({row.text}, 95\u00a0% interval {row.interval})."
     )
 
 

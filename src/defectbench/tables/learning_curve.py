@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from defectbench.catalog import Family
 from defectbench.metrics.comparison import AUROC
-from defectbench.metrics.crossover import Crossover, CrossoverPoint, Level, crossover
+from defectbench.metrics.crossover import Crossover, Level, crossover
 from defectbench.protocols.scarcity import Scarcity
 from defectbench.tables.collect import Collected, Fold
-from defectbench.tables.conditions import fitted_by
-from defectbench.tables.paired import cautions, pair, tested
+from defectbench.tables.paired import cautions, tested
+from defectbench.tables.stages import (
+    WHOLE,
+    Stage,
+    by_fold,
+    conditions_of,
+    expected_folds,
+    folds_of,
+    stage_of,
+)
 
-_WHOLE = "all"
 _SEED = 0
 
 
@@ -88,31 +94,6 @@ class CrossoverRow:
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """What is known of one number of labelled defects: the same folds as all others of the curve."""
-
-    condition: str
-    folds: tuple[tuple[Fold, ...], ...]
-    draws: int
-    seeds: int
-
-    @property
-    def n(self) -> int:
-        """The number of labelled defects; of ``all`` the fewest of a fold."""
-        return min(int(fold.split.setting["n"]) for folds in self.folds for fold in folds)
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """Keys of its fits."""
-        return fitted_by(fold for folds in self.folds for fold in folds)
-
-    def point(self, detector: Sequence[Sequence[Fold]], units: Mapping[str, str]) -> CrossoverPoint:
-        """Return its scores beside the detector's, fold by fold; ``units``: image -> its group."""
-        pairs = zip(self.folds, detector, strict=True)
-        return CrossoverPoint(self.n, tuple(pair(ours, theirs, units) for ours, theirs in pairs), self.seeds)
-
-
-@dataclass(frozen=True)
 class _Curve:
     """One classifier's stages on one category, and what the detector gives there."""
 
@@ -120,7 +101,7 @@ class _Curve:
     classifier: str
     family: Family
     detector: str
-    stages: tuple[_Stage, ...]
+    stages: tuple[Stage, ...]
     reference: tuple[tuple[Fold, ...], ...]
     units: Mapping[str, str]
     margin: float
@@ -138,7 +119,7 @@ class _Curve:
         for stage, level in zip(self.stages, self.found.levels, strict=True):
             yield self._learning(stage, level)
 
-    def _learning(self, stage: _Stage, level: Level) -> LearningRow:
+    def _learning(self, stage: Stage, level: Level) -> LearningRow:
         """Return one point as a row."""
         return LearningRow(
             category=self.category,
@@ -146,7 +127,7 @@ class _Curve:
             family=self.family,
             detector=self.detector,
             n=level.n,
-            whole=stage.condition == _WHOLE,
+            whole=stage.condition == WHOLE,
             draws=stage.draws,
             seeds=stage.seeds,
             value=level.classifier.value,
@@ -195,9 +176,8 @@ class LearningTables:
         record = collected.record
         self._margin = float(record.document["margin"])
         self._detector = record.contenders[1] if record.contenders else ""
-        self._folds: dict[tuple[str, str], list[Fold]] = defaultdict(list)
-        for fold in collected.folds(protocol=Scarcity.name):
-            self._folds[fold.category, fold.reading.label].append(fold)
+        self._folds = folds_of(collected, Scarcity.name)
+        self._expected = expected_folds(collected, Scarcity.name)
 
     def learning(self) -> tuple[LearningRow, ...]:
         """Return the points of all curves, each curve's rising."""
@@ -216,11 +196,11 @@ class LearningTables:
     def _curve(self, category: str, label: str) -> _Curve | None:
         """Return a learner's curve; None for detectors, and where too little has finished."""
         family = self._collected.model(label).family
-        theirs = _by_fold(self._folds.get((category, self._detector), []))
+        theirs = by_fold(self._folds.get((category, self._detector), []))
         if family == "detector" or not theirs:
             return None
         own = self._folds[category, label]
-        found = (_stage(own, name, list(theirs)) for name in _conditions(own))
+        found = (stage_of(own, name, list(theirs)) for name in conditions_of(own))
         stages = tuple(stage for stage in found if stage is not None)
         if not stages:
             return None
@@ -230,50 +210,3 @@ class LearningTables:
         return _Curve(
             category, label, family, self._detector, stages, reference, units, self._margin, *counts
         )
-
-    @cached_property
-    def _expected(self) -> Counter[tuple[str, str]]:
-        """(category, model) -> fits that the sweep reads."""
-        record = self._collected.record
-        placed = ((record.splits[reading.split], reading.label) for reading in record.readings)
-        return Counter((one.category, label) for one, label in placed if one.split.protocol == Scarcity.name)
-
-
-def _conditions(folds: Sequence[Fold]) -> list[str]:
-    """Return the conditions by rising number; `all`, which has the tuning part's defects too, is the last."""
-    numbers = {fold.split.condition: int(fold.split.setting["n"]) for fold in folds}
-    return sorted(numbers, key=lambda name: (name == _WHOLE, numbers[name]))
-
-
-def _by_fold(folds: Sequence[Fold]) -> dict[int, list[Fold]]:
-    """Return fold -> its fits, the folds rising."""
-    found: dict[int, list[Fold]] = defaultdict(list)
-    for fold in sorted(folds, key=lambda fold: fold.split.fold):
-        found[fold.split.fold].append(fold)
-    return found
-
-
-def _stage(folds: Sequence[Fold], condition: str, wanted: Sequence[int]) -> _Stage | None:
-    """Return what one condition has on the wanted folds: the draws that have the same seeds in each fold.
-
-    None where a fold is missing: its average would be over other images than those of its neighbours.
-    """
-    of = _by_fold([fold for fold in folds if fold.split.condition == condition])
-    if any(place not in of for place in wanted):
-        return None
-    seeds = sorted({fold.reading.seed for fold in of[wanted[0]]})
-    whole = [tuple(_whole_draws(of[place], seeds)) for place in wanted]
-    if not all(whole):
-        return None
-    return _Stage(condition, tuple(whole), min(map(len, whole)) // len(seeds), len(seeds))
-
-
-def _whole_draws(folds: Sequence[Fold], seeds: Sequence[int]) -> Iterator[Fold]:
-    """Yield the fits of the draws that have all seeds, draw by draw."""
-    draws: dict[int, dict[int, Fold]] = defaultdict(dict)
-    for fold in folds:
-        # ``all`` has no draw: it counts as one.
-        draws[fold.split.draw or 0][fold.reading.seed] = fold
-    for draw in sorted(draws):
-        if draws[draw].keys() >= set(seeds):
-            yield from (draws[draw][seed] for seed in seeds)

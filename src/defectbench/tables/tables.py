@@ -31,6 +31,7 @@ from defectbench.tables.collect import Collected, FigureRow, Fold
 from defectbench.tables.conditions import cells_of, conditions, mean
 from defectbench.tables.cost import CostChoice, Tradeoff
 from defectbench.tables.files import as_files, to_arrow
+from defectbench.tables.goods_curve import GoodsNeededRow, GoodsRow, GoodsTables
 from defectbench.tables.learning_curve import CrossoverRow, LearningRow, LearningTables
 from defectbench.tables.matched import matched_pairs
 from defectbench.tables.rows import (
@@ -94,6 +95,8 @@ FILES = (
     "unseen_scores",
     "learning",
     "crossovers",
+    "goods_curve",
+    "goods_needed",
     "cells",
 )
 """Tables that become files."""
@@ -306,6 +309,21 @@ class Tables:
     def crossovers(self) -> tuple[CrossoverRow, ...]:
         """From how many labelled defects on a classifier suffices; empty likewise."""
         return self._learning.crossovers()
+
+    @cached_property
+    def _goods(self) -> GoodsTables:
+        """The tables of the goods protocol."""
+        return GoodsTables(self.collected)
+
+    @cached_property
+    def goods_curve(self) -> tuple[GoodsRow, ...]:
+        """Each model's quality by the goods that it learnt from; empty without the goods protocol."""
+        return self._goods.points()
+
+    @cached_property
+    def goods_needed(self) -> tuple[GoodsNeededRow, ...]:
+        """From how many goods on each model is as good as with all; empty likewise."""
+        return self._goods.needed()
 
     @cached_property
     def costs(self) -> tuple[CostRow, ...]:
