@@ -65,8 +65,8 @@ class Goods(Protocol):
         if not numbers:
             raise DataError(
                 f"{manifest.category}: the goods protocol learns from "
-                f"{', '.join(map(str, sorted(self.goods)))} goods, and there are {len(goods)} training goods: "
-                "give smaller numbers"
+                f"{', '.join(map(str, sorted(self.goods)))} goods, and there are {len(goods)} training "
+                "goods: give smaller numbers"
             )
         orders = [self._order(manifest, split_seed, goods, draw) for draw in range(self.draws)]
         found = [

@@ -141,14 +141,13 @@ def crossing(row: CrossoverRow) -> str:
 
 def goods_needed(row: GoodsNeededRow) -> str:
     """Return one sentence about how many good pictures one model needs."""
+    whole = f"as good as with all {row.all_goods}, within {row.margin:g}"
     if math.isinf(row.n):
-        condition = f"needs more than {row.tested[-1]} goods"
+        found = f"no number of goods tested (up to {row.tested[-1]}) is surely enough for {row.label} to be {whole}"
     else:
-        condition = f"needs {row.n:g} goods" if row.n > row.tested[0] else f"needs {row.n:g} goods or fewer"
-    return (
-        f"On {row.category} {row.label} {condition} to be as good as with all {row.all_goods}, within "
-        f"{row.margin:g} ({row.text}, 95\u00a0% interval {row.interval})."
-    )
+        few = " or fewer" if row.n == row.tested[0] else ""
+        found = f"{row.n:g} goods{few} are enough for {row.label} to be {whole}"
+    return f"On {row.category} {found} ({row.text}, 95\u00a0% interval {row.interval})."
 
 
 def sample_size(row: SampleSizeRow) -> str:
