@@ -143,7 +143,8 @@ def goods_needed(row: GoodsNeededRow) -> str:
     """Return one sentence about how many good pictures one model needs."""
     whole = f"as good as with all {row.all_goods}, within {row.margin:g}"
     if math.isinf(row.n):
-        found = f"no number of goods tested (up to {row.tested[-1]}) is surely enough for {row.label} to be {whole}"
+        found = f"no number of goods tested (up to {row.tested[-1]}) is surely enough for {row.label} to be"
+        found = f"{found} {whole}"
     else:
         few = " or fewer" if row.n == row.tested[0] else ""
         found = f"{row.n:g} goods{few} are enough for {row.label} to be {whole}"
