@@ -23,6 +23,7 @@ from defectbench.execution.worker import Worker
 from defectbench.export import card, folder, refit
 from defectbench.export.bundle import CARD, DOCUMENT, Bundle, OperatingThreshold, read_bundle
 from defectbench.export.scores import ExportedModel, PictureFile, find_pictures
+from defectbench.export.winner import Winner
 from defectbench.records.predictions import Predictions
 from defectbench.records.result import Result, find_result, read_predictions
 from defectbench.stores.directory import DirectoryStore
@@ -469,3 +470,31 @@ def test_export_by_command_says_what_it_checked(
     assert "asked were 5.00%" in err
     call(capfd, *words, "in", code=64)
     call(capfd, "inspect", "model", "in")
+
+
+def test_the_winner_is_exported_at_its_sweeps_rate_with_the_reports_figure(
+    bench: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What the verdict names is found out elsewhere: here one fit of it is written."""
+    store, out = bench / "store", tmp_path / "model"
+    key = key_of(DirectoryStore(store), "filterbank-knn")
+    found = Winner(key, "filterbank-knn", "small", 0.25, ("The report says 0.9.",))
+    monkeypatch.setattr("defectbench.export.winner.find_winner", lambda *asked: found)
+    words = ("export", "--winner", "bolt", "--store", store, "--cache", bench / "cache", "--out", out)
+    said = call(capfd, *words)[1]
+    assert f"small: filterbank-knn is the winner on bolt; its middle fit is cell {key}" in said
+    assert read_bundle(out).threshold.asked == 0.25
+    assert "\n- The report says 0.9.\n" in (out / "README.md").read_text()
+
+
+def test_export_takes_a_cell_or_a_winner(
+    bench: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    end = ("--store", bench / "store", "--out", tmp_path / "model")
+    assert "give either CELL or --winner" in call(capfd, "export", *end, code=64)[1]
+    assert "give either CELL or --winner" in call(capfd, "export", "ab", "--winner", "bolt", *end, code=64)[1]
+    assert "--sweep belongs to --winner" in call(capfd, "export", "ab", "--sweep", "small", *end, code=64)[1]
+    # With one seed there is no verdict, so nobody has won.
+    said = call(capfd, "export", "--winner", "bolt", *end, code=65)[1]
+    assert "no winner to export; name a cell instead: filterbank-logreg" in said
+    assert not (tmp_path / "model").exists()

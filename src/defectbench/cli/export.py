@@ -20,17 +20,26 @@ from defectbench.cli.options import (
     print_table,
     progress_bar,
     store_option,
+    sweep_name,
 )
 
 if TYPE_CHECKING:
     from defectbench.export.bundle import Bundle
     from defectbench.export.scores import ScoredPicture
 
+_FALSE_ALARM_RATE = 0.05
+
 _COLUMNS = ("path", "score", "threshold", "call")
 
 
 @click.command()
-@click.argument("cell", metavar="CELL")
+@click.argument("cell", metavar="[CELL]", required=False)
+@click.option(
+    "--winner", metavar="CATEGORY", help="Instead of CELL: the family that the verdict names for it."
+)
+@click.option(
+    "--sweep", metavar="SWEEP", help="Whose verdict; needed where several sweeps have the category."
+)
 @store_option
 @cache_option
 @click.option(
@@ -42,31 +51,53 @@ _COLUMNS = ("path", "score", "threshold", "call")
 @click.option(
     "--false-alarm-rate",
     "rate",
-    default=0.05,
-    show_default=True,
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    help="Share of good parts that the threshold may call abnormal.",
+    help="Share of good parts that the threshold may call abnormal.  [default: 0.05; with --winner the "
+    "sweep's]",
 )
 @click.option(
     "--onnx/--no-onnx", default=True, show_default=True, help="Also model.onnx, for fine-tuned classifiers."
 )
-def export(cell: str, store: str, cache: Path | None, out: Path, rate: float, onnx: bool) -> None:
+def export(
+    cell: str | None,
+    winner: str | None,
+    sweep: str | None,
+    store: str,
+    cache: Path | None,
+    out: Path,
+    rate: float | None,
+    onnx: bool,
+) -> None:
     """Write a finished cell's model into a folder: state, settings, threshold, and a card explaining them.
 
-    CELL is a key, or how it starts; `plan SWEEP --format json` lists a sweep's. The store keeps no fitted
-    models: the cell is fitted again, on the device where it was, and nothing is written unless every score
-    is the cell's to the last bit.
+    CELL is a key, or how it starts; `plan SWEEP --format json` lists a sweep's. --winner takes the middle fit
+    of the model that the verdict names. The store keeps no fitted models: the cell is fitted again, on the
+    device where it was, and nothing is written unless every score is the cell's to the last bit.
     """
+    from defectbench.errors import UsageError
     from defectbench.export import folder, refit
+    from defectbench.export.winner import find_sweep, find_winner
     from defectbench.records.result import differing_versions
 
+    if (cell is None) == (winner is None):
+        raise UsageError("give either CELL or --winner CATEGORY")
+    if sweep is not None and winner is None:
+        raise UsageError("--sweep belongs to --winner: a cell is one fit, whatever the sweep")
     folder.check_out(out)
     place = open_store(store)
+    remarks: tuple[str, ...] = ()
+    if winner is not None:
+        found = find_winner(place, sweep_name(sweep) if sweep else find_sweep(place, winner), winner)
+        note(f"{found.sweep}: {found.label} is the winner on {winner}; its middle fit is cell {found.cell}")
+        cell, remarks = found.cell, found.remarks
+        rate = rate or found.false_alarm_rate
+    assert cell is not None
+    rate = rate or _FALSE_ALARM_RATE
     finished = refit.gather_cell(place, refit.find_key(place, cell), cache_or_default(cache))
     for text in differing_versions(finished.result.versions):
         note(f"note: the cell was fitted with {text}; if that matters, its scores will differ")
     with progress_bar() as report:
-        bundle = folder.write_export(finished, folder.ExportRequest(out, rate, onnx), report)
+        bundle = folder.write_export(finished, folder.ExportRequest(out, rate, onnx, remarks), report)
     _print_export(bundle, out)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 from defectbench.export.bundle import DOCUMENT, ONNX, Bundle
 from defectbench.export.refit import FinishedCell
@@ -19,12 +20,19 @@ _METRICS = {
 }
 
 
-def write_card(finished: FinishedCell, bundle: Bundle, sizes: Iterable[tuple[str, int]]) -> str:
-    """Return the text of the folder's README.md; ``sizes`` are (path below the folder, bytes)."""
+def write_card(
+    finished: FinishedCell, bundle: Bundle, sizes: Iterable[tuple[str, int]], remarks: Sequence[str] = ()
+) -> str:
+    """Return the text of the folder's README.md.
+
+    Args:
+        sizes: (path below the folder, bytes).
+        remarks: what else is known of how it did, in sentences.
+    """
     sections = {
         f"# {bundle.model} for {bundle.category}": _head(bundle),
         "## What it learnt from": _training(finished),
-        "## How it did": _results(finished, bundle),
+        "## How it did": chain(_results(finished, bundle), (f"- {remark}" for remark in remarks)),
         "## Threshold": _threshold(finished, bundle),
         "## Preprocessing": _preprocessing(bundle),
         "## Files": _files(bundle, sizes),

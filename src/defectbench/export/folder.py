@@ -48,11 +48,13 @@ class ExportRequest:
     Attributes:
         false_alarm_rate: that the threshold is set for.
         onnx: whether a classifier's graph is written, where the model can have one.
+        remarks: further sentences for the card's results.
     """
 
     out: Path
     false_alarm_rate: float
     onnx: bool
+    remarks: tuple[str, ...] = ()
 
 
 def check_out(out: Path) -> None:
@@ -90,7 +92,9 @@ def write_export(finished: FinishedCell, request: ExportRequest, report: Progres
         if onnx:
             bundle = _with_graph(finished, bundle, model, draft)
         (draft / DOCUMENT).write_bytes(bundle.to_json())
-        (draft / CARD).write_text(write_card(finished, bundle, _sizes(draft)), encoding="utf-8")
+        (draft / CARD).write_text(
+            write_card(finished, bundle, _sizes(draft), request.remarks), encoding="utf-8"
+        )
     return bundle
 
 
