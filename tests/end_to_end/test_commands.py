@@ -397,3 +397,67 @@ def test_retry_makes_failed_jobs_anew(cluster_with_node: Cluster, namespace: str
     assert [each["metadata"]["name"] for each in after] == [name]
     assert after[0]["metadata"]["uid"] != before
     assert "1 left alone" in call("retry", "real.yaml", *MINE, *words)
+
+
+KUEUE = "kueue.x-k8s.io"
+
+
+def kueue_kind(plural: str, kind: str) -> Document:
+    """A kind of Kueue's as the API server serves it, its fields unchecked."""
+    schema = {
+        "openAPIV3Schema": {
+            "type": "object",
+            "x-kubernetes-preserve-unknown-fields": True,
+        }
+    }
+    version = {"name": "v1beta1", "served": True, "storage": True, "schema": schema}
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {
+            "name": f"{plural}.{KUEUE}",
+            "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/kueue/pull/1"},
+        },
+        "spec": {
+            "group": KUEUE,
+            "scope": "Namespaced",
+            "names": {"plural": plural, "singular": kind.lower(), "kind": kind},
+            "versions": [version],
+        },
+    }
+
+
+def kueue_object(kind: str, namespace: str, name: str, **more: object) -> Document:
+    metadata = {"name": name, "namespace": namespace, **more.pop("metadata", {})}  # type: ignore[dict-item]
+    return {"apiVersion": f"{KUEUE}/v1beta1", "kind": kind, "metadata": metadata, **more}
+
+
+def test_kueue_is_asked_why_a_job_waits(cluster: Cluster, namespace: str, bench: Path) -> None:
+    """Without its controller: objects of its schema, as it writes them, under the rights of the docs."""
+    queued = (*MINE, "--set-values", "queueName=gpus", "--model", "filterbank-knn", "--set", "seeds=[0]")
+    if cluster.try_kubectl("get", "crd", f"localqueues.{KUEUE}").returncode:
+        assert "has no Kueue" in call("submit", "real.yaml", *queued, code=78)
+    cluster.apply(kueue_kind("workloads", "Workload"), kueue_kind("localqueues", "LocalQueue"))
+    wait_until(
+        lambda: cluster.try_kubectl("get", "localqueues", f"--namespace={namespace}").returncode == 0, 0.5
+    )
+    assert "no LocalQueue 'gpus'" in call("submit", "real.yaml", *queued, code=78)
+    assert not jobs(cluster, namespace)
+    cluster.apply(kueue_object("LocalQueue", namespace, "gpus", spec={"clusterQueue": "all"}))
+    assert "1 created" in call("submit", "real.yaml", *queued)
+    [job] = jobs(cluster, namespace)
+    name, uid = job["metadata"]["name"], job["metadata"]["uid"]
+    patch = json.dumps({"spec": {"suspend": True}})
+    cluster.kubectl("patch", "job", name, f"--namespace={namespace}", f"--patch={patch}")
+    for message, words in (
+        ("LocalQueue gpus doesn't exist", "doomed"),
+        ("couldn't assign flavors to pod set main: insufficient unused quota for cpu, 1 more needed", "slow"),
+        ("couldn't assign flavors to pod set main: resource cpu unavailable in ClusterQueue", "doomed"),
+    ):
+        reserved = {"type": "QuotaReserved", "status": "False", "reason": "Pending", "message": message}
+        labels = {"labels": {f"{KUEUE}/job-uid": uid}}
+        cluster.apply(
+            kueue_object("Workload", namespace, "w", metadata=labels, status={"conditions": [reserved]})
+        )
+        assert why(name)[0] == words
+        assert message in read_out("why", name)

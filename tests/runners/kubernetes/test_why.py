@@ -11,6 +11,7 @@ from defectbench.records.lease import LeaseRecord
 from defectbench.records.result import Failure
 from defectbench.records.state import CellState
 from defectbench.runners.kubernetes.jobs import quantity, read_job
+from defectbench.runners.kubernetes.kueue import QueueState, Wait
 from defectbench.runners.kubernetes.why import Facts, Urgency, explain
 from fake_kubernetes import Document, job, pod
 
@@ -119,6 +120,35 @@ CASES: dict[str, tuple[Facts, Urgency, str]] = {
         Urgency.SLOW,
         "waits in queue gpus with 2 Jobs before it",
     ),
+    **{
+        f"queue: {state.wait}": (
+            Facts(
+                CELL,
+                job={**made(), **QUEUED, "metadata": {**made()["metadata"], **QUEUED["metadata"]}},
+                queue=("a", "b"),
+                kueue=state,
+            ),
+            urgency,
+            words,
+        )
+        for state, urgency, words in (
+            (
+                QueueState(Wait.QUOTA, "2 more needed"),
+                Urgency.SLOW,
+                "waits in queue gpus with 2 Jobs before it for quota",
+            ),
+            (
+                QueueState(Wait.TOO_LARGE, "4 > 2"),
+                Urgency.DOOMED,
+                "asks for more than queue gpus can ever give",
+            ),
+            (QueueState(Wait.NO_QUEUE, "doesn't exist"), Urgency.DOOMED, "there is no queue gpus for Job"),
+            (QueueState(Wait.STOPPED, "inactive"), Urgency.STUCK, "somebody stopped queue gpus"),
+            (QueueState(Wait.MISCONFIGURED, "unavailable"), Urgency.DOOMED, "queue gpus is not set up for"),
+            (QueueState(Wait.CHECKS, "prov: Pending"), Urgency.SLOW, "waits for an admission check"),
+            (QueueState(Wait.UNKNOWN, "?"), Urgency.SLOW, "waits in queue gpus with 2 Jobs before it"),
+        )
+    },
     "suspended": (Facts(CELL, job=made(spec={"suspend": True})), Urgency.STUCK, "somebody suspended Job"),
     "no GPU in the cluster": (
         Facts(CELL, job=made(), pods=[NO_GPU], nodes=[node(0), node(0)]),

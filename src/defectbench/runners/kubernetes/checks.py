@@ -9,6 +9,8 @@ from defectbench.errors import ConfigurationError, MissingWeightsError
 from defectbench.runners.chart.chart import Manifest, image_of, secrets_of
 from defectbench.runners.kubernetes.api import Cluster, unknown_namespace
 from defectbench.runners.kubernetes.find import nodes
+from defectbench.runners.kubernetes.jobs import QUEUE
+from defectbench.runners.kubernetes.kueue import check_queue
 
 _LOCAL = r"defectbench[:@]"
 """The default image: without a registry's name before it, it is one that was built here and loaded."""
@@ -35,10 +37,12 @@ def check_needs(cluster: Cluster, manifest: Manifest) -> list[str]:
         What could not be looked at, for people.
 
     Raises:
-        ConfigurationError: a Secret is missing.
+        ConfigurationError: a Secret, or Kueue's queue, is missing.
         MissingWeightsError: no node has the local image.
     """
     warnings = list(_secrets(cluster, secrets_of(manifest)))
+    if queue := manifest["metadata"].get("labels", {}).get(QUEUE):
+        warnings += check_queue(cluster, queue)
     image = image_of(manifest)
     if re.match(_LOCAL, image):
         warnings += _image(cluster, image)

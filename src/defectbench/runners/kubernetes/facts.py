@@ -6,7 +6,7 @@ from defectbench.errors import MissingInputError
 from defectbench.records.cell import find_cell
 from defectbench.records.lease import describe_silence
 from defectbench.records.state import CellState
-from defectbench.runners.kubernetes import find
+from defectbench.runners.kubernetes import find, kueue
 from defectbench.runners.kubernetes.api import Cluster
 from defectbench.runners.kubernetes.find import JobWithPods
 from defectbench.runners.kubernetes.why import Facts
@@ -53,6 +53,7 @@ def _facts(cluster: Cluster, held: JobWithPods, cell: str, kept: StoredState) ->
         events=find.events(cluster, held),
         nodes=find.nodes(cluster) if phase is CellState.PENDING else None,
         queue=find.queue_before(cluster, held.job) if phase is CellState.QUEUED else None,
+        kueue=kueue.find_state(cluster, held.job) if phase is CellState.QUEUED else None,
     )
 
 

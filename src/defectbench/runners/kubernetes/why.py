@@ -26,6 +26,7 @@ from defectbench.runners.kubernetes.jobs import (
     read_job,
     waiting,
 )
+from defectbench.runners.kubernetes.kueue import QueueState, Wait
 
 Document = Mapping[str, Any]
 
@@ -65,6 +66,7 @@ class Facts:
         job, pods, events: of the Job that holds it.
         nodes, queue: None where the rights do not allow to look; ``queue`` are the names of the Jobs that
             wait in the same queue before this one.
+        kueue: what Kueue says of a Job that waits in its queue.
         unasked: why the cluster was not asked; empty when it was.
     """
 
@@ -79,6 +81,7 @@ class Facts:
     events: Sequence[Document] = ()
     nodes: Sequence[Document] | None = None
     queue: Sequence[str] | None = None
+    kueue: QueueState | None = None
     unasked: str = ""
 
 
@@ -196,11 +199,35 @@ def _queued(facts: Facts, seen: JobView) -> Diagnosis:
             ("spec.suspend is true and no queue is named",),
         )
     place = f" with {len(facts.queue)} Jobs before it" if facts.queue is not None else ""
-    return Diagnosis(
-        Urgency.SLOW,
-        f"Job {seen.name} waits in queue {queue}{place}",
-        (*_event(facts.events, "QuotaReserved", "Pending", "Stopped", "Preempted", "Evicted"),),
-    )
+    told = _event(facts.events, "QuotaReserved", "Pending", "Stopped", "Preempted", "Evicted")
+    if facts.kueue is None:
+        return Diagnosis(Urgency.SLOW, f"Job {seen.name} waits in queue {queue}{place}", told)
+    urgency, words = _KUEUE[facts.kueue.wait]
+    evidence = tuple(dict.fromkeys((facts.kueue.message, *told)))
+    return Diagnosis(urgency, words.format(job=seen.name, queue=queue, place=place), evidence)
+
+
+_KUEUE = {
+    Wait.QUOTA: (Urgency.SLOW, "Job {job} waits in queue {queue}{place} for quota that others hold"),
+    Wait.TOO_LARGE: (
+        Urgency.DOOMED,
+        "Job {job} asks for more than queue {queue} can ever give: lower its resources, or raise the quota",
+    ),
+    Wait.NO_QUEUE: (
+        Urgency.DOOMED,
+        "there is no queue {queue} for Job {job}, or none behind it: it goes on by itself when it is made",
+    ),
+    Wait.STOPPED: (
+        Urgency.STUCK,
+        "somebody stopped queue {queue}: Job {job} waits until it is started again",
+    ),
+    Wait.MISCONFIGURED: (
+        Urgency.DOOMED,
+        "queue {queue} is not set up for what Job {job} asks for: its ClusterQueue must cover it",
+    ),
+    Wait.CHECKS: (Urgency.SLOW, "Job {job} has its quota in queue {queue} and waits for an admission check"),
+    Wait.UNKNOWN: (Urgency.SLOW, "Job {job} waits in queue {queue}{place}"),
+}
 
 
 def _pending(facts: Facts, seen: JobView) -> Diagnosis:
