@@ -10,14 +10,12 @@ it is not.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 from defectbench.__main__ import run
@@ -76,9 +74,11 @@ def ended(words: list[str], last: int) -> int:
     """Run a command in a fork that is killed at its ``last`` write (0: never); return how it ended."""
     pid = os.fork()
     if pid == 0:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
         HOOK.last = last
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            os._exit(run(words))
+        os._exit(run(words))
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -138,7 +138,21 @@ def main(every: int = 1) -> int:
             "MLFLOW_TRACKING_URI": "",
             "OMP_NUM_THREADS": "1",
         }
-        run(["data", "synth", "mine", "--size", "64", "--goods", "12", "--defects", "6"])
+        run(
+            [
+                "data",
+                "synth",
+                "mine",
+                "--size",
+                "64",
+                "--train-good",
+                "12",
+                "--test-good",
+                "6",
+                "--defects",
+                "3",
+            ]
+        )
         (place / "tiny.yaml").write_text(SWEEP)
         print(f"{'command':20} {'writes':>7} {'kills':>6} {'wrong':>6} {'slowest end, s':>15}", flush=True)
         for name, words in commands(place):

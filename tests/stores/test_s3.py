@@ -8,12 +8,14 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from botocore import exceptions as aws
 
 from defectbench.errors import (
     ConfigurationError,
     ConflictError,
     MissingInputError,
     NoRightsError,
+    StoreAwayError,
     TryAgainError,
 )
 from defectbench.stores.base import ABSENT, Store
@@ -209,3 +211,23 @@ def test_put_of_equal_bytes_by_two_has_one_winner(s3_url: str) -> None:
     store.put("k", b"same", expected=ABSENT)
     with pytest.raises(ConflictError):
         open_store(s3_url).put("k", b"same", expected=ABSENT)
+
+
+def test_an_untrusted_certificate_names_the_variable_and_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A broken handshake may pass; a certificate that nobody signed does not."""
+    store = S3Store(BUCKET, "x", "https://localhost:1")
+
+    def fails(text: str) -> Callable[..., object]:
+        def call(**words: object) -> object:
+            raise aws.SSLError(endpoint_url="https://localhost:1", error=OSError(text))
+
+        return call
+
+    monkeypatch.setattr(store._client, "get_object", fails("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed"))
+    with pytest.raises(ConfigurationError, match=r"AWS_CA_BUNDLE=/path/to/ca\.pem"):
+        store.get("k")
+    monkeypatch.setattr(store._client, "get_object", fails("EOF occurred in violation of protocol"))
+    with pytest.raises(StoreAwayError):
+        store.get("k")

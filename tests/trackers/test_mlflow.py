@@ -12,7 +12,7 @@ import pytest
 from parts import MlflowServer
 
 pytest.importorskip("mlflow")
-from defectbench.errors import TryAgainError
+from defectbench.errors import ConfigurationError, TryAgainError
 from defectbench.stores.directory import DirectoryStore
 from defectbench.trackers.base import RunAttachments, TrackedRun
 from defectbench.trackers.choose import open_tracker
@@ -124,3 +124,26 @@ def test_redacted_hides_what_an_exception_decoded() -> None:
     assert redacted("login me with p@ss at postgresql://me:p%40ss@db/mlflow failed", uri) == (
         "login me with *** at postgresql://***@db/mlflow failed"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModuleNotFoundError("No module named 'psycopg2'", name="psycopg2"), "needs the package psycopg2"),
+        (
+            PermissionError(13, "Permission denied", "/mlartifacts"),
+            "lie at /mlartifacts, where",
+        ),
+        (OSError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"), "REQUESTS_CA_BUNDLE=/path"),
+    ],
+)
+def test_what_no_second_try_mends_is_no_try_again(error: Exception, words: str) -> None:
+    tracker = MlflowTracker("http://127.0.0.1:1")
+
+    class Client:
+        def delete_run(self, run_id: str) -> None:
+            raise error
+
+    tracker._opened = Client()  # type: ignore[assignment]
+    with pytest.raises(ConfigurationError, match=words):
+        tracker.delete("0" * 32)

@@ -183,7 +183,7 @@ def planned(store: DirectoryStore, kind: str) -> Plan:
     }
     plan = plans.make_plan(parse_sweep(document, SourceLines("weighed.yaml", {})), store)
     plan.need_weights(list(plan.cells))
-    plans.write_plan(plan, store, list(plan.cells))
+    plans.write_plan(plan, store, list(plan.cells), replace=True)
     return plan
 
 

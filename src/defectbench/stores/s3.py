@@ -204,6 +204,11 @@ class S3Store(Store):
         """Return the error of a request that got no answer."""
         if isinstance(error, _NO_CREDENTIALS):
             return NoRightsError(f"{self._place()}: no usable credentials; {_CREDENTIALS}")
+        if isinstance(error, aws.SSLError) and "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return ConfigurationError(
+                f"{self._place()}: its certificate is signed by nobody whom this machine trusts; name the "
+                "file of your own authority's certificate: AWS_CA_BUNDLE=/path/to/ca.pem"
+            )
         if isinstance(error, _OUT_OF_REACH):
             reason = type(error).__name__
             return StoreAwayError(

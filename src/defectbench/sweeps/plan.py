@@ -200,8 +200,8 @@ def check_record(plan: Plan, store: Store) -> None:
         raise ConfigurationError(
             f"{store.url} has another sweep called {record.name!r}: {len(gone)} of its {len(record.cells)} "
             f"cells are not in this one ({_difference(record, plan)}). Nothing was written. Give this one "
-            "another name, or let it take the other's place: `run` or `submit` with --replace; results stay "
-            "either way"
+            "another name (--set name=NAME), or let it take the other's place: `run` or `submit` with "
+            "--replace; results stay either way"
         )
 
 

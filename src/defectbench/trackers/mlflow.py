@@ -200,7 +200,7 @@ class MlflowTracker(Tracker):
         except MlflowException as error:
             raise self._meaning(error, run_id) from None
         except Exception as error:
-            raise self._out_of_reach(error) from None
+            raise self._permanent(error) or self._out_of_reach(error) from None
 
     def _meaning(self, error: MlflowException, run_id: str) -> DefectbenchError:
         """Return what an answer of MLflow's means to the caller."""
@@ -216,9 +216,31 @@ class MlflowTracker(Tracker):
             return BugError(f"{self.place}: MLflow takes it not: {text}")
         return self._out_of_reach(error)
 
-    def _out_of_reach(self, error: Exception) -> TryAgainError:
+    def _permanent(self, error: Exception) -> ConfigurationError | None:
+        """Return the error of what no second try can mend; None where one may."""
+        if isinstance(error, ImportError):
+            return ConfigurationError(
+                f"{self.place}: this kind of database needs the package {error.name or error}: install it "
+                "beside MLflow"
+            )
+        # An MLflow server without --serve-artifacts tells its clients to write to its own disk.
+        if isinstance(error, PermissionError | FileNotFoundError | NotADirectoryError) and not self._database:
+            return ConfigurationError(
+                f"{self.place}: runs' files would lie at {error.filename}, where only the server can write: "
+                "start it with --artifacts-destination (and without --no-serve-artifacts), then make the "
+                "experiment anew"
+            )
+        return None
+
+    def _out_of_reach(self, error: Exception) -> DefectbenchError:
         """Return the error of a tracker that can be tried again."""
-        first = (redacted(str(error), self._uri).splitlines() or [type(error).__name__])[0]
+        text = redacted(str(error), self._uri)
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return ConfigurationError(
+                f"{self.place}: its certificate is signed by nobody whom this machine trusts; name the file "
+                "of your own authority's certificate: REQUESTS_CA_BUNDLE=/path/to/ca.pem"
+            )
+        first = (text.splitlines() or [type(error).__name__])[0]
         return TryAgainError(
             f"{self.place}: MLflow cannot be reached or written now ({first[:300]}); nothing is lost: "
             "`defectbench track SWEEP` fills it from the store later"
