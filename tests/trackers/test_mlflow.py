@@ -147,3 +147,25 @@ def test_what_no_second_try_mends_is_no_try_again(error: Exception, words: str) 
     tracker._opened = Client()  # type: ignore[assignment]
     with pytest.raises(ConfigurationError, match=words):
         tracker.delete("0" * 32)
+
+
+def test_a_write_that_another_tracker_made_at_the_same_time_is_made_again() -> None:
+    from mlflow.exceptions import MlflowException
+
+    tracker, answers = MlflowTracker("http://127.0.0.1:1"), ["UNIQUE constraint failed: params.key"]
+
+    class Client:
+        def log_batch(self, *arguments: object, **words: object) -> None:
+            if answers:
+                raise MlflowException(answers.pop())
+
+        def set_terminated(self, *arguments: object) -> None:
+            """Done."""
+
+    tracker._opened = Client()  # type: ignore[assignment]
+    run = TrackedRun("a", "finished", 1.0, {}, {"p": "1"}, {})
+    tracker.write("0" * 32, run, 0)
+    assert not answers
+    answers += ["UNIQUE constraint failed"] * 9
+    with pytest.raises(TryAgainError):
+        tracker.write("0" * 32, run, 0)

@@ -279,6 +279,10 @@ def test_track_names_conditions_and_draws(store: DirectoryStore, tracker: Mlflow
     assert "all/image_auroc_spread" not in metrics
     assert parent.data.tags["condition"] == "n=2, all"
     assert parent.data.params["folds"] == "3"
+    named = {"model": CLASSIFIER, "family": "classifier", "category": "grass", "protocol": "scarcity"}
+    assert named.items() <= parent.data.params.items(), "MLflow's comparison opens on params"
+    [data] = [each.dataset for each in parent.inputs.dataset_inputs]
+    assert (data.name, data.digest) == ("parts/grass", parent.data.tags["data_digest"][:36])
     nested = runs(tracker, f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'")
     names = {run.info.run_name for run in nested}
     drawn = {

@@ -27,6 +27,20 @@ class RunAttachments:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class TrackedData:
+    """The data that a run's figures are of.
+
+    Attributes:
+        digest: SHA-256 of the category's manifest.
+        source: where it lies: the store's URL.
+    """
+
+    name: str
+    digest: str
+    source: str
+
+
 @dataclass(frozen=True)
 class TrackedRun:
     """A line of the tracker.
@@ -36,6 +50,7 @@ class TrackedRun:
         seconds: how long the fits took.
         params, metrics: of a run that is ``running`` or ``failed`` only what cannot change any more.
         parent: id of the run that it lies below.
+        data: what it was tested on; None where that is the parent's.
         colour: in charts, as ``#rrggbb``.
         note: a description for people, Markdown.
         sources: SHA-256 of what ``attach`` reads, by name: it decides whether the run must be written again.
@@ -51,6 +66,7 @@ class TrackedRun:
     note: str = ""
     parent: str | None = None
     colour: str = ""
+    data: TrackedData | None = None
     sources: Mapping[str, str] = field(default_factory=dict)
     attach: Callable[[], RunAttachments] = RunAttachments
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -21,7 +23,7 @@ from defectbench.errors import (
     NoRightsError,
     TryAgainError,
 )
-from defectbench.trackers.base import RunAttachments, TrackedRun, Tracker
+from defectbench.trackers.base import RunAttachments, TrackedData, TrackedRun, Tracker
 from defectbench.trackers.database import make_database
 from defectbench.util.files import disk_errors, locked
 from defectbench.util.secrets import redact, redact_uri
@@ -40,7 +42,16 @@ for _name, _value in _SETTINGS.items():
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of MLflow's own dependencies: none of ours to mend
-    from mlflow.entities import Experiment, Metric, Param, RunTag, ViewType
+    from mlflow.entities import (
+        Dataset,
+        DatasetInput,
+        Experiment,
+        InputTag,
+        Metric,
+        Param,
+        RunTag,
+        ViewType,
+    )
     from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 
@@ -55,8 +66,9 @@ _METRICS, _OTHERS = 1000, 100
 """What one batch may hold."""
 
 # Within MLflow's limits: a longer value would fail the whole batch.
-_LONGEST_PARAM, _LONGEST_TAG = 6000, 5000
+_LONGEST_PARAM, _LONGEST_TAG, _LONGEST_DIGEST = 6000, 5000, 36
 _ODD = re.compile(r"[^\w\-. :/]")
+_RACE = re.compile(r"UNIQUE constraint failed|duplicate key|Duplicate entry|IntegrityError")
 _FORBIDDEN = {"PERMISSION_DENIED", "UNAUTHENTICATED", "CUSTOMER_UNAUTHORIZED"}
 _GONE = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"}
 _OURS = {"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"}
@@ -117,6 +129,8 @@ class MlflowTracker(Tracker):
         attached = run.attach()
         with self._asking(run_id):
             self._batches(run_id, _metrics(run, attached, started), run)
+            if run.data is not None:
+                _unless_raced(partial(self._client.log_inputs, run_id, [_data_input(run.data)]))
             if attached.files:
                 self._files(run_id, attached.files)
             # It was created as running: to say so again could undo what a quicker writer has finished.
@@ -177,9 +191,11 @@ class MlflowTracker(Tracker):
         ]
         for first in range(0, max(len(params), len(tags)), _OTHERS):
             part = slice(first, first + _OTHERS)
-            self._client.log_batch(run_id, params=params[part], tags=tags[part], synchronous=True)
+            log = partial(self._client.log_batch, run_id, params=params[part], tags=tags[part])
+            _unless_raced(partial(log, synchronous=True))
         for first in range(0, len(metrics), _METRICS):
-            self._client.log_batch(run_id, metrics=metrics[first : first + _METRICS], synchronous=True)
+            points = metrics[first : first + _METRICS]
+            _unless_raced(partial(self._client.log_batch, run_id, metrics=points, synchronous=True))
 
     def _files(self, run_id: str, files: Mapping[str, bytes]) -> None:
         """Log files; MLflow takes them from a folder."""
@@ -262,6 +278,26 @@ def redacted(text: str, uri: str) -> str:
     for secret in secrets:
         text = text.replace(secret, "***") if secret else text
     return redact_uri(text) if text == uri else redact(text)
+
+
+def _unless_raced(write: Callable[[], object]) -> None:
+    """Write; once more where another tracker wrote the same at the same time: then it finds it there."""
+    for last in (False, False, True):
+        try:
+            write()
+        except MlflowException as error:
+            if last or not _RACE.search(str(error)):
+                raise
+        else:
+            return
+
+
+def _data_input(data: TrackedData) -> DatasetInput:
+    """Return the data as MLflow's list of datasets shows them; digests are cut to what it takes."""
+    dataset = Dataset(
+        data.name, data.digest[:_LONGEST_DIGEST], "defectbench", json.dumps({"uri": data.source})
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "test")])
 
 
 def _cut(tags: Mapping[str, str]) -> dict[str, str]:

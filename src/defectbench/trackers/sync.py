@@ -26,7 +26,7 @@ from defectbench.records.sweep_record import Reading, Record, read_record
 from defectbench.stores.base import Store
 from defectbench.stores.layout import spec_key
 from defectbench.tables.collect import Collected, FigureRow, collect_record, write_views
-from defectbench.trackers.base import RunAttachments, TrackedRun, Tracker
+from defectbench.trackers.base import RunAttachments, TrackedData, TrackedRun, Tracker
 from defectbench.trackers.contact_sheet import contact_sheet
 from defectbench.trackers.run_registry import RunRegistry
 
@@ -189,9 +189,14 @@ class _SyncJob:
             status="finished" if complete else "running",
             seconds=seconds,
             tags={"level": "parent", **self._tags(parent, readings)},
-            params=self._sweep_params(readings) | _model_params(self._cell(first)),
+            params=self._named(parent) | self._sweep_params(readings) | _model_params(self._cell(first)),
             metrics=_figures(rows) if complete else {},
             colour=self._colour(parent),
+            data=TrackedData(
+                f"{self.collected.record.dataset}/{parent.category}",
+                self.collected.record.digests[parent.category],
+                self.store.url,
+            ),
             note="The line of the tables: figures over all folds. The fits lie below it.",
             attach=lambda: RunAttachments(files={"folds.csv": self._fold_table(parent)} if complete else {}),
         )
@@ -206,7 +211,7 @@ class _SyncJob:
             status="failed",
             seconds=0.0,
             tags={"level": "cell", "cell": key, **self._tags(parent, readings)},
-            params=_model_params(cell) | _data_params(cell),
+            params=self._named(parent) | _model_params(cell) | _data_params(cell),
             metrics={},
             parent=parent_id,
             colour=self._colour(parent),
@@ -235,6 +240,16 @@ class _SyncJob:
             "weights": model.weights,
             "contender": "yes" if parent.label in (record.contenders or ()) else "no",
             "store": self.store.url,
+        }
+
+    def _named(self, parent: _Parent) -> dict[str, str]:
+        """Return what tells runs apart as params, too: MLflow's comparison of runs opens on params."""
+        return {
+            "model": parent.label,
+            "family": self.collected.model(parent.label).family,
+            "category": parent.category,
+            "protocol": parent.protocol,
+            "seed": str(parent.seed),
         }
 
     def _conditions(self, readings: Sequence[Reading]) -> list[str]:
