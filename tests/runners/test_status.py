@@ -11,7 +11,7 @@ import pytest
 from defectbench.errors import ExitCode, MissingInputError, UsageError
 from defectbench.records.lease import SILENT, STILL, LeaseRecord
 from defectbench.records.result import Failure
-from defectbench.records.state import CellState
+from defectbench.records.state import CellState, state_of
 from defectbench.records.sweep_record import WHOLE, Narrowing, Record, read_record
 from defectbench.runners.job_view import JobView
 from defectbench.runners.status import StoredState, cell_statuses, count_states, read_stored_states
@@ -119,6 +119,14 @@ def test_a_holder_that_hangs_is_stuck(
     assert found.state is state
     assert found.detail.startswith(words)
     assert found.progress == HELD.progress
+
+
+@pytest.mark.parametrize("code", ExitCode)
+def test_what_may_be_tried_again_is_no_failure(code: ExitCode) -> None:
+    """A cell that its worker never reached must not be called failed because the store was away."""
+    own = {ExitCode.DONE: CellState.FINISHED, ExitCode.STOPPED: CellState.STOPPED}
+    again = {ExitCode.TRY_AGAIN, ExitCode.STORE_AWAY}
+    assert state_of(code) is own.get(code, CellState.AGAIN if code in again else CellState.FAILED)
 
 
 def test_a_live_job_counts_before_one_that_ended(record: Record) -> None:

@@ -30,7 +30,8 @@ def main() -> None:
       defectbench report quick --out report
 
     Exit codes: 0 done, 1 some cells failed, 64 usage, 65 data, 66 missing input, 69 missing weights,
-    70 bug, 75 try again later, 77 no rights, 78 configuration, 124 deadline passed, 143 stopped.
+    70 bug, 74 store away (workers), 75 try again later, 77 no rights, 78 configuration, 124 deadline
+    passed, 143 stopped.
     """
 
 

@@ -21,7 +21,7 @@ from defectbench.execution.watchdog import Watchdog
 from defectbench.records.cell import Cell
 from defectbench.records.lease import read_lease
 from defectbench.records.result import find_failure, find_verified_result
-from defectbench.records.state import CellState
+from defectbench.records.state import CellState, state_of
 from defectbench.stores.base import Store
 from defectbench.util.shutdown import Stop, fall_silent
 
@@ -162,13 +162,7 @@ class Worker:
     def _end(self, key: str, code: ExitCode, message: str) -> None:
         """Note and report how a cell ended."""
         self.codes[key] = code
-        states = {
-            ExitCode.DONE: CellState.FINISHED,
-            ExitCode.STOPPED: CellState.STOPPED,
-            ExitCode.STORE_AWAY: CellState.AGAIN,
-            ExitCode.TRY_AGAIN: CellState.AGAIN,
-        }
-        self._report(Event(key, states.get(code, CellState.FAILED), code=code, message=message))
+        self._report(Event(key, state_of(code), code=code, message=message))
 
     def _report(self, event: Event) -> None:
         """Report an event. A broken pipe: whoever started this worker is gone, and so it goes too."""

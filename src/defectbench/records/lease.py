@@ -35,7 +35,8 @@ class LeaseRecord:
         process: its number there.
         beat: how often the holder has changed the object.
         still: seconds since the holder's progress last changed, by its own clock.
-        at: wall-clock time of the last beat, ISO 8601; for people, never compared.
+        at: wall-clock time of the last beat, ISO 8601; for people: whether a cell may be taken over never
+            depends on it.
         released: nobody holds the cell.
     """
 
@@ -83,16 +84,20 @@ def describe_silence(lease: LeaseRecord) -> str:
     A beat comes from a thread that does no work, so a holder that beats may hang all the same: its own word
     of its last step counts. A holder that does not beat is paused, killed or cut off from the store.
     """
-    try:
-        silent = (datetime.now(UTC) - datetime.fromisoformat(lease.at)).total_seconds()
-    except (ValueError, TypeError):  # nothing that a clock wrote
-        silent = 0.0
-    if silent >= SILENT:
+    if _is_silent(lease):
         return f"no beat since {lease.at}"
     return f"no step for {lease.still / 60:.0f} min" if lease.still >= STILL else ""
 
 
+def _is_silent(lease: LeaseRecord) -> bool:
+    """Whether the last beat is long ago, as far as clocks agree."""
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(lease.at)).total_seconds() >= SILENT
+    except (ValueError, TypeError):  # nothing that a clock wrote
+        return False
+
+
 def is_held(store: Store, key: str) -> bool:
-    """Whether a worker holds the cell ``key`` and shows that it lives."""
+    """Whether a worker holds the cell ``key`` and beats, however slow its steps are."""
     lease = read_lease(store, key)
-    return lease is not None and not lease.released and not describe_silence(lease)
+    return lease is not None and not lease.released and not _is_silent(lease)

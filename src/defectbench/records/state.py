@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from defectbench.errors import ExitCode
+
 
 class CellState(StrEnum):
     """In the order of a cell's life."""
@@ -30,6 +32,18 @@ class CellState(StrEnum):
     DOOMED = "doomed"
     """Its Job holds a node and will never start as it is."""
 
+
+def state_of(code: ExitCode) -> CellState:
+    """Return the state of a cell that a worker ended with this exit code."""
+    return _STATES.get(code, CellState.FAILED)
+
+
+_STATES = {
+    ExitCode.DONE: CellState.FINISHED,
+    ExitCode.STOPPED: CellState.STOPPED,
+    ExitCode.STORE_AWAY: CellState.AGAIN,
+    ExitCode.TRY_AGAIN: CellState.AGAIN,
+}
 
 ENDED = frozenset({CellState.FINISHED, CellState.FAILED, CellState.AGAIN, CellState.STOPPED})
 """What a worker ends a cell with."""

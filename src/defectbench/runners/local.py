@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from defectbench.errors import ExitCode, StoppedError
 from defectbench.execution.events import Event, terminable, worker_command
-from defectbench.records.state import ENDED, CellState
+from defectbench.records.state import ENDED, CellState, state_of
 
 log = logging.getLogger(__name__)
 
@@ -97,11 +97,10 @@ class LocalRunner:
         """Give every cell that no worker reached an event: a run may not look done when it is not."""
         known = self._last_code in _KNOWN and self._last_code != ExitCode.DONE
         code = ExitCode(self._last_code) if known else ExitCode.BUG
-        states = {ExitCode.STOPPED: CellState.STOPPED, ExitCode.TRY_AGAIN: CellState.AGAIN}
         for key in cells:
             if key not in self.ended:
                 message = f"its worker ended with exit code {self._last_code} before it reached this cell"
-                event = Event(key, states.get(code, CellState.FAILED), code=code, message=message)
+                event = Event(key, state_of(code), code=code, message=message)
                 self.ended[key] = event
                 watch(event)
 

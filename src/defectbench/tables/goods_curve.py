@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from defectbench.catalog import Family
-from defectbench.metrics.comparison import AUROC
-from defectbench.metrics.crossover import Crossover, Level, crossover
+from defectbench.metrics.crossover import Level
 from defectbench.protocols.goods import Goods
 from defectbench.tables.collect import Collected, Fold
-from defectbench.tables.paired import cautions, tested
 from defectbench.tables.stages import (
     WHOLE,
+    Curve,
     Stage,
     by_fold,
     conditions_of,
@@ -21,8 +20,6 @@ from defectbench.tables.stages import (
     folds_of,
     stage_of,
 )
-
-_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +88,10 @@ class GoodsNeededRow:
 
 
 @dataclass(frozen=True)
-class _Curve:
-    """One model's stages on one category, and its fits on all goods."""
+class _Curve(Curve):
+    """One model's stages on one category; the reference are its own fits on all goods."""
 
-    category: str
-    label: str
-    family: Family
-    stages: tuple[Stage, ...]
-    whole: Stage
-    units: Mapping[str, str]
-    margin: float
-    folds: int
-    expected: int
-
-    @cached_property
-    def found(self) -> Crossover:
-        """From where on n goods are enough; resampled once for both tables."""
-        points = [stage.point(self.whole.folds, self.units) for stage in self.stages]
-        return crossover(points, margin=self.margin, seed=_SEED)
+    all_goods: int
 
     def points(self) -> Iterator[GoodsRow]:
         """Yield the curve's points."""
@@ -127,7 +110,7 @@ class _Curve:
             value=level.classifier.value,
             low=level.classifier.low,
             high=level.classifier.high,
-            all_goods=self.whole.n,
+            all_goods=self.all_goods,
             all_value=level.detector.value,
             difference=level.difference,
             bound=level.bound,
@@ -137,8 +120,6 @@ class _Curve:
 
     def needed(self) -> GoodsNeededRow:
         """Return how many goods are enough, as a row."""
-        tests = [fold for folds in self.whole.folds for fold in folds]
-        best = max(max(level.classifier.value, level.detector.value) for level in self.found.levels)
         return GoodsNeededRow(
             category=self.category,
             label=self.label,
@@ -149,11 +130,11 @@ class _Curve:
             text=self.found.text,
             interval=self.found.interval,
             margin=self.margin,
-            all_goods=self.whole.n,
-            tested=tuple(stage.n for stage in self.stages),
+            all_goods=self.all_goods,
+            tested=self.tested,
             folds=self.folds,
             expected=self.expected,
-            warnings=cautions(*tested(tests), best, AUROC),
+            warnings=self.warnings,
         )
 
 
@@ -194,9 +175,10 @@ class GoodsTables:
             label,
             self._collected.model(label).family,
             stages,
-            whole,
+            whole.folds,
             self._collected.units_of(category),
             self._margin,
             len(own),
             self._expected[category, label],
+            whole.n,
         )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from defectbench.catalog import Family
-from defectbench.metrics.comparison import AUROC
-from defectbench.metrics.crossover import Crossover, Level, crossover
+from defectbench.metrics.crossover import Level
 from defectbench.protocols.scarcity import Scarcity
-from defectbench.tables.collect import Collected, Fold
-from defectbench.tables.paired import cautions, tested
+from defectbench.tables.collect import Collected
 from defectbench.tables.stages import (
     WHOLE,
+    Curve,
     Stage,
     by_fold,
     conditions_of,
@@ -21,8 +20,6 @@ from defectbench.tables.stages import (
     folds_of,
     stage_of,
 )
-
-_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,25 +91,10 @@ class CrossoverRow:
 
 
 @dataclass(frozen=True)
-class _Curve:
-    """One classifier's stages on one category, and what the detector gives there."""
+class _Curve(Curve):
+    """One classifier's stages on one category; the reference is the detector there."""
 
-    category: str
-    classifier: str
-    family: Family
     detector: str
-    stages: tuple[Stage, ...]
-    reference: tuple[tuple[Fold, ...], ...]
-    units: Mapping[str, str]
-    margin: float
-    folds: int
-    expected: int
-
-    @cached_property
-    def found(self) -> Crossover:
-        """The crossover; resampled once for both tables."""
-        points = [stage.point(self.reference, self.units) for stage in self.stages]
-        return crossover(points, margin=self.margin, seed=_SEED)
 
     def learning(self) -> Iterator[LearningRow]:
         """Yield the curve's points."""
@@ -123,7 +105,7 @@ class _Curve:
         """Return one point as a row."""
         return LearningRow(
             category=self.category,
-            classifier=self.classifier,
+            classifier=self.label,
             family=self.family,
             detector=self.detector,
             n=level.n,
@@ -146,7 +128,7 @@ class _Curve:
         """Return the curve's crossover as a row."""
         return CrossoverRow(
             category=self.category,
-            classifier=self.classifier,
+            classifier=self.label,
             family=self.family,
             detector=self.detector,
             n=self.found.n,
@@ -155,17 +137,11 @@ class _Curve:
             text=self.found.text,
             interval=self.found.interval,
             margin=self.margin,
-            tested=tuple(stage.n for stage in self.stages),
+            tested=self.tested,
             folds=self.folds,
             expected=self.expected,
-            warnings=self._warnings(),
+            warnings=self.warnings,
         )
-
-    def _warnings(self) -> tuple[str, ...]:
-        """Say why to trust bound and interval less."""
-        levels = self.found.levels
-        best = max(max(level.classifier.value, level.detector.value) for level in levels)
-        return cautions(*tested([fold for folds in self.reference for fold in folds]), best, AUROC)
 
 
 class LearningTables:
@@ -208,5 +184,5 @@ class LearningTables:
         counts = len(own), self._expected[category, label]
         units = self._collected.units_of(category)
         return _Curve(
-            category, label, family, self._detector, stages, reference, units, self._margin, *counts
+            category, label, family, stages, reference, units, self._margin, *counts, self._detector
         )

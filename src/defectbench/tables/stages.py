@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-from defectbench.metrics.crossover import CrossoverPoint
+from defectbench.catalog import Family
+from defectbench.metrics.comparison import AUROC
+from defectbench.metrics.crossover import Crossover, CrossoverPoint, crossover
 from defectbench.tables.collect import Collected, Fold
 from defectbench.tables.conditions import fitted_by
-from defectbench.tables.paired import pair
+from defectbench.tables.paired import cautions, pair, tested
 
 WHOLE = "all"
 """The condition that is the fit of detection."""
+
+_SEED = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,43 @@ class Stage:
         """Return its scores beside those of a reference, fold by fold; ``units``: image -> its group."""
         pairs = zip(self.folds, reference, strict=True)
         return CrossoverPoint(self.n, tuple(pair(ours, theirs, units) for ours, theirs in pairs), self.seeds)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One model's stages on one category, beside a reference on the same folds.
+
+    Attributes:
+        units: image -> its group.
+        folds, expected: fits of the curve that have results, and how many the sweep has.
+    """
+
+    category: str
+    label: str
+    family: Family
+    stages: tuple[Stage, ...]
+    reference: tuple[tuple[Fold, ...], ...]
+    units: Mapping[str, str]
+    margin: float
+    folds: int
+    expected: int
+
+    @cached_property
+    def found(self) -> Crossover:
+        """From where on the model is no worse than its reference; resampled once for all tables."""
+        points = [stage.point(self.reference, self.units) for stage in self.stages]
+        return crossover(points, margin=self.margin, seed=_SEED)
+
+    @property
+    def tested(self) -> tuple[int, ...]:
+        """The numbers tested, rising."""
+        return tuple(stage.n for stage in self.stages)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why to trust bound and interval less."""
+        best = max(max(level.classifier.value, level.detector.value) for level in self.found.levels)
+        return cautions(*tested([fold for folds in self.reference for fold in folds]), best, AUROC)
 
 
 def conditions_of(folds: Sequence[Fold]) -> list[str]:
