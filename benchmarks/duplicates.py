@@ -24,7 +24,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, rotate, shift
 from skimage import data
 
-from defectbench.data.duplicates import frame, near_duplicates
+from defectbench.data.duplicates import near_duplicates
+from defectbench.data.frames import frame
 
 Picture = NDArray[np.uint8]
 Clean = NDArray[np.float64]
@@ -186,6 +187,26 @@ def recall(number: int, copied: int, size: int) -> Iterator[str]:
         yield f"| {copy} | " + " | ".join(cells) + f" | {false} |"
 
 
+def one_print(number: int, counts: tuple[int, ...]) -> Iterator[str]:
+    """Yield a table of copies found, and false pairs, where all parts bear one sharp print."""
+    clean = np.asarray(
+        Image.fromarray(data.grass()).convert("F").resize((256, 256), Image.Resampling.BOX), np.float64
+    )
+    sets = {move: exposures(clean, number, move, 3.0, 0) for move in (0.0, 0.5, 1.0)}
+    heads = [f"moved by {move:g} px, {copied} copied" for copied in counts for move in sets]
+    yield f"| copy, {number} of grass | " + " | ".join(heads) + " |"
+    yield "|---|" + "---|" * len(heads)
+    for copy, make in COPIES.items():
+        cells = []
+        for copied in counts:
+            for pictures in sets.values():
+                copies = [np.ascontiguousarray(make(picture)) for picture in pictures[:copied]]
+                found = found_pairs([*pictures, *copies])
+                wanted = {(index, number + index) for index in range(copied)}
+                cells.append(f"{len(found & wanted)}, {len(found - wanted)} false")
+        yield f"| {copy} | " + " | ".join(cells) + " |"
+
+
 def false_pairs(number: int, sizes: tuple[int, ...]) -> Iterator[str]:
     yield f"| {number} different parts | pairs taken for copies |"
     yield "|---|---|"
@@ -247,6 +268,9 @@ def main() -> None:
     for size in sizes:
         for line in recall(number, copied, size):
             print(line, flush=True)
+    print()
+    for line in one_print(40, (5, 1)):
+        print(line, flush=True)
     print()
     for line in false_pairs(20 if arguments.quick else 40, sizes):
         print(line, flush=True)

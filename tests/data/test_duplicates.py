@@ -11,7 +11,8 @@ from PIL import Image
 from scipy.ndimage import rotate, shift
 
 from defectbench.data import keypoints, parallel
-from defectbench.data.duplicates import DETAIL, Pair, duplicate_groups, frame, near_duplicates
+from defectbench.data.duplicates import DETAIL, Pair, duplicate_groups, near_duplicates
+from defectbench.data.frames import frame
 from defectbench.data.synthetic.defects import add_defect
 from defectbench.data.synthetic.scenes import SCENES, photograph, poses, unit_grid
 from defectbench.data.synthetic.synth import draw
@@ -139,6 +140,31 @@ def test_duplicates_tells_aligned_parts_apart_by_their_noise(kind: str, jitter: 
     assert pairs_of(pictures) == []
     pictures += [lit(pictures[4], gain=1.1), pictures[7][:, ::-1]]
     assert set(places(pairs_of(pictures))) == {(4, 12), (7, 13)}
+
+
+def camera_moved(pictures: list[Picture]) -> list[Picture]:
+    """Return the pictures as if the camera had been pushed by a few pixels."""
+    return [np.ascontiguousarray(np.roll(picture, (5, -9), (0, 1))) for picture in pictures]
+
+
+@pytest.mark.parametrize("name", ["moved", "rotated the other way", "smaller"])
+def test_duplicates_finds_a_copy_of_a_sharp_print_that_all_parts_bear(name: str) -> None:
+    pictures = aligned("grass", 0.0, number=40)
+    copy = np.ascontiguousarray(COPIES[name](pictures[4]))
+    assert places(pairs_of([*pictures, copy])) == [(4, 40)]
+
+
+def test_duplicates_tells_parts_apart_that_were_taken_after_the_camera_was_pushed() -> None:
+    pictures = aligned("grass", 0.0, number=36)
+    assert pairs_of([*pictures[:30], *camera_moved(pictures[30:])]) == []
+
+
+@pytest.mark.parametrize("number", [3, 4, 5])
+@pytest.mark.parametrize("kind", ["printed", "grass"])
+def test_duplicates_tells_a_few_parts_with_one_print_apart(kind: str, number: int) -> None:
+    pictures = aligned(kind, 0.7, number)
+    assert pairs_of(pictures) == []
+    assert places(pairs_of([*pictures, lit(pictures[1], gain=0.8)])) == [(1, number)]
 
 
 def held(number: int = 12, size: int = 256) -> list[Picture]:

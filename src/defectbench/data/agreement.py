@@ -26,6 +26,9 @@ _NEAR, _FAR = 0.7, 1.5
 _FLAT = {"detail": 0.12, "noise": 0.05}
 """Grey levels below which a block says nothing: the rounding of a kept picture."""
 
+_RIDGE = 1e-9
+"""What keeps spans that depend on each other apart, to a length of 1."""
+
 _FEWEST = 6
 """Blocks that must say something."""
 
@@ -114,10 +117,28 @@ def structure(pictures: Sequence[Plane]) -> Structure:
 def _basis(pictures: Sequence[Plane], median: Plane, band: Callable[[Plane], Plane]) -> NDArray[np.float32]:
     mean = band(median)
     down, right = np.gradient(mean)
+    bent, curved = _second_difference(mean, 0), _second_difference(mean, 1)
     slopes = [mean, down, right, np.gradient(down)[0], np.gradient(down)[1], np.gradient(right)[1]]
+    slopes += [bent, curved, _second_difference(bent, 1), np.gradient(bent)[0], np.gradient(curved)[1]]
     parts = [*slopes, *(band(picture) for picture in pictures)]
-    stacked = np.stack([blocks(np.asarray(part, np.float32)) for part in parts], axis=-1)
-    return np.asarray(np.linalg.qr(stacked.astype(np.float64))[0], np.float32)
+    stacked = np.stack([blocks(np.asarray(part, np.float32)) for part in parts], axis=-1).astype(np.float64)
+    return _orthonormal(stacked).astype(np.float32)
+
+
+def _second_difference(picture: Plane, axis: int) -> Plane:
+    found = np.zeros_like(picture)
+    inner = np.swapaxes(picture, 0, axis)
+    np.swapaxes(found, 0, axis)[1:-1] = inner[:-2] - 2 * inner[1:-1] + inner[2:]
+    return found
+
+
+def _orthonormal(spans: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a basis of what the last axis spans, (n, pixels, k); by Cholesky, which costs a part of QR."""
+    lengths = np.linalg.norm(spans, axis=1, keepdims=True)
+    spans = spans / np.maximum(lengths, 1e-9)
+    across = spans.transpose(0, 2, 1)
+    root = np.linalg.cholesky(across @ spans + _RIDGE * np.eye(spans.shape[2]))
+    return np.asarray(np.linalg.solve(root, across).transpose(0, 2, 1))
 
 
 def _rest(found: Blocks, basis: NDArray[np.float32]) -> Blocks:

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from defectbench.data.copies import Copies, find_pairs, judge_copies
-from defectbench.data.duplicates import PictureFrame
+from defectbench.data.frames import PictureFrame
 from defectbench.data.groups import Groups, unite
 from defectbench.data.intensity import AUTO, choose
 from defectbench.data.layouts.base import DatasetReading, Source

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from defectbench.data.duplicates import Pair, PictureFrame, duplicate_groups, near_duplicates
+from defectbench.data.duplicates import Pair, duplicate_groups, near_duplicates
+from defectbench.data.frames import PictureFrame
 from defectbench.data.layouts.base import Label, Source
 from defectbench.data.progress import ProgressCallback
 from defectbench.util.image_io import Intensity, overview, read_picture

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from defectbench.data.duplicates import PictureFrame, frame
+from defectbench.data.frames import PictureFrame, frame
 from defectbench.data.layouts.base import Source
 from defectbench.data.manifest import GOOD
 from defectbench.data.mask_checks import Flat, Marked, check_masks, looks_flat
