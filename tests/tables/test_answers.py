@@ -90,6 +90,17 @@ def test_the_words_begin_with_what_to_take() -> None:
     assert first.endswith("The classifier net does not meet it; The detector bank meets it.")
 
 
+def test_the_weakest_type_is_named_or_that_there_is_none() -> None:
+    net = point("net", "classifier", BAD, FEW)
+    few, all_found = Share(1.0, 0.7, 1.0, 6, 6), Share(1.0, 0.95, 1.0, 60, 60)
+    bank = replace(point("bank", "detector", GOOD, FEW), types={"crack": all_found, "dirt": few})
+    said = list(sentences(answer("detector", net, bank), None, None))
+    assert said[2] == "It misses none of any type; least sure is dirt: 100 of 100 (70 to 100; 6 tested)."
+    weak = replace(bank, types={"crack": all_found, "cut": Share(0.5, 0.2, 0.8, 8, 8)})
+    said = list(sentences(answer("detector", net, weak), None, None))
+    assert said[2] == "Weakest on cut: it finds 50 of 100 (20 to 80; 8 tested)."
+
+
 def test_a_threshold_that_does_not_hold_is_said() -> None:
     net, bank = point("net", "classifier", GOOD, FEW), point("bank", "detector", GOOD, MANY)
     said = list(sentences(answer("detector", net, bank), None, None))

@@ -26,9 +26,8 @@ def sentences(
                 f"100 or more, {100 * point.promised:.3g} were promised. The good parts that are tested look "
                 "otherwise than those that set it: take good parts of all kinds and days for it."
             )
-        weakest = next(iter(point.types.items()), None)
-        if weakest is not None and len(point.types) > 1:
-            yield f"Weakest on {weakest[0]}: {_of(weakest[1])}."
+        if len(point.types) > 1:
+            yield _weakest(point.types)
     if best is not None:
         other = next(point for point in answer.points if point is not best)
         yield f"{_named(other)} finds {_of(other.recall)}."
@@ -70,6 +69,13 @@ def _of(share: Share) -> str:
         f"{100 * share.value:.0f} of 100 ({100 * share.low:.0f} to {100 * share.high:.0f}; "
         f"{share.images} tested{f' in {share.groups} groups' if share.groups < share.images else ''})"
     )
+
+
+def _weakest(types: Mapping[str, Share]) -> str:
+    kind, share = min(types.items(), key=lambda item: (item[1].value, item[1].low))
+    if share.value < 1:
+        return f"Weakest on {kind}: it finds {_of(share)}."
+    return f"It misses none of any type; least sure is {kind}: {_of(share)}."
 
 
 def _point(point: OperatingPoint) -> str:
