@@ -9,6 +9,7 @@ import pytest
 
 from defectbench.catalog import Family
 from defectbench.data.check import published_counts
+from defectbench.metrics.comparison import holm
 from defectbench.records.sweep_record import SweepModel
 from defectbench.report.evidence import Evidence
 from defectbench.stores.base import Store
@@ -106,6 +107,16 @@ def test_matched_pairs_are_compared(store: Store, monkeypatch: pytest.MonkeyPatc
         assert row.difference == pytest.approx(difference)
         assert row.corrected >= row.p
     assert tables.comparisons[0].classifier == "filterbank-logreg"
+    both = [*tables.comparisons, *tables.matched]
+    assert [row.corrected for row in both] == list(holm([row.p for row in both]))
+    assert len(both) == len(tables.compared) == 4
+
+
+def test_contenders_that_are_a_matched_pair_count_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    contenders = collect(store, "madeup").record.contenders
+    monkeypatch.setattr("defectbench.tables.tables.matched_pairs", lambda models: (contenders,))
+    tables = Tables(collect(store, "madeup"))
+    assert tables.matched == tables.comparisons == tables.compared
 
 
 def test_breakdowns_average_the_predictions(tables: Tables, parts: list[BreakdownRow]) -> None:

@@ -80,19 +80,23 @@ def find_paired(
     return PairedSeeds(category, pairs, tuple(picked), folds * len(seeds), tuple(cells))
 
 
-def compare_contenders(
-    paired_by_category: Sequence[PairedSeeds], contenders: tuple[str, str], endpoint: str, margin: float
+def compare_pairs(
+    pairs: Mapping[tuple[str, str], Sequence[PairedSeeds]], endpoint: str, margin: float
 ) -> tuple[ComparisonRow, ...]:
-    """Compare in each category by the endpoint; p-values are corrected for their number."""
+    """Compare each pair in each category by the endpoint; p-values are corrected for all that are compared.
+
+    Args:
+        pairs: (classifier, detector) -> what can be compared of them, a category each.
+    """
     draws = resamples(endpoint)
+    wanted = [(models, one) for models, categories in pairs.items() for one in categories]
     compared = [
-        comparison.compare(paired_seeds.folds, seed=_SEED, endpoint=endpoint, resamples=draws)
-        for paired_seeds in paired_by_category
+        comparison.compare(one.folds, seed=_SEED, endpoint=endpoint, resamples=draws) for _, one in wanted
     ]
     corrected = comparison.holm([each.p for each in compared])
-    lines = zip(paired_by_category, compared, corrected, strict=True)
     return tuple(
-        _comparison(paired_seeds, contenders, each, p, endpoint, margin) for paired_seeds, each, p in lines
+        _comparison(one, models, each, p, endpoint, margin)
+        for (models, one), each, p in zip(wanted, compared, corrected, strict=True)
     )
 
 

@@ -99,7 +99,7 @@ class ComparisonRow:
 
     Attributes:
         low, high: bounds of the 95 % interval; low_90, high_90 those that equivalence is read from.
-        p, corrected: of the paired test, before and after Holm over the categories.
+        p, corrected: of the paired test, before and after Holm over all comparisons, matched pairs included.
         seeds: the difference of each seed.
         folds, expected: that both have, and of the sweep, over all seeds.
         goods, defects: distinct tested images.

@@ -203,20 +203,25 @@ class Tables:
     def comparisons(self) -> tuple[ComparisonRow, ...]:
         """The contenders, paired, by category."""
         contenders = self.collected.record.contenders
-        return (
-            paired.compare_contenders(self._paired_by_category, contenders, self.endpoint, self.margin)
-            if contenders
-            else ()
-        )
+        return self._compared_of([contenders] if contenders else [])
 
     @cached_property
     def matched(self) -> tuple[ComparisonRow, ...]:
         """Pairs on one backbone with the same weights, paired, by category: here only the family differs."""
-        return tuple(
-            row
-            for pair in matched_pairs(self.collected.record.models)
-            for row in paired.compare_contenders(self._find(pair), pair, self.endpoint, self.margin)
-        )
+        return self._compared_of(matched_pairs(self.collected.record.models))
+
+    @cached_property
+    def compared(self) -> tuple[ComparisonRow, ...]:
+        """The contenders and the matched pairs: p is corrected for all of them, since each may be decided."""
+        contenders = self.collected.record.contenders
+        pairs = {contenders: self._paired_by_category} if contenders else {}
+        for pair in matched_pairs(self.collected.record.models):
+            if pair not in pairs:
+                pairs[pair] = self._find(pair)
+        return paired.compare_pairs(pairs, self.endpoint, self.margin)
+
+    def _compared_of(self, pairs: Sequence[tuple[str, str]]) -> tuple[ComparisonRow, ...]:
+        return tuple(row for pair in pairs for row in self.compared if (row.classifier, row.detector) == pair)
 
     @cached_property
     def sample_sizes(self) -> tuple[SampleSizeRow, ...]:
