@@ -17,6 +17,7 @@ import io
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -187,12 +188,28 @@ def recall(number: int, copied: int, size: int) -> Iterator[str]:
         yield f"| {copy} | " + " | ".join(cells) + f" | {false} |"
 
 
+def sharp_print(name: str) -> Clean:
+    """Return a photograph whole, at 256 px, as sharp as it can be."""
+    whole = Image.fromarray(getattr(data, name)()).convert("F")
+    return np.asarray(whole.resize((256, 256), Image.Resampling.BOX), np.float64)
+
+
+def few_exposures() -> Iterator[str]:
+    """Yield a table: of how few exposures of one sharp print, without a copy, pairs are taken for copies."""
+    yield "| exposures, moved by up to | " + " | ".join(str(number) for number in (2, 3, 4, 5, 8, 13)) + " |"
+    yield "|---|" + "---|" * 6
+    for name in ("grass", "gravel", "brick"):
+        for move in (0.0, 0.7, 1.5):
+            cells = [
+                str(len(found_pairs(exposures(sharp_print(name), number, move, 3.0, 0))))
+                for number in (2, 3, 4, 5, 8, 13)
+            ]
+            yield f"| {name}, {move:g} px | " + " | ".join(cells) + " |"
+
+
 def one_print(number: int, counts: tuple[int, ...]) -> Iterator[str]:
     """Yield a table of copies found, and false pairs, where all parts bear one sharp print."""
-    clean = np.asarray(
-        Image.fromarray(data.grass()).convert("F").resize((256, 256), Image.Resampling.BOX), np.float64
-    )
-    sets = {move: exposures(clean, number, move, 3.0, 0) for move in (0.0, 0.5, 1.0)}
+    sets = {move: exposures(sharp_print("grass"), number, move, 3.0, 0) for move in (0.0, 0.5, 1.0)}
     heads = [f"moved by {move:g} px, {copied} copied" for copied in counts for move in sets]
     yield f"| copy, {number} of grass | " + " | ".join(heads) + " |"
     yield "|---|" + "---|" * len(heads)
@@ -269,7 +286,7 @@ def main() -> None:
         for line in recall(number, copied, size):
             print(line, flush=True)
     print()
-    for line in one_print(40, (5, 1)):
+    for line in chain(one_print(40, (5, 1)), [""], few_exposures()):
         print(line, flush=True)
     print()
     for line in false_pairs(20 if arguments.quick else 40, sizes):

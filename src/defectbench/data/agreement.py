@@ -23,7 +23,7 @@ _SIDE, _SMALL_SIDE, _SMALL = 16, 8, 128
 _NEAR, _FAR = 0.7, 1.5
 """Sigmas in pixels that bound the detail."""
 
-_FLAT = {"detail": 0.12, "noise": 0.05}
+FLAT = {"detail": 0.12, "noise": 0.05}
 """Grey levels below which a block says nothing: the rounding of a kept picture."""
 
 _RIDGE = 1e-9
@@ -153,7 +153,7 @@ def agreement(one: Bands, two: Bands, seen: NDArray[np.bool_]) -> Agreement:
         seen: the raster's pixels that both pictures show, (h, w).
     """
     whole = _whole(seen)
-    likeness, gains = _correlations(one.detail[whole], two.detail[whole], _FLAT["detail"])
+    likeness, gains = _correlations(one.detail[whole], two.detail[whole], FLAT["detail"])
     return Agreement(
         float(np.median(likeness)) if len(likeness) else 0.0,
         noise_agreement(one, two, seen),
@@ -164,7 +164,7 @@ def agreement(one: Bands, two: Bands, seen: NDArray[np.bool_]) -> Agreement:
 def noise_agreement(one: Bands, two: Bands, seen: NDArray[np.bool_]) -> float:
     """Return the noise's part of :func:`agreement` alone, which costs a third."""
     whole = _whole(seen)
-    grain, _ = _correlations(one.noise[whole], two.noise[whole], _FLAT["noise"])
+    grain, _ = _correlations(one.noise[whole], two.noise[whole], FLAT["noise"])
     return float(np.quantile(grain, 0.25)) if len(grain) else 0.0
 
 

@@ -36,8 +36,8 @@ from defectbench.data.registration import (
     inside,
     refined,
 )
-from defectbench.data.residuals import OF_A_KIND, SamePrint, same_prints
-from defectbench.data.views import ENLARGED, OVERLAP, SLACK, View, shrunk
+from defectbench.data.residuals import SamePrint, same_prints
+from defectbench.data.views import ENLARGED, OVERLAP, SLACK, View, of_a_kind, shrunk
 
 _WINDOW = 512
 """Side in pixels of the part that two pictures are compared in at their full resolution."""
@@ -135,6 +135,7 @@ class _CopySearch:
     def __init__(self, frames: Frames, load: Load, prints: Iterable[SamePrint]) -> None:
         self.frames, self.load = frames, load
         self.structure = lru_cache(maxsize=256)(self._structure)
+        self.window = lru_cache(maxsize=256)(self._window)
         self.sure = {pair for each in prints for pair in each.sure}
         self.nearest = {member: near for each in prints for member, near in each.nearest.items()}
 
@@ -204,7 +205,7 @@ class _CopySearch:
         windows: dict[int, Plane] = {}
         others = 0
         for peer in [*peers, *sorted(near.difference(peers))]:
-            window = self._window(index, peer)
+            window = self.window(index, peer)
             if window is not None:
                 windows[peer] = window
             elif not near:
@@ -215,15 +216,11 @@ class _CopySearch:
 
     def _window(self, index: int, peer: int) -> Plane | None:
         """Return a picture as it lies on another, None where they are not of a kind."""
-        affine = self.frames.start(index, peer)
-        if affine is None and self.frames.grey(index).shape != self.frames.grey(peer).shape:
+        start = self.frames.start(index, peer)
+        if start is None and self.frames.grey(index).shape != self.frames.grey(peer).shape:
             return None
-        affine = refined(self.frames.contrast(index), self.frames.contrast(peer), affine or IDENTITY)
-        view = View(self.frames.grey(index), self.frames.grey(peer), affine)
-        if not affine.plausible or view.overlap < OVERLAP:
-            return None
-        alike = agreement(self.frames.bands(index), Bands(view.window), view.seen).detail
-        return view.window if alike >= OF_A_KIND else None
+        view = of_a_kind(self.frames, index, peer, start or IDENTITY)
+        return None if view is None else view.window
 
 
 def _peers(number: int, without: Collection[int]) -> list[int]:

@@ -14,15 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from defectbench.data.agreement import Bands, Blocks, agreement, blocks, structure
+from defectbench.data.agreement import FLAT, Bands, Blocks, blocks, structure
 from defectbench.data.frames import Frames
 from defectbench.data.parallel import in_threads
 from defectbench.data.progress import ProgressCallback, no_progress
-from defectbench.data.registration import IDENTITY, Affine, refined
-from defectbench.data.views import View
-
-OF_A_KIND = 0.35
-"""Agreement of the detail from which on two pictures bear the same print."""
+from defectbench.data.registration import IDENTITY, Affine
+from defectbench.data.views import View, of_a_kind
 
 _ANCHORS, _SAMPLE, _ENOUGH = 6, 12, 4
 """Pictures that others are laid on, one after the other; pictures that this is tried on first; how many of
@@ -35,10 +32,6 @@ a picture in a set says nothing of it and its copies: so there are several."""
 _TAKEN = 0.8
 """Variance of what one set leaves of a picture, to what others leave; below it the set has a copy of it, that
 took its noise away."""
-
-_OVERLAP = 0.7
-_FLAT = 0.12
-"""Grey levels of detail below which a block says nothing."""
 
 _DIMENSIONS = 1024
 _PARTNERS, _LEAST, _OUTSTANDING = 3, 0.15, 4.0
@@ -61,7 +54,7 @@ class SamePrint:
     """Pictures that bear the same print.
 
     Attributes:
-        members: their places in the list, sorted.
+        members: their places in the list.
         pairs: of members, by their places in the list: those in which what is left agrees.
         sure: those of the pairs that agree in noise alone, because nothing else is left of one of them and
             neither agrees with others.
@@ -107,12 +100,8 @@ def _places(frames: Frames, anchor: int, others: Sequence[int]) -> Iterator[Affi
         start = frames.start(anchor, index)
         if start is None:
             return None
-        affine = refined(frames.contrast(anchor), frames.contrast(index), start)
-        view = View(frames.grey(anchor), frames.grey(index), affine)
-        if not affine.plausible or view.overlap < _OVERLAP:
-            return None
-        alike = agreement(frames.bands(anchor), Bands(view.window), view.seen).detail
-        return affine if alike >= OF_A_KIND else None
+        view = of_a_kind(frames, anchor, index, start)
+        return None if view is None else view.affine
 
     return in_threads(place, others)
 
@@ -184,7 +173,7 @@ class _Print:
 def _projected(left: Blocks, whole: NDArray[np.bool_], signs: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the random projection of the blocks that are seen whole, each at the same contrast, (1024,)."""
     left = left - left.mean(axis=1, keepdims=True)
-    left = left * (whole[:, None] / np.maximum(left.std(axis=1, keepdims=True), _FLAT))
+    left = left * (whole[:, None] / np.maximum(left.std(axis=1, keepdims=True), FLAT["detail"]))
     signed = np.zeros(-(-left.size // _DIMENSIONS) * _DIMENSIONS, np.float32)
     signed[: left.size] = left.ravel() * signs
     found = signed.reshape(-1, _DIMENSIONS).sum(axis=0)

@@ -9,19 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from defectbench.data.agreement import noise_level
-from defectbench.data.frames import sized
+from defectbench.data.agreement import Bands, agreement, noise_level
+from defectbench.data.frames import Frames, sized
 from defectbench.data.keypoints import Plane
-from defectbench.data.registration import Affine, inside, share_inside, warped
+from defectbench.data.registration import Affine, inside, refined, share_inside, warped
 
 OVERLAP, STRICT_OVERLAP = 0.7, 0.9
 ENLARGED = 1.2
 """Scale from which on the target's raster is too coarse for the noise of the other picture."""
 
-
 _LARGEST_GAIN = 1.8
 """Ratio of contrasts beyond which another light, not a program, made the difference."""
 
+OF_A_KIND = 0.35
+"""Agreement of the detail from which on two pictures bear the same print."""
 
 _NEARLY, SLACK = 1.5, 0.01
 """Pixels by which a picture may seem off its place, and what its detail may lose if it is laid there."""
@@ -95,6 +96,20 @@ class View:
         straight = turned < _STRAIGHT and sheared < _SHEARED
         rotated = turned < _LARGEST_TURN and sheared < _TURNED_SHEARED and squashed < _TURNED_SQUASHED
         return bool((straight or rotated) and self.overlap >= STRICT_OVERLAP)
+
+
+def of_a_kind(frames: Frames, target: int, other: int, start: Affine) -> View | None:
+    """Return a picture as it lies on another, None where they do not bear the same print.
+
+    Args:
+        start: exact to about two pixels.
+    """
+    affine = refined(frames.contrast(target), frames.contrast(other), start)
+    view = View(frames.grey(target), frames.grey(other), affine)
+    if not affine.plausible or view.overlap < OVERLAP:
+        return None
+    alike = agreement(frames.bands(target), Bands(view.window), view.seen).detail
+    return view if alike >= OF_A_KIND else None
 
 
 def shrunk(other: Plane, affine: Affine) -> tuple[Plane, Affine]:
