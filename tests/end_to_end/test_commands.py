@@ -22,6 +22,7 @@ from defectbench.sweeps.plan import write_plan as write_plan
 from fake_kubernetes import Document
 from fakes import put_category
 from parts import find_helm
+from processes import finish
 from waiting import wait_until
 
 pytest.importorskip("kubernetes", reason="no kubernetes client here; run: uv sync --extra kubernetes")
@@ -79,14 +80,18 @@ def start(*words: object, environment: Mapping[str, str] | None = None) -> subpr
     command = [sys.executable, "-m", "defectbench", *map(str, words)]
     pipe = subprocess.PIPE
     return subprocess.Popen(
-        command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **(environment or {})}
+        command,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        env={**os.environ, "PYTHONFAULTHANDLER": "1", **(environment or {})},
     )
 
 
 def call(*words: object, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
     """Run a command in a process of its own and return what it said."""
     process = start(*words, environment=environment)
-    out, err = process.communicate()
+    out, err = finish(process)
     assert process.returncode == code, err
     assert "Traceback" not in err
     return out + err
@@ -94,7 +99,7 @@ def call(*words: object, code: int = 0, environment: Mapping[str, str] | None = 
 
 def read_out(*words: object) -> str:
     """Run a command and return what it printed on standard output alone."""
-    out, err = (process := start(*words)).communicate()
+    out, err = finish(process := start(*words))
     assert process.returncode == 0, err
     return out
 
@@ -174,7 +179,7 @@ def test_two_shells_at_the_same_moment_make_each_job_once(
     cluster: Cluster, namespace: str, bench: Path
 ) -> None:
     both = [start("submit", "real.yaml", *MINE) for _ in range(2)]
-    said = [process.communicate()[1] for process in both]
+    said = [finish(process)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     assert len(jobs(cluster, namespace)) == 8
     counts = [
@@ -354,7 +359,7 @@ def watched(words: tuple[object, ...], work: Callable[[], object], code: int) ->
     """Run `watch`, do some work meanwhile, and return what it said at its end."""
     process = start("watch", *words)
     work()
-    out, err = process.communicate()
+    out, err = finish(process)
     assert process.returncode == code, err
     return out + err
 
@@ -391,7 +396,7 @@ def test_retry_makes_failed_jobs_anew(cluster_with_node: Cluster, namespace: str
     assert "failed:" in call("submit", "real.yaml", *MINE, *words, code=1)
     assert "left alone: it failed" in call("retry", "real.yaml", *MINE, *words, "--only", "preempted")
     both = [start("retry", "real.yaml", *MINE, *words) for _ in range(2)]
-    said = [process.communicate()[1] for process in both]
+    said = [finish(process)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     after = jobs(cluster_with_node, namespace)
     assert [each["metadata"]["name"] for each in after] == [name]

@@ -20,6 +20,7 @@ from defectbench.stores.choose import open_store
 from defectbench.sweeps.config import read_sweep
 from defectbench.sweeps.plan import make_plan
 from parts import S3Server
+from processes import finish
 from waiting import wait_until
 
 SWEEP = """\
@@ -56,14 +57,20 @@ def command(*arguments: object, environment: Mapping[str, str] | None = None) ->
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MLFLOW_TRACKING_URI": "", **(environment or {})},
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "MLFLOW_TRACKING_URI": "",
+            "PYTHONFAULTHANDLER": "1",
+            **(environment or {}),
+        },
     )
 
 
 def call(*arguments: object, code: int = 0, environment: Mapping[str, str] | None = None) -> str:
     """Run `defectbench`, check its exit code, return what it said."""
     process = command(*arguments, environment=environment)
-    out, err = process.communicate()
+    out, err = finish(process)
     assert process.returncode == code, err
     return out + err
 
@@ -210,7 +217,7 @@ def test_a_stop_leaves_nothing_half_written_and_the_same_command_goes_on(
     # At the first lease: by the first result a busy machine may have all of them.
     wait_until(lambda: list(place.glob("cells/*/lease.json")))
     process.send_signal(number)
-    _, err = process.communicate()
+    _, err = finish(process)
     assert process.returncode == 143, err
     for result in place.glob("cells/*/result.json"):
         assert find_verified_result(store, result.parent.name) is not None
@@ -230,7 +237,7 @@ def test_a_killed_worker_is_replaced(
     process = command(*arguments)
     wait_until(psutil.Process(process.pid).children)
     psutil.Process(process.pid).children()[0].kill()
-    _, err = process.communicate()
+    _, err = finish(process)
     assert process.returncode == 0, err
     assert "SIGKILL" in err
     assert scores(store, sweep) == reference
