@@ -12,8 +12,8 @@ import psutil
 def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Return what the process printed, on standard output and on standard error, once it has ended.
 
-    Where the wait is broken off, by the time limit of the test say, the process and its children tell where each
-    thread was (if run with PYTHONFAULTHANDLER) and are killed: they would slow all that follows.
+    Where the wait is broken off, by the time limit of the test say, the process and its children tell where
+    each thread was (if run with PYTHONFAULTHANDLER) and are killed: they would slow all that follows.
     """
     try:
         return process.communicate()
