@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 import threading
@@ -125,10 +126,17 @@ class FittedModel:
     reports: tuple[Progress, ...]
 
 
-# Tests come model by model, so few fits need be kept; all of them would fill the memory.
-@lru_cache(maxsize=4)
-def fitted(case: ModelCase, seed: int = 0, again: int = 0) -> FittedModel:
-    """Return a fit, shared by the tests; ``again`` asks for another one, under other global generators."""
+# Tests come model by model, so one fit need be kept, and the one before it for a model that is fitted alike:
+# a large network with its optimizer takes over a gigabyte.
+@lru_cache(maxsize=2)
+def fitted(case: ModelCase) -> FittedModel:
+    """Return a fit, shared by the tests."""
+    return _fit(case, 0, 0)
+
+
+def _fit(case: ModelCase, seed: int, again: int) -> FittedModel:
+    """Return a fit of its own; ``again`` asks for it under other global generators."""
+    gc.collect()  # fits that no test needs any more lie in cycles
     load_class(case.entry)
     torch = sys.modules.get("torch")
     before = _disturbed(torch, again)
@@ -156,7 +164,8 @@ def _state(torch: Any) -> tuple[bytes, ...]:
 @lru_cache
 def predicted(case: ModelCase, seed: int = 0, again: int = 0) -> tuple[Prediction, ...]:
     """Return what the fit makes of the shown pictures."""
-    return tuple(fitted(case, seed, again).model.predict(ArrayPictures(case.shown())))
+    own = _fit(case, seed, again) if seed or again else fitted(case)
+    return tuple(own.model.predict(ArrayPictures(case.shown())))
 
 
 def same(one: tuple[Prediction, ...], other: tuple[Prediction, ...]) -> bool:
