@@ -18,7 +18,9 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     try:
         return process.communicate()
     except BaseException:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+        family: list[psutil.Process] = []
+        with suppress(psutil.NoSuchProcess):
+            family = [(own := psutil.Process(process.pid)), *own.children(recursive=True)]
         for number in (signal.SIGABRT, signal.SIGKILL):
             for each in family:
                 with suppress(psutil.NoSuchProcess):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 from defectbench.data.archive import import_dataset
@@ -229,7 +230,6 @@ def test_a_stop_leaves_nothing_half_written_and_the_same_command_goes_on(
 def test_a_killed_worker_is_replaced(
     pictures: Path, sweep: Path, reference: dict[str, bytes], tmp_path: Path
 ) -> None:
-    psutil = pytest.importorskip("psutil")
     place = tmp_path / "killed"
     store = open_store(str(place))
     import_dataset(pictures, store)
