@@ -20,7 +20,8 @@ def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
     except BaseException:
         family: list[psutil.Process] = []
         with suppress(psutil.NoSuchProcess):
-            family = [(own := psutil.Process(process.pid)), *own.children(recursive=True)]
+            own = psutil.Process(process.pid)
+            family = [own, *own.children(recursive=True)]
         for number in (signal.SIGABRT, signal.SIGKILL):
             for each in family:
                 with suppress(psutil.NoSuchProcess):
